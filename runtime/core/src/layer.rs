@@ -1,0 +1,295 @@
+//! What one call of a stage may do to its partition, and how it is taken back.
+//!
+//! A layer belongs to one stage of one partition. It travels into the call with the guest, so that
+//! an emit or a state operation needs no look-up and no lock, and comes back with the outcome.
+//!
+//! - Nothing done in a call stands before [`Layer::accept`]; [`Layer::discard`] takes all of it
+//!   back, writes and emits alike. Calls accepted in one batch stand together at
+//!   [`Layer::take_runs`] and [`Layer::commit_state`].
+//! - A guest names events of its own call by index; keys, requests and trace contexts come from
+//!   those events, never from bytes the guest wrote.
+//! - An emitted event is checked, given its key and copied once, straight to where it goes next.
+//!
+//! Which calls are made, in what order and how often is decided by [`crate::partition`].
+
+mod emit;
+mod ports;
+
+pub use emit::EmitError;
+pub use ports::{KeyRule, Ports, Spread, Target};
+
+use std::sync::Arc;
+
+use crate::frame::{Event, Frame, FrameBuilder, Mark, field};
+use crate::ids::RequestId;
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::state::{BatchError, KeyedState, Mark as StateMark};
+
+/// What the host should do with an event its stage could not handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// Try again a few times.
+    Retry,
+    /// Trying again cannot help.
+    Reject,
+}
+
+/// One event a call could not handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Index in the frame of the call.
+    pub event: u32,
+    /// Whether trying again may help.
+    pub class: FailureClass,
+    /// At most 1 KiB.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with its message cut at the bound.
+    #[must_use]
+    pub fn new(event: u32, class: FailureClass, mut message: String) -> Self {
+        if message.len() > MESSAGE_BYTES_MAX {
+            let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+            message.truncate(end);
+        }
+        Self { event, class, message }
+    }
+}
+
+/// Bounds on what one call may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerLimits {
+    /// Bytes of all frames emitted in one call.
+    pub emit_bytes: usize,
+    /// Bytes of one emitted event.
+    pub event_bytes: usize,
+    /// Bytes of the replies to one state batch.
+    pub reply_bytes: usize,
+}
+
+/// Events on their way out of a batch: all that goes to one target (and, for a re-keying edge, one
+/// partition).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Index of the target in [`Ports`].
+    pub target: usize,
+    /// Partition, for [`Spread::Groups`]; else 0.
+    pub partition: u16,
+    /// The events.
+    pub frame: Frame,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Layer {
+    ports: Arc<Ports>,
+    limits: LayerLimits,
+    state: KeyedState,
+    input: Input,
+    call: Call,
+    /// One builder a target, or one a partition of a target, at [`Ports::first_sink`].
+    sinks: Vec<Sink>,
+    /// Sinks that hold events of this batch.
+    filled: Vec<u32>,
+    /// How many waiting requests' descendants were sent on in this batch.
+    sent: Vec<RequestId>,
+    scratch: Vec<u8>,
+}
+
+/// The events of the call in progress.
+#[derive(Debug)]
+struct Input {
+    frame: Frame,
+    /// Where each event begins, and the end behind the last.
+    starts: Vec<u32>,
+    /// Nothing in the frame has extension fields, so nothing is inherited but keys.
+    plain: bool,
+}
+
+/// What the call in progress did.
+#[derive(Debug)]
+struct Call {
+    state_mark: StateMark,
+    sent_mark: usize,
+    filled_mark: usize,
+    /// Sinks written to in this call, with where they stood.
+    touched: Vec<(u32, Mark)>,
+    /// Grows by one a call; a sink that has it was touched in this call.
+    number: u32,
+    emitted_bytes: usize,
+    emitted_events: usize,
+    failures: Vec<Failure>,
+}
+
+#[derive(Debug, Default)]
+struct Sink {
+    builder: FrameBuilder,
+    touched_in: u32,
+}
+
+impl Layer {
+    /// A layer over `state` for a stage with these ports.
+    #[must_use]
+    pub fn new(ports: Arc<Ports>, limits: LayerLimits, state: KeyedState) -> Self {
+        let mut sinks = Vec::new();
+        sinks.resize_with(ports.sinks(), Sink::default);
+        let frame = FrameBuilder::new().finish();
+        let input = Input { frame, starts: Vec::new(), plain: true };
+        let call = Call {
+            state_mark: state.mark(),
+            sent_mark: 0,
+            filled_mark: 0,
+            touched: Vec::new(),
+            number: 0,
+            emitted_bytes: 0,
+            emitted_events: 0,
+            failures: Vec::new(),
+        };
+        let (filled, sent, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ports, limits, state, input, call, sinks, filled, sent, scratch }
+    }
+
+    /// Begins a call with these events. The call before must have been accepted or discarded.
+    pub fn begin(&mut self, frame: Frame) {
+        frame.index_into(&mut self.input.starts);
+        self.input.plain = frame.events().all(|event| event.fields.is_empty());
+        self.input.frame = frame;
+        self.call.state_mark = self.state.mark();
+        self.call.sent_mark = self.sent.len();
+        self.call.filled_mark = self.filled.len();
+        self.call.touched.clear();
+        self.call.number = self.call.number.wrapping_add(1).max(1);
+        self.call.emitted_bytes = 0;
+        self.call.emitted_events = 0;
+        self.call.failures.clear();
+    }
+
+    /// The events of the call in progress.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.input.frame
+    }
+
+    /// Events emitted in the call in progress.
+    #[must_use]
+    pub fn emitted_events(&self) -> usize {
+        self.call.emitted_events
+    }
+
+    /// Bytes emitted in the call in progress.
+    #[must_use]
+    pub fn emitted_bytes(&self) -> usize {
+        self.call.emitted_bytes
+    }
+
+    /// Failures the host found while taking emitted events, such as a key that is not in the
+    /// payload.
+    #[must_use]
+    pub fn take_failures(&mut self) -> Vec<Failure> {
+        std::mem::take(&mut self.call.failures)
+    }
+
+    /// What was done in this call stands, with the batch.
+    pub fn accept(&mut self) {
+        self.call.touched.clear();
+    }
+
+    /// Takes back everything done in this call.
+    pub fn discard(&mut self) {
+        self.state.rollback(self.call.state_mark);
+        self.sent.truncate(self.call.sent_mark);
+        self.filled.truncate(self.call.filled_mark);
+        for (sink, mark) in self.call.touched.drain(..) {
+            self.sinks[sink as usize].builder.rollback(mark);
+        }
+        self.call.failures.clear();
+    }
+
+    /// Takes back everything of the batch, accepted calls included.
+    pub fn abandon(&mut self) {
+        self.state.rollback_all();
+        for sink in self.filled.drain(..) {
+            self.sinks[sink as usize].builder.clear();
+        }
+        self.sent.clear();
+        self.call.touched.clear();
+        self.call.failures.clear();
+    }
+
+    /// Gives out everything the accepted calls emitted, in order of first emission.
+    pub fn take_runs(&mut self, mut each: impl FnMut(Run)) {
+        for sink in self.filled.drain(..) {
+            let (target, partition) = self.ports.target_of(sink as usize);
+            let frame = self.sinks[sink as usize].builder.finish();
+            each(Run { target, partition, frame });
+        }
+    }
+
+    /// The requests whose descendants the accepted calls sent on, one entry an event.
+    pub fn take_sent(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Makes the accepted writes permanent.
+    pub fn commit_state(&mut self) {
+        self.state.commit();
+    }
+
+    /// The key of an event of the call.
+    #[must_use]
+    pub fn key(&self, event: u32) -> Option<&[u8]> {
+        Some(self.input.event(event)?.key)
+    }
+
+    /// The stage's state, for the typed operations; keys come from [`Layer::key`].
+    pub fn state(&mut self) -> &mut KeyedState {
+        &mut self.state
+    }
+
+    /// The stage's state, to look at.
+    #[must_use]
+    pub fn state_ref(&self) -> &KeyedState {
+        &self.state
+    }
+
+    /// Gives up the layer, keeps the state.
+    #[must_use]
+    pub fn into_state(self) -> KeyedState {
+        self.state
+    }
+
+    /// The state and the key of an event, together.
+    pub fn keyed(&mut self, event: u32) -> Option<(&mut KeyedState, &[u8])> {
+        Some((&mut self.state, self.input.event(event)?.key))
+    }
+
+    /// Does a packed batch of state operations and appends the replies to `out`.
+    ///
+    /// # Errors
+    /// The batch is malformed; the call must end and be discarded.
+    pub fn state_batch(&mut self, operations: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
+        let input = &self.input;
+        let key_of = |event| input.event(event).map(|event| event.key);
+        self.state.batch(operations, key_of, out, self.limits.reply_bytes)
+    }
+}
+
+impl Input {
+    #[inline]
+    fn event(&self, index: u32) -> Option<Event<'_>> {
+        let index = index as usize;
+        // The last entry of `starts` is the end of the frame.
+        (index + 1 < self.starts.len()).then(|| self.frame.event_at(self.starts[index]))
+    }
+}
+
+/// The request an event belongs to.
+#[must_use]
+pub fn request_of(event: &Event<'_>) -> Option<RequestId> {
+    let value = event.fields.get(field::REQUEST)?;
+    Some(RequestId(u64::from_le_bytes(*value.first_chunk()?)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Where emitted events go, with which key, and that discarding leaves no trace.
+
+use super::*;
+use crate::frame::{Head, Kind, push_field};
+use crate::json_key::Pointer;
+use crate::state::StateLimits;
+
+const LIMITS: LayerLimits = LayerLimits { emit_bytes: 10_000, event_bytes: 500, reply_bytes: 1000 };
+
+fn target(port: u16, key: KeyRule, spread: Spread) -> Target {
+    Target { port, input: 3, key, spread, inside: true }
+}
+
+fn layer(targets: Vec<Target>) -> Layer {
+    let state = KeyedState::new(1, StateLimits { key_bytes: 1000, total_bytes: 10_000 });
+    Layer::new(Arc::new(Ports::new(2, targets)), LIMITS, state)
+}
+
+/// A frame of data events with these keys.
+fn input(keys: &[&str]) -> Frame {
+    let mut builder = FrameBuilder::new();
+    for (at, key) in keys.iter().enumerate() {
+        builder.push(&Head::data(at as u64), key.as_bytes(), b"in", &[]);
+    }
+    builder.finish()
+}
+
+fn emitted(cause: u32, port: u16, key: &str, payload: &[u8], fields: &[u8]) -> Frame {
+    let mut builder = FrameBuilder::new();
+    let head = Head { kind: Kind::Data, input: 9, port, cause, time: 77 };
+    builder.push(&head, key.as_bytes(), payload, fields);
+    builder.finish()
+}
+
+fn runs(layer: &mut Layer) -> Vec<Run> {
+    let mut out = Vec::new();
+    layer.take_runs(|run| out.push(run));
+    out
+}
+
+#[test]
+fn each_target_gets_its_own_copy_with_its_own_key() {
+    let pointer = Pointer::parse("/id").expect("pointer");
+    let mut layer = layer(vec![
+        target(0, KeyRule::Cause, Spread::One),
+        target(0, KeyRule::Emitted, Spread::One),
+        target(0, KeyRule::Json(pointer), Spread::Groups(8)),
+        target(1, KeyRule::Cause, Spread::One),
+    ]);
+    layer.begin(input(&["a", "b"]));
+    layer.emit(emitted(1, 0, "mine", br#"{"id":42}"#, &[]).bytes()).expect("good");
+    layer.accept();
+    let runs = runs(&mut layer);
+    let keys: Vec<_> = runs
+        .iter()
+        .map(|run| (run.target, run.frame.events().next().map(|e| e.key_str().to_owned())))
+        .collect();
+    let owned = |key: &str| Some(key.to_owned());
+    assert_eq!(keys, [(0, owned("b")), (1, owned("mine")), (2, owned("42"))]);
+    assert_eq!(runs[2].partition, crate::key::partition_of(crate::key::group_of(b"42"), 8));
+    let event = runs[0].frame.events().next().expect("one");
+    assert_eq!((event.head.input, event.head.cause, event.head.time), (3, u32::MAX, 77));
+}
+
+#[test]
+fn discarding_leaves_no_trace() {
+    let mut layer = layer(vec![target(0, KeyRule::Cause, Spread::Groups(4))]);
+    layer.begin(input(&["a"]));
+    layer.emit(emitted(0, 0, "", b"kept", &[]).bytes()).expect("good");
+    layer.keyed(0).expect("one event").0.add(b"a", b"n", 1).expect("fits");
+    layer.accept();
+    layer.begin(input(&["a", "b"]));
+    layer.emit(emitted(0, 0, "", b"gone", &[]).bytes()).expect("good");
+    layer.emit(emitted(1, 0, "", b"gone", &[]).bytes()).expect("good");
+    layer.keyed(0).expect("event").0.add(b"a", b"n", 1).expect("fits");
+    layer.discard();
+    layer.begin(input(&["c"]));
+    layer.emit(emitted(0, 0, "", b"kept too", &[]).bytes()).expect("good");
+    layer.accept();
+    let payloads: Vec<Vec<u8>> = runs(&mut layer)
+        .iter()
+        .flat_map(|run| run.frame.events().map(|e| e.payload.to_vec()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(payloads, [b"kept".to_vec(), b"kept too".to_vec()]);
+    assert_eq!(layer.state().get(b"a", b"n"), Some(&1_i64.to_le_bytes()[..]));
+    assert!(runs(&mut layer).is_empty());
+}
+
+#[test]
+fn the_host_owns_its_fields() {
+    let mut layer = layer(vec![target(0, KeyRule::Cause, Spread::One)]);
+    let mut fields = Vec::new();
+    assert!(push_field(&mut fields, field::TRACE_CONTEXT, b"00-trace"));
+    assert!(push_field(&mut fields, field::REQUEST, &7_u64.to_le_bytes()));
+    assert!(push_field(&mut fields, field::EVENT_ID, b"not inherited"));
+    let mut builder = FrameBuilder::new();
+    builder.push(&Head::data(0), b"k", b"", &fields);
+    layer.begin(builder.finish());
+    let mut forged = Vec::new();
+    assert!(push_field(&mut forged, field::REQUEST, &99_u64.to_le_bytes()));
+    assert!(push_field(&mut forged, 40_000, b"own"));
+    layer.emit(emitted(0, 0, "", b"x", &forged).bytes()).expect("good");
+    layer.accept();
+    assert_eq!(layer.take_sent(), [RequestId(7)]);
+    let run = runs(&mut layer).remove(0);
+    let event = run.frame.events().next().expect("one");
+    assert_eq!(request_of(&event), Some(RequestId(7)));
+    assert_eq!(event.fields.get(field::TRACE_CONTEXT), Some(&b"00-trace"[..]));
+    assert_eq!(event.fields.get(field::EVENT_ID), None);
+    assert_eq!(event.fields.get(40_000), Some(&b"own"[..]));
+}
+
+#[test]
+fn a_bad_emit_is_named() {
+    let mut layer = layer(vec![target(0, KeyRule::Cause, Spread::One)]);
+    layer.begin(input(&["a"]));
+    let cause = EmitError::Cause { cause: 1, events: 1 };
+    assert_eq!(layer.emit(emitted(1, 0, "", b"", &[]).bytes()), Err(cause));
+    assert_eq!(layer.emit(emitted(0, 2, "", b"", &[]).bytes()), Err(EmitError::Port(2)));
+    assert_eq!(layer.emit(emitted(0, 1, "", b"", &[]).bytes()), Ok(()), "declared, leads nowhere");
+    let mut forged = Vec::new();
+    assert!(push_field(&mut forged, field::ATTACHMENTS, &[0; 8]));
+    let forged = layer.emit(emitted(0, 0, "", b"", &forged).bytes());
+    assert_eq!(forged, Err(EmitError::Attachment));
+    let large = layer.emit(emitted(0, 0, "", &[0; 600], &[]).bytes());
+    assert!(matches!(large, Err(EmitError::Frame(_))));
+    let flood = (0..100).find_map(|_| layer.emit(emitted(0, 0, "", &[0; 400], &[]).bytes()).err());
+    assert_eq!(flood, Some(EmitError::TooMuch(10_000)));
+    assert!(matches!(layer.emit(b"junk"), Err(EmitError::Frame(_) | EmitError::TooMuch(_))));
+    layer.discard();
+    assert!(runs(&mut layer).is_empty());
+}
+
+#[test]
+fn a_missing_json_key_fails_the_cause() {
+    let pointer = Pointer::parse("/id").expect("pointer");
+    let mut layer = layer(vec![target(0, KeyRule::Json(pointer), Spread::Groups(2))]);
+    layer.begin(input(&["a", "b"]));
+    layer.emit(emitted(1, 0, "", b"{}", &[]).bytes()).expect("the frame is good");
+    let failures = layer.take_failures();
+    assert_eq!(failures.len(), 1);
+    assert_eq!((failures[0].event, failures[0].class), (1, FailureClass::Reject));
+    assert!(failures[0].message.contains("'/id'"), "{}", failures[0].message);
+}
+
+#[test]
+fn a_state_batch_reaches_only_the_keys_of_the_call() {
+    let mut layer = layer(vec![]);
+    layer.begin(input(&["a"]));
+    let mut add = vec![4, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, b'n'];
+    add.extend(5_i64.to_le_bytes());
+    let mut out = Vec::new();
+    assert_eq!(layer.state_batch(&add, &mut out), Ok(()));
+    assert_eq!(out[8..16], 5_i64.to_le_bytes());
+    add[4] = 1;
+    assert_eq!(layer.state_batch(&add, &mut out), Err(BatchError::Event(0)));
+}

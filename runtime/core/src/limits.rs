@@ -1,0 +1,55 @@
+//! Every bound in the system that users may not change, why it has that value, and how they relate.
+//!
+//! Bounds users may change live in the configuration of the crate that enforces them, or in the
+//! pipeline's manifest; their defaults and hard ceilings are here when more than one crate needs
+//! them. The relations that must hold are asserted at compile time at the end of this file.
+
+/// Longest key in bytes. Keys are copied into every event and hashed for every hop; 512 holds any
+/// identifier or URL path people use as one.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Events in a frame given to a stage. The cost of a call is spread over the frame; beyond 256 the
+/// gain is under 1 ns an event and the latency of the last event grows.
+pub const BATCH_EVENTS_MAX: usize = 256;
+
+/// Bytes in a frame given to a stage, unless one event alone is larger. Stays inside a core's
+/// second-level cache, and a page-faulting allocator is never asked for a megabyte block a batch.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest event a pipeline may allow.
+pub const EVENT_BYTES_HARD: usize = 16 * 1024 * 1024;
+
+/// Largest event unless the manifest says otherwise.
+pub const EVENT_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// All extension fields of one event together.
+pub const FIELDS_BYTES_MAX: usize = 16 * 1024;
+
+/// Event times are below this, so that a double holds them exactly.
+pub const TIME_END: u64 = 1 << 53;
+
+/// Longest slot name in a key's state.
+pub const SLOT_BYTES_MAX: usize = 64;
+
+/// A key's state, all slots together, unless the manifest says otherwise.
+pub const KEY_STATE_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// Fixed number of key groups: the granularity of re-partitioning, part of the on-disk format.
+pub const KEY_GROUPS: u16 = 1024;
+
+/// Longest failure message kept; the rest is cut.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Longest log line kept; the rest is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
+
+/// Names of tenants, pipelines, stages, ports, inputs and outputs.
+pub const NAME_BYTES_MAX: usize = 63;
+
+const _: () = {
+    assert!(KEY_BYTES_MAX < u16::MAX as usize);
+    assert!(BATCH_EVENTS_MAX.is_power_of_two());
+    assert!(EVENT_BYTES_DEFAULT <= EVENT_BYTES_HARD);
+    // A frame of one event of the largest size still has a length that fits its header.
+    assert!(EVENT_BYTES_HARD + FIELDS_BYTES_MAX + KEY_BYTES_MAX + 48 < u32::MAX as usize);
+};

@@ -1,0 +1,232 @@
+//! From a value tree to a declaration and the list of its problems.
+//!
+//! The walk has already said what is wrong; decoding is silent and puts a default where it cannot
+//! read. Only what two fields of one stage say to each other is judged here: settings that mean
+//! nothing with the stage's scope. No list is taken beyond its allowed length.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fields::MANIFEST;
+use super::problem::{Problem, Problems};
+use super::value::{Table, Value};
+use super::walk::{Walk, member};
+use super::words::{Reference, parse_component, parse_duration, parse_size};
+use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
+use crate::json_key::Pointer;
+use crate::pipeline::{Delivery, EdgeKey, OnFailure, Scope, Stage, StageLimits, StreamLimits};
+
+/// Reads a manifest. The declaration is complete if and only if there are no problems.
+///
+/// A manifest of another version is not looked at further: its other fields mean nothing here.
+#[must_use]
+pub fn read(manifest: &Value) -> (Declaration, Problems) {
+    let mut problems = Problems::new();
+    if let Some(version) = other_version(manifest) {
+        let message = format!("is {version}, and this node reads version {}", bounds::VERSION);
+        let fix = format!("write version = {}, or use a node that reads it", bounds::VERSION);
+        problems.add(Problem::new("version", "manifest.version", message, fix));
+        return (declaration(&View(None), &mut Problems::new()), problems);
+    }
+    Walk::new(&mut problems).table(&MANIFEST, manifest, "");
+    let declaration = declaration(&View(Some(manifest)), &mut problems);
+    (declaration, problems)
+}
+
+fn other_version(manifest: &Value) -> Option<i64> {
+    let version = manifest.as_table()?.get("version")?.as_integer()?;
+    (version != bounds::VERSION).then_some(version)
+}
+
+/// A value that may be absent, and its members; every question has an answer.
+#[derive(Clone, Copy)]
+struct View<'a>(Option<&'a Value>);
+
+impl<'a> View<'a> {
+    fn at(self, name: &str) -> Self {
+        Self(self.0.and_then(Value::as_table).and_then(|table| table.get(name)))
+    }
+
+    const fn is_there(self) -> bool {
+        self.0.is_some()
+    }
+
+    fn text(self) -> Option<&'a str> {
+        self.0.and_then(Value::as_str)
+    }
+
+    fn word(self) -> String {
+        self.text().unwrap_or_default().to_owned()
+    }
+
+    fn number(self) -> Option<u64> {
+        self.0.and_then(Value::as_integer).and_then(|n| u64::try_from(n).ok())
+    }
+
+    fn size(self, range: bounds::Range) -> u64 {
+        let size = self.text().and_then(|text| parse_size(text).ok());
+        size.unwrap_or(range.default)
+    }
+
+    fn duration(self, range: bounds::Range) -> u64 {
+        let duration = self.text().and_then(|text| parse_duration(text).ok());
+        duration.unwrap_or(range.default)
+    }
+
+    fn small<T: TryFrom<u64>>(self, default: T) -> T {
+        self.number().and_then(|n| n.try_into().ok()).unwrap_or(default)
+    }
+
+    fn pointer(self) -> Option<Pointer> {
+        self.text().and_then(Pointer::parse)
+    }
+
+    fn reference(self) -> Reference {
+        self.text().map(Reference::parse).unwrap_or_default()
+    }
+
+    fn items(self, max: usize) -> impl Iterator<Item = Self> {
+        let items = self.0.and_then(Value::as_array).unwrap_or_default();
+        items.iter().take(max).map(|value| Self(Some(value)))
+    }
+
+    fn members(self, max: usize) -> impl Iterator<Item = (&'a String, Self)> {
+        let table = self.0.and_then(Value::as_table);
+        table
+            .into_iter()
+            .flat_map(Table::iter)
+            .take(max)
+            .map(|(name, value)| (name, Self(Some(value))))
+    }
+
+    fn texts(self, max: usize, default: &str) -> Vec<String> {
+        if self.is_there() {
+            self.items(max).map(Self::word).collect()
+        } else {
+            vec![default.to_owned()]
+        }
+    }
+
+    fn text_map(self, max: usize) -> BTreeMap<String, String> {
+        self.members(max).map(|(name, value)| (name.clone(), value.word())).collect()
+    }
+}
+
+fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
+    let stages = view.at("stages").members(bounds::STAGES_MAX);
+    let outputs = view.at("outputs").members(bounds::OUTPUTS_MAX);
+    Declaration {
+        name: view.at("name").word(),
+        // The only word that is not refused.
+        delivery: Delivery::BestEffort,
+        partitions: view.at("partitions").number().and_then(|n| u16::try_from(n).ok()),
+        ingest: ingest(view.at("ingest")),
+        stages: stages.map(|(name, view)| (name.clone(), stage(name, view, problems))).collect(),
+        edges: view.at("edges").items(bounds::EDGES_MAX).map(edge).collect(),
+        outputs: outputs.map(|(name, view)| (name.clone(), output(view))).collect(),
+    }
+}
+
+fn ingest(view: View<'_>) -> IngestDeclaration {
+    IngestDeclaration {
+        to: view.at("to").items(bounds::EDGES_MAX).map(View::reference).collect(),
+        key: view.at("key").pointer(),
+    }
+}
+
+fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
+    let scope = match view.at("scope").text() {
+        Some("key") => Scope::Key,
+        Some("stream") => Scope::Stream,
+        _ => Scope::Shared,
+    };
+    let path = member("stages", name);
+    if !problems.names(&member(&path, "scope")) {
+        scope_conflicts(view, scope, &path, problems);
+    }
+    let component = view.at("component").text().and_then(parse_component);
+    Stage {
+        name: name.to_owned(),
+        component: component.unwrap_or_default(),
+        scope,
+        config: view.at("config").text_map(bounds::CONFIG_ENTRIES_MAX),
+        assets: view.at("assets").text_map(bounds::ASSETS_MAX),
+        grants: BTreeSet::new(),
+        limits: limits(view.at("limits"), scope),
+        on_failure: match view.at("on-failure").text() {
+            Some("halt") => OnFailure::Halt,
+            _ => OnFailure::DeadLetter,
+        },
+        retries: view.at("retries").small(bounds::RETRIES_DEFAULT),
+        ports: view.at("ports").texts(bounds::PORTS_MAX, bounds::PORT_DEFAULT),
+        inputs: view.at("inputs").texts(bounds::PORTS_MAX, bounds::INPUT_DEFAULT),
+        stream: if scope == Scope::Stream {
+            stream(view.at("stream"))
+        } else {
+            StreamLimits::default()
+        },
+    }
+}
+
+/// A setting that would be silently without effect is a mistake.
+fn scope_conflicts(view: View<'_>, scope: Scope, path: &str, problems: &mut Problems) {
+    let mut refuse = |field: String, needs: Scope| {
+        let message = format!(
+            "has a meaning only with scope = {:?}, and scope is {:?}",
+            needs.word(),
+            scope.word()
+        );
+        let fix = format!("remove it, or write scope = {:?}", needs.word());
+        problems.add(Problem::new(field, "manifest.scope", message, fix));
+    };
+    if scope != Scope::Key && view.at("limits").at("instances").is_there() {
+        refuse(member(&member(path, "limits"), "instances"), Scope::Key);
+    }
+    if scope != Scope::Stream && view.at("stream").is_there() {
+        refuse(member(path, "stream"), Scope::Stream);
+    }
+}
+
+fn limits(view: View<'_>, scope: Scope) -> StageLimits {
+    let instances = view.at("instances").small(bounds::INSTANCES_DEFAULT);
+    StageLimits {
+        memory: view.at("memory").size(bounds::MEMORY),
+        fuel_per_event: view.at("fuel-per-event").small(bounds::FUEL_PER_EVENT.default),
+        emit_bytes: view.at("emit-bytes").size(bounds::EMIT_BYTES),
+        event_bytes: view.at("event-bytes").size(bounds::EVENT_BYTES),
+        log_lines: view.at("log-lines").small(bounds::LOG_LINES_DEFAULT),
+        state_bytes: view.at("state-bytes").size(bounds::STATE_BYTES),
+        instances: if scope == Scope::Key { instances } else { bounds::INSTANCES_DEFAULT },
+    }
+}
+
+fn stream(view: View<'_>) -> StreamLimits {
+    StreamLimits {
+        idle_timeout_ms: view.at("idle-timeout").duration(bounds::IDLE_TIMEOUT_MS),
+        events_max: view.at("events-max").small(bounds::EVENTS_MAX.default),
+        bytes_max: view.at("bytes-max").size(bounds::BYTES_MAX),
+        duration_max_ms: view.at("duration-max").duration(bounds::DURATION_MAX_MS),
+    }
+}
+
+fn edge(view: View<'_>) -> EdgeDeclaration {
+    EdgeDeclaration {
+        from: view.at("from").reference(),
+        to: view.at("to").reference(),
+        key: edge_key(view.at("key")),
+    }
+}
+
+fn output(view: View<'_>) -> OutputDeclaration {
+    OutputDeclaration {
+        from: view.at("from").reference(),
+        key: edge_key(view.at("key")),
+        retain_bytes: view.at("retain-bytes").size(bounds::RETAIN_BYTES),
+    }
+}
+
+fn edge_key(view: View<'_>) -> EdgeKey {
+    match view.text() {
+        Some("emitted") => EdgeKey::Emitted,
+        _ => view.at("json").pointer().map_or(EdgeKey::Cause, EdgeKey::Json),
+    }
+}

@@ -1,0 +1,342 @@
+//! Every field of a manifest: one table, from which it is checked and its schema is published.
+//!
+//! A field that is not here does not exist: the reader refuses it. Each has one line that says
+//! what it is for, which the schema and the guide repeat. Rules that need more than one field (a
+//! port that exists, a graph without cycles) are in `pipeline`.
+
+use super::bounds;
+
+/// A field of a table.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) need: Need,
+    pub(crate) about: &'static str,
+}
+
+/// Whether a field must be there, and what holds if it is not.
+#[derive(Debug)]
+pub(crate) enum Need {
+    Required,
+    /// Absence has a meaning of its own, told in `about`.
+    Optional,
+    Number(u64),
+    Size(u64),
+    Duration(u64),
+    Word(&'static str),
+    Words(&'static [&'static str]),
+}
+
+/// What a value must be.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// The format's number.
+    Version,
+    Integer {
+        min: u64,
+        max: u64,
+    },
+    Size {
+        min: u64,
+        max: u64,
+    },
+    Duration {
+        min: u64,
+        max: u64,
+    },
+    Choice(&'static [Choice]),
+    Name,
+    Pointer,
+    /// `stage` or `stage.part`; the word says which part.
+    Reference(&'static str),
+    Component,
+    Digest,
+    Text {
+        bytes_max: usize,
+    },
+    EdgeKey,
+    List {
+        of: &'static Self,
+        min: usize,
+        max: usize,
+        unique: bool,
+    },
+    /// Names chosen by the author; the word says what they name.
+    Map {
+        of: &'static Self,
+        min: usize,
+        max: usize,
+        what: &'static str,
+    },
+    Table(&'static [Field]),
+    Grants,
+}
+
+/// A word of a choice, what it means, and why it is refused for now, if it is.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) word: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) refused: Option<&'static str>,
+}
+
+const fn field(name: &'static str, kind: Kind, need: Need, about: &'static str) -> Field {
+    Field { name, kind, need, about }
+}
+
+const fn choice(word: &'static str, about: &'static str) -> Choice {
+    Choice { word, about, refused: None }
+}
+
+const fn size(name: &'static str, range: bounds::Range, about: &'static str) -> Field {
+    let kind = Kind::Size { min: range.min, max: range.max };
+    field(name, kind, Need::Size(range.default), about)
+}
+
+const fn duration(name: &'static str, range: bounds::Range, about: &'static str) -> Field {
+    let kind = Kind::Duration { min: range.min, max: range.max };
+    field(name, kind, Need::Duration(range.default), about)
+}
+
+const fn count(name: &'static str, range: bounds::Range, about: &'static str) -> Field {
+    let kind = Kind::Integer { min: range.min, max: range.max };
+    field(name, kind, Need::Number(range.default), about)
+}
+
+/// The whole manifest.
+pub(crate) static MANIFEST: [Field; 8] = [
+    field("version", Kind::Version, Need::Required, "The format of this manifest: 1."),
+    field("name", Kind::Name, Need::Required, "The pipeline's name, unique within the tenant."),
+    field(
+        "delivery",
+        Kind::Choice(&DELIVERY),
+        Need::Required,
+        "What is promised about events. There is no default.",
+    ),
+    field(
+        "partitions",
+        Kind::Integer { min: 1, max: bounds::PARTITIONS_MAX as u64 },
+        Need::Optional,
+        "Partitions of each segment: how far the work can be spread. Without it, twice the number \
+         of workers; fixed at the first apply.",
+    ),
+    field("ingest", Kind::Table(&INGEST), Need::Required, "Where events enter from outside."),
+    field(
+        "stages",
+        Kind::Map { of: &Kind::Table(&STAGE), min: 1, max: bounds::STAGES_MAX, what: "a stage" },
+        Need::Required,
+        "The stages, by name.",
+    ),
+    field(
+        "edges",
+        Kind::List { of: &Kind::Table(&EDGE), min: 0, max: bounds::EDGES_MAX, unique: false },
+        Need::Words(&[]),
+        "Which emitted events go to which stage.",
+    ),
+    field(
+        "outputs",
+        Kind::Map {
+            of: &Kind::Table(&OUTPUT),
+            min: 0,
+            max: bounds::OUTPUTS_MAX,
+            what: "an output",
+        },
+        Need::Optional,
+        "Where results leave, by name. The output called reply also answers requests that wait \
+         for a result. Without any, results are only what the stages log and count.",
+    ),
+];
+
+static DELIVERY: [Choice; 2] = [
+    choice(
+        "best-effort",
+        "Nothing is logged: an event is acknowledged when it is queued, and queued events and \
+         state are lost when the node restarts.",
+    ),
+    Choice {
+        word: "exactly-once",
+        about: "Does not exist yet and is refused.",
+        refused: Some("exactly-once delivery does not exist yet"),
+    },
+];
+
+static INGEST: [Field; 2] = [
+    field(
+        "to",
+        Kind::List { of: &Kind::Reference("input"), min: 1, max: bounds::EDGES_MAX, unique: true },
+        Need::Required,
+        "Stages that get each event: a stage, or stage.input.",
+    ),
+    field(
+        "key",
+        Kind::Pointer,
+        Need::Optional,
+        "JSON pointer (RFC 6901) to the key inside a JSON payload. Without it the producer names \
+         the key.",
+    ),
+];
+
+static STAGE: [Field; 11] = [
+    field(
+        "component",
+        Kind::Component,
+        Need::Required,
+        "What runs: the name a component was uploaded under, its digest, or name@digest.",
+    ),
+    field("scope", Kind::Choice(&SCOPE), Need::Word("shared"), "Whom an instance serves."),
+    field(
+        "ports",
+        Kind::List { of: &Kind::Name, min: 0, max: bounds::PORTS_MAX, unique: true },
+        Need::Words(&[bounds::PORT_DEFAULT]),
+        "Names of the ports events leave by; port 0 is the first. Events at a port with no edge \
+         and no output are dropped.",
+    ),
+    field(
+        "inputs",
+        Kind::List { of: &Kind::Name, min: 1, max: bounds::PORTS_MAX, unique: true },
+        Need::Words(&[bounds::INPUT_DEFAULT]),
+        "Names of the inputs events arrive at; input 0 is the first.",
+    ),
+    field(
+        "config",
+        Kind::Map {
+            of: &Kind::Text { bytes_max: bounds::CONFIG_VALUE_BYTES_MAX },
+            min: 0,
+            max: bounds::CONFIG_ENTRIES_MAX,
+            what: "a config entry",
+        },
+        Need::Optional,
+        "Settings the stage reads by name; text only.",
+    ),
+    field(
+        "assets",
+        Kind::Map { of: &Kind::Digest, min: 0, max: bounds::ASSETS_MAX, what: "an asset" },
+        Need::Optional,
+        "Uploaded blobs the stage reads by name, each given by its digest.",
+    ),
+    field(
+        "grants",
+        Kind::Grants,
+        Need::Optional,
+        "What the stage may do besides the imports every stage has. No grant exists yet.",
+    ),
+    field("limits", Kind::Table(&LIMITS), Need::Optional, "What the stage may use."),
+    field(
+        "on-failure",
+        Kind::Choice(&ON_FAILURE),
+        Need::Word("dead-letter"),
+        "What happens to an event the stage could not handle.",
+    ),
+    field(
+        "retries",
+        Kind::Integer { min: 0, max: bounds::RETRIES_MAX as u64 },
+        Need::Number(bounds::RETRIES_DEFAULT as u64),
+        "Immediate runs of an event whose failure has the class retry.",
+    ),
+    field(
+        "stream",
+        Kind::Table(&STREAM),
+        Need::Optional,
+        "Only with scope stream: when a stream ends by itself.",
+    ),
+];
+
+static SCOPE: [Choice; 3] = [
+    choice("shared", "Any key; instances are interchangeable and their memory is only a cache."),
+    choice("key", "An instance serves one key for life; its memory is a cache."),
+    choice("stream", "An instance serves one stream, from its first event to its end."),
+];
+
+static ON_FAILURE: [Choice; 3] = [
+    choice("dead-letter", "It is kept aside with the reason, and later events go on."),
+    choice("halt", "The partition stops and says why."),
+    Choice {
+        word: "park",
+        about: "Does not exist yet and is refused.",
+        refused: Some("parking failed events does not exist yet"),
+    },
+];
+
+static LIMITS: [Field; 7] = [
+    size("memory", bounds::MEMORY, "All memories and tables of one instance."),
+    count(
+        "fuel-per-event",
+        bounds::FUEL_PER_EVENT,
+        "Fuel for each event of a call; one unit is about one Wasm instruction.",
+    ),
+    size("event-bytes", bounds::EVENT_BYTES, "One event, received or emitted."),
+    size("emit-bytes", bounds::EMIT_BYTES, "All that one call emits."),
+    size("state-bytes", bounds::STATE_BYTES, "The state of one key."),
+    field(
+        "log-lines",
+        Kind::Integer { min: 0, max: bounds::LOG_LINES_MAX as u64 },
+        Need::Number(bounds::LOG_LINES_DEFAULT as u64),
+        "Log lines of one call; more are dropped and counted.",
+    ),
+    field(
+        "instances",
+        Kind::Integer { min: 1, max: bounds::INSTANCES_MAX as u64 },
+        Need::Number(bounds::INSTANCES_DEFAULT as u64),
+        "Only with scope key: instances kept per partition; the least recently used is dropped.",
+    ),
+];
+
+static STREAM: [Field; 4] = [
+    duration(
+        "idle-timeout",
+        bounds::IDLE_TIMEOUT_MS,
+        "The stream ends after this long without an event.",
+    ),
+    count("events-max", bounds::EVENTS_MAX, "The stream ends after this many events."),
+    size("bytes-max", bounds::BYTES_MAX, "The stream ends after this much payload."),
+    duration("duration-max", bounds::DURATION_MAX_MS, "The stream ends this long after it opened."),
+];
+
+static EDGE: [Field; 3] = [
+    field(
+        "from",
+        Kind::Reference("port"),
+        Need::Required,
+        "Where events come from: a stage, meaning its first port, or stage.port.",
+    ),
+    field(
+        "to",
+        Kind::Reference("input"),
+        Need::Required,
+        "Where they go: a stage, meaning its first input, or stage.input.",
+    ),
+    field("key", Kind::EdgeKey, Need::Word("cause"), EDGE_KEY_ABOUT),
+];
+
+static OUTPUT: [Field; 3] = [
+    field(
+        "from",
+        Kind::Reference("port"),
+        Need::Required,
+        "Where results come from: a stage, meaning its first port, or stage.port.",
+    ),
+    field("key", Kind::EdgeKey, Need::Word("cause"), EDGE_KEY_ABOUT),
+    size(
+        "retain-bytes",
+        bounds::RETAIN_BYTES,
+        "Results kept for readers; the oldest are dropped first, and counted.",
+    ),
+];
+
+const EDGE_KEY_ABOUT: &str = "The key events travel by: that of the event that caused them \
+    (cause), the one the stage wrote (emitted), or one from the JSON payload ({ json = \"/pointer\" }).";
+
+/// The words an edge's key may be.
+pub(crate) static EDGE_KEYS: [Choice; 2] = [
+    choice("cause", "The key of the event that caused it, whatever the stage wrote."),
+    choice("emitted", "The key the stage wrote."),
+];
+
+/// The table an edge's key may be.
+pub(crate) static JSON_KEY: [Field; 1] = [field(
+    "json",
+    Kind::Pointer,
+    Need::Required,
+    "JSON pointer (RFC 6901) to the key inside the JSON payload.",
+)];

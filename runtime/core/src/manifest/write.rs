@@ -1,0 +1,128 @@
+//! From a declaration back to a value tree, with every default spelled out.
+//!
+//! Reading the tree gives the same declaration. A setting that has no meaning with the stage's
+//! scope is left out, because the reader would refuse it.
+
+use std::collections::BTreeMap;
+
+use super::value::{Table, Value};
+use super::words::{duration_text, size_text};
+use super::{Declaration, EdgeDeclaration, OutputDeclaration, bounds};
+use crate::pipeline::{Delivery, EdgeKey, Scope, Stage, StageLimits, StreamLimits};
+
+impl Declaration {
+    /// The manifest this declaration would be read from.
+    #[must_use]
+    pub fn write(&self) -> Value {
+        let mut ingest = members([("to", list(&self.ingest.to))]);
+        if let Some(key) = &self.ingest.key {
+            ingest.insert("key".to_owned(), text(key));
+        }
+        let Delivery::BestEffort = self.delivery;
+        let mut manifest = members([
+            ("version", Value::Integer(bounds::VERSION)),
+            ("name", text(&self.name)),
+            ("delivery", Value::from("best-effort")),
+            ("ingest", Value::Table(ingest)),
+            ("stages", map(&self.stages, stage)),
+            ("edges", Value::Array(self.edges.iter().map(edge).collect())),
+            ("outputs", map(&self.outputs, output)),
+        ]);
+        if let Some(partitions) = self.partitions {
+            manifest.insert("partitions".to_owned(), Value::Integer(partitions.into()));
+        }
+        Value::Table(manifest)
+    }
+}
+
+fn stage(stage: &Stage) -> Value {
+    let mut table = members([
+        ("component", text(&stage.component)),
+        ("scope", Value::from(stage.scope.word())),
+        ("ports", list(&stage.ports)),
+        ("inputs", list(&stage.inputs)),
+        ("config", map(&stage.config, text)),
+        ("assets", map(&stage.assets, text)),
+        ("limits", limits(&stage.limits, stage.scope)),
+        ("on-failure", Value::from(stage.on_failure.word())),
+        ("retries", Value::Integer(stage.retries.into())),
+        ("grants", Value::Table(Table::new())),
+    ]);
+    if stage.scope == Scope::Stream {
+        table.insert("stream".to_owned(), stream(&stage.stream));
+    }
+    Value::Table(table)
+}
+
+fn limits(limits: &StageLimits, scope: Scope) -> Value {
+    let mut table = members([
+        ("memory", size(limits.memory)),
+        ("fuel-per-event", number(limits.fuel_per_event)),
+        ("emit-bytes", size(limits.emit_bytes)),
+        ("event-bytes", size(limits.event_bytes)),
+        ("log-lines", Value::Integer(limits.log_lines.into())),
+        ("state-bytes", size(limits.state_bytes)),
+    ]);
+    if scope == Scope::Key {
+        table.insert("instances".to_owned(), Value::Integer(limits.instances.into()));
+    }
+    Value::Table(table)
+}
+
+fn stream(stream: &StreamLimits) -> Value {
+    Value::Table(members([
+        ("idle-timeout", text(&duration_text(stream.idle_timeout_ms))),
+        ("events-max", number(stream.events_max)),
+        ("bytes-max", size(stream.bytes_max)),
+        ("duration-max", text(&duration_text(stream.duration_max_ms))),
+    ]))
+}
+
+fn edge(edge: &EdgeDeclaration) -> Value {
+    Value::Table(members([
+        ("from", text(&edge.from)),
+        ("to", text(&edge.to)),
+        ("key", edge_key(&edge.key)),
+    ]))
+}
+
+fn output(output: &OutputDeclaration) -> Value {
+    Value::Table(members([
+        ("from", text(&output.from)),
+        ("key", edge_key(&output.key)),
+        ("retain-bytes", size(output.retain_bytes)),
+    ]))
+}
+
+fn edge_key(key: &EdgeKey) -> Value {
+    match key {
+        EdgeKey::Cause => Value::from("cause"),
+        EdgeKey::Emitted => Value::from("emitted"),
+        EdgeKey::Json(pointer) => Value::Table(members([("json", text(pointer))])),
+    }
+}
+
+fn members<const N: usize>(members: [(&str, Value); N]) -> Table {
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn map<T>(entries: &BTreeMap<String, T>, value: impl Fn(&T) -> Value) -> Value {
+    Value::Table(entries.iter().map(|(name, entry)| (name.clone(), value(entry))).collect())
+}
+
+fn list<T: ToString>(items: &[T]) -> Value {
+    Value::Array(items.iter().map(|item| text(item)).collect())
+}
+
+fn text(value: &impl ToString) -> Value {
+    Value::String(value.to_string())
+}
+
+fn size(bytes: u64) -> Value {
+    Value::String(size_text(bytes))
+}
+
+/// Every number that is written so is below 2^63; one that is not is refused when it is read.
+fn number(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,276 @@
+//! Forming the next call and judging what came back.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::isolate::{Isolation, Lost, Step};
+use super::{Halt, Partition, Verdict, layer_of};
+use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES};
+use crate::layer::Layer;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
+use crate::pipeline::{OnFailure, Scope};
+
+/// Whom the instance of a call serves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Serves {
+    /// Anyone: take any warm instance of the stage.
+    Any,
+    /// This key, for the life of the instance.
+    Key(Arc<[u8]>),
+    /// This stream of this key; serials tell a key's successive streams apart.
+    Stream(Arc<[u8]>, u64),
+}
+
+/// One call to make.
+#[derive(Debug)]
+pub struct Call {
+    /// Index of the stage in the segment.
+    pub stage: usize,
+    /// Which instance to use.
+    pub serves: Serves,
+    /// What the call may do, with the events it is given.
+    pub layer: Box<Layer>,
+    /// Drop the instance after the call: its stream has ended.
+    pub last: bool,
+}
+
+/// Events of one stage that go to one instance.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub serves: Serves,
+    pub frame: Frame,
+    pub last: bool,
+    pub isolation: Isolation,
+    /// The call in flight.
+    pub run: Range<u32>,
+}
+
+impl Work {
+    pub(super) fn new(serves: Serves, frame: Frame) -> Self {
+        Self { serves, frame, last: false, isolation: Isolation::default(), run: 0..0 }
+    }
+}
+
+impl Partition {
+    /// Divides events for a stage into work, by instance and by the bounds of a batch.
+    pub(super) fn enqueue(&mut self, stage: usize, frame: Frame) {
+        let plan = &self.plan.stages[stage];
+        let target = &mut self.stages[stage];
+        match plan.scope {
+            Scope::Shared => {
+                chunks(&frame, |frame| target.work.push_back(Work::new(Serves::Any, frame)));
+            }
+            Scope::Key => by_key(&frame, |key, events| {
+                chunks(&gather(&events), |frame| {
+                    target.work.push_back(Work::new(Serves::Key(key.clone()), frame));
+                });
+            }),
+            Scope::Stream => {
+                let (now, limits) = (self.now, &plan.stream);
+                by_key(&frame, |key, events| {
+                    let work = &mut target.work;
+                    target.streams.take(key, &events, now, limits, |one| work.push_back(one));
+                });
+            }
+        }
+    }
+
+    /// The next call of the current stage; `None` if it has no more work or the partition halted.
+    pub(super) fn call_of_current(&mut self) -> Option<Call> {
+        let at = self.current;
+        let retries = self.plan.stages[at].retries;
+        loop {
+            let stage = &mut self.stages[at];
+            let width = stage.width;
+            let work = stage.work.front_mut()?;
+            let len = work.frame.len() as u32;
+            // A stream's call cannot be repeated, so it is never divided.
+            let width = if matches!(work.serves, Serves::Stream(..)) { len } else { width };
+            match work.isolation.next(len, width, retries) {
+                Step::Finished => {
+                    stage.work.pop_front();
+                }
+                Step::GiveUp(lost) => {
+                    if !self.give_up(&lost) {
+                        return None;
+                    }
+                }
+                Step::Run(run) => {
+                    let frame = slice(&work.frame, &run);
+                    work.run = run;
+                    let serves = work.serves.clone();
+                    let last = work.last;
+                    let mut layer = stage.layer.take().expect("one call at a time");
+                    layer.begin(frame);
+                    return Some(Call { stage: at, serves, layer, last });
+                }
+            }
+        }
+    }
+
+    /// Files the verdict on the call that just came back.
+    pub(super) fn judge(&mut self, verdict: Verdict) {
+        let stage = &mut self.stages[self.current];
+        let layer = layer_of(stage);
+        let verdict = with_host_failures(verdict, layer);
+        let work = stage.work.front().expect("the call came from this work");
+        if let Serves::Stream(key, serial) = work.serves.clone() {
+            return self.judge_stream(&key, serial, verdict);
+        }
+        if verdict == Verdict::Returned(Vec::new()) {
+            layer_of(stage).accept();
+        } else {
+            layer_of(stage).discard();
+        }
+        let mut width = stage.width;
+        let work = stage.work.front_mut().expect("the call came from this work");
+        let run = work.run.clone();
+        let lost = work.isolation.judge(&run, verdict, &mut width);
+        stage.width = width;
+        if let Some(lost) = lost {
+            self.give_up(&lost);
+        }
+    }
+
+    /// A stream's memory cannot be taken back event by event: what it did for a reported failure
+    /// stands, and a trap ends it.
+    fn judge_stream(&mut self, key: &Arc<[u8]>, serial: u64, verdict: Verdict) {
+        let stage = &mut self.stages[self.current];
+        let work = stage.work.pop_front().expect("the call came from this work");
+        match verdict {
+            Verdict::Returned(failures) => {
+                layer_of(stage).accept();
+                if work.last {
+                    layer_of(stage).state().clear_key(key);
+                }
+                let mut failures = failures;
+                failures.sort_by_key(|failure| failure.event);
+                failures.dedup_by_key(|failure| failure.event);
+                for failure in failures {
+                    let (event, message) = (failure.event, failure.message);
+                    let lost = Lost { event, class: "reject", message };
+                    if !self.lose(&work.frame, &lost) {
+                        return;
+                    }
+                }
+            }
+            Verdict::Trapped(message) => {
+                layer_of(stage).discard();
+                layer_of(stage).state().clear_key(key);
+                stage.streams.lose(key, serial);
+                // Work of the same stream further on has lost its instance with it.
+                let same = |w: &Work| w.serves == work.serves;
+                let behind: Vec<Frame> =
+                    stage.work.iter().filter(|w| same(w)).map(|w| w.frame.clone()).collect();
+                stage.work.retain(|w| !same(w));
+                for frame in std::iter::once(work.frame.clone()).chain(behind) {
+                    for event in 0..frame.len() as u32 {
+                        let lost = Lost { event, class: "stream.lost", message: message.clone() };
+                        if !self.lose(&frame, &lost) {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up on an event of the work at the head. False if that halts the partition.
+    fn give_up(&mut self, lost: &Lost) -> bool {
+        let work = self.stages[self.current].work.front();
+        let frame = work.map(|work| work.frame.clone()).expect("a lost event is of work at hand");
+        self.lose(&frame, lost)
+    }
+
+    fn lose(&mut self, frame: &Frame, lost: &Lost) -> bool {
+        let plan = &self.plan.stages[self.current];
+        if plan.on_failure == OnFailure::Halt {
+            let message = format!("{}: {}", lost.class, lost.message);
+            self.halted = Some(Halt { stage: plan.name.clone(), message });
+            return false;
+        }
+        if let Some(event) = frame.events().nth(lost.event as usize) {
+            self.draft.dead_letter(&plan.name, &event, lost.class, &lost.message);
+        }
+        true
+    }
+}
+
+/// Failures the host found while taking emits count like those the guest reported, and a failure
+/// of an event that does not exist is the guest breaking the contract.
+fn with_host_failures(verdict: Verdict, layer: &mut Layer) -> Verdict {
+    let found = layer.take_failures();
+    let events = layer.frame().len();
+    match verdict {
+        Verdict::Returned(mut failures) => {
+            if let Some(bad) = failures.iter().find(|f| f.event as usize >= events) {
+                let event = bad.event;
+                return Verdict::Trapped(format!(
+                    "the stage reported a failure of event {event}, the call has {events}"
+                ));
+            }
+            failures.extend(found);
+            Verdict::Returned(failures)
+        }
+        trapped @ Verdict::Trapped(_) => trapped,
+    }
+}
+
+/// Cuts a frame into frames within the bounds of a batch; one that is within them is passed as is.
+fn chunks(frame: &Frame, mut each: impl FnMut(Frame)) {
+    let fits = frame.len() <= BATCH_EVENTS_MAX && frame.bytes().len() <= BATCH_BYTES_MAX;
+    if fits || frame.len() == 1 {
+        return if frame.is_empty() { () } else { each(frame.clone()) };
+    }
+    let mut starts = Vec::new();
+    frame.index_into(&mut starts);
+    let mut from = 0;
+    while from + 1 < starts.len() {
+        let within =
+            |to: &usize| (starts[*to] - starts[from]) as usize <= BATCH_BYTES_MAX - HEADER_BYTES;
+        let most = (from + BATCH_EVENTS_MAX).min(starts.len() - 1);
+        let to = (from + 1..=most).take_while(within).last().unwrap_or(from + 1);
+        each(pack(frame, starts[from], starts[to], (to - from) as u32));
+        from = to;
+    }
+}
+
+/// The events `run` of a frame; the frame itself if that is all of them.
+fn slice(frame: &Frame, run: &Range<u32>) -> Frame {
+    if run.len() == frame.len() {
+        return frame.clone();
+    }
+    let mut starts = Vec::new();
+    frame.index_into(&mut starts);
+    pack(frame, starts[run.start as usize], starts[run.end as usize], run.len() as u32)
+}
+
+fn pack(frame: &Frame, from: u32, to: u32, count: u32) -> Frame {
+    let mut builder = FrameBuilder::new();
+    builder.push_packed(&frame.bytes()[from as usize..to as usize], count);
+    builder.finish()
+}
+
+/// Groups the events of a frame by key, in order of each key's first event.
+fn by_key(frame: &Frame, mut each: impl FnMut(Arc<[u8]>, Vec<Event<'_>>)) {
+    let mut order: Vec<(&[u8], Vec<Event<'_>>)> = Vec::new();
+    let mut index = std::collections::BTreeMap::new();
+    for event in frame.events() {
+        let at = *index.entry(event.key).or_insert_with(|| {
+            order.push((event.key, Vec::new()));
+            order.len() - 1
+        });
+        order[at].1.push(event);
+    }
+    for (key, events) in order {
+        each(Arc::from(key), events);
+    }
+}
+
+fn gather(events: &[Event<'_>]) -> Frame {
+    let mut builder = FrameBuilder::new();
+    for event in events {
+        builder.push(&event.head, event.key, event.payload, event.fields.bytes());
+    }
+    builder.finish()
+}

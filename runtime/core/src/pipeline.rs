@@ -1,0 +1,287 @@
+//! A pipeline that has been checked, and the only way to make one from a declaration.
+//!
+//! A `Pipeline` is what the runtime works from. Names have become indices, defaults are filled in,
+//! and every rule of the manifest holds:
+//! - every index in `ingest`, `edges` and `outputs` points at a stage, port or input that exists;
+//! - the graph has no cycle, and events can reach every stage;
+//! - `stages` is in the order of their names, `outputs` too; `edges` is as declared;
+//! - nothing is changed after the check (the one exception is `fix_partitions`, at first apply).
+//!
+//! What a manifest looks like and how its fields are read: `manifest`. Cutting into segments:
+//! `segment`. What a new version may change: `plan`.
+
+mod check;
+pub(crate) mod graph;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::json_key::Pointer;
+use crate::manifest::bounds;
+
+pub use check::{Facts, KnownComponents, build, check};
+
+/// Index of a stage in `Pipeline::stages`.
+pub type StageIndex = usize;
+
+/// Index of an edge in `Pipeline::edges`.
+pub type EdgeIndex = usize;
+
+/// A checked pipeline; immutable after the check.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// What is promised about the events in it.
+    pub delivery: Delivery,
+    /// Partitions of each segment; `None` until the first apply has fixed the number.
+    pub partitions: Option<u16>,
+    /// Where events enter from outside.
+    pub ingest: Ingest,
+    /// The stages, in the order of their names.
+    pub stages: Vec<Stage>,
+    /// The edges between stages, as declared.
+    pub edges: Vec<Edge>,
+    /// Where results leave, in the order of their names.
+    pub outputs: Vec<Output>,
+}
+
+impl Pipeline {
+    /// Sets the number of partitions if the manifest left it open. Called once, at first apply; a
+    /// number that is there stays, because keys already live where it put them.
+    pub fn fix_partitions(&mut self, partitions: u16) {
+        let partitions = partitions.clamp(1, bounds::PARTITIONS_MAX);
+        self.partitions = self.partitions.or(Some(partitions));
+    }
+
+    /// The index of the stage of this name.
+    #[must_use]
+    pub fn stage_index(&self, name: &str) -> Option<StageIndex> {
+        self.stages.binary_search_by(|stage| stage.name.as_str().cmp(name)).ok()
+    }
+}
+
+/// What is promised about events. Exactly-once will join it when it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Nothing is logged: acknowledged when queued, and state is lost on restart.
+    BestEffort,
+}
+
+/// Where events enter a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingest {
+    /// Each event goes to all of these: a stage and the index of one of its inputs.
+    pub targets: Vec<(StageIndex, u16)>,
+    /// Where in a JSON payload the key is found; `None`: the producer names the key.
+    pub key: Option<Pointer>,
+}
+
+/// One component with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name, unique within the pipeline.
+    pub name: String,
+    /// What runs. The digest is set if the check knew the tenant's components.
+    pub component: ComponentRef,
+    /// Whom an instance serves.
+    pub scope: Scope,
+    /// Settings the stage reads through `config`.
+    pub config: BTreeMap<String, String>,
+    /// Name to digest (`b3:` and 64 hex digits) of the blobs it reads through `assets`.
+    pub assets: BTreeMap<String, String>,
+    /// What it may do besides the always-present imports.
+    pub grants: Grants,
+    /// What an instance, a call or an event may use.
+    pub limits: StageLimits,
+    /// What happens to an event it could not handle.
+    pub on_failure: OnFailure,
+    /// Immediate runs of an event whose failure says that trying again may help.
+    pub retries: u8,
+    /// Names of its ports; an event's port number is an index into this.
+    pub ports: Vec<String>,
+    /// Names of its inputs; never empty.
+    pub inputs: Vec<String>,
+    /// When a stream ends by itself; of use only with scope `stream`.
+    pub stream: StreamLimits,
+}
+
+/// Which component a stage runs: by name, by digest, or a name pinned to a digest. At least one of
+/// the two is set in a checked pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ComponentRef {
+    /// The name it was uploaded under.
+    pub name: Option<String>,
+    /// `b3:` and the 64 hex digits of the BLAKE3 of the uploaded bytes.
+    pub digest: Option<String>,
+}
+
+impl fmt::Display for ComponentRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, &self.digest) {
+            (Some(name), Some(digest)) => write!(f, "{name}@{digest}"),
+            (Some(one), None) | (None, Some(one)) => f.write_str(one),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Whom an instance serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Any key; instances are interchangeable.
+    #[default]
+    Shared,
+    /// One key for life; its memory is a cache.
+    Key,
+    /// One stream, from its first event to its end.
+    Stream,
+}
+
+impl Scope {
+    /// The word in the manifest.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Key => "key",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// The grants of a stage.
+pub type Grants = BTreeSet<Grant>;
+
+/// Something a stage may do that is not allowed to every stage. None exists yet; a manifest that
+/// names one is refused. The type is here so that the places which ask are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Grant {}
+
+/// What happens to an event that failed for good. Park will join it when it exists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It is kept aside, and later events of its key go on.
+    #[default]
+    DeadLetter,
+    /// The partition stops and says why.
+    Halt,
+}
+
+impl OnFailure {
+    /// The word in the manifest.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::DeadLetter => "dead-letter",
+            Self::Halt => "halt",
+        }
+    }
+}
+
+/// What an instance, a call or an event of a stage may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageLimits {
+    /// Bytes of all memories and tables of one instance.
+    pub memory: u64,
+    /// Fuel per event of a frame; a call gets this times the events it is given.
+    pub fuel_per_event: u64,
+    /// Bytes one call may emit.
+    pub emit_bytes: u64,
+    /// Bytes of one event, received or emitted.
+    pub event_bytes: u64,
+    /// Log lines one call may write; more are dropped and counted.
+    pub log_lines: u32,
+    /// Bytes of state one key may hold, slot names included.
+    pub state_bytes: u64,
+    /// Scope `key`: instances kept per partition; of use only there.
+    pub instances: u32,
+}
+
+impl Default for StageLimits {
+    fn default() -> Self {
+        Self {
+            memory: bounds::MEMORY.default,
+            fuel_per_event: bounds::FUEL_PER_EVENT.default,
+            emit_bytes: bounds::EMIT_BYTES.default,
+            event_bytes: bounds::EVENT_BYTES.default,
+            log_lines: bounds::LOG_LINES_DEFAULT,
+            state_bytes: bounds::STATE_BYTES.default,
+            instances: bounds::INSTANCES_DEFAULT,
+        }
+    }
+}
+
+/// When a stream ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Milliseconds without an event.
+    pub idle_timeout_ms: u64,
+    /// Events in all.
+    pub events_max: u64,
+    /// Payload bytes in all.
+    pub bytes_max: u64,
+    /// Milliseconds since it opened.
+    pub duration_max_ms: u64,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            idle_timeout_ms: bounds::IDLE_TIMEOUT_MS.default,
+            events_max: bounds::EVENTS_MAX.default,
+            bytes_max: bounds::BYTES_MAX.default,
+            duration_max_ms: bounds::DURATION_MAX_MS.default,
+        }
+    }
+}
+
+/// Which emitted events go to which stage, and by which key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// The stage that emits.
+    pub from: StageIndex,
+    /// The port, an index into its `ports`.
+    pub port: u16,
+    /// The stage that receives.
+    pub to: StageIndex,
+    /// The input, an index into its `inputs`.
+    pub input: u16,
+    /// The key the event travels by.
+    pub key: EdgeKey,
+}
+
+/// The key an emitted event travels by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum EdgeKey {
+    /// The key of the event that caused it; never leaves the partition.
+    #[default]
+    Cause,
+    /// The key the stage wrote.
+    Emitted,
+    /// A key from the JSON payload.
+    Json(Pointer),
+}
+
+/// Where results leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its name. `reply` also answers requests that wait for a result.
+    pub name: String,
+    /// The stage that emits.
+    pub from: StageIndex,
+    /// The port, an index into its `ports`.
+    pub port: u16,
+    /// The key shown with each record.
+    pub key: EdgeKey,
+    /// Bytes kept for readers, over all partitions; the oldest are dropped first.
+    pub retain_bytes: u64,
+}

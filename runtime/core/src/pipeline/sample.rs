@@ -1,0 +1,202 @@
+//! Declarations for tests: small ones written by hand, and random ones that are valid.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{
+    ComponentRef, Delivery, EdgeKey, Facts, OnFailure, Pipeline, Scope, Stage, StageLimits,
+    StreamLimits, build,
+};
+use crate::ids::Digest;
+use crate::json_key::Pointer;
+use crate::manifest::bounds::{self, Range};
+use crate::manifest::{
+    Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, Reference, Value,
+};
+
+/// A manifest from JSON text; for tests, where the text is known to be good.
+pub(crate) fn json(text: &str) -> Value {
+    fn convert(value: serde_json::Value) -> Value {
+        match value {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(truth) => Value::Bool(truth),
+            serde_json::Value::Number(number) => match number.as_i64() {
+                Some(number) => Value::Integer(number),
+                None => Value::Float(number.to_string()),
+            },
+            serde_json::Value::String(text) => Value::String(text),
+            serde_json::Value::Array(items) => {
+                Value::Array(items.into_iter().map(convert).collect())
+            }
+            serde_json::Value::Object(members) => {
+                Value::Table(members.into_iter().map(|(n, v)| (n, convert(v))).collect())
+            }
+        }
+    }
+    convert(serde_json::from_str(text).expect("the test's text is JSON"))
+}
+
+/// The pipeline of a manifest that is known to be good.
+pub(crate) fn pipeline(text: &str) -> Pipeline {
+    build(&json(text), &Facts::default()).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// An endless supply of small choices, drawn from a list that shrinks to zeros.
+struct Choices<'a> {
+    drawn: std::slice::Iter<'a, u64>,
+}
+
+impl Choices<'_> {
+    fn next(&mut self) -> u64 {
+        self.drawn.next().copied().unwrap_or(0)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == n - 1
+    }
+
+    fn within(&mut self, range: Range) -> u64 {
+        range.min + self.next() % (range.max - range.min + 1)
+    }
+
+    fn key(&mut self) -> EdgeKey {
+        match self.below(4) {
+            0 | 1 => EdgeKey::Cause,
+            2 => EdgeKey::Emitted,
+            _ => EdgeKey::Json(self.pointer()),
+        }
+    }
+
+    fn pointer(&mut self) -> Pointer {
+        let text = ["", "/user", "/a~1b/0", "/m~0n/"][self.below(4)];
+        Pointer::parse(text).expect("one of four valid pointers")
+    }
+
+    fn digest(&mut self) -> String {
+        Digest([self.below(256) as u8; 32]).to_string()
+    }
+
+    fn component(&mut self) -> ComponentRef {
+        let which = self.below(3);
+        ComponentRef {
+            name: (which != 1).then(|| format!("c{}", self.below(5))),
+            digest: (which != 0).then(|| self.digest()),
+        }
+    }
+
+    fn stage(&mut self, name: String) -> Stage {
+        let scope = [Scope::Shared, Scope::Key, Scope::Stream][self.below(3)];
+        let mut limits = StageLimits {
+            memory: self.within(bounds::MEMORY),
+            fuel_per_event: self.within(bounds::FUEL_PER_EVENT),
+            emit_bytes: self.within(bounds::EMIT_BYTES),
+            event_bytes: self.within(bounds::EVENT_BYTES),
+            log_lines: self.below(bounds::LOG_LINES_MAX as usize + 1) as u32,
+            state_bytes: self.within(bounds::STATE_BYTES),
+            ..StageLimits::default()
+        };
+        if scope == Scope::Key {
+            limits.instances = 1 + self.below(bounds::INSTANCES_MAX as usize) as u32;
+        }
+        let mut stream = StreamLimits::default();
+        if scope == Scope::Stream {
+            stream = StreamLimits {
+                idle_timeout_ms: self.within(bounds::IDLE_TIMEOUT_MS),
+                events_max: self.within(bounds::EVENTS_MAX),
+                bytes_max: self.within(bounds::BYTES_MAX),
+                duration_max_ms: self.within(bounds::DURATION_MAX_MS),
+            };
+        }
+        let text = ["", "plain", "quote \" and \n ü", "{}"][self.below(4)].to_owned();
+        Stage {
+            name,
+            component: self.component(),
+            scope,
+            config: (0..self.below(3)).map(|i| (format!("k{i}"), text.clone())).collect(),
+            assets: (0..self.below(2)).map(|i| (format!("a{i}"), self.digest())).collect(),
+            grants: BTreeSet::new(),
+            limits,
+            on_failure: [OnFailure::DeadLetter, OnFailure::Halt][self.below(2)],
+            retries: self.below(usize::from(bounds::RETRIES_MAX) + 1) as u8,
+            ports: (0..1 + self.below(3)).map(|i| format!("p{i}")).collect(),
+            inputs: (0..1 + self.below(2)).map(|i| format!("i{i}")).collect(),
+            stream,
+        }
+    }
+
+    fn reference(&mut self, stage: &str, parts: &[String]) -> Reference {
+        let part = self.below(parts.len());
+        Reference { stage: stage.to_owned(), part: Some(parts[part].clone()) }
+    }
+
+    /// Stages in an order edges follow; their names sort otherwise.
+    fn graph(&mut self) -> (Vec<Stage>, Vec<Reference>, Vec<EdgeDeclaration>) {
+        let count = 1 + self.below(10);
+        let mut stages: Vec<Stage> = Vec::new();
+        let (mut to, mut edges) = (Vec::new(), Vec::new());
+        let mut taken = BTreeSet::new();
+        for i in 0..count {
+            let letter = ["m", "a", "z"][self.below(3)];
+            let stage = self.stage(format!("{letter}{i}"));
+            for input in &stage.inputs {
+                let target = Reference { stage: stage.name.clone(), part: Some(input.clone()) };
+                // Mostly one edge, so that segments longer than one stage are common.
+                let feeds = if i == 0 { 0 } else { [1, 1, 1, 2][self.below(4)] };
+                for _ in 0..feeds {
+                    let from = self.below(stages.len());
+                    let (name, ports) = (stages[from].name.clone(), stages[from].ports.clone());
+                    let from = self.reference(&name, &ports);
+                    if taken.insert((from.clone(), target.clone())) {
+                        edges.push(EdgeDeclaration { from, to: target.clone(), key: self.key() });
+                    }
+                }
+                if feeds == 0 || self.one_in(8) {
+                    to.push(target);
+                }
+            }
+            stages.push(stage);
+        }
+        (stages, to, edges)
+    }
+
+    fn declaration(&mut self) -> Declaration {
+        let (stages, to, edges) = self.graph();
+        let key = self.one_in(2).then(|| self.pointer());
+        let mut outputs = BTreeMap::new();
+        for i in 0..self.below(4) {
+            let stage = self.below(stages.len());
+            let (name, ports) = (stages[stage].name.clone(), stages[stage].ports.clone());
+            let from = self.reference(&name, &ports);
+            let retain_bytes = self.within(bounds::RETAIN_BYTES);
+            let output = OutputDeclaration { from, key: self.key(), retain_bytes };
+            outputs.insert(format!("o{i}"), output);
+        }
+        Declaration {
+            name: "sample".to_owned(),
+            delivery: Delivery::BestEffort,
+            partitions: self.one_in(2).then(|| 1 + self.below(1024) as u16),
+            ingest: IngestDeclaration { to, key },
+            stages: stages.into_iter().map(|stage| (stage.name.clone(), stage)).collect(),
+            edges,
+            outputs,
+        }
+    }
+}
+
+/// Any valid declaration.
+pub(crate) fn declarations() -> impl Strategy<Value = Declaration> {
+    let drawn = proptest::collection::vec(any::<u64>(), 0..400);
+    drawn.prop_map(|drawn| Choices { drawn: drawn.iter() }.declaration())
+}
+
+/// Any pipeline.
+pub(crate) fn pipelines() -> impl Strategy<Value = Pipeline> {
+    declarations().prop_map(|declaration| {
+        build(&declaration.write(), &Facts::default()).unwrap_or_else(|p| panic!("{p}"))
+    })
+}

@@ -1,0 +1,219 @@
+//! From the pipeline that runs to the one applied: the diff, and what it may not do.
+//!
+//! The two are compared as written declarations, so that no field can be forgotten. An edge is
+//! named by its two ends, not by its place in the list: moving a line is no change. Equal pipelines
+//! give an empty diff, which is what makes applying twice harmless.
+//!
+//! Carrying the changes out is left to the node.
+
+use std::fmt;
+
+use crate::manifest::{Problem, Problems, Table, Value, member};
+use crate::pipeline::Pipeline;
+
+/// What applying a pipeline would change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The changes, by field.
+    pub changes: Vec<Change>,
+    /// What may not be changed; nothing is applied unless this is empty.
+    pub refused: Problems,
+}
+
+/// One changed field, or a whole stage, edge or output that comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Path of the field, for example `stages.count.limits.memory` or `edges.split.out → count.in`.
+    pub field: String,
+    /// What happens to it.
+    pub kind: ChangeKind,
+    /// What it is now; `None` if it comes.
+    pub before: Option<String>,
+    /// What it will be; `None` if it goes.
+    pub after: Option<String>,
+}
+
+/// What happens to a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It goes.
+    Removed,
+    /// It has another value.
+    Changed,
+}
+
+impl ChangeKind {
+    /// The word used in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+impl Diff {
+    /// True if applying would change nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+/// Compares the pipeline that runs, if there is one, with the one to apply. A new pipeline that
+/// leaves its partitions open takes over the number that is fixed.
+#[must_use]
+pub fn diff(old: Option<&Pipeline>, new: &Pipeline) -> Diff {
+    let mut diff = Diff::default();
+    let mut after = comparable(new);
+    let before = old.map(comparable).unwrap_or_default();
+    if let Some(old) = old {
+        diff.refused = refused(old, new);
+        if let (None, Some(fixed)) = (new.partitions, before.get("partitions")) {
+            after.insert("partitions".to_owned(), fixed.clone());
+        }
+    }
+    let mut compare = Compare { changes: &mut diff.changes };
+    compare.tables("", &before, &after);
+    diff
+}
+
+fn refused(old: &Pipeline, new: &Pipeline) -> Problems {
+    let mut refused = Problems::new();
+    if old.name != new.name {
+        let message = format!("is {:?}, and the pipeline is called {:?}", new.name, old.name);
+        let fix = "apply it as a pipeline of its own";
+        refused.add(Problem::new("name", "plan.name", message, fix));
+    }
+    if let (Some(old), Some(new)) = (old.partitions, new.partitions)
+        && old != new
+    {
+        let message =
+            format!("is {new}, and was fixed at {old} when the pipeline was first applied");
+        let fix = format!(
+            "write partitions = {old} or leave it out; to change it, delete the pipeline and \
+                 apply it anew"
+        );
+        refused.add(Problem::new("partitions", "plan.partitions", message, fix));
+    }
+    refused
+}
+
+/// The written declaration, with edges as a table by their two ends.
+fn comparable(pipeline: &Pipeline) -> Table {
+    let Value::Table(mut table) = pipeline.declaration().write() else { return Table::new() };
+    let mut edges = Table::new();
+    if let Some(Value::Array(list)) = table.remove("edges") {
+        for edge in list {
+            let end = |name| edge.as_table().and_then(|t| t.get(name)).and_then(Value::as_str);
+            let ends = format!("{} → {}", end("from").unwrap_or("?"), end("to").unwrap_or("?"));
+            edges.insert(ends, edge);
+        }
+    }
+    table.insert("edges".to_owned(), Value::Table(edges));
+    table
+}
+
+struct Compare<'a> {
+    changes: &'a mut Vec<Change>,
+}
+
+impl Compare<'_> {
+    fn tables(&mut self, path: &str, before: &Table, after: &Table) {
+        for (name, old) in before {
+            let path = joined(path, name);
+            match after.get(name) {
+                Some(new) => self.values(&path, old, new),
+                None => self.push(path, Some(old), None),
+            }
+        }
+        for (name, new) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
+            // Of a new group each member is a change of its own; a new stage is one change.
+            match new.as_table() {
+                Some(members) if path.is_empty() => self.tables(name, &Table::new(), members),
+                _ => self.push(joined(path, name), None, Some(new)),
+            }
+        }
+    }
+
+    fn values(&mut self, path: &str, old: &Value, new: &Value) {
+        match (old, new) {
+            (Value::Table(old), Value::Table(new)) => self.tables(path, old, new),
+            _ if old == new => {}
+            _ => self.push(path.to_owned(), Some(old), Some(new)),
+        }
+    }
+
+    fn push(&mut self, field: String, before: Option<&Value>, after: Option<&Value>) {
+        let kind = match (before, after) {
+            (None, _) => ChangeKind::Added,
+            (_, None) => ChangeKind::Removed,
+            _ => ChangeKind::Changed,
+        };
+        let (before, after) = (before.map(text), after.map(text));
+        self.changes.push(Change { field, kind, before, after });
+    }
+}
+
+/// The ends of an edge contain spaces and stay as they are.
+fn joined(path: &str, name: &str) -> String {
+    if path == "edges" { format!("{path}.{name}") } else { member(path, name) }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_json(), str::to_owned)
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.field.as_str();
+        match (&self.before, &self.after) {
+            (None, Some(after)) => write!(f, "+ {field} = {}", cut(after)),
+            (Some(before), None) => write!(f, "- {field} = {}", cut(before)),
+            (Some(before), Some(after)) => {
+                write!(f, "~ {field}: {} → {}", cut(before), cut(after))
+            }
+            (None, None) => write!(f, "  {field}"),
+        }
+    }
+}
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            writeln!(f, "no changes")?;
+        }
+        for change in &self.changes {
+            writeln!(f, "{change}")?;
+        }
+        for problem in self.refused.list() {
+            writeln!(f, "! {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Characters of a value shown in a line for people; digests fit.
+const SHOWN_CHARS_MAX: usize = 100;
+
+fn cut(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(shown_char).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Config values are the author's text: no line break or escape code of theirs reaches a terminal.
+fn shown_char(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_debug());
+    let plain = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(plain)
+}
+
+#[cfg(test)]
+mod tests;

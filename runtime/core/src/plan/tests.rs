@@ -1,0 +1,119 @@
+//! What a diff shows, and what it refuses.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pipeline::sample::{pipeline, pipelines};
+
+const OLD: &str = r#"{
+    "version": 1, "name": "word-count", "delivery": "best-effort", "partitions": 4,
+    "ingest": { "to": ["split"] },
+    "stages": {
+        "split": { "component": "split" },
+        "count": { "component": "count", "config": { "greeting": "hi", "mood": "good" } }
+    },
+    "edges": [ { "from": "split", "to": "count", "key": "emitted" } ],
+    "outputs": { "counts": { "from": "count" } }
+}"#;
+
+fn changed(old: &str, new: &str) -> Diff {
+    assert!(OLD.contains(old), "{old:?} is in the example");
+    diff(Some(&pipeline(OLD)), &pipeline(&OLD.replace(old, new)))
+}
+
+fn lines(diff: &Diff) -> Vec<String> {
+    diff.changes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn applying_the_same_again_changes_nothing() {
+    let diff = changed("split", "split");
+    assert!(diff.is_empty());
+    assert!(diff.refused.is_empty());
+    assert_eq!(diff.to_string(), "no changes\n");
+}
+
+#[test]
+fn a_default_spelled_out_is_no_change() {
+    let spelled = r#""from": "split.out", "to": "count.in""#;
+    assert!(changed(r#""from": "split", "to": "count""#, spelled).is_empty());
+    let spelled = r#""component": "split", "retries": 3, "limits": { "memory": "64MiB" }"#;
+    assert!(changed(r#""component": "split""#, spelled).is_empty());
+}
+
+#[test]
+fn a_changed_field_is_shown_with_both_values() {
+    let diff = changed(r#""component": "count""#, r#""component": "count-fast""#);
+    assert_eq!(lines(&diff), ["~ stages.count.component: count → count-fast"]);
+    let diff = changed(r#""component": "split""#, r#""component": "split", "scope": "key""#);
+    assert_eq!(
+        lines(&diff),
+        ["+ stages.split.limits.instances = 128", "~ stages.split.scope: shared → key"]
+    );
+    let diff = changed(r#""greeting": "hi", "mood": "good""#, r#""greeting": "ho\u001b[2J""#);
+    assert_eq!(
+        lines(&diff),
+        ["~ stages.count.config.greeting: hi → ho\\u{1b}[2J", "- stages.count.config.mood = good"]
+    );
+    assert_eq!(diff.changes[1].kind, ChangeKind::Removed);
+    assert_eq!(diff.changes[1].before.as_deref(), Some("good"));
+}
+
+#[test]
+fn stages_edges_and_outputs_come_and_go_whole() {
+    let diff = changed(r#""counts": { "from": "count" }"#, r#""words": { "from": "split" }"#);
+    let fields: Vec<_> = diff.changes.iter().map(|c| (c.kind, c.field.as_str())).collect();
+    assert_eq!(
+        fields,
+        [(ChangeKind::Removed, "outputs.counts"), (ChangeKind::Added, "outputs.words")]
+    );
+    let diff = changed(r#""key": "emitted""#, r#""key": "cause""#);
+    assert_eq!(lines(&diff), ["~ edges.split.out → count.in.key: emitted → cause"]);
+}
+
+#[test]
+fn everything_is_new_in_a_new_pipeline() {
+    let diff = diff(None, &pipeline(OLD));
+    assert!(diff.changes.iter().all(|c| c.kind == ChangeKind::Added && c.before.is_none()));
+    let fields: Vec<_> = diff.changes.iter().map(|c| c.field.as_str()).collect();
+    for field in ["stages.count", "stages.split", "edges.split.out → count.in", "partitions"] {
+        assert!(fields.contains(&field), "{field} is not in {fields:?}");
+    }
+}
+
+#[test]
+fn partitions_stay_as_they_were_fixed() {
+    let diff = changed(r#""partitions": 4,"#, r#""partitions": 8,"#);
+    assert_eq!(diff.refused.list()[0].field, "partitions");
+    assert_eq!(diff.refused.list()[0].code, "plan.partitions");
+    let diff = changed(r#""partitions": 4,"#, "");
+    assert!(diff.is_empty() && diff.refused.is_empty(), "{diff}");
+}
+
+#[test]
+fn another_name_is_another_pipeline() {
+    let diff = changed(r#""name": "word-count""#, r#""name": "words""#);
+    assert_eq!(diff.refused.list()[0].code, "plan.name");
+}
+
+proptest! {
+    #[test]
+    fn a_pipeline_does_not_differ_from_itself_whatever_the_order_of_its_edges(
+        old in pipelines(), turn in 0_usize..8,
+    ) {
+        let mut new = old.clone();
+        let by = turn.min(new.edges.len());
+        new.edges.rotate_left(by);
+        prop_assert!(diff(Some(&old), &new).is_empty());
+    }
+
+    #[test]
+    fn pipelines_that_differ_have_a_diff(old in pipelines(), new in pipelines()) {
+        let mut sorted = (old.declaration(), new.declaration());
+        sorted.1.partitions = sorted.1.partitions.or(sorted.0.partitions);
+        sorted.0.edges.sort_by_key(|e| (e.from.clone(), e.to.clone()));
+        sorted.1.edges.sort_by_key(|e| (e.from.clone(), e.to.clone()));
+        let diff = diff(Some(&old), &new);
+        prop_assert_eq!(diff.is_empty(), sorted.0 == sorted.1);
+    }
+}

@@ -1,0 +1,366 @@
+//! Keyed state of one stage in one partition, with writes that can be taken back.
+//!
+//! - A write is visible at once and stands only after [`KeyedState::commit`]; everything since the
+//!   last commit or [`Mark`] can be rolled back, exactly.
+//! - A key's slots are kept in byte order of their names.
+//! - Bytes are counted for each key and in all; a write over a bound is refused and changes
+//!   nothing.
+//! - The hash table is never iterated, and its hash is seeded by the caller, so that a tenant
+//!   cannot choose keys that collide.
+//!
+//! Which key a stage may touch is decided in [`crate::layer`]; keeping state over a restart is the
+//! business of the log and the store.
+
+mod batch;
+mod value;
+
+pub use batch::BatchError;
+pub use value::Value;
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::limits::SLOT_BYTES_MAX;
+
+/// What a slot costs besides its name and value; keeps millions of empty slots from being free.
+const SLOT_OVERHEAD: usize = 48;
+/// The same for a key.
+const KEY_OVERHEAD: usize = 64;
+
+/// Bounds of one [`KeyedState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateLimits {
+    /// All slots of one key, names and values.
+    pub key_bytes: usize,
+    /// Everything in this state, overheads included.
+    pub total_bytes: usize,
+}
+
+/// Why a write was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The slot name is too long.
+    #[error("a slot name has at most 64 bytes")]
+    SlotName,
+    /// `add` on something that is no counter.
+    #[error("the slot holds {0} bytes, a counter has 8")]
+    NotACounter(usize),
+    /// The key would hold too much.
+    #[error("the key's state would have {wanted} bytes, its limit is {limit} (limits.state-bytes)")]
+    KeyFull {
+        /// Bytes it would have.
+        wanted: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The partition would hold too much.
+    #[error("the partition's state would have {wanted} bytes, its limit is {limit}")]
+    Full {
+        /// Bytes it would have.
+        wanted: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// A point to roll back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(usize);
+
+#[derive(Debug)]
+struct Slot {
+    name: Value,
+    value: Value,
+}
+
+#[derive(Debug)]
+struct Key {
+    name: Box<[u8]>,
+    hash: u64,
+    slots: Vec<Slot>,
+    /// Names and values of the slots.
+    bytes: usize,
+}
+
+/// How to take one write back. Applied in reverse order, so that indices fit.
+#[derive(Debug)]
+enum Undo {
+    Replaced { key: u32, slot: u32, old: Value },
+    Inserted { key: u32, slot: u32 },
+    Removed { key: u32, slot: u32, old: Slot },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct KeyedState {
+    seed: u64,
+    limits: StateLimits,
+    table: HashTable<u32>,
+    keys: Vec<Key>,
+    /// Places in `keys` to use again.
+    free: Vec<u32>,
+    undo: Vec<Undo>,
+    /// Keys that lost their last slot since the last commit.
+    emptied: Vec<u32>,
+    bytes: usize,
+}
+
+impl KeyedState {
+    /// Empty state. `seed` should be secret and differ between partitions.
+    #[must_use]
+    pub fn new(seed: u64, limits: StateLimits) -> Self {
+        Self {
+            seed,
+            limits,
+            table: HashTable::new(),
+            keys: Vec::new(),
+            free: Vec::new(),
+            undo: Vec::new(),
+            emptied: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes held, overheads included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Sets the bound on everything in this state. What is there stays, even beyond it.
+    pub fn bound_total(&mut self, total_bytes: usize) {
+        self.limits.total_bytes = total_bytes;
+    }
+
+    /// Number of keys, those of writes not committed included.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The value of a slot.
+    #[must_use]
+    pub fn get(&self, key: &[u8], slot: &[u8]) -> Option<&[u8]> {
+        let entry = &self.keys[self.find(key)? as usize];
+        let at = position(&entry.slots, slot).ok()?;
+        Some(entry.slots[at].value.as_slice())
+    }
+
+    /// Sets a slot.
+    ///
+    /// # Errors
+    /// The write would break a bound; nothing changed.
+    pub fn put(&mut self, key: &[u8], slot: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        if slot.len() > SLOT_BYTES_MAX {
+            return Err(Refusal::SlotName);
+        }
+        let index = self.find(key);
+        let entry = index.map(|i| &self.keys[i as usize]);
+        let at = entry.map_or(Err(0), |entry| position(&entry.slots, slot));
+        let used = entry.map_or(0, |entry| entry.bytes);
+        let old = match (entry, at) {
+            (Some(entry), Ok(at)) => slot.len() + entry.slots[at].value.len(),
+            _ => 0,
+        };
+        self.admit(key, used + slot.len() + value.len() - old, index.is_none(), at.is_err(), used)?;
+        let index = index.unwrap_or_else(|| self.insert_key(key));
+        let entry = &mut self.keys[index as usize];
+        self.bytes = self.bytes + slot.len() + value.len() - old;
+        entry.bytes = entry.bytes + slot.len() + value.len() - old;
+        let value = Value::new(value);
+        match at {
+            Ok(at) => {
+                let old = std::mem::replace(&mut entry.slots[at].value, value);
+                self.undo.push(Undo::Replaced { key: index, slot: at as u32, old });
+            }
+            Err(at) => {
+                entry.slots.insert(at, Slot { name: Value::new(slot), value });
+                self.bytes += SLOT_OVERHEAD;
+                self.undo.push(Undo::Inserted { key: index, slot: at as u32 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to a counter of 8 bytes, little-endian, wrapping around; an absent one counts as 0.
+    ///
+    /// # Errors
+    /// The slot holds something else, or the write would break a bound; nothing changed.
+    #[inline]
+    pub fn add(&mut self, key: &[u8], slot: &[u8], delta: i64) -> Result<i64, Refusal> {
+        if let Some(index) = self.find(key) {
+            let entry = &mut self.keys[index as usize];
+            if let Ok(at) = position(&entry.slots, slot) {
+                let value = &mut entry.slots[at].value;
+                let old = value.as_counter().ok_or(Refusal::NotACounter(value.len()))?;
+                let new = old.wrapping_add(delta);
+                let old = std::mem::replace(value, Value::counter(new));
+                self.undo.push(Undo::Replaced { key: index, slot: at as u32, old });
+                return Ok(new);
+            }
+        }
+        self.put(key, slot, &delta.to_le_bytes())?;
+        Ok(delta)
+    }
+
+    /// Removes a slot; true if there was one.
+    pub fn delete(&mut self, key: &[u8], slot: &[u8]) -> bool {
+        let Some(index) = self.find(key) else { return false };
+        let entry = &mut self.keys[index as usize];
+        let Ok(at) = position(&entry.slots, slot) else { return false };
+        let old = entry.slots.remove(at);
+        let freed = old.name.len() + old.value.len();
+        entry.bytes -= freed;
+        self.bytes -= freed + SLOT_OVERHEAD;
+        if entry.slots.is_empty() {
+            self.emptied.push(index);
+        }
+        self.undo.push(Undo::Removed { key: index, slot: at as u32, old });
+        true
+    }
+
+    /// The slots of a key whose names begin with `prefix`, in byte order.
+    pub fn scan<'a>(
+        &'a self,
+        key: &[u8],
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let slots: &[Slot] = self.find(key).map_or(&[], |i| &self.keys[i as usize].slots);
+        let from = slots.partition_point(|slot| slot.name.as_slice() < prefix);
+        slots[from..]
+            .iter()
+            .take_while(move |slot| slot.name.as_slice().starts_with(prefix))
+            .map(|slot| (slot.name.as_slice(), slot.value.as_slice()))
+    }
+
+    /// Removes every slot of a key. Used when a stream ends; committed like any write.
+    pub fn clear_key(&mut self, key: &[u8]) {
+        while let Some(index) = self.find(key) {
+            let Some(slot) = self.keys[index as usize].slots.last() else { return };
+            let name = slot.name.clone();
+            self.delete(key, name.as_slice());
+        }
+    }
+
+    /// Where the writes stand now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.undo.len())
+    }
+
+    /// Takes back every write since `mark`, which must be of this batch.
+    pub fn rollback(&mut self, mark: Mark) {
+        while self.undo.len() > mark.0 {
+            match self.undo.pop() {
+                Some(Undo::Replaced { key, slot, old }) => {
+                    let entry = &mut self.keys[key as usize];
+                    let new = std::mem::replace(&mut entry.slots[slot as usize].value, old);
+                    let back = entry.slots[slot as usize].value.len();
+                    entry.bytes = entry.bytes + back - new.len();
+                    self.bytes = self.bytes + back - new.len();
+                }
+                Some(Undo::Inserted { key, slot }) => {
+                    let entry = &mut self.keys[key as usize];
+                    let gone = entry.slots.remove(slot as usize);
+                    entry.bytes -= gone.name.len() + gone.value.len();
+                    self.bytes -= gone.name.len() + gone.value.len() + SLOT_OVERHEAD;
+                    if entry.slots.is_empty() {
+                        self.emptied.push(key);
+                    }
+                }
+                Some(Undo::Removed { key, slot, old }) => {
+                    let entry = &mut self.keys[key as usize];
+                    entry.bytes += old.name.len() + old.value.len();
+                    self.bytes += old.name.len() + old.value.len() + SLOT_OVERHEAD;
+                    entry.slots.insert(slot as usize, old);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Takes back every write since the last commit.
+    pub fn rollback_all(&mut self) {
+        self.rollback(Mark(0));
+        self.commit();
+    }
+
+    /// Makes every write since the last commit stand.
+    pub fn commit(&mut self) {
+        self.undo.clear();
+        while let Some(index) = self.emptied.pop() {
+            self.remove_if_empty(index);
+        }
+    }
+
+    /// Checks the bounds for a key that would hold `wanted` bytes where it held `used`.
+    fn admit(
+        &self,
+        key: &[u8],
+        wanted: usize,
+        new_key: bool,
+        new_slot: bool,
+        used: usize,
+    ) -> Result<(), Refusal> {
+        if wanted > self.limits.key_bytes {
+            return Err(Refusal::KeyFull { wanted, limit: self.limits.key_bytes });
+        }
+        let overhead = if new_slot { SLOT_OVERHEAD } else { 0 }
+            + if new_key { KEY_OVERHEAD + key.len() } else { 0 };
+        let total = self.bytes + overhead + wanted - used;
+        if total > self.limits.total_bytes && wanted + overhead > used {
+            return Err(Refusal::Full { wanted: total, limit: self.limits.total_bytes });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8]) -> Option<u32> {
+        let hash = xxh3_64_with_seed(key, self.seed);
+        self.table.find(hash, |i| *self.keys[*i as usize].name == *key).copied()
+    }
+
+    fn insert_key(&mut self, name: &[u8]) -> u32 {
+        let hash = xxh3_64_with_seed(name, self.seed);
+        let key = Key { name: name.into(), hash, slots: Vec::new(), bytes: 0 };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.keys[index as usize] = key;
+                index
+            }
+            None => {
+                self.keys.push(key);
+                (self.keys.len() - 1) as u32
+            }
+        };
+        self.bytes += KEY_OVERHEAD + name.len();
+        self.table.insert_unique(hash, index, |i| self.keys[*i as usize].hash);
+        index
+    }
+
+    /// An emptied key may have been filled again, or be listed twice.
+    fn remove_if_empty(&mut self, index: u32) {
+        let entry = &mut self.keys[index as usize];
+        if !entry.slots.is_empty() {
+            return;
+        }
+        if let Ok(found) = self.table.find_entry(entry.hash, |i| *i == index) {
+            found.remove();
+            self.bytes -= KEY_OVERHEAD + entry.name.len();
+            entry.name = Box::default();
+            self.free.push(index);
+        }
+    }
+}
+
+/// Where a slot is, or where it would be. Few slots a key is the common case.
+#[inline]
+fn position(slots: &[Slot], name: &[u8]) -> Result<usize, usize> {
+    match slots {
+        [only] if only.name.as_slice() == name => Ok(0),
+        _ => slots.binary_search_by(|slot| slot.name.as_slice().cmp(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

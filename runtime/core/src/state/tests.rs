@@ -1,0 +1,175 @@
+//! Behaviour against a naive model, and the exactness of roll-back and accounting.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WIDE: StateLimits = StateLimits { key_bytes: 1 << 20, total_bytes: 1 << 30 };
+
+type Model = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+fn dump(state: &KeyedState, keys: &[&[u8]]) -> Model {
+    let all = |key: &&[u8]| {
+        let slots: BTreeMap<_, _> =
+            state.scan(key, b"").map(|(s, v)| (s.to_vec(), v.to_vec())).collect();
+        (!slots.is_empty()).then(|| (key.to_vec(), slots))
+    };
+    keys.iter().filter_map(all).collect()
+}
+
+#[test]
+fn a_counter_starts_at_zero_and_wraps() {
+    let mut state = KeyedState::new(1, WIDE);
+    assert_eq!(state.add(b"k", b"n", 5), Ok(5));
+    assert_eq!(state.add(b"k", b"n", -7), Ok(-2));
+    assert_eq!(state.get(b"k", b"n"), Some(&(-2_i64).to_le_bytes()[..]));
+    assert_eq!(state.put(b"k", b"text", b"abc"), Ok(()));
+    assert_eq!(state.add(b"k", b"text", 1), Err(Refusal::NotACounter(3)));
+    assert_eq!(state.add(b"k", b"n", i64::MAX), Ok(i64::MAX - 2));
+    assert_eq!(state.add(b"k", b"n", 3), Ok(i64::MIN));
+}
+
+#[test]
+fn bounds_refuse_and_change_nothing() {
+    let mut state = KeyedState::new(1, StateLimits { key_bytes: 10, total_bytes: 400 });
+    assert_eq!(state.put(b"k", b"s", &[0; 9]), Ok(()));
+    let refused = state.put(b"k", b"t", &[]);
+    assert_eq!(refused, Err(Refusal::KeyFull { wanted: 11, limit: 10 }));
+    assert_eq!(state.put(b"k", b"s", &[1; 3]), Ok(()), "a smaller value frees room");
+    assert_eq!(state.put(b"k", &[b'x'; 65], &[]), Err(Refusal::SlotName));
+    let before = state.bytes();
+    let filled = (0..100_u8).take_while(|i| state.put(&[*i], b"s", &[]).is_ok()).count();
+    assert_eq!(filled, (400 - before) / (KEY_OVERHEAD + 1 + SLOT_OVERHEAD + 1));
+    assert!(state.bytes() <= 400);
+    assert!(matches!(state.put(&[200], b"s", &[]), Err(Refusal::Full { limit: 400, .. })));
+}
+
+#[test]
+fn an_emptied_key_is_forgotten_at_commit_only() {
+    let mut state = KeyedState::new(1, WIDE);
+    state.put(b"k", b"s", b"1").expect("fits");
+    state.commit();
+    let mark = state.mark();
+    assert!(state.delete(b"k", b"s"));
+    state.rollback(mark);
+    assert_eq!(state.get(b"k", b"s"), Some(&b"1"[..]));
+    state.delete(b"k", b"s");
+    state.commit();
+    assert_eq!((state.keys(), state.bytes()), (0, 0));
+    state.put(b"other", b"s", b"1").expect("fits");
+    assert_eq!(state.get(b"k", b"s"), None);
+}
+
+#[test]
+fn a_malformed_batch_is_refused_at_the_first_bad_operation() {
+    let good = |code: u8, slot: &[u8], value: &[u8]| {
+        let mut op = vec![code, slot.len() as u8, 0, 0, 0, 0, 0, 0];
+        op.extend((value.len() as u32).to_le_bytes());
+        op.extend([0; 4]);
+        op.extend(slot);
+        op.extend(value);
+        op
+    };
+    let run = |bytes: &[u8]| {
+        let mut state = KeyedState::new(1, WIDE);
+        let key_of = |event| (event == 0).then_some(&b"k"[..]);
+        state.batch(bytes, key_of, &mut Vec::new(), 1 << 20)
+    };
+    assert_eq!(run(&good(4, b"n", &1_i64.to_le_bytes())), Ok(()));
+    assert_eq!(run(&good(4, b"n", b"short")), Err(BatchError::Value(0)));
+    assert_eq!(run(&good(9, b"n", b"")), Err(BatchError::Operation(0)));
+    assert_eq!(run(&good(1, b"\xFF", b"")), Err(BatchError::Slot(0)));
+    assert_eq!(run(&good(1, b"n", b"x")), Err(BatchError::Value(0)));
+    assert_eq!(run(&good(1, b"n", b"")[..15]), Err(BatchError::Truncated(0)));
+    let mut other = [good(1, b"n", b""), good(1, b"n", b"")].concat();
+    other[17 + 4] = 1;
+    assert_eq!(run(&other), Err(BatchError::Event(1)));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u8, Vec<u8>),
+    Delete(u8, u8),
+    Add(u8, u8, i64),
+    Clear(u8),
+    Commit,
+    Mark,
+    Rollback,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (key, slot) = (0_u8..5, 0_u8..4);
+    let step = prop_oneof![
+        4 => (key.clone(), slot.clone(), prop::collection::vec(any::<u8>(), 0..40))
+            .prop_map(|(k, s, v)| Step::Put(k, s, v)),
+        2 => (key.clone(), slot.clone()).prop_map(|(k, s)| Step::Delete(k, s)),
+        3 => (key.clone(), slot, any::<i64>()).prop_map(|(k, s, d)| Step::Add(k, s, d)),
+        1 => key.prop_map(Step::Clear),
+        1 => Just(Step::Commit),
+        2 => Just(Step::Mark),
+        2 => Just(Step::Rollback),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+proptest! {
+    #[test]
+    fn behaves_like_a_map_that_can_be_copied(steps in steps()) {
+        let keys: Vec<[u8; 1]> = (0..5).map(|k| [k]).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|k| &k[..]).collect();
+        let mut state = KeyedState::new(7, WIDE);
+        let mut model = Model::new();
+        let mut saved: Vec<(Mark, Model)> = vec![(state.mark(), model.clone())];
+        for step in steps {
+            match step {
+                Step::Put(k, s, v) => {
+                    state.put(&[k], &[s], &v).expect("wide");
+                    model.entry(vec![k]).or_default().insert(vec![s], v);
+                }
+                Step::Delete(k, s) => {
+                    let there = model.get_mut(&vec![k]).and_then(|m| m.remove(&vec![s])).is_some();
+                    prop_assert_eq!(state.delete(&[k], &[s]), there);
+                }
+                Step::Add(k, s, d) => {
+                    let slot = model.entry(vec![k]).or_default();
+                    let old = slot.get(&vec![s]).map_or(Some(0), |v| {
+                        v.as_slice().try_into().ok().map(i64::from_le_bytes)
+                    });
+                    let new = old.map(|old| old.wrapping_add(d));
+                    prop_assert_eq!(state.add(&[k], &[s], d).ok(), new);
+                    if let Some(new) = new {
+                        slot.insert(vec![s], new.to_le_bytes().to_vec());
+                    }
+                }
+                Step::Clear(k) => {
+                    state.clear_key(&[k]);
+                    model.remove(&vec![k]);
+                }
+                Step::Commit => {
+                    state.commit();
+                    saved = vec![(state.mark(), model.clone())];
+                }
+                Step::Mark => saved.push((state.mark(), model.clone())),
+                Step::Rollback => {
+                    let last = saved.len() - 1;
+                    let (mark, back) = saved[last].clone();
+                    state.rollback(mark);
+                    model = back;
+                    if last > 0 {
+                        saved.pop();
+                    }
+                }
+            }
+            model.retain(|_, slots| !slots.is_empty());
+            prop_assert_eq!(dump(&state, &keys), model.clone());
+        }
+        state.commit();
+        let bytes: usize = model.iter().map(|(k, slots)| {
+            let slots: usize = slots.iter().map(|(s, v)| s.len() + v.len() + SLOT_OVERHEAD).sum();
+            k.len() + KEY_OVERHEAD + slots
+        }).sum();
+        prop_assert_eq!((state.bytes(), state.keys()), (bytes, model.len()));
+    }
+}
