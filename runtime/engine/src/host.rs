@@ -1,0 +1,262 @@
+//! The state behind one instance: what it may call, what it may use, what it has said.
+//!
+//! - Every host function charges what it costs to a counter here; past a slice it yields to the
+//!   worker, past the call's fuel it traps. The engine's own fuel is never set during a call.
+//! - The limiter counts all memories and tables of the instance together.
+//! - Nothing here reaches another tenant, another key, the network, a file or the real clock.
+
+mod log;
+mod metrics;
+mod output;
+mod settings;
+mod state;
+pub(crate) mod wasi;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+use sluicebox_core::layer::Layer;
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::{ResourceLimiter, StoreContextMut};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::invoker::Said;
+use crate::stage::{StageSettings, TenantSlots};
+
+/// The prefix of every interface of our own; 0.1.x are one compatible track for the linker.
+const PACKAGE: &str = "sluicebox:stage";
+const VERSION: &str = "0.1.0";
+
+/// What a host call costs at least, in fuel. One unit of fuel is about a nanosecond of guest code,
+/// an import costs about 50 and its work rarely less than that again.
+const CALL_FUEL: u64 = 100;
+
+/// Bytes the host copies for the price of one unit of fuel.
+const BYTES_PER_FUEL: u64 = 8;
+
+/// Handles a guest may hold at once: streams, pollables and errors of WASI.
+const HANDLES_MAX: usize = 1_000;
+
+/// What the guest sees as time and randomness, fixed for a batch. Shared with its clocks.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    time: AtomicU64,
+    seed: AtomicU64,
+}
+
+impl Recorded {
+    pub(crate) fn set(&self, time: u64, seed: u64) {
+        self.time.store(time, Ordering::Relaxed);
+        self.seed.store(seed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn time_micros(&self) -> u64 {
+        self.time.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.load(Ordering::Relaxed)
+    }
+}
+
+/// Store data of every instance.
+pub(crate) struct Host {
+    pub(crate) settings: Arc<StageSettings>,
+    /// Here while a call is in progress.
+    pub(crate) layer: Option<Box<Layer>>,
+    pub(crate) limiter: Limiter,
+    pub(crate) recorded: Arc<Recorded>,
+    pub(crate) said: Arc<wasi::SharedSaid>,
+    /// Host work of the call in progress, in fuel.
+    pub(crate) charged: u64,
+    /// Host work since the last time the call yielded for it.
+    since_yield: u64,
+    slice: u64,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl Host {
+    pub(crate) fn new(settings: Arc<StageSettings>, slice: u64) -> Self {
+        let recorded = Arc::new(Recorded::default());
+        let said = Arc::new(wasi::SharedSaid::new(settings.limits.log_lines));
+        let wasi = wasi::context(&recorded, &said, settings.secret);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        Self {
+            limiter: Limiter::new(settings.limits.memory, settings.tenant.clone()),
+            settings,
+            layer: None,
+            recorded,
+            said,
+            charged: 0,
+            since_yield: 0,
+            slice,
+            wasi,
+            table,
+        }
+    }
+
+    /// Makes the host ready for a call.
+    pub(crate) fn begin(&mut self, layer: Box<Layer>, time: u64, seed: u64) {
+        self.layer = Some(layer);
+        self.recorded.set(time, seed);
+        self.charged = 0;
+        self.since_yield = 0;
+    }
+
+    /// What the guest said since the last time.
+    pub(crate) fn take_said(&mut self) -> Said {
+        self.said.take()
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("charged", &self.charged).finish_non_exhaustive()
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Everything a stage may import.
+pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    output::add_to_linker(linker)?;
+    state::add_to_linker(linker)?;
+    settings::add_to_linker(linker)?;
+    log::add_to_linker(linker)?;
+    metrics::add_to_linker(linker)
+}
+
+fn interface(name: &str) -> String {
+    format!("{PACKAGE}/{name}@{VERSION}")
+}
+
+/// Charges a host call that moves `bytes`, and gives the worker back when the call has used a
+/// slice of host work.
+///
+/// # Errors
+/// The call has used up its fuel.
+async fn charge(cx: &mut StoreContextMut<'_, Host>, bytes: usize) -> wasmtime::Result<()> {
+    let cost = CALL_FUEL + bytes as u64 / BYTES_PER_FUEL;
+    let left = cx.get_fuel()?;
+    let host = cx.data_mut();
+    host.charged += cost;
+    host.since_yield += cost;
+    if host.charged > left {
+        return Err(wasmtime::Trap::OutOfFuel.into());
+    }
+    if host.since_yield >= host.slice {
+        host.since_yield = 0;
+        yield_once().await;
+    }
+    Ok(())
+}
+
+/// Pending once, woken at once: the sign the scheduler reads as "slice used".
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The layer of the call in progress.
+///
+/// # Errors
+/// There is none: the guest called out while it was instantiated.
+fn layer(host: &mut Host) -> wasmtime::Result<&mut Layer> {
+    host.layer.as_deref_mut().ok_or_else(|| {
+        wasmtime::format_err!("state and output may be used in `handle` only, not at start")
+    })
+}
+
+/// Asset bytes by name.
+fn asset<'a>(host: &'a Host, name: &str) -> Option<&'a Bytes> {
+    host.settings.assets.get(name)
+}
+
+/// Counts all memories and tables of an instance against one limit.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    used: usize,
+    limit: usize,
+    tenant: Arc<TenantSlots>,
+    /// A growth was refused, and by which limit: explains the trap that usually follows.
+    pub(crate) refused: Option<RefusedBy>,
+}
+
+/// The limit that was in the way of a growth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefusedBy {
+    /// The stage's own.
+    Stage,
+    /// The tenant's or the node's.
+    Quota,
+}
+
+/// Bytes of a table element in the engine.
+const ELEMENT_BYTES: usize = 8;
+
+impl Limiter {
+    fn new(limit: u64, tenant: Arc<TenantSlots>) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { used: 0, limit, tenant, refused: None }
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    fn grow(&mut self, by: usize) -> bool {
+        let wanted = self.used.saturating_add(by);
+        if wanted > self.limit {
+            self.refused = Some(RefusedBy::Stage);
+        } else if !self.tenant.memory.take(by as u64) {
+            self.refused = Some(RefusedBy::Quota);
+        } else {
+            self.used = wanted;
+            return true;
+        }
+        false
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.tenant.memory.give_back(self.used as u64);
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current).saturating_mul(ELEMENT_BYTES)))
+    }
+}

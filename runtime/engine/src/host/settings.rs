@@ -1,0 +1,47 @@
+//! Imports `config` and `assets`: what the manifest gives the stage, read only.
+
+use wasmtime::component::{Linker, WasmStr};
+
+use super::{Host, asset, charge, interface};
+
+pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    let mut config = linker.instance(&interface("config"))?;
+    config.func_wrap_async("get", |mut cx, (name,): (WasmStr,)| {
+        Box::new(async move {
+            let found = {
+                let name = name.to_str(&cx)?;
+                cx.data().settings.config.get(name.as_ref()).cloned()
+            };
+            charge(&mut cx, found.as_ref().map_or(0, String::len)).await?;
+            Ok((found,))
+        })
+    })?;
+    config.func_wrap_async("names", |mut cx, (): ()| {
+        Box::new(async move {
+            let names: Vec<String> = cx.data().settings.config.keys().cloned().collect();
+            charge(&mut cx, names.iter().map(String::len).sum()).await?;
+            Ok((names,))
+        })
+    })?;
+    let mut assets = linker.instance(&interface("assets"))?;
+    assets.func_wrap_async("size", |mut cx, (name,): (WasmStr,)| {
+        Box::new(async move {
+            charge(&mut cx, 0).await?;
+            let name = name.to_str(&cx)?;
+            Ok((asset(cx.data(), name.as_ref()).map(|bytes| bytes.len() as u64),))
+        })
+    })?;
+    assets.func_wrap_async("read", |mut cx, (name, offset, length): (WasmStr, u64, u32)| {
+        Box::new(async move {
+            let part = {
+                let name = name.to_str(&cx)?;
+                let bytes = asset(cx.data(), name.as_ref()).cloned().unwrap_or_default();
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let to = from.saturating_add(length as usize).min(bytes.len());
+                bytes.slice(from..to)
+            };
+            charge(&mut cx, part.len()).await?;
+            Ok((part,))
+        })
+    })
+}

@@ -1,0 +1,206 @@
+//! One store, one instance, one call at a time; what ends its life.
+//!
+//! - An instance serves one stage of one tenant, and one key or stream if the stage's scope says so.
+//! - It does not outlive a trap, a limit, or the high-water mark of its memory.
+//! - A call has the fuel of its events and no more, host work included.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluicebox_core::layer::Failure;
+use sluicebox_core::partition::Verdict;
+use wasmtime::component::TypedFunc;
+use wasmtime::{Store, Trap};
+
+use crate::component::World;
+use crate::error::engine_text;
+use crate::host::{Host, RefusedBy};
+use crate::invoker::{Invocation, Outcome, Usage};
+use crate::patience::{OutOfPatience, Witness, bounded};
+use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
+use crate::stage::{StageCode, StageSettings};
+use crate::typed::{self, EventIn, WitFailure, WitOutcome};
+
+/// Fuel for instantiating: start functions and initialisers of large runtimes.
+const START_FUEL: u64 = 1_000_000_000;
+
+/// Longest a call may wait for something that is not its turn: a clock it sleeps on, for example.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+type FramedHandle = TypedFunc<(bytes::Bytes,), (Vec<WitFailure>,)>;
+
+/// See the module.
+pub(crate) struct Instance {
+    store: Store<Host>,
+    instance: wasmtime::component::Instance,
+    code: Arc<StageCode>,
+    framed: Option<FramedHandle>,
+    witness: Arc<Witness>,
+    _permit: InstancePermit,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("host", self.store.data()).finish_non_exhaustive()
+    }
+}
+
+/// Counted from the making of its store to its drop, started or not.
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.settings.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no instance.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The pool is full in spite of the permit: the component takes more of it than most.
+    Full(String),
+    /// The guest's own doing.
+    Guest(String),
+}
+
+impl Instance {
+    pub(crate) async fn start(
+        code: &Arc<StageCode>,
+        settings: &Arc<StageSettings>,
+        permit: InstancePermit,
+        _stack: &CallPermit,
+    ) -> Result<Self, StartError> {
+        let host = Host::new(settings.clone(), SLICE_FUEL);
+        settings.live.fetch_add(1, Ordering::Relaxed);
+        let mut store = Store::new(code.pre.engine(), host);
+        store.limiter(|host| &mut host.limiter);
+        let prepared = store
+            .set_fuel(START_FUEL)
+            .and_then(|()| store.fuel_async_yield_interval(Some(SLICE_FUEL)));
+        prepared.map_err(|error| StartError::Guest(engine_text(&error)))?;
+        // Bytes one import or export may make the host copy out of the guest.
+        let copied = settings.limits.emit_bytes.max(settings.limits.event_bytes * 2);
+        store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX));
+        let witness = Witness::new();
+        let started = bounded(&witness, WAIT_MAX, code.pre.instantiate_async(&mut store)).await;
+        let started = started.unwrap_or_else(|OutOfPatience| {
+            Err(wasmtime::format_err!("the component waited for something while it started"))
+        });
+        let instance = match started {
+            Ok(instance) => instance,
+            Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
+                return Err(StartError::Full(engine_text(&error)));
+            }
+            Err(error) => return Err(StartError::Guest(explain(&error, store.data(), None))),
+        };
+        let framed = match code.world {
+            World::Framed => {
+                let found = instance.get_typed_func(&mut store, code.handle);
+                Some(found.map_err(|error| StartError::Guest(engine_text(&error)))?)
+            }
+            World::Typed => None,
+        };
+        Ok(Self { store, instance, code: code.clone(), framed, witness, _permit: permit })
+    }
+
+    /// Makes one call. The second value says whether the instance may be used again.
+    pub(crate) async fn call(&mut self, invocation: Invocation) -> (Outcome, bool) {
+        let Invocation { layer, time, seed, .. } = invocation;
+        let settings = self.store.data().settings.clone();
+        let events = layer.frame().len() as u64;
+        let fuel = settings.limits.fuel_per_event.saturating_mul(events.max(1));
+        let frame = layer.frame().clone();
+        self.store.data_mut().begin(layer, time, seed);
+        let result = match self.store.set_fuel(fuel) {
+            Ok(()) => {
+                let witness = self.witness.clone();
+                let entered = bounded(&witness, WAIT_MAX, self.enter(&frame)).await;
+                entered.unwrap_or_else(|OutOfPatience| {
+                    let seconds = WAIT_MAX.as_secs();
+                    Err(wasmtime::format_err!("the call waited for more than {seconds} s"))
+                })
+            }
+            Err(error) => Err(error),
+        };
+        let left = self.store.get_fuel().unwrap_or(0);
+        let host = self.store.data_mut();
+        let layer = host.layer.take().expect("every import that takes the layer puts it back");
+        let used = fuel.saturating_sub(left).saturating_add(host.charged);
+        let memory = host.limiter.used() as u64;
+        let verdict = match result {
+            Ok(_) if used > fuel => Verdict::Trapped(out_of_fuel(fuel, events)),
+            Ok(failures) => Verdict::Returned(failures),
+            Err(error) => Verdict::Trapped(explain(&error, host, Some((fuel, events)))),
+        };
+        let alive = matches!(verdict, Verdict::Returned(_));
+        let keep = alive && memory <= high_water(settings.limits.memory);
+        let usage = Usage { fuel: used, memory_bytes: if alive { memory } else { 0 }, cold: false };
+        let said = host.take_said();
+        (Outcome { layer, verdict, usage, said }, keep)
+    }
+
+    async fn enter(
+        &mut self,
+        frame: &sluicebox_core::frame::Frame,
+    ) -> wasmtime::Result<Vec<Failure>> {
+        let failures = match &self.framed {
+            Some(handle) => handle.call_async(&mut self.store, (frame.bytes().clone(),)).await?.0,
+            None => self.enter_typed(frame).await?,
+        };
+        Ok(failures.into_iter().map(WitFailure::into_core).collect())
+    }
+
+    async fn enter_typed(
+        &mut self,
+        frame: &sluicebox_core::frame::Frame,
+    ) -> wasmtime::Result<Vec<WitFailure>> {
+        let events = typed::lower(frame);
+        // The function's type carries the lifetime of the events, so it is looked up for each call.
+        let handle: TypedFunc<(&[EventIn<'_>],), (WitOutcome,)> =
+            self.instance.get_typed_func(&mut self.store, self.code.handle)?;
+        let (outcome,) = handle.call_async(&mut self.store, (events.as_slice(),)).await?;
+        if !outcome.outputs.is_empty() {
+            let frame = typed::lift(&outcome.outputs).map_err(wasmtime::Error::msg)?;
+            let host = self.store.data_mut();
+            let layer = host.layer.as_deref_mut().expect("begun with a layer");
+            layer.emit(frame.bytes())?;
+        }
+        Ok(outcome.failures)
+    }
+}
+
+/// A shared or keyed instance that has grown beyond this is not used again: what it holds is only
+/// a cache, and memory never shrinks.
+fn high_water(limit: u64) -> u64 {
+    limit / 4 * 3
+}
+
+fn out_of_fuel(fuel: u64, events: u64) -> String {
+    format!(
+        "out of fuel: the call used more than the {fuel} units it had for {events} events \
+         (limits.fuel-per-event)"
+    )
+}
+
+/// An error of the engine, in the words of the manifest.
+fn explain(error: &wasmtime::Error, host: &Host, call: Option<(u64, u64)>) -> String {
+    let text = match (error.downcast_ref::<Trap>(), call) {
+        (Some(Trap::OutOfFuel), Some((fuel, events))) => out_of_fuel(fuel, events),
+        (Some(Trap::OutOfFuel), None) => {
+            format!("out of fuel: the component used more than {START_FUEL} units to start")
+        }
+        (Some(Trap::StackOverflow), _) => "the stack overflowed: recursion too deep".to_owned(),
+        _ => engine_text(error),
+    };
+    match host.limiter.refused {
+        Some(RefusedBy::Stage) => format!(
+            "{text}; before that it asked for more memory than its limit of {} bytes \
+             (limits.memory)",
+            host.settings.limits.memory
+        ),
+        Some(RefusedBy::Quota) => format!(
+            "{text}; before that it asked for more memory than is left of the tenant's quota \
+             (memory-bytes) or of the node's"
+        ),
+        None => text,
+    }
+}

@@ -1,0 +1,119 @@
+//! The contract of "run this call in that stage"; the rest of the runtime knows only this.
+//!
+//! An [`Invoker`] stands for one stage in one partition. It keeps whatever makes a call quick
+//! (warm instances, one instance a key or stream) and promises:
+//! - the limits of the stage hold, whatever the guest does;
+//! - a call that traps leaves no trace but its verdict: the instance is gone, the layer comes back;
+//! - for a pure guest, equal events and state give an equal outcome;
+//! - the future is never dropped half-way but to abandon the partition.
+//!
+//! Implementations: [`crate::wasm::WasmStage`], and [`crate::native::NativeStage`] for tests and
+//! simulation. `contract` holds what each must pass.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use sluicebox_core::layer::Layer;
+use sluicebox_core::partition::{Serves, Verdict};
+
+/// One call to make.
+#[derive(Debug)]
+pub struct Invocation {
+    /// Which instance may take it.
+    pub serves: Serves,
+    /// The events, and what the call may do.
+    pub layer: Box<Layer>,
+    /// The instance is not needed after this call.
+    pub last: bool,
+    /// What the guest sees as wall clock: microseconds since 1970, fixed for the batch.
+    pub time: u64,
+    /// What the guest's randomness grows from.
+    pub seed: u64,
+}
+
+/// What a call came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// As given, with what the call did.
+    pub layer: Box<Layer>,
+    /// Returned with failures, or trapped.
+    pub verdict: Verdict,
+    /// What it cost.
+    pub usage: Usage,
+    /// What the guest said, in order.
+    pub said: Said,
+}
+
+/// What a call cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Fuel used by the guest, host work charged to it included.
+    pub fuel: u64,
+    /// Bytes of all memories and tables of the instance after the call; 0 if it is gone.
+    pub memory_bytes: u64,
+    /// An instance was made for this call.
+    pub cold: bool,
+}
+
+/// Log lines and metrics of a call.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Lines within the stage's limit.
+    pub lines: Vec<LogLine>,
+    /// Lines beyond it.
+    pub lines_dropped: u64,
+    /// Counters added to and gauges set.
+    pub metrics: Vec<(String, Metric)>,
+    /// Metrics refused: a bad name, or too many names.
+    pub metrics_dropped: u64,
+}
+
+/// One line of a stage's log, at most 4 KiB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// How grave it is.
+    pub level: LogLevel,
+    /// The text, cut at its bound.
+    pub text: String,
+}
+
+/// Levels of the WIT interface `log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For whoever writes the stage.
+    Debug,
+    /// Worth noting; standard output and error arrive as this.
+    Info,
+    /// Should be looked at.
+    Warn,
+    /// Must be looked at.
+    Error,
+}
+
+/// One use of the WIT interface `metrics`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Metric {
+    /// Added to a counter.
+    Count(u64),
+    /// Set a gauge.
+    Gauge(f64),
+}
+
+/// A call in progress. Runs on the worker's own thread only.
+pub type Invoking<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
+/// See the module.
+pub trait Invoker: fmt::Debug {
+    /// Makes one call.
+    fn invoke(&mut self, invocation: Invocation) -> Invoking<'_>;
+
+    /// Drops every instance that only saves time. Those of open streams stay.
+    fn trim(&mut self);
+
+    /// Drops the instances of streams as well: their state is abandoned.
+    fn abandon(&mut self);
+
+    /// Live instances, for the people who watch.
+    fn live(&self) -> usize;
+}

@@ -1,0 +1,26 @@
+//! Running guest components: fast when warm, bounded always, isolated per tenant.
+//!
+//! Two sides. Upload: inspect a component (`component`), compile it in a process of its own
+//! (`compile`), keep the artefact (`artefact`). Run: link it (`stage`), instantiate and call it
+//! (`instance`, `wasm`), answer its imports (`host`), within permits (`sandbox`).
+//!
+//! Keeps true: a guest ends within its fuel, memory and stack; what it did in a failed call does
+//! not stand; no instance serves two tenants; a trap ends the instance, never the process.
+//!
+//! Leaves to others: which call is made when (`sluicebox-core`), whose turn it is (`node`).
+//! Knows nothing of partitions, HTTP or files beyond its artefacts.
+
+pub mod artefact;
+pub mod compile;
+pub mod component;
+pub mod error;
+mod host;
+mod instance;
+pub mod invoker;
+pub mod native;
+mod patience;
+pub mod sandbox;
+pub mod stage;
+pub mod tuning;
+mod typed;
+pub mod wasm;

@@ -1,0 +1,124 @@
+//! The engine with everything a guest may import linked, and the permits that keep demand below
+//! the pool's size.
+//!
+//! The pool answers a request beyond its size with an error, it does not wait; so whoever wants an
+//! instance or a stack takes a permit first, and waits for that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+use crate::error::{Error, engine_text};
+use crate::host::{self, Host};
+use crate::stage::TenantSlots;
+use crate::tuning::{EngineConfig, runtime_engine};
+
+/// Fuel of one slice: about a millisecond of guest code on the machines this was measured on
+/// (`cargo bench -p sluicebox-engine --bench stage -- slice`). Correctness does not depend on it,
+/// only how finely tenants alternate.
+pub const SLICE_FUEL: u64 = 500_000;
+
+/// See the module.
+pub struct Sandbox {
+    engine: Engine,
+    linker: Linker<Host>,
+    /// Instances, by weight.
+    instances: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+    /// Grows each time somebody finds no instance free: a sign to drop idle ones.
+    pressure: AtomicU64,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("instances_free", &self.instances.available_permits())
+            .field("calls_free", &self.calls.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to hold one instance.
+#[derive(Debug)]
+pub(crate) struct InstancePermit {
+    _node: OwnedSemaphorePermit,
+    _tenant: OwnedSemaphorePermit,
+}
+
+/// The right to have one call in flight.
+#[derive(Debug)]
+pub(crate) struct CallPermit {
+    _node: OwnedSemaphorePermit,
+    _tenant: OwnedSemaphorePermit,
+}
+
+impl Sandbox {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// A setting is out of range, or the machine refuses the reservation.
+    pub fn new(config: &EngineConfig) -> Result<Self, Error> {
+        let engine = runtime_engine(config)?;
+        let mut linker = Linker::new(&engine);
+        host::add_to_linker(&mut linker).map_err(|error| Error::Start(engine_text(&error)))?;
+        Ok(Self {
+            engine,
+            linker,
+            instances: Arc::new(Semaphore::new(config.instances as usize)),
+            calls: Arc::new(Semaphore::new(config.stacks as usize)),
+            pressure: AtomicU64::new(0),
+        })
+    }
+
+    /// The engine, to load artefacts with.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<Host> {
+        &self.linker
+    }
+
+    /// A number that grows while instances are short. Whoever keeps idle ones looks at it now and
+    /// then, and drops them when it has changed.
+    #[must_use]
+    pub fn pressure(&self) -> u64 {
+        self.pressure.load(Ordering::Relaxed)
+    }
+
+    /// An instance permit if there is one now. `weight` is what the component takes of the pool.
+    pub(crate) fn try_instance(&self, tenant: &TenantSlots, weight: u32) -> Option<InstancePermit> {
+        let tenant = tenant.instances.clone().try_acquire_owned().ok()?;
+        let node = self.instances.clone().try_acquire_many_owned(weight).ok()?;
+        Some(InstancePermit { _node: node, _tenant: tenant })
+    }
+
+    /// Waits for an instance permit, and lets everybody know that instances are short.
+    pub(crate) async fn instance(
+        &self,
+        tenant: &TenantSlots,
+        weight: u32,
+    ) -> Option<InstancePermit> {
+        self.pressure.fetch_add(1, Ordering::Relaxed);
+        let tenant = tenant.instances.clone().acquire_owned().await.ok()?;
+        let node = self.instances.clone().acquire_many_owned(weight).await.ok()?;
+        Some(InstancePermit { _node: node, _tenant: tenant })
+    }
+
+    /// Waits for the right to make a call.
+    pub(crate) async fn call(&self, tenant: &TenantSlots) -> Option<CallPermit> {
+        let tenant = match tenant.calls.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => tenant.calls.clone().acquire_owned().await.ok()?,
+        };
+        let node = match self.calls.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.calls.clone().acquire_owned().await.ok()?,
+        };
+        Some(CallPermit { _node: node, _tenant: tenant })
+    }
+}

@@ -1,0 +1,163 @@
+//! A stage as the engine runs it: linked code, and the settings every instance of it gets.
+//!
+//! [`StageCode`] is made once for each component and shared by all stages that use it;
+//! [`StageSettings`] once for each stage of a pipeline version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sluicebox_core::pipeline::StageLimits;
+use tokio::sync::Semaphore;
+use wasmtime::component::types::{ComponentItem, Type};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
+
+use crate::component::World;
+use crate::error::{Error, engine_text};
+use crate::host::Host;
+use crate::sandbox::Sandbox;
+use crate::tuning::weight;
+
+/// A component ready to be instantiated.
+pub struct StageCode {
+    pub(crate) pre: InstancePre<Host>,
+    pub(crate) handle: ComponentExportIndex,
+    pub(crate) world: World,
+    /// What an instance takes of the pool, in instances of the usual size.
+    pub(crate) weight: u32,
+}
+
+impl std::fmt::Debug for StageCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StageCode").field("world", &self.world).finish_non_exhaustive()
+    }
+}
+
+impl StageCode {
+    /// Links a component that passed inspection.
+    ///
+    /// # Errors
+    /// An import is missing or of another type, or there is no `handle` of either world.
+    pub fn link(sandbox: &Sandbox, component: &Component) -> Result<Self, Error> {
+        let (item, handle) = component
+            .get_export(None, "handle")
+            .ok_or_else(|| Error::Link("the component exports no function `handle`".to_owned()))?;
+        let world = world_of(&item)
+            .ok_or_else(|| Error::Link("`handle` has the signature of neither world".to_owned()))?;
+        let pre = sandbox
+            .linker()
+            .instantiate_pre(component)
+            .map_err(|error| Error::Link(engine_text(&error)))?;
+        let needs = component.resources_required();
+        let weight = needs.map_or(1, |needs| weight(needs.num_memories, needs.num_tables));
+        Ok(Self { pre, handle, world, weight })
+    }
+
+    /// Which world it speaks.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.world
+    }
+}
+
+/// The framed world takes bytes, the typed one records; the full types are checked when a
+/// function is taken from an instance.
+fn world_of(handle: &ComponentItem) -> Option<World> {
+    let ComponentItem::ComponentFunc(function) = handle else { return None };
+    let (_, parameter) = function.params().next()?;
+    let Type::List(list) = parameter else { return None };
+    Some(match list.ty() {
+        Type::U8 => World::Framed,
+        _ => World::Typed,
+    })
+}
+
+/// What a tenant may hold of the engine at once, over all its stages.
+#[derive(Debug)]
+pub struct TenantSlots {
+    /// Live instances.
+    pub instances: Arc<Semaphore>,
+    /// Calls and instantiations in flight.
+    pub calls: Arc<Semaphore>,
+    /// Memories and tables of all its instances.
+    pub memory: MemoryMeter,
+}
+
+impl TenantSlots {
+    /// Slots for this many instances and calls, and this much memory.
+    #[must_use]
+    pub fn new(instances: usize, calls: usize, memory: MemoryMeter) -> Self {
+        Self {
+            instances: Arc::new(Semaphore::new(instances)),
+            calls: Arc::new(Semaphore::new(calls)),
+            memory,
+        }
+    }
+}
+
+/// Memory in use by many instances, against a limit; a tenant's is also counted against the
+/// node's.
+#[derive(Debug)]
+pub struct MemoryMeter {
+    used: AtomicU64,
+    limit: AtomicU64,
+    node: Option<Arc<Self>>,
+}
+
+impl MemoryMeter {
+    /// A meter with nothing in use. `node` is the one this is part of.
+    #[must_use]
+    pub fn new(limit: u64, node: Option<Arc<Self>>) -> Self {
+        Self { used: AtomicU64::new(0), limit: AtomicU64::new(limit), node }
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Sets another limit. What is in use stays.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Takes `bytes` if that is within the limits.
+    pub(crate) fn take(&self, bytes: u64) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err() {
+            return false;
+        }
+        let granted = self.node.as_ref().is_none_or(|node| node.take(bytes));
+        if !granted {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        granted
+    }
+
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(node) = &self.node {
+            node.give_back(bytes);
+        }
+    }
+}
+
+/// What the manifest says about a stage, as an instance needs it.
+#[derive(Debug)]
+pub struct StageSettings {
+    /// Bounds on an instance and a call.
+    pub limits: StageLimits,
+    /// What `config` gives.
+    pub config: BTreeMap<String, String>,
+    /// What `assets` gives.
+    pub assets: BTreeMap<String, Bytes>,
+    /// What the randomness of the pipeline's stages grows from, with partition and commit.
+    pub secret: [u8; 32],
+    /// Live instances of the stage, on all workers.
+    pub live: AtomicI64,
+    /// The tenant's share of the engine.
+    pub tenant: Arc<TenantSlots>,
+}

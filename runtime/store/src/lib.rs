@@ -1,0 +1,22 @@
+//! Durable things: small documents and blobs by key.
+//!
+//! Keeps true: what was acknowledged is read back or reported as damaged, never silently changed;
+//! a write is there whole or not at all; no process shares a directory with another; nothing
+//! outside the directory that was opened is ever touched.
+//!
+//! All calls block: the node makes them from its blocking pool, never from a worker.
+//!
+//! Leaves to others: what the documents mean (`node`). This crate does not know stages, tenants
+//! or events.
+
+pub mod catalog;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod dir;
+pub mod error;
+pub mod header;
+pub mod key;
+pub mod memory;
+
+pub use catalog::Catalog;
+pub use error::Error;
