@@ -1,0 +1,43 @@
+;; Emits the smallest event there is, without end, one in a frame. Few bytes, many events.
+(component
+  (import "sluicebox:stage/types@0.1.0" (instance $types
+    (type $class-shape (enum "retry" "reject"))
+    (export "failure-class" (type $class (eq $class-shape)))
+    (type $failure-shape (record
+      (field "event" u32) (field "class" $class) (field "message" string)))
+    (export "failure" (type $failure (eq $failure-shape)))))
+  (alias export $types "failure" (type $failure))
+  (import "sluicebox:stage/output@0.1.0" (instance $output
+    (export "emit" (func (param "frame" (list u8))))))
+
+  ;; The memory. The frame is put behind the first page, always at the same place.
+  (core module $heap
+    (memory (export "memory") 2)
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (local $missing i32)
+      (local.set $missing (i32.sub
+        (i32.add (i32.const 1) (i32.shr_u (i32.add (local.get 3) (i32.const 65535)) (i32.const 16)))
+        (memory.size)))
+      (if (i32.gt_s (local.get $missing) (i32.const 0))
+        (then (if (i32.eq (memory.grow (local.get $missing)) (i32.const -1)) (then unreachable))))
+      (i32.const 65536)))
+  (core instance $heap (instantiate $heap))
+  (core func $emit (canon lower (func $output "emit") (memory $heap "memory")))
+
+  (core module $stage
+    (import "heap" "memory" (memory 1))
+    (import "host" "emit" (func $emit (param i32 i32)))
+    ;; Magic, format 1, minimum reader 1, count 1, length 48; then size 32 and zeros.
+    (data (i32.const 1024) "SBXF\01\00\01\00\01\00\00\00\30\00\00\00\20\00\00\00")
+    (func (export "handle") (param i32 i32) (result i32)
+      (loop $for-ever
+        (call $emit (i32.const 1024) (i32.const 48))
+        (br $for-ever))
+      unreachable))
+  (core instance $stage (instantiate $stage
+    (with "heap" (instance $heap))
+    (with "host" (instance (export "emit" (func $emit))))))
+
+  (func (export "handle") (param "frame" (list u8)) (result (list $failure))
+    (canon lift (core func $stage "handle")
+      (memory $heap "memory") (realloc (func $heap "cabi_realloc")))))

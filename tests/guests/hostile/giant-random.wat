@@ -1,0 +1,40 @@
+;; Asks for 1 GiB of randomness in one call, for which the host would have to find the memory before
+;; it asks the guest for room.
+(component
+  (import "sluicebox:stage/types@0.1.0" (instance $types
+    (type $class-shape (enum "retry" "reject"))
+    (export "failure-class" (type $class (eq $class-shape)))
+    (type $failure-shape (record
+      (field "event" u32) (field "class" $class) (field "message" string)))
+    (export "failure" (type $failure (eq $failure-shape)))))
+  (alias export $types "failure" (type $failure))
+  (import "wasi:random/random@0.2.0" (instance $random
+    (export "get-random-bytes" (func (param "len" u64) (result (list u8))))))
+
+  ;; The memory. The frame is put behind the first page, always at the same place.
+  (core module $heap
+    (memory (export "memory") 2)
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (local $missing i32)
+      (local.set $missing (i32.sub
+        (i32.add (i32.const 1) (i32.shr_u (i32.add (local.get 3) (i32.const 65535)) (i32.const 16)))
+        (memory.size)))
+      (if (i32.gt_s (local.get $missing) (i32.const 0))
+        (then (if (i32.eq (memory.grow (local.get $missing)) (i32.const -1)) (then unreachable))))
+      (i32.const 65536)))
+  (core instance $heap (instantiate $heap))
+  (core func $random (canon lower (func $random "get-random-bytes")
+    (memory $heap "memory") (realloc (func $heap "cabi_realloc"))))
+
+  (core module $stage
+    (import "host" "random" (func $random (param i64 i32)))
+    (func (export "handle") (param i32 i32) (result i32)
+      (call $random (i64.const 1073741824) (i32.const 16))
+      (i32.const 0)))
+  (core instance $stage (instantiate $stage
+    (with "heap" (instance $heap))
+    (with "host" (instance (export "random" (func $random))))))
+
+  (func (export "handle") (param "frame" (list u8)) (result (list $failure))
+    (canon lift (core func $stage "handle")
+      (memory $heap "memory") (realloc (func $heap "cabi_realloc")))))

@@ -1,0 +1,71 @@
+//! Running other programs, with errors that say what is missing and how to get it.
+//!
+//! Output of a program goes straight through to the terminal unless it is what was asked for.
+
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+/// How much of a command line an error shows.
+const SHOWN_MAX: usize = 200;
+
+/// Says one line of progress.
+pub(crate) fn say(line: &str) {
+    eprintln!("xtask: {line}");
+}
+
+/// Runs a program to its end; fails unless it succeeds.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().map_err(|error| not_started(command, error))?;
+    if status.success() {
+        return Ok(());
+    }
+    bail!("`{}` failed ({status})", shown(command));
+}
+
+/// Runs a program and returns what it wrote to standard output; fails unless it succeeds.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| not_started(command, error))?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})", shown(command), output.status);
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` wrote something that is not UTF-8", shown(command)))
+}
+
+/// Whether a program can be started and succeeds; it is not heard.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn not_started(command: &Command, error: std::io::Error) -> anyhow::Error {
+    let program = command.get_program().to_string_lossy();
+    if error.kind() == ErrorKind::NotFound {
+        return anyhow!("`{program}` is not installed; {}", how_to_install(&program));
+    }
+    anyhow!(error).context(format!("`{}` could not be started", shown(command)))
+}
+
+fn how_to_install(program: &str) -> &'static str {
+    match program {
+        "cargo" | "rustc" | "rustup" => "install Rust with rustup, see https://rustup.rs",
+        "python3" => "run `apt-get install python3 python3-venv`, or your system's equivalent",
+        _ => "install it and put it on the PATH",
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        if line.len() > SHOWN_MAX {
+            line.push_str(" ...");
+            break;
+        }
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask test`: the guests, then every test, then the examples in the documentation.
+
+use anyhow::Result;
+
+use crate::guests;
+use crate::process::{self, say};
+use crate::workspace::{Workspace, in_automation};
+
+/// Runs everything; arguments go to the test runner.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    guests::build_all(workspace)?;
+    if !process::succeeds(&mut workspace.cargo_unlocked(&["nextest", "--version"])) {
+        say("test: cargo test, since cargo-nextest is not installed");
+        return process::run(workspace.cargo(&["test", "--workspace"]).args(arguments));
+    }
+    say("test: cargo nextest");
+    let mut nextest = workspace.cargo(&["nextest", "run", "--workspace"]);
+    if in_automation() {
+        nextest.args(["--profile", "ci"]);
+    }
+    process::run(nextest.args(arguments))?;
+    if arguments.is_empty() {
+        say("test: documentation");
+        process::run(&mut workspace.cargo(&["test", "--workspace", "--doc"]))?;
+    }
+    Ok(())
+}
