@@ -1,0 +1,320 @@
+//! Every command and flag with its help text.
+//!
+//! The help is meant to be enough to learn from: `-h` lists, `--help` explains and shows examples.
+//! Names are checked here, so that a mistyped one never becomes part of a URL.
+
+pub(crate) mod node;
+pub(crate) mod traffic;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluicebox_core::ids::Name;
+
+pub(crate) use self::node::{ConfigCommand, DemoArgs, ServeArgs, TenantArgs};
+pub(crate) use self::traffic::{SampleCommand, SendArgs, TailArgs};
+
+const ABOUT: &str = "Runs WebAssembly components as stages of stream pipelines.
+
+Upload components with `push`, join them to a pipeline with `apply`, feed it with `send`, read its \
+outputs with `tail`. `sluicebox demo` shows all of it at work on this machine's own data; `sluicebox \
+serve --dev` starts a node to try things on.";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  a bug in sluicebox, or an answer that makes no sense
+   2  the command line is wrong
+  64  the request can never succeed as written (a manifest with mistakes, not a component)
+  65  some events were refused; the others went in
+  66  there is no such pipeline, component, output or tenant
+  69  the node does not answer, or not in time
+  70  a component failed
+  73  somebody else got there first, or it is in use
+  74  a file or stream of this machine cannot be read or written
+  75  a quota or bound is reached: try again later
+  77  not allowed with this token
+  78  the configuration is wrong
+ 130  stopped by a second signal";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluicebox",
+    version,
+    about = "Runs WebAssembly components as stages of stream pipelines",
+    long_about = ABOUT,
+    after_long_help = EXIT_CODES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Globals {
+    /// Form of results and errors [default: text; records that nobody watches: json]
+    #[arg(long, global = true, value_enum, hide_possible_values = true, value_name = "json|text")]
+    pub(crate) output: Option<Format>,
+    /// No progress and no hints
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Form of log lines, which go to standard error; SLUICEBOX_LOG says which [default: text]
+    #[arg(long, global = true, value_enum, hide_possible_values = true, value_name = "json|text")]
+    pub(crate) log_format: Option<Format>,
+}
+
+/// The form of something written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON document, or one a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Which node, and as whom.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// Where the node listens
+    #[arg(
+        long,
+        env = "SLUICEBOX_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7411"
+    )]
+    pub(crate) url: String,
+    /// On whose behalf
+    #[arg(
+        long,
+        env = "SLUICEBOX_TENANT",
+        hide_env_values = true,
+        default_value = "dev",
+        value_parser = name
+    )]
+    pub(crate) tenant: Name,
+    /// The tenant's token; other users of this machine can see flags, so prefer the variable
+    #[arg(long, env = "SLUICEBOX_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    pub(crate) token: Option<String>,
+    /// File that holds the token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node
+    #[command(after_long_help = node::SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Show sluicebox at work on this machine's own data
+    #[command(after_long_help = node::DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Upload a component
+    #[command(after_long_help = PUSH_EXAMPLES)]
+    Push(PushArgs),
+    /// Create or update a pipeline
+    #[command(after_long_help = APPLY_EXAMPLES)]
+    Apply(ApplyArgs),
+    /// List components and pipelines
+    List(ListArgs),
+    /// Show a pipeline: stages, partitions, outputs, counts
+    Describe(DescribeArgs),
+    /// Delete a pipeline or a component
+    Delete(DeleteArgs),
+    /// Let a halted pipeline go on
+    ///
+    /// A pipeline halts when a stage with `on-failure = "halt"` fails for good. Resuming tries the
+    /// failed event again; put a better component in place first with `push` and `apply`.
+    Resume(PipelineArgs),
+    /// Send events into a pipeline
+    #[command(after_long_help = traffic::SEND_EXAMPLES)]
+    Send(SendArgs),
+    /// Follow an output of a pipeline
+    #[command(after_long_help = traffic::TAIL_EXAMPLES)]
+    Tail(TailArgs),
+    /// Follow the events a pipeline could not handle
+    ///
+    /// Each record is the event as it was, and says which stage failed and why. They are kept in a
+    /// bounded ring: the oldest are dropped, and counted.
+    DeadLetters(traffic::DeadLettersArgs),
+    /// Write this machine's figures as events
+    #[command(after_long_help = traffic::SAMPLE_EXAMPLES, subcommand)]
+    Sample(SampleCommand),
+    /// Manage tenants, their tokens and quotas, in the node's tenants file
+    #[command(after_long_help = node::TENANT_EXAMPLES)]
+    Tenant(TenantArgs),
+    /// Show, check or explain a node's configuration
+    #[command(subcommand, after_long_help = node::CONFIG_EXAMPLES)]
+    Config(ConfigCommand),
+    /// Check whether this machine and the node are fit
+    Doctor(DoctorArgs),
+    /// Write a completion script for a shell
+    ///
+    /// For bash: `sluicebox completion bash > ~/.local/share/bash-completion/completions/sluicebox`
+    Completion(CompletionArgs),
+    /// The compiler process of a node; not for people
+    #[command(hide = true)]
+    Compile,
+}
+
+const PUSH_EXAMPLES: &str = "\
+Examples:
+  sluicebox push target/guests/split.wasm
+  sluicebox push build/out.wasm --name split
+
+A component is stored by the digest of its bytes; pushing the same bytes again changes nothing.
+Pipelines keep the digest they were applied with: apply again to use the new component.";
+
+const APPLY_EXAMPLES: &str = "\
+Examples:
+  sluicebox apply pipeline.toml
+  sluicebox apply pipeline.toml --dry-run
+  sluicebox apply examples/word-count/pipeline.toml --push target/guests
+  generate-manifest | sluicebox apply -
+
+Applying the same manifest twice changes nothing. Every mistake is reported at once.";
+
+/// Arguments of `push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Its name [default: the file's name without .wasm]
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<Name>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The manifest, TOML or JSON; - reads standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Check everything and show what would change, but change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// First push every component the manifest names: DIR/<component>.wasm, or
+    /// DIR/<pipeline>-<component>.wasm
+    #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
+    pub(crate) push: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only these
+    #[arg(value_enum, value_name = "components|pipelines", hide_possible_values = true)]
+    pub(crate) what: Option<Listed>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    /// Uploaded components.
+    Components,
+    /// Applied pipelines.
+    Pipelines,
+}
+
+/// Arguments of `describe`.
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    /// The pipeline's name
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Name,
+    /// Write only the manifest it runs with
+    #[arg(long)]
+    pub(crate) manifest: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// What it is
+    #[arg(value_enum, value_name = "pipeline|component", hide_possible_values = true)]
+    pub(crate) what: Deleted,
+    /// Its name
+    #[arg(value_parser = name)]
+    pub(crate) name: Name,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// What can be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Deleted {
+    /// A pipeline, with its state and what its outputs keep.
+    Pipeline,
+    /// A component; pipelines that run it go on with it.
+    Component,
+}
+
+/// Arguments of commands that need a pipeline and nothing else.
+#[derive(Debug, Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline's name
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Name,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) configuration: node::Configuration,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Reads a name, so that nothing else gets into a URL.
+pub(crate) fn name(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused_before_it_becomes_a_url() {
+        for bad in ["../../metrics", "a?b", "A", "", "a/b"] {
+            let parsed = Cli::try_parse_from(["sluicebox", "describe", bad]);
+            assert_eq!(parsed.unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `doctor`: is this machine fit for a node, and does the node answer?
+//!
+//! Looks only; changes nothing. Each finding is good, worth knowing, or bad; only bad ones make
+//! the command fail.
+
+use hyper::Method;
+use serde_json::{Value, json};
+use sluicebox_node::config::{Config, EngineConfig};
+
+use crate::args::DoctorArgs;
+use crate::args::node::Overrides;
+use crate::client::{Call, Client};
+use crate::config::sources;
+use crate::failure::{Cause, Failure};
+use crate::render;
+use crate::screen::Screen;
+
+/// Open files a node needs besides its connections.
+const FILES_OF_THE_REST: u64 = 256;
+
+/// How a finding is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    Note,
+    Bad,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    verdict: Verdict,
+    what: &'static str,
+    says: String,
+    fix: Option<String>,
+}
+
+/// `doctor`
+pub(crate) async fn run(screen: Screen, args: DoctorArgs) -> Result<(), Failure> {
+    let config = Config::load(&sources(&args.configuration, &Overrides::default())?)?.config;
+    let mut findings = vec![
+        cores(usize::from(config.node.workers)),
+        mappings(&config.engine),
+        files(config.http.connections_max as u64, files_allowed()),
+        data_dir(&config.node.data_dir),
+    ];
+    findings.push(node(&Client::new(&args.connection)?).await);
+    let rows = findings.iter().map(Finding::row).collect();
+    screen.result(
+        &Value::Array(findings.iter().map(Finding::json).collect()),
+        &render::align(rows),
+    )?;
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
+        0 => Ok(()),
+        bad => Err(Failure::new(Cause::Unavailable, format!("{bad} of the checks failed"))
+            .fix("see the lines that begin with BAD")),
+    }
+}
+
+impl Finding {
+    fn new(verdict: Verdict, what: &'static str, says: impl Into<String>) -> Self {
+        Self { verdict, what, says: says.into(), fix: None }
+    }
+
+    fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    fn row(&self) -> Vec<String> {
+        let verdict = match self.verdict {
+            Verdict::Good => "ok",
+            Verdict::Note => "note",
+            Verdict::Bad => "BAD",
+        };
+        let fix = self.fix.as_ref().map_or_else(String::new, |fix| format!("; {fix}"));
+        vec![verdict.to_owned(), self.what.to_owned(), format!("{}{fix}", self.says)]
+    }
+
+    fn json(&self) -> Value {
+        let verdict = match self.verdict {
+            Verdict::Good => "ok",
+            Verdict::Note => "note",
+            Verdict::Bad => "bad",
+        };
+        json!({ "check": self.what, "verdict": verdict, "message": self.says, "fix": self.fix })
+    }
+}
+
+fn cores(workers: usize) -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let says = format!("{cores} cores, {workers} workers");
+    if workers > cores {
+        return Finding::new(Verdict::Note, "processor", says)
+            .fix("more workers than cores only take turns; lower node.workers");
+    }
+    Finding::new(Verdict::Good, "processor", says)
+}
+
+fn mappings(engine: &EngineConfig) -> Finding {
+    match engine.tuning().mappings_warning() {
+        Some(warning) => Finding::new(Verdict::Note, "memory mappings", warning),
+        None => Finding::new(Verdict::Good, "memory mappings", "enough for a full engine"),
+    }
+}
+
+fn files(connections: u64, allowed: Option<u64>) -> Finding {
+    let need = connections + FILES_OF_THE_REST;
+    match allowed {
+        None => Finding::new(Verdict::Note, "open files", "this system does not say its limit"),
+        Some(allowed) if allowed < need => {
+            let says = format!("{allowed} are allowed, all connections together may need {need}");
+            Finding::new(Verdict::Note, "open files", says)
+                .fix(format!("run `ulimit -n {need}`, or lower http.connections-max"))
+        }
+        Some(allowed) => {
+            Finding::new(Verdict::Good, "open files", format!("{allowed} are allowed"))
+        }
+    }
+}
+
+/// The nearest directory that exists tells whether the node could make its own.
+fn data_dir(path: &std::path::Path) -> Finding {
+    let exists = path.ancestors().find(|ancestor| ancestor.is_dir());
+    let here = std::path::Path::new(".");
+    let metadata = std::fs::metadata(exists.unwrap_or(here));
+    let says = path.display().to_string();
+    match metadata {
+        Ok(metadata) if metadata.permissions().readonly() => {
+            Finding::new(Verdict::Bad, "data directory", format!("{says} cannot be written"))
+                .fix("set node.data-dir")
+        }
+        Ok(_) => Finding::new(Verdict::Good, "data directory", says),
+        Err(error) => Finding::new(Verdict::Bad, "data directory", format!("{says}: {error}"))
+            .fix("set node.data-dir"),
+    }
+}
+
+/// A node need not be running for the machine to be fit.
+async fn node(client: &Client) -> Finding {
+    match client.send(Call::new(Method::GET, "/readyz")).await {
+        Ok(_) => Finding::new(Verdict::Good, "node", format!("{} is ready", client.url())),
+        Err(failure) if failure.code == "client.connect" => {
+            Finding::new(Verdict::Note, "node", format!("none answers at {}", client.url()))
+                .fix("start one with `sluicebox serve --dev`")
+        }
+        Err(failure) => Finding::new(Verdict::Bad, "node", failure.what.clone())
+            .fix(failure.fix.clone().unwrap_or_else(|| "see the node's log".to_owned())),
+    }
+}
+
+/// The soft limit on open files, from the kernel's own table.
+fn files_allowed() -> Option<u64> {
+    soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?, "Max open files")
+}
+
+fn soft_limit(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_found_in_the_kernels_table() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max open files            1024                 524288               files     \n\
+                    Max address space         unlimited            unlimited            bytes     \n";
+        assert_eq!(soft_limit(text, "Max open files"), Some(1024));
+        assert_eq!(soft_limit(text, "Max address space"), Some(u64::MAX));
+        assert_eq!(soft_limit(text, "Max stack size"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! The command `sluicebox`: parse, dispatch, print one error, exit with a code that means something.
+//!
+//! The table from causes to exit codes is here and nowhere else; the help text shows the same. Each command is a file of its own; what they share is
+//! `client` (the HTTP API), `screen` and `render` (what people see) and `failure`.
+
+mod args;
+mod client;
+mod config;
+mod demo;
+mod deploy;
+mod doctor;
+mod failure;
+mod host_metrics;
+mod logging;
+mod render;
+mod sample;
+mod screen;
+mod send;
+mod serve;
+mod status;
+mod tail;
+mod tenant;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Command, Globals};
+use crate::failure::{Cause, Failure};
+use crate::screen::{Screen, complain};
+use crate::serve::Ended;
+
+/// Pages and small blocks come and go with every frame; this allocator returns them fastest.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What commands log unless the variable says otherwise.
+const LOG_USUAL: &str = "warn";
+
+/// As shells number the end by SIGINT.
+const EXIT_AT_ONCE: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Compile) {
+        return sluicebox_node::compile_main();
+    }
+    let screen = Screen::new(&cli.globals);
+    match run(screen, &cli.globals, cli.command) {
+        Ok(code) => code,
+        // Whoever read our output has gone; there is nobody to tell.
+        Err(failure) if failure.broken_pipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = exit_code(failure.cause);
+            let text = match screen.json() {
+                true => failure.json(code).to_string(),
+                false => failure.text(),
+            };
+            complain(&text);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The one table from causes to exit codes, after sysexits where it has a fitting one.
+const fn exit_code(cause: Cause) -> u8 {
+    match cause {
+        Cause::Internal => 1,
+        Cause::Usage => 2,
+        Cause::Invalid => 64,
+        Cause::Partial => 65,
+        Cause::NotFound => 66,
+        Cause::Unavailable => 69,
+        Cause::Guest => 70,
+        Cause::Conflict => 73,
+        Cause::Local => 74,
+        Cause::Exhausted => 75,
+        Cause::Denied => 77,
+        Cause::Config => 78,
+    }
+}
+
+fn run(screen: Screen, globals: &Globals, command: Command) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("start the input and output loop", &error))?;
+    let ended = runtime.block_on(Box::pin(dispatch(screen, globals, command)));
+    // A read of standard input that never ends must not hold up the exit.
+    runtime.shutdown_background();
+    Ok(match ended? {
+        Ended::Done => ExitCode::SUCCESS,
+        Ended::AtOnce => ExitCode::from(EXIT_AT_ONCE),
+    })
+}
+
+/// Each command is a function of its own file.
+async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result<Ended, Failure> {
+    if let Command::Serve(args) = command {
+        return serve::run(screen, globals, args).await;
+    }
+    logging::start(globals, LOG_USUAL)?;
+    match command {
+        Command::Demo(args) => return demo::run(screen, args).await,
+        Command::Push(args) => deploy::push(screen, args).await?,
+        Command::Apply(args) => deploy::apply(screen, args).await?,
+        Command::List(args) => status::list(screen, args).await?,
+        Command::Describe(args) => status::describe(screen, args).await?,
+        Command::Delete(args) => deploy::delete(screen, args).await?,
+        Command::Resume(args) => deploy::resume(screen, args).await?,
+        Command::Send(args) => send::run(screen, args).await?,
+        Command::Tail(args) => tail::run(screen, args).await?,
+        Command::DeadLetters(args) => tail::dead_letters(screen, args).await?,
+        Command::Sample(command) => sample::run(screen, command).await?,
+        Command::Doctor(args) => doctor::run(screen, args).await?,
+        Command::Tenant(args) => tenant::run(screen, args)?,
+        Command::Config(command) => config::run(screen, command)?,
+        Command::Completion(args) => completion(screen, args.shell)?,
+        // Both are begun before this: they do not share what is set up for the others.
+        Command::Serve(_) | Command::Compile => {}
+    }
+    Ok(Ended::Done)
+}
+
+fn completion(screen: Screen, shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "sluicebox", &mut script);
+    screen.bytes(&script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_explained_in_the_help() {
+        let help = Cli::command().render_long_help().to_string();
+        let table = help.split("Exit codes:").nth(1).unwrap();
+        let explained: Vec<u8> =
+            table.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+        let all = [
+            Cause::Internal,
+            Cause::Usage,
+            Cause::Invalid,
+            Cause::Partial,
+            Cause::NotFound,
+            Cause::Unavailable,
+            Cause::Guest,
+            Cause::Conflict,
+            Cause::Local,
+            Cause::Exhausted,
+            Cause::Denied,
+            Cause::Config,
+        ];
+        let codes = all.map(exit_code);
+        let expected: Vec<u8> = [0].into_iter().chain(codes).chain([EXIT_AT_ONCE]).collect();
+        assert_eq!(explained, expected);
+    }
+}

@@ -1,0 +1,12 @@
+//! The command as people meet it: what it says, what it sends, what it exits with.
+//!
+//! Every test runs the built program in an empty directory and an empty environment. Where a node
+//! is needed, one stands in that gives canned answers and remembers what it was asked; the command
+//! against a real node is in the end-to-end tests.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by failing")]
+
+mod errors;
+mod help;
+mod support;
+mod traffic;

@@ -1,0 +1,5 @@
+//! What the tests of the command share.
+
+pub(crate) mod command;
+pub(crate) mod golden;
+pub(crate) mod node;

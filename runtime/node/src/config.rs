@@ -1,0 +1,485 @@
+//! One file, then environment, then flags, then checks; after this everything is typed and nothing
+//! is read again.
+//!
+//! - A field is declared once, below: name, type, meaning, default and range. The reference that
+//!   `sluicebox config reference` prints, the checks and the structs come from that one place.
+//! - All mistakes are reported at once, each naming its field, where it was said and what is allowed.
+//! - Unknown fields are refused, sizes and durations have units.
+//! - A [`Config`] exists only if every rule holds, those between fields included: without tokens
+//!   (`node.dev`) the node listens on a loopback address only.
+//!
+//! The limits of one stage are in its pipeline's manifest; a tenant's are in the tenants file.
+//! Bounds that nobody may change are in `sluicebox_core::limits`.
+
+pub mod quantity;
+mod reader;
+mod shape;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sluicebox_core::error::{Classify, Kind};
+use sluicebox_core::quota::{Allowance, Rate};
+
+use self::reader::Reader;
+pub use self::reader::{Origin, Problem, Setting, Sources};
+use self::shape::{Address, Bytes, Count, Period, Place, Switch};
+
+/// The file that is read when none is named.
+pub const FILE: &str = "sluicebox.toml";
+
+/// Port of a node unless another is configured.
+pub const PORT: u16 = 7411;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const TIB: usize = 1 << 40;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Declares a section: the struct, and reading it. Fields may use those above them.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $name:ident in $section:literal {
+        $($(#[doc = $help:literal])+ $field:ident: $type:ty = $shape:expr;)+
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[doc = $help])+ pub $field: $type,)+
+        }
+
+        impl $name {
+            fn read(reader: &mut Reader) -> Self {
+                $(let $field = {
+                    let path = concat!($section, ".", stringify!($field)).replace('_', "-");
+                    reader.field(&path, concat!($($help),+), &$shape)
+                };)+
+                Self { $($field),+ }
+            }
+        }
+    };
+}
+
+section! {
+    /// The node as a whole.
+    NodeConfig in "node" {
+        /// Directory that holds components, compiled artefacts and applied pipelines.
+        data_dir: PathBuf = Place { default: standard_data_dir() };
+        /// File with the tenants, their tokens (hashed), scopes and quotas.
+        tenants_file: PathBuf = Place { default: data_dir.join("tenants.toml") };
+        /// Worker threads; each serves connections and partitions.
+        workers: u16 = Count { default: cores(), least: 1, most: 1024 };
+        /// Development: no tokens, one tenant named dev, loopback addresses only.
+        dev: bool = Switch { default: false };
+        /// How long a node that was told to stop waits for requests and queued events.
+        drain_time_max: Duration =
+            Period { default: 30 * SECOND, least: Duration::ZERO, most: HOUR };
+    }
+}
+
+section! {
+    /// The HTTP edge.
+    HttpConfig in "http" {
+        /// Address and port to listen on; port 0 takes a free one.
+        listen: SocketAddr = Address { default: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)) };
+        /// Connections open at once; more are closed at once.
+        connections_max: usize = Count { default: 10_000, least: 1, most: 1_000_000 };
+        /// Requests in flight on one HTTP/2 connection.
+        streams_max: u32 = Count { default: 128, least: 1, most: 10_000 };
+        /// Largest body of an ingest request or a manifest.
+        body_bytes_max: usize = Bytes { default: 16 * MIB, least: 4 * KIB, most: GIB };
+        /// Request line and headers together.
+        header_bytes_max: usize = Bytes { default: 16 * KIB, least: 8 * KIB, most: MIB };
+        /// Longest time until the headers of a request are there.
+        header_time_max: Duration =
+            Period { default: 10 * SECOND, least: 100 * MILLISECOND, most: HOUR };
+        /// Longest time until the body of a request is there, however steadily it comes.
+        body_time_max: Duration =
+            Period { default: 5 * MINUTE, least: 100 * MILLISECOND, most: HOUR };
+        /// Longest time a reply may wait for a client that does not read.
+        write_time_max: Duration =
+            Period { default: MINUTE, least: 100 * MILLISECOND, most: HOUR };
+        /// Longest time a kept-alive connection may be silent between requests.
+        idle_time_max: Duration =
+            Period { default: 2 * MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
+        /// Longest wait a client may ask for, for a result or for new output.
+        wait_time_max: Duration = Period { default: MINUTE, least: 30 * SECOND, most: HOUR };
+        /// Bytes of records in one page of an output.
+        page_bytes_max: usize = Bytes { default: 4 * MIB, least: 64 * KIB, most: 256 * MIB };
+    }
+}
+
+section! {
+    /// The engine that runs components, and the process that compiles them.
+    EngineConfig in "engine" {
+        /// Component instances that may exist at once, over all tenants.
+        instances: u32 = Count { default: 10_000, least: 1, most: 30_000 };
+        /// Calls that may be in flight at once; each takes a stack.
+        stacks: u32 = Count { default: 512, least: 1, most: 16_384 };
+        /// Largest linear memory of any component; stages have smaller limits of their own.
+        memory_bytes_max: usize = Bytes { default: GIB, least: MIB, most: 4 * GIB };
+        /// Memory of all instances together.
+        memory_bytes_total: usize =
+            Bytes { default: memory_share(), least: 16 * MIB, most: 64 * TIB };
+        /// Bytes of a dropped instance's memory that stay resident for the next one.
+        keep_resident_bytes: usize = Bytes { default: MIB, least: 0, most: 64 * MIB };
+        /// Instance slots kept for the component that used them last.
+        warm_slots: u32 = Count { default: 256, least: 0, most: 30_000 };
+        /// Largest component that may be uploaded.
+        upload_bytes_max: usize = Bytes { default: 32 * MIB, least: 64 * KIB, most: GIB };
+        /// Components compiled at once; each is a process of its own.
+        compile_processes: u16 = Count { default: 1, least: 1, most: 256 };
+        /// Uploads that wait for the compiler; more are refused.
+        compile_waiting_max: u16 = Count { default: 16, least: 1, most: 4096 };
+        /// Memory of one compile process.
+        compile_memory_bytes_max: usize = Bytes { default: 3 * GIB, least: 128 * MIB, most: TIB };
+        /// Processor time of one compilation.
+        compile_cpu_max: Duration = Period { default: MINUTE, least: SECOND, most: HOUR };
+        /// Longest compilation by the clock.
+        compile_time_max: Duration = Period { default: 2 * MINUTE, least: SECOND, most: 2 * HOUR };
+        /// Largest compiled artefact.
+        compile_output_bytes_max: usize = Bytes { default: 128 * MIB, least: MIB, most: 4 * GIB };
+    }
+}
+
+impl EngineConfig {
+    /// The same in the engine's own form.
+    #[must_use]
+    pub const fn tuning(&self) -> sluicebox_engine::tuning::EngineConfig {
+        sluicebox_engine::tuning::EngineConfig {
+            instances: self.instances,
+            stacks: self.stacks,
+            memory_bytes_max: self.memory_bytes_max as u64,
+            keep_resident_bytes: self.keep_resident_bytes,
+            warm_slots: self.warm_slots,
+        }
+    }
+}
+
+section! {
+    /// Memory between the parts; every queue and ring of the node is bounded by one of these.
+    LimitsConfig in "limits" {
+        /// Events queued for one partition.
+        inbox_bytes: usize = Bytes { default: MIB, least: 64 * KIB, most: GIB };
+        /// Bodies of ingest requests in memory at once, over all connections.
+        ingest_bytes: usize = Bytes { default: 256 * MIB, least: MIB, most: TIB };
+        /// Most an output may keep for its readers, whatever its manifest says.
+        output_bytes_max: usize = Bytes { default: GIB, least: 64 * KIB, most: TIB };
+        /// Dead letters kept by each pipeline; the oldest are dropped and counted.
+        dead_letter_bytes: usize = Bytes { default: 4 * MIB, least: 64 * KIB, most: GIB };
+        /// Requests that wait for a result at once.
+        requests_max: usize = Count { default: 65_536, least: 1, most: 1_000_000 };
+        /// Pipelines of the whole node.
+        pipelines_max: usize = Count { default: 10_000, least: 1, most: 1_000_000 };
+    }
+}
+
+section! {
+    /// What a tenant may use unless the tenants file gives it other quotas.
+    QuotaConfig in "quota" {
+        /// Events accepted each second.
+        events_per_second: u64 = Count {
+            default: Allowance::DEFAULT.events.per_second, least: 0, most: QUOTA_MAX,
+        };
+        /// Bytes of request bodies accepted each second.
+        bytes_per_second: usize = bytes_quota(Allowance::DEFAULT.bytes.per_second);
+        /// Memory of instances and of events under way.
+        memory_bytes: usize = bytes_quota(Allowance::DEFAULT.memory_bytes);
+        /// Keyed state.
+        state_bytes: usize = bytes_quota(Allowance::DEFAULT.state_bytes);
+        /// Uploaded components together.
+        component_bytes: usize = bytes_quota(Allowance::DEFAULT.component_bytes);
+        /// Pipelines.
+        pipelines: u64 = Count { default: Allowance::DEFAULT.pipelines, least: 0, most: QUOTA_MAX };
+        /// Open streams.
+        streams: u64 = Count { default: Allowance::DEFAULT.streams, least: 0, most: QUOTA_MAX };
+        /// Open connections.
+        connections: u64 =
+            Count { default: Allowance::DEFAULT.connections, least: 0, most: QUOTA_MAX };
+    }
+}
+
+impl QuotaConfig {
+    /// The same, as what draws are counted against.
+    #[must_use]
+    pub const fn allowance(&self) -> Allowance {
+        Allowance {
+            events: Rate::per_second(self.events_per_second),
+            bytes: Rate::per_second(self.bytes_per_second as u64),
+            memory_bytes: self.memory_bytes as u64,
+            state_bytes: self.state_bytes as u64,
+            component_bytes: self.component_bytes as u64,
+            pipelines: self.pipelines,
+            streams: self.streams,
+            connections: self.connections,
+        }
+    }
+}
+
+/// The largest number a quota can be; what TOML can hold.
+const QUOTA_MAX: u64 = i64::MAX as u64;
+
+/// A quota in bytes, whatever the default of a tenant is.
+const fn bytes_quota(default: u64) -> Bytes {
+    Bytes { default: default as usize, least: 0, most: QUOTA_MAX as usize }
+}
+
+/// The configuration of a node; exists only if every rule holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The node as a whole.
+    pub node: NodeConfig,
+    /// The HTTP edge.
+    pub http: HttpConfig,
+    /// The engine and the compiler.
+    pub engine: EngineConfig,
+    /// Memory between the parts.
+    pub limits: LimitsConfig,
+    /// A tenant's quotas by default.
+    pub quota: QuotaConfig,
+}
+
+/// A configuration and how it came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What the node runs with.
+    pub config: Config,
+    /// Every field with its value and origin, in order of declaration.
+    pub settings: Vec<Setting>,
+}
+
+/// The configuration is wrong; nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Every mistake, in the order of the fields; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl Config {
+    /// Makes a configuration of what was said, or lists everything that is wrong with it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake found.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut reader = Reader::new(sources);
+        let version = Count { default: 1_u32, least: 1, most: 1 };
+        reader.field("version", " The format of the file.", &version);
+        let config = Self {
+            node: NodeConfig::read(&mut reader),
+            http: HttpConfig::read(&mut reader),
+            engine: EngineConfig::read(&mut reader),
+            limits: LimitsConfig::read(&mut reader),
+            quota: QuotaConfig::read(&mut reader),
+        };
+        config.check(&mut reader);
+        let (settings, problems) = reader.finish();
+        if problems.is_empty() {
+            Ok(Loaded { config, settings })
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+
+    /// The rules between fields.
+    fn check(&self, reader: &mut Reader) {
+        let mut refuse = |field: &str, message: String, fix: &str| {
+            let origin = reader.origin(field);
+            reader.problem(field, origin, message, fix.to_owned());
+        };
+        if self.node.dev && !self.http.listen.ip().is_loopback() {
+            let message = format!(
+                "{} can be reached from other machines, and with node.dev there are no tokens",
+                self.http.listen
+            );
+            let fix = "listen on a loopback address such as \"127.0.0.1:7411\", or leave \
+                       node.dev off and add tenants";
+            refuse("http.listen", message, fix);
+        }
+        if let Err(error) = self.engine.tuning().check() {
+            let fix = "lower engine.instances or engine.stacks";
+            refuse("engine.instances", error.to_string(), fix);
+        }
+        if self.http.body_bytes_max > self.limits.ingest_bytes {
+            let message = "one body of http.body-bytes-max would not fit".to_owned();
+            refuse("limits.ingest-bytes", message, "make it at least as large");
+        }
+        if self.engine.memory_bytes_max > self.engine.memory_bytes_total {
+            let message = "one memory of engine.memory-bytes-max would not fit".to_owned();
+            refuse("engine.memory-bytes-total", message, "make it at least as large");
+        }
+        if self.engine.compile_cpu_max > self.engine.compile_time_max {
+            let message = "it ends before engine.compile-cpu-max is used up".to_owned();
+            refuse("engine.compile-time-max", message, "make it at least as long");
+        }
+    }
+}
+
+impl Default for Config {
+    /// What holds if nobody says anything.
+    fn default() -> Self {
+        Self::load(&Sources::default())
+            .expect("the defaults keep every rule; a test says so")
+            .config
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.problems.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<Problem> for ConfigError {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+impl Classify for ConfigError {
+    fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+
+    fn code(&self) -> &'static str {
+        "config.invalid"
+    }
+}
+
+/// Where programs of this system keep a user's data; beside the current directory if it has no
+/// such place.
+fn standard_data_dir() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if cfg!(target_os = "macos") {
+        if let Some(home) = set("HOME") {
+            return home.join("Library/Application Support/sluicebox");
+        }
+    } else if let Some(data) = set("XDG_DATA_HOME") {
+        return data.join("sluicebox");
+    } else if let Some(home) = set("HOME") {
+        return home.join(".local/share/sluicebox");
+    }
+    PathBuf::from("sluicebox-data")
+}
+
+fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).unwrap_or(u16::MAX).min(1024)
+}
+
+/// Half of the machine's memory, as far as the kernel tells; it is a cap, not a reservation.
+fn memory_share() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|number| number.trim().parse::<usize>().ok())
+        .unwrap_or(8 << 20);
+    (kib.saturating_mul(KIB) / 2 / MIB * MIB).clamp(GIB, 64 * TIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Loaded, ConfigError> {
+        let file = Some((PathBuf::from("sluicebox.toml"), text.to_owned()));
+        Config::load(&Sources { file, ..Sources::default() })
+    }
+
+    #[test]
+    fn the_defaults_keep_every_rule() {
+        let config = Config::default();
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:7411");
+        assert!(!config.node.dev);
+        assert_eq!(config.node.tenants_file, config.node.data_dir.join("tenants.toml"));
+    }
+
+    #[test]
+    fn the_quotas_are_those_of_a_tenant_unless_configured() {
+        assert_eq!(Config::default().quota.allowance(), Allowance::DEFAULT);
+        let config = load("[quota]\npipelines = 3\nmemory-bytes = \"1MiB\"\n").unwrap().config;
+        assert_eq!(config.quota.allowance().pipelines, 3);
+        assert_eq!(config.quota.allowance().memory_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_with_field_and_range() {
+        let error = load(
+            "version = 2\n[http]\nlisten = \"localhost\"\nbody-bytes-max = 5\n\
+             [limits]\ninbox-byte = \"1MiB\"\n[node]\nworkers = 0\n",
+        )
+        .unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.problems.len(), 5, "{text}");
+        for part in [
+            "version: 2 is not allowed; it must be 1 (sluicebox.toml:1)",
+            "http.listen: \"localhost\" is not allowed; it must be an IP address and a port",
+            "from \"4KiB\" to \"1GiB\" (sluicebox.toml:4)",
+            "limits.inbox-byte: there is no such field; did you mean `limits.inbox-bytes`?",
+            "node.workers: 0 is not allowed; it must be a whole number from 1 to 1024",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert_eq!((error.kind(), error.code()), (Kind::Invalid, "config.invalid"));
+    }
+
+    #[test]
+    fn development_mode_is_refused_on_an_open_address() {
+        for address in ["0.0.0.0:80", "[::]:80", "192.0.2.7:80"] {
+            let text = format!("[node]\ndev = true\n[http]\nlisten = \"{address}\"\n");
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains("no tokens") && error.contains("http.listen"), "{error}");
+        }
+        for address in ["127.0.0.9:80", "[::1]:80"] {
+            let text = format!("[node]\ndev = true\n[http]\nlisten = \"{address}\"\n");
+            assert!(load(&text).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other_are_refused() {
+        let error = load("[limits]\ningest-bytes = \"1MiB\"\n").unwrap_err().to_string();
+        assert!(error.contains("limits.ingest-bytes") && error.contains("http.body-bytes-max"));
+    }
+
+    #[test]
+    fn every_setting_is_shown_in_the_form_the_file_takes() {
+        let loaded = Config::load(&Sources::default()).unwrap();
+        let mut text = String::new();
+        let mut section = "";
+        for setting in &loaded.settings {
+            assert!(!setting.help.is_empty(), "{} has no help", setting.field);
+            assert_eq!(setting.origin, Origin::Default);
+            let (table, field) = setting.field.split_once('.').unwrap_or(("", &setting.field));
+            if table != section {
+                text.push_str(&format!("[{table}]\n"));
+                section = table;
+            }
+            text.push_str(&format!("{field} = {}\n", setting.value));
+        }
+        assert_eq!(load(&text).unwrap().config, loaded.config);
+    }
+
+    #[test]
+    fn the_environment_and_flags_name_their_own_mistakes() {
+        let mut sources = Sources::default();
+        sources.environment.push(("SLUICEBOX__HTTP__LISTEN".to_owned(), "here".to_owned()));
+        sources.flag("--workers", "node.workers", "many");
+        let text = Config::load(&sources).unwrap_err().to_string();
+        assert!(text.contains("(SLUICEBOX__HTTP__LISTEN)"), "{text}");
+        assert!(text.contains("(--workers)"), "{text}");
+    }
+}

@@ -1,0 +1,513 @@
+//! Accept a pipeline: check all, then store, then switch.
+//!
+//! - Applying is idempotent: an equal manifest over equal components changes nothing.
+//! - A version is stored before it runs. The newest [`VERSIONS_KEPT`] are kept.
+//! - A switch drains: ingest is held back, what is under way runs to its end, open streams end,
+//!   and each partition hands over the state of the stages that stay. Ingest sees a pause, not an
+//!   error, if it is short. A pipeline that has halted cannot drain; then what is queued is handed
+//!   over as it is, so that the fix for a halt can be applied.
+//! - One apply at a time for each pipeline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sluicebox_core::frame::Frame;
+use sluicebox_core::ids::{Digest, Name};
+use sluicebox_core::manifest::{Problem, Problems};
+use sluicebox_core::pipeline::{self, Facts, Pipeline, Stage};
+use sluicebox_core::plan;
+use sluicebox_core::quota::{Refused, Resource};
+use sluicebox_engine::stage::{StageCode, StageSettings};
+use sluicebox_store::key::Key;
+use tokio::sync::oneshot;
+
+use crate::components::{blocking, now_seconds};
+use crate::error::Error;
+use crate::mailbox::{Command, Retired, States};
+use crate::manifest_text::{self, Format};
+use crate::node::Node;
+use crate::ring::Output;
+use crate::running::{Parts, Running};
+
+/// Versions of a pipeline that are kept, the running one included.
+pub const VERSIONS_KEPT: usize = 20;
+
+/// How long a switch waits for what is under way.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// A version of a pipeline, as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Document {
+    version: u32,
+    created: u64,
+    /// The checked manifest with every default spelled out and every component's digest.
+    manifest: serde_json::Value,
+}
+
+/// What an apply did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Applied {
+    /// The pipeline.
+    pub name: String,
+    /// The version that runs now.
+    pub version: u32,
+    /// It is new.
+    pub created: bool,
+    /// Something changed.
+    pub changed: bool,
+    /// The changes, a line each.
+    pub changes: Vec<String>,
+    /// Partitions of each segment.
+    pub partitions: u16,
+}
+
+/// Digests named in a stored version.
+pub(crate) fn digests_in(text: &[u8]) -> BTreeSet<String> {
+    let Ok(document) = serde_json::from_slice::<Document>(text) else { return BTreeSet::new() };
+    let stages = document.manifest.get("stages").and_then(serde_json::Value::as_object);
+    let component = |stage: &serde_json::Value| {
+        let text = stage.get("component")?.as_str()?;
+        let at = text.find("sha256:")?;
+        Some(text[at..].to_owned())
+    };
+    stages.into_iter().flat_map(|stages| stages.values().filter_map(component)).collect()
+}
+
+impl Node {
+    /// Applies a manifest, or says what applying it would do.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the manifest; a quota; a component that cannot be loaded; a
+    /// running version that does not drain.
+    pub async fn apply(
+        self: &Arc<Self>,
+        tenant: &Name,
+        name: &Name,
+        text: Bytes,
+        dry_run: bool,
+    ) -> Result<Applied, Error> {
+        let turn = self.deploying(tenant, name);
+        let _turn = turn.lock().await;
+        let pipeline = self.check_manifest(tenant, name, &text).await?;
+        let old = self.running(tenant, name.as_str());
+        let diff = plan::diff(old.as_ref().map(|old| old.pipeline()), &pipeline);
+        if !diff.refused.is_empty() {
+            return Err(diff.refused.into());
+        }
+        let mut pipeline = pipeline;
+        let fixed = old.as_ref().map_or_else(|| self.default_partitions(), |old| old.partitions());
+        pipeline.fix_partitions(fixed);
+        let version = old.as_ref().map_or(0, |old| old.version());
+        let changed = !diff.is_empty();
+        let mut applied = Applied {
+            name: name.to_string(),
+            version,
+            created: old.is_none(),
+            changed,
+            changes: diff.changes.iter().map(ToString::to_string).collect(),
+            partitions: pipeline.partitions.unwrap_or(1),
+        };
+        if dry_run || !changed {
+            return Ok(applied);
+        }
+        if old.is_none() {
+            self.admit_pipeline(tenant)?;
+        }
+        applied.version = self.next_version(tenant, name).await?;
+        let code = self.load_stages(tenant, &pipeline).await?;
+        self.store_version(tenant, name, applied.version, &pipeline).await?;
+        let switched = self.switch(tenant, name, applied.version, pipeline, code).await;
+        if switched.is_err() {
+            self.forget_version(tenant, name, applied.version).await?;
+        }
+        switched.map(|()| applied)
+    }
+
+    /// Ends a pipeline and forgets its versions. What is under way is finished if it can be.
+    ///
+    /// # Errors
+    /// There is none of this name; the store fails.
+    pub async fn delete_pipeline(
+        self: &Arc<Self>,
+        tenant: &Name,
+        name: &Name,
+    ) -> Result<(), Error> {
+        let turn = self.deploying(tenant, name);
+        let _turn = turn.lock().await;
+        let running = self.take_running(tenant, name.as_str());
+        let known = running.is_some();
+        if let Some(running) = running {
+            // Whatever is left over goes with the pipeline.
+            drop(retire(&running, true).await);
+        }
+        let keys = self.version_keys(tenant, name).await?;
+        if keys.is_empty() && !known {
+            return Err(Error::not_found("pipeline", name.as_str()));
+        }
+        let catalog = self.catalog().clone();
+        blocking(move || {
+            for key in keys {
+                catalog.delete(&key)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets halted partitions try their batch again.
+    ///
+    /// # Errors
+    /// There is no such pipeline.
+    pub async fn resume(self: &Arc<Self>, tenant: &Name, name: &Name) -> Result<(), Error> {
+        let running = self
+            .running(tenant, name.as_str())
+            .ok_or_else(|| Error::not_found("pipeline", name.as_str()))?;
+        for mailbox in running.mailboxes().iter().flatten() {
+            if mailbox.halted().is_some() {
+                mailbox.command(Command::Resume);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts everything that was applied before the node was last stopped. What cannot be started
+    /// is logged and left out; the others run.
+    pub(crate) async fn restore(self: &Arc<Self>) -> Result<(), Error> {
+        let catalog = self.catalog().clone();
+        let under = Key::of(&["tenants"])?;
+        let keys = blocking(move || Ok(catalog.list(Some(&under))?)).await?;
+        let mut newest: BTreeMap<(String, String), Key> = BTreeMap::new();
+        for key in keys {
+            let segments: Vec<&str> = key.segments().collect();
+            if let [_, tenant, "pipelines", name, _] = segments.as_slice() {
+                let id = ((*tenant).to_owned(), (*name).to_owned());
+                // Keys come in order, so that the last is the newest.
+                newest.insert(id, key);
+            }
+        }
+        for ((tenant, name), key) in newest {
+            if let Err(error) = self.restore_one(&tenant, &name, &key).await {
+                tracing::error!(tenant, pipeline = name, "not started: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn restore_one(
+        self: &Arc<Self>,
+        tenant: &str,
+        name: &str,
+        key: &Key,
+    ) -> Result<(), Error> {
+        let (tenant, name) = (Name::new(tenant)?, Name::new(name)?);
+        let (catalog, key) = (self.catalog().clone(), key.clone());
+        let text = blocking(move || Ok(catalog.get(&key)?)).await?.unwrap_or_default();
+        let document: Document = serde_json::from_slice(&text)
+            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
+        let manifest = serde_json::to_vec(&document.manifest)
+            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
+        let value = manifest_text::parse(&manifest, Format::Json)?;
+        let mut pipeline = pipeline::build(&value, &Facts::default())?;
+        pipeline.fix_partitions(self.default_partitions());
+        let code = self.load_stages(&tenant, &pipeline).await?;
+        self.switch(&tenant, &name, document.version, pipeline, code).await
+    }
+
+    async fn check_manifest(
+        self: &Arc<Self>,
+        tenant: &Name,
+        name: &Name,
+        text: &[u8],
+    ) -> Result<Pipeline, Error> {
+        let (components, assets) = self.components_of().known(tenant).await?;
+        let value = manifest_text::parse(text, Format::of_text(text))?;
+        let facts = Facts { components: Some(components), assets: Some(assets) };
+        let pipeline = pipeline::build(&value, &facts)?;
+        if pipeline.name != name.as_str() {
+            let message = format!("is {:?}, and was applied as {:?}", pipeline.name, name.as_str());
+            let mut problems = Problems::new();
+            let fix = "write the same name in the manifest and in the path";
+            problems.add(Problem::new("name", "manifest.name", message, fix));
+            return Err(problems.into());
+        }
+        Ok(pipeline)
+    }
+
+    fn admit_pipeline(&self, tenant: &Name) -> Result<(), Error> {
+        let limit = self.allowance(tenant).limit(Resource::Pipelines);
+        let (own, all) = self.count_pipelines(tenant);
+        if own as u64 >= limit {
+            let resource = Resource::Pipelines;
+            return Err(Refused { resource, limit, retry_after_micros: None }.into());
+        }
+        if all >= self.config().limits.pipelines_max {
+            let what = "another pipeline";
+            return Err(Error::Overloaded { what, retry_after: Duration::from_secs(60) });
+        }
+        Ok(())
+    }
+
+    /// Code and settings for each stage.
+    async fn load_stages(
+        self: &Arc<Self>,
+        tenant: &Name,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<(Arc<StageCode>, Arc<StageSettings>)>, Error> {
+        let mut secret = [0; 32];
+        fill_random(&mut secret)?;
+        let mut loaded = Vec::new();
+        for stage in &pipeline.stages {
+            let digest = digest_of(stage)?;
+            let code = self.components_of().code(tenant, &digest).await?;
+            let mut assets = BTreeMap::new();
+            for (name, digest) in &stage.assets {
+                let digest = Digest::parse(digest)
+                    .ok_or_else(|| Error::Internal(format!("asset digest {digest:?}")))?;
+                assets.insert(name.clone(), self.components_of().asset(tenant, &digest).await?);
+            }
+            let settings = StageSettings {
+                limits: stage.limits,
+                config: stage.config.clone(),
+                assets,
+                secret,
+                live: Default::default(),
+                tenant: self.tenancy(tenant).slots().clone(),
+            };
+            loaded.push((code, Arc::new(settings)));
+        }
+        Ok(loaded)
+    }
+
+    /// Puts a version in the place of the one that runs.
+    async fn switch(
+        self: &Arc<Self>,
+        tenant: &Name,
+        name: &Name,
+        version: u32,
+        pipeline: Pipeline,
+        code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
+    ) -> Result<(), Error> {
+        let old = self.running(tenant, name.as_str());
+        let partitions = pipeline.partitions.unwrap_or(1);
+        let (inherited, left_over) = match &old {
+            Some(old) => {
+                check_left_over(old, &pipeline)?;
+                by_partition(retire(old, false).await?, partitions)
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        let ring = |retain: usize| {
+            let most = self.config().limits.output_bytes_max;
+            Arc::new(Output::new(partitions, retain.min(most), self.incarnation()))
+        };
+        let kept = |name: &str| old.as_ref().and_then(|old| old.output(name)).cloned();
+        let outputs = pipeline.outputs.iter().map(|output| {
+            let bytes = usize::try_from(output.retain_bytes).unwrap_or(usize::MAX);
+            kept(&output.name).unwrap_or_else(|| ring(bytes))
+        });
+        let outputs: Vec<_> = outputs.collect();
+        let dead_letters = old.as_ref().map_or_else(
+            || ring(self.config().limits.dead_letter_bytes),
+            |old| old.dead_letters().clone(),
+        );
+        let metrics = self.metrics().pipeline(tenant, name);
+        let stage_is = |wanted: &str| pipeline.stage_index(wanted).is_some();
+        let output_is = |wanted: &str| pipeline.outputs.iter().any(|o| o.name == wanted);
+        metrics.retain(stage_is, |wanted| wanted == DEAD_LETTERS || output_is(wanted));
+        for (output, ring) in pipeline.outputs.iter().zip(&outputs) {
+            let _figures = metrics.output(&output.name, ring);
+        }
+        let _figures = metrics.output(DEAD_LETTERS, &dead_letters);
+        let parts = Parts {
+            tenant: self.tenancy(tenant),
+            name: name.clone(),
+            version,
+            workers: self.workers(),
+            requests: self.requests_shared(),
+            metrics,
+            dead_letters,
+            uid: self.take_uids(pipeline.stages.len()),
+            code,
+            outputs,
+            inbox_bytes: self.config().limits.inbox_bytes,
+            inherited,
+        };
+        let running = Running::build(pipeline, parts);
+        hand_over(&running, left_over);
+        self.put_running(running);
+        Ok(())
+    }
+
+    async fn store_version(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        version: u32,
+        pipeline: &Pipeline,
+    ) -> Result<(), Error> {
+        let manifest = pipeline.declaration().write().to_json();
+        let manifest = serde_json::from_str(&manifest)
+            .map_err(|error| Error::Internal(format!("manifest as JSON: {error}")))?;
+        let document = Document { version, created: now_seconds(), manifest };
+        let text = serde_json::to_vec(&document)
+            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
+        let key = version_key(tenant, name, version)?;
+        let mut kept = self.version_keys(tenant, name).await?;
+        kept.truncate((kept.len() + 1).saturating_sub(VERSIONS_KEPT));
+        let catalog = self.catalog().clone();
+        blocking(move || {
+            catalog.create(&key, &text)?;
+            for old in kept {
+                catalog.delete(&old)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_version(&self, tenant: &Name, name: &Name, version: u32) -> Result<(), Error> {
+        let (catalog, key) = (self.catalog().clone(), version_key(tenant, name, version)?);
+        blocking(move || Ok(catalog.delete(&key)?)).await.map(|_| ())
+    }
+
+    async fn next_version(&self, tenant: &Name, name: &Name) -> Result<u32, Error> {
+        let keys = self.version_keys(tenant, name).await?;
+        let last = keys.last().and_then(|key| key.last().parse::<u32>().ok());
+        Ok(last.unwrap_or(0) + 1)
+    }
+
+    /// Stored versions, oldest first.
+    pub(crate) async fn version_keys(&self, tenant: &Name, name: &Name) -> Result<Vec<Key>, Error> {
+        let under = Key::of(&["tenants", tenant.as_str(), "pipelines", name.as_str()])?;
+        let catalog = self.catalog().clone();
+        blocking(move || Ok(catalog.list(Some(&under))?)).await
+    }
+}
+
+/// Name of the ring of dead letters among the outputs.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+
+fn version_key(tenant: &Name, name: &Name, version: u32) -> Result<Key, Error> {
+    // As wide as any number, so that the order of keys is that of versions.
+    let version = format!("{version:010}");
+    Ok(Key::of(&["tenants", tenant.as_str(), "pipelines", name.as_str(), &version])?)
+}
+
+fn digest_of(stage: &Stage) -> Result<Digest, Error> {
+    let digest = stage.component.digest.as_deref().and_then(Digest::parse);
+    digest.ok_or_else(|| Error::not_found("component", &stage.component.to_string()))
+}
+
+fn fill_random(out: &mut [u8]) -> Result<(), Error> {
+    let mut filled = 0;
+    while filled < out.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut out[filled..], flags)
+            .map_err(|error| Error::Internal(format!("no randomness from the system: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Takes a running pipeline to rest and collects what its partitions hold. On an error it runs on.
+async fn retire(running: &Running, give_up: bool) -> Result<Vec<(u16, Retired)>, Error> {
+    running.pause(true);
+    let drained = tokio::time::timeout(DRAIN_MAX, drained(running)).await.is_ok();
+    let halted = running.mailboxes().iter().flatten().any(|mailbox| mailbox.halted().is_some());
+    if !drained && !halted && !give_up {
+        running.pause(false);
+        return Err(Error::Conflict {
+            what: "pipeline",
+            name: running.name().to_string(),
+            why: format!(
+                "events under way did not finish within {} s; apply again when there are fewer",
+                DRAIN_MAX.as_secs()
+            ),
+        });
+    }
+    let carry = !drained || halted;
+    let mut all = Vec::new();
+    // In this order a segment is still there while the one before it ends its streams.
+    for segment in running.mailboxes() {
+        let mut replies = Vec::new();
+        for mailbox in segment {
+            let (reply, retired) = oneshot::channel();
+            mailbox.command(Command::Retire { reply, carry });
+            replies.push((mailbox.partition, retired));
+        }
+        for (partition, retired) in replies {
+            if let Ok(retired) = retired.await {
+                all.push((partition, retired));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Waits until nothing is under way, or a halt makes waiting useless.
+async fn drained(running: &Running) {
+    let look_again = Duration::from_millis(20);
+    while tokio::time::timeout(look_again, running.idle()).await.is_err() {
+        if running.mailboxes().iter().flatten().any(|mailbox| mailbox.halted().is_some()) {
+            return;
+        }
+    }
+}
+
+/// Events that are queued for a stage can be handed over only if events still enter there.
+fn check_left_over(old: &Running, new: &Pipeline) -> Result<(), Error> {
+    if old.mailboxes().iter().flatten().all(|mailbox| mailbox.halted().is_none()) {
+        return Ok(());
+    }
+    let plan = sluicebox_core::segment::cut(new);
+    let roots: BTreeSet<&str> =
+        plan.segments.iter().map(|segment| new.stages[segment.root].name.as_str()).collect();
+    let missing = old
+        .mailboxes()
+        .iter()
+        .flatten()
+        .find(|mailbox| !mailbox.is_empty() && !roots.contains(mailbox.segment.root_name()));
+    match missing {
+        None => Ok(()),
+        Some(mailbox) => Err(Error::Conflict {
+            what: "pipeline",
+            name: old.name().to_string(),
+            why: format!(
+                "it has halted with events queued for stage {:?}, which the new version does not \
+                 begin a segment with; apply a version that does, or delete the pipeline",
+                mailbox.segment.root_name()
+            ),
+        }),
+    }
+}
+
+/// What is left over of a halted pipeline: stage, partition, events.
+type LeftOver = Vec<(String, u16, Frame)>;
+
+fn by_partition(retired: Vec<(u16, Retired)>, partitions: u16) -> (Vec<States>, LeftOver) {
+    let mut states: Vec<States> = Vec::new();
+    states.resize_with(partitions.into(), Vec::new);
+    let mut left_over = Vec::new();
+    for (partition, retired) in retired {
+        if let Some(of_partition) = states.get_mut(usize::from(partition)) {
+            of_partition.extend(retired.states);
+        }
+        left_over.extend(retired.left_over);
+    }
+    (states, left_over)
+}
+
+fn hand_over(running: &Running, left_over: LeftOver) {
+    for (root, partition, frame) in left_over {
+        let segment = running.mailboxes().iter().find(|segment| {
+            segment.first().is_some_and(|mailbox| mailbox.segment.root_name() == root)
+        });
+        if let Some(mailbox) = segment.and_then(|segment| segment.get(usize::from(partition))) {
+            mailbox.push_over(frame);
+        }
+    }
+}

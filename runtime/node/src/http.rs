@@ -1,0 +1,26 @@
+//! The edge: routes, limits, shutdown.
+//!
+//! - Each worker serves its own connections, on its own thread, with hyper directly. Ingest,
+//!   outputs and results are matched by hand; everything else goes to a router.
+//! - Every request is authorised before anything about its tenant is said: a wrong token is told
+//!   so, another tenant's names do not exist.
+//! - Nothing a client does is unbounded: headers, bodies, connections, streams, waits, and the time
+//!   each of them may take.
+//! - Errors leave as problem documents with a stable code ([`respond`] is the only mapping).
+//!
+//! Leaves to others: what a pipeline does with events (`running`, `worker`), who the tenants are
+//! (`tenants`), what may be applied (`deploy`).
+
+mod auth;
+mod body;
+mod connection;
+mod control;
+mod deadline;
+mod ingest;
+mod outputs;
+mod respond;
+mod route;
+mod server;
+mod text;
+
+pub use server::{listen, serve};

@@ -1,0 +1,423 @@
+//! One connection: which protocol it speaks, what it is doing, and when it has gone on too long.
+//!
+//! - HTTP/2 with prior knowledge is told from HTTP/1.1 by the first three bytes; there is no
+//!   upgrade.
+//! - What a client has to do in time: send the headers of a request, read a reply, say something at
+//!   all. While a handler runs, the handler's own deadlines hold. When the worker is full, idle
+//!   connections have less time.
+//! - Closing and draining are asked for by a flag and a wake, so that a poll of the connection
+//!   costs no further timer or channel.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+
+use super::auth::Known;
+use super::body::Body;
+use super::route;
+use super::server::Edge;
+use crate::config::HttpConfig;
+
+/// Idle time when all connections of the worker are taken.
+const IDLE_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// Buffer of an HTTP/1.1 connection; bodies arrive in pieces of at most this.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a client may send ahead of our reading: on one HTTP/2 stream, and on all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it has to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a client of HTTP/2 begins.
+const HTTP2: &[u8] = b"PRI";
+
+/// What holds for every connection.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    header_time: Duration,
+    write_time: Duration,
+    idle_time: Duration,
+    http1: http1::Builder,
+    http2: http2::Builder<Local>,
+}
+
+impl Bounds {
+    pub(super) fn new(config: &HttpConfig) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            // Watched by the sweep, at no cost for each request.
+            .header_read_timeout(None)
+            .max_header_size(config.header_bytes_max)
+            .max_buf_size(BUFFER_BYTES.max(config.header_bytes_max));
+        let mut http2 = http2::Builder::new(Local);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(config.streams_max)
+            .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Self {
+            header_time: config.header_time_max,
+            write_time: config.write_time_max,
+            idle_time: config.idle_time_max,
+            http1,
+            http2,
+        }
+    }
+}
+
+/// Runs the streams of HTTP/2 connections on their worker.
+#[derive(Debug, Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, stream: F) {
+        // A stream ends with its connection, which a task of the server owns.
+        drop(tokio::task::spawn_local(async move {
+            stream.await;
+        }));
+    }
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    peer: SocketAddr,
+    begun: Duration,
+    /// When a byte last went in or out, on the edge's clock.
+    active: Cell<Duration>,
+    /// When the head of the next HTTP/1.1 request began to arrive.
+    head_since: Cell<Option<Duration>>,
+    requests: Cell<u64>,
+    in_flight: Cell<u32>,
+    /// The client does not take what we write.
+    blocked: Cell<bool>,
+    http2: Cell<bool>,
+    closing: Cell<bool>,
+    draining: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// Who the last request came from.
+    known: RefCell<Option<Known>>,
+}
+
+impl Connection {
+    pub(super) fn new(peer: SocketAddr, now: Duration) -> Self {
+        Self {
+            peer,
+            begun: now,
+            active: Cell::new(now),
+            head_since: Cell::new(None),
+            requests: Cell::new(0),
+            in_flight: Cell::new(0),
+            blocked: Cell::new(false),
+            http2: Cell::new(false),
+            closing: Cell::new(false),
+            draining: Cell::new(false),
+            waker: RefCell::default(),
+            known: RefCell::default(),
+        }
+    }
+
+    pub(super) const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(super) const fn known(&self) -> &RefCell<Option<Known>> {
+        &self.known
+    }
+
+    /// Why the connection has to end, if it has to.
+    pub(super) fn overdue(
+        &self,
+        now: Duration,
+        bounds: &Bounds,
+        full: bool,
+    ) -> Option<&'static str> {
+        if self.closing.get() {
+            return None;
+        }
+        let silent = now.saturating_sub(self.active.get());
+        if self.blocked.get() {
+            return (silent > bounds.write_time).then_some("slow-reader");
+        }
+        if self.in_flight.get() > 0 {
+            return None;
+        }
+        let first_head = (self.requests.get() == 0).then_some(self.begun);
+        let head = first_head.or_else(|| self.head_since.get());
+        if head.is_some_and(|since| now.saturating_sub(since) > bounds.header_time) {
+            return Some("slow-headers");
+        }
+        let idle_time = if full { bounds.idle_time.min(IDLE_WHEN_FULL) } else { bounds.idle_time };
+        (silent > idle_time).then_some("idle")
+    }
+
+    /// Ends the connection now.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    /// Ends the connection when its requests are answered; at once if it never had one.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+        if self.requests.get() == 0 {
+            self.closing.set(true);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let waker = self.waker.borrow().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn keep_waker(&self, context: &Context<'_>) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *kept = Some(context.waker().clone());
+        }
+    }
+
+    fn begin(self: &Rc<Self>, version: Version) -> InFlight {
+        self.http2.set(version == Version::HTTP_2);
+        self.requests.set(self.requests.get() + 1);
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.head_since.set(None);
+        InFlight(Rc::clone(self))
+    }
+
+    fn note_read(&self, now: Duration) {
+        self.active.set(now);
+        if self.in_flight.get() == 0 && !self.http2.get() && self.head_since.get().is_none() {
+            self.head_since.set(Some(now));
+        }
+    }
+}
+
+/// A request whose handler runs.
+struct InFlight(Rc<Connection>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn run(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) {
+    let mut serving = pin!(serve(edge, connection, stream));
+    poll_fn(|context| {
+        connection.keep_waker(context);
+        if connection.closing.get() { Poll::Ready(()) } else { serving.as_mut().poll(context) }
+    })
+    .await;
+}
+
+async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) {
+    let mut first = [0; HTTP2.len()];
+    // A client that goes before it says anything, or sends less than a word, is left to HTTP/1.1.
+    let Ok(count) = stream.peek(&mut first).await else { return };
+    let service = Service { edge: Rc::clone(edge), connection: Rc::clone(connection) };
+    let io = Watched {
+        inner: TokioIo::new(stream),
+        edge: Rc::clone(edge),
+        connection: Rc::clone(connection),
+    };
+    let bounds = edge.bounds();
+    if first[..count] == *HTTP2 {
+        connection.http2.set(true);
+        drive(connection, bounds.http2.serve_connection(io, service)).await;
+    } else {
+        drive(connection, bounds.http1.serve_connection(io, service)).await;
+    }
+}
+
+/// Polls a connection to its end, and tells it when to finish. How it ended is the client's
+/// business: what it did wrong it was told, and a break needs no word.
+async fn drive<C>(connection: &Connection, serving: C)
+where
+    C: GracefulConnection,
+    C::Error: std::error::Error,
+{
+    let mut serving = pin!(serving);
+    let mut told = false;
+    poll_fn(|context| {
+        if connection.draining.get() && !told {
+            told = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        serving.as_mut().poll(context).map(|ended| {
+            if let Err(error) = ended {
+                tracing::debug!(peer = %connection.peer, %error, "a connection broke off");
+            }
+        })
+    })
+    .await;
+}
+
+/// Answers the requests of one connection.
+struct Service {
+    edge: Rc<Edge>,
+    connection: Rc<Connection>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.connection.begin(request.version());
+        let edge = Rc::clone(&self.edge);
+        Box::pin(async move {
+            let response = route::answer(&edge, &in_flight.0, request).await;
+            edge.count(&response);
+            drop(in_flight);
+            Ok(response)
+        })
+    }
+}
+
+/// A connection's bytes, watched as they pass.
+struct Watched {
+    inner: TokioIo<TcpStream>,
+    edge: Rc<Edge>,
+    connection: Rc<Connection>,
+}
+
+impl Watched {
+    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.connection.blocked.set(result.is_pending());
+        if result.is_ready() {
+            self.connection.active.set(self.edge.now());
+        }
+        result
+    }
+}
+
+impl Read for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if result.is_ready() {
+            self.connection.note_read(self.edge.now());
+        }
+        result
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.note_write(result)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write_vectored(context, pieces);
+        self.note_write(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn bounds() -> Bounds {
+        let mut config = Config::default().http;
+        config.header_time_max = 10 * SECOND;
+        config.write_time_max = 60 * SECOND;
+        config.idle_time_max = 120 * SECOND;
+        Bounds::new(&config)
+    }
+
+    fn connection() -> Rc<Connection> {
+        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO))
+    }
+
+    #[test]
+    fn a_client_that_never_finishes_its_first_head_is_closed() {
+        let (bounds, connection) = (bounds(), connection());
+        assert_eq!(connection.overdue(10 * SECOND, &bounds, false), None);
+        connection.note_read(9 * SECOND);
+        assert_eq!(connection.overdue(11 * SECOND, &bounds, false), Some("slow-headers"));
+    }
+
+    #[test]
+    fn a_client_that_drips_a_later_head_is_closed() {
+        let (bounds, connection) = (bounds(), connection());
+        drop(connection.begin(Version::HTTP_11));
+        (20..31).for_each(|second| connection.note_read(second * SECOND));
+        assert_eq!(connection.overdue(30 * SECOND, &bounds, false), None);
+        assert_eq!(connection.overdue(31 * SECOND, &bounds, false), Some("slow-headers"));
+    }
+
+    #[test]
+    fn an_idle_client_has_less_time_when_the_worker_is_full() {
+        let (bounds, connection) = (bounds(), connection());
+        drop(connection.begin(Version::HTTP_11));
+        assert_eq!(connection.overdue(6 * SECOND, &bounds, false), None);
+        assert_eq!(connection.overdue(6 * SECOND, &bounds, true), Some("idle"));
+        assert_eq!(connection.overdue(121 * SECOND, &bounds, false), Some("idle"));
+    }
+
+    #[test]
+    fn a_handler_has_its_own_deadlines_but_a_client_must_read() {
+        let (bounds, connection) = (bounds(), connection());
+        let running = connection.begin(Version::HTTP_2);
+        assert_eq!(connection.overdue(1000 * SECOND, &bounds, true), None);
+        connection.blocked.set(true);
+        assert_eq!(connection.overdue(61 * SECOND, &bounds, false), Some("slow-reader"));
+        drop(running);
+        connection.close();
+        assert_eq!(connection.overdue(61 * SECOND, &bounds, false), None, "closing already");
+    }
+}

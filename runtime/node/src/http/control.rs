@@ -1,0 +1,210 @@
+//! Components and pipelines: upload, apply, list, describe, delete.
+//!
+//! Handlers only read the request, ask the node and write what it says. Who may call was decided
+//! before the router; a name that breaks the rule for names cannot exist, so looking one up finds
+//! nothing, and using one for something new is a mistake.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, RawPathParams};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+use sluicebox_core::ids::Name;
+
+use super::auth::Caller;
+use super::body::{announced, collect_control, no_memory};
+use super::respond;
+use super::text::{query_pairs, unknown_parameter};
+use crate::error::Error;
+use crate::node::Node;
+
+/// Largest manifest; a long one has a few kilobytes.
+const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
+
+type Reply = Result<Response, Error>;
+
+/// The routes, for one worker.
+pub(super) fn router(node: &Arc<Node>) -> Router {
+    let component = put(push).get(component).delete(delete_component);
+    let pipeline = put(apply).get(describe).delete(delete_pipeline);
+    let tenant = Router::new()
+        .route("/components", get(components))
+        .route("/components/{name}", component)
+        .route("/assets", post(push_asset))
+        .route("/pipelines", get(pipelines))
+        .route("/pipelines/{name}", pipeline)
+        .route("/pipelines/{name}/resume", post(resume));
+    Router::new()
+        .nest("/v1/tenants/{tenant}", tenant)
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(Arc::clone(node))
+}
+
+async fn no_route(uri: Uri) -> Error {
+    Error::not_found("route", uri.path())
+}
+
+async fn no_method(uri: Uri) -> Error {
+    let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
+        ["components" | "pipelines"] => "GET, HEAD",
+        ["assets"] | [.., "resume"] => "POST",
+        _ => "GET, HEAD, PUT, DELETE",
+    };
+    Error::Method { allow }
+}
+
+/// What every handler gets: the node, who calls, and the name in the path.
+struct Call {
+    node: Arc<Node>,
+    tenant: Name,
+    name: String,
+}
+
+impl Call {
+    /// The name of something that may come to be.
+    fn new_name(&self) -> Result<Name, Error> {
+        Ok(Name::new(&self.name)?)
+    }
+
+    /// The name of something that should exist.
+    fn known_name(&self, what: &'static str) -> Result<Name, Error> {
+        Name::new(&self.name).map_err(|_| Error::not_found(what, &self.name))
+    }
+
+    /// Reads a body, within the node's budget for bodies.
+    async fn body(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Error> {
+        let length = announced(headers).and_then(|length| usize::try_from(length).ok());
+        let too_large = || Error::TooLarge { what: "the request body", limit: limit as u64 };
+        let expected = length.unwrap_or(limit);
+        if expected > limit {
+            return Err(too_large());
+        }
+        let _held = self.node.admission().bodies().take(expected).ok_or_else(no_memory)?;
+        collect_control(body, limit, self.node.config().http.body_time_max).await
+    }
+}
+
+impl axum::extract::FromRequestParts<Arc<Node>> for Call {
+    type Rejection = Error;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        node: &Arc<Node>,
+    ) -> Result<Self, Error> {
+        let internal = |_| Error::Internal("a control request without a caller".to_owned());
+        let Extension(caller) =
+            Extension::<Arc<Caller>>::from_request_parts(parts, node).await.map_err(internal)?;
+        let found = RawPathParams::from_request_parts(parts, node).await;
+        let path = parts.uri.path();
+        let found = found.map_err(|_| Error::not_found("route", path))?;
+        let name = found.iter().find(|(key, _)| *key == "name").map(|(_, value)| value.to_owned());
+        let (node, tenant) = (Arc::clone(node), caller.identity.tenant.clone());
+        Ok(Self { node, tenant, name: name.unwrap_or_default() })
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+    Ok(respond::json(status, value))
+}
+
+fn no_content() -> Reply {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+async fn push(call: Call, headers: HeaderMap, body: Body) -> Reply {
+    let name = call.new_name()?;
+    let limit = call.node.config().engine.upload_bytes_max;
+    let bytes = call.body(&headers, body, limit).await?;
+    json(StatusCode::CREATED, &call.node.push_component(&call.tenant, &name, bytes).await?)
+}
+
+async fn push_asset(call: Call, headers: HeaderMap, body: Body) -> Reply {
+    let limit = call.node.config().engine.upload_bytes_max;
+    let bytes = call.body(&headers, body, limit).await?;
+    json(StatusCode::CREATED, &call.node.push_asset(&call.tenant, bytes).await?)
+}
+
+async fn components(call: Call) -> Reply {
+    json(StatusCode::OK, &call.node.components(&call.tenant).await?)
+}
+
+async fn component(call: Call) -> Reply {
+    let all = call.node.components(&call.tenant).await?;
+    let found = all.iter().find(|component| component.name == call.name);
+    json(StatusCode::OK, found.ok_or_else(|| Error::not_found("component", &call.name))?)
+}
+
+async fn delete_component(call: Call) -> Reply {
+    let name = call.known_name("component")?;
+    call.node.delete_component(&call.tenant, &name).await?;
+    no_content()
+}
+
+async fn apply(call: Call, uri: Uri, headers: HeaderMap, body: Body) -> Reply {
+    let name = call.new_name()?;
+    let dry_run = dry_run(&uri)?;
+    let text = call.body(&headers, body, MANIFEST_BYTES_MAX).await?;
+    let applied = call.node.apply(&call.tenant, &name, text, dry_run).await?;
+    let made = applied.created && !dry_run;
+    json(if made { StatusCode::CREATED } else { StatusCode::OK }, &applied)
+}
+
+/// `?dry-run`, `?dry-run=true` or `?dry-run=false`.
+fn dry_run(uri: &Uri) -> Result<bool, Error> {
+    let mut dry_run = false;
+    for pair in query_pairs(uri.query()) {
+        let (name, value) = pair?;
+        dry_run = match (name.as_ref(), value.as_ref()) {
+            ("dry-run", "" | "true") => true,
+            ("dry-run", "false") => false,
+            ("dry-run", _) => {
+                return Err(Error::request("request.query", "`dry-run` is `true` or `false`"));
+            }
+            (other, _) => return Err(unknown_parameter(other, "`dry-run`")),
+        };
+    }
+    Ok(dry_run)
+}
+
+async fn pipelines(call: Call) -> Reply {
+    json(StatusCode::OK, &call.node.pipelines(&call.tenant).await)
+}
+
+async fn describe(call: Call) -> Reply {
+    let name = call.known_name("pipeline")?;
+    json(StatusCode::OK, &call.node.describe(&call.tenant, &name).await?)
+}
+
+async fn delete_pipeline(call: Call) -> Reply {
+    let name = call.known_name("pipeline")?;
+    call.node.delete_pipeline(&call.tenant, &name).await?;
+    no_content()
+}
+
+async fn resume(call: Call) -> Reply {
+    let name = call.known_name("pipeline")?;
+    call.node.resume(&call.tenant, &name).await?;
+    no_content()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_is_asked_for_in_words() {
+        let asked = |query: &str| dry_run(&format!("/p?{query}").parse().expect("a URI"));
+        assert!(asked("dry-run").expect("good") && asked("dry-run=true").expect("good"));
+        assert!(!asked("dry-run=false").expect("good") && !asked("").expect("good"));
+        assert!(asked("dry-run=maybe").is_err() && asked("dryrun=true").is_err());
+    }
+}

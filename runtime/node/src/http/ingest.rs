@@ -1,0 +1,478 @@
+//! Events come in: one as the body, NDJSON, a CloudEvent, or packed frames.
+//!
+//! In order: may this tenant, is there such a pipeline, has it room, is there quota, is the body
+//! small enough and is there memory for it. Only then is the body read. Keeps true:
+//!
+//! - A request is taken whole or not at all, except that bad lines of NDJSON are left out and
+//!   reported by number.
+//! - No request holds its worker for long: a large body is taken in steps, and others run between.
+//! - What the events of all requests take while they are being read is bounded for the node.
+//! - A pipeline without room is waited for briefly, then the client is told when to try again.
+//!
+//! The forms are read by the files beside this one, which know nothing of HTTP bodies or nodes.
+
+mod cloudevents;
+mod frames;
+mod key;
+mod ndjson;
+mod result;
+pub(super) mod single;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use sluicebox_core::error::Classify;
+use sluicebox_core::frame::{Head, field, push_field};
+use sluicebox_core::quota::Resource;
+
+use super::auth::Caller;
+use super::body::{self, Body};
+use super::respond;
+use super::server::Edge;
+use super::text::{self, now_micros, parse_wait, query_pairs};
+use crate::admission::Held;
+use crate::error::{Error, LineError, shown};
+use crate::running::{Intake, Running};
+use frames::Frames;
+use key::Rules;
+use ndjson::Lines;
+
+/// Mistakes that a reply lists; the rest are counted.
+const ERRORS_MAX: usize = 32;
+
+/// Mistakes after which a request is refused whole, so that nonsense costs little.
+const REJECTED_MAX: u64 = 10_000;
+
+/// Events, or bytes, taken between two looks at what else the worker has to do. Either is well
+/// under a millisecond.
+const STEP_EVENTS: usize = 2048;
+const STEP_BYTES: usize = 128 * 1024;
+
+/// How long a request waits for room before its client is sent away.
+const PATIENCE: Duration = Duration::from_millis(80);
+
+/// How long it waits for the next version of a pipeline that is being replaced, and how often it
+/// looks; a replacement takes milliseconds.
+const REPLACE_PATIENCE: Duration = Duration::from_secs(2);
+const REPLACE_POLL: Duration = Duration::from_millis(2);
+
+/// What an event takes in memory besides its payload, roughly: its head and a short key.
+const EVENT_OVERHEAD_BYTES: usize = 48;
+
+/// Name of the output that answers requests which wait for a result.
+const REPLY: &str = "reply";
+
+/// Media types with a meaning here.
+const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
+pub(super) const FRAME: &str = "application/vnd.sluicebox.frame";
+const CLOUDEVENTS: &str = "application/cloudevents";
+
+/// Where the forms put their events.
+trait Sink {
+    /// Takes one event; its parts keep the format's limits.
+    fn push(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: &[u8]);
+}
+
+impl Sink for Intake {
+    #[inline]
+    fn push(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: &[u8]) {
+        Self::push(self, head, key, payload, fields);
+    }
+}
+
+/// Why an event is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fault {
+    code: &'static str,
+    message: String,
+}
+
+impl Fault {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Request { code: fault.code, message: fault.message }
+    }
+}
+
+/// Whether a form has more events to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    More,
+    Done,
+}
+
+/// What became of the events of a request.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: u64,
+    rejected: u64,
+    errors: Vec<LineError>,
+    /// For the metrics.
+    codes: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    #[cold]
+    fn reject(&mut self, line: u64, fault: Fault) {
+        self.rejected += 1;
+        *self.codes.entry(fault.code).or_default() += 1;
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(LineError { line, code: fault.code, message: fault.message });
+        }
+    }
+
+    /// So many mistakes that this is not what it says it is.
+    fn is_hopeless(&self) -> bool {
+        self.rejected > REJECTED_MAX
+    }
+}
+
+/// The forms of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lines,
+    Frames,
+    CloudEvent,
+    Single,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Self, Error> {
+        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        if let Some(coding) = text(CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity"))
+        {
+            let supported = "no content coding: send the body uncompressed";
+            return Err(Error::MediaType { found: shown(&coding), supported });
+        }
+        if cloudevents::is_meant(headers) {
+            return Ok(Self::CloudEvent);
+        }
+        let Some(found) = text(CONTENT_TYPE) else { return Ok(Self::Single) };
+        let essence = single::essence(&found);
+        let starts = |prefix: &str| {
+            essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        if NDJSON.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
+            Ok(Self::Lines)
+        } else if essence.eq_ignore_ascii_case(FRAME) {
+            Ok(Self::Frames)
+        } else if starts(CLOUDEVENTS) {
+            let supported = "CloudEvents in binary mode: attributes in `ce-` headers";
+            Err(Error::MediaType { found: shown(&found), supported })
+        } else {
+            Ok(Self::Single)
+        }
+    }
+
+    const fn is_one_event(self) -> bool {
+        matches!(self, Self::CloudEvent | Self::Single)
+    }
+}
+
+/// What the request asks for besides its body.
+#[derive(Debug, Default)]
+struct Asked<'a> {
+    key: Option<Cow<'a, str>>,
+    wait: Option<Duration>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(request: &'a http::request::Parts, wait_max: Duration) -> Result<Self, Error> {
+        let mut asked = Self::default();
+        let mut wait = preferred_wait(&request.headers).map(Cow::Borrowed);
+        for pair in query_pairs(request.uri.query()) {
+            match pair? {
+                (name, value) if name == "key" => asked.key = Some(value),
+                (name, value) if name == "wait" => wait = Some(value),
+                (name, _) => return Err(text::unknown_parameter(&name, "`key` or `wait`")),
+            }
+        }
+        if let Some(key) = &asked.key {
+            key::check_length(key.as_bytes())?;
+        }
+        asked.key = asked.key.filter(|key| !key.is_empty());
+        asked.wait = wait.map(|text| body::wait_within(&text, wait_max)).transpose()?;
+        asked.wait = asked.wait.filter(|wait| !wait.is_zero());
+        Ok(asked)
+    }
+}
+
+/// `Prefer: wait=5` (RFC 7240).
+fn preferred_wait(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut items = values.flat_map(|value| value.split([',', ';']));
+    items.find_map(|item| item.trim().strip_prefix("wait=")).filter(|t| parse_wait(t).is_some())
+}
+
+/// One ingest request.
+pub(super) async fn handle(
+    edge: &Rc<Edge>,
+    caller: &Caller,
+    pipeline: &str,
+    request: http::Request<Incoming>,
+) -> Result<Response<Body>, Error> {
+    let started = Instant::now();
+    let running = current(edge, caller, pipeline)?;
+    let metrics = Arc::clone(running.metrics());
+    let call = Call { edge, caller, pipeline, running, started, spent: false };
+    let result = call.run(request).await;
+    match &result {
+        Ok((_, true)) => metrics.requests_accepted.inc(),
+        Ok((_, false)) => metrics.requests.add("partly", 1),
+        Err(error) => metrics.requests.add(error.code(), 1),
+    }
+    result.map(|(response, _)| response)
+}
+
+/// The version of a pipeline that runs now.
+fn current(edge: &Edge, caller: &Caller, pipeline: &str) -> Result<Arc<Running>, Error> {
+    let found = edge.node().running(&caller.identity.tenant, pipeline);
+    found.ok_or_else(|| Error::not_found("pipeline", pipeline))
+}
+
+/// What the steps of a request share.
+struct Call<'a> {
+    edge: &'a Rc<Edge>,
+    caller: &'a Caller,
+    pipeline: &'a str,
+    /// The version that gets the events; another one if it is replaced meanwhile.
+    running: Arc<Running>,
+    started: Instant,
+    /// The quota was drawn from.
+    spent: bool,
+}
+
+impl Call<'_> {
+    /// The response, and whether everything was accepted.
+    async fn run(
+        mut self,
+        request: http::Request<Incoming>,
+    ) -> Result<(Response<Body>, bool), Error> {
+        let node = self.edge.node();
+        if node.draining() {
+            return Err(Error::Draining);
+        }
+        let (parts, incoming) = request.into_parts();
+        let asked = Asked::read(&parts, node.config().http.wait_time_max)?;
+        let form = Form::of(&parts.headers)?;
+        if asked.wait.is_some() && !form.is_one_event() {
+            let message = "a request can wait for the result of one event, not of a batch";
+            return Err(Error::request("request.wait", message));
+        }
+        self.room().await?;
+        self.caller.account.look(Resource::Events)?;
+        self.caller.account.look(Resource::Bytes)?;
+        let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
+        let host_fields = trace_field(&parts.headers);
+        let request = Request { parts: &parts, form, asked: &asked, body: &body };
+        if let Some(wait) = asked.wait {
+            let response = self.for_result(request, host_fields, wait).await;
+            node.metrics().node().wait_latency.observe(self.started.elapsed());
+            return Ok((response?, true));
+        }
+        let tally = loop {
+            if let Some(tally) = self.take(request, &host_fields, &mut held).await? {
+                break tally;
+            }
+            self.room().await?;
+        };
+        node.metrics().node().ingest_latency.observe(self.started.elapsed());
+        Ok((accepted(&tally), tally.rejected == 0))
+    }
+
+    /// Takes the events of a body and hands them in; `None` if the pipeline was replaced just then.
+    async fn take(
+        &mut self,
+        request: Request<'_>,
+        host_fields: &[u8],
+        held: &mut Held<'_>,
+    ) -> Result<Option<Tally>, Error> {
+        let rules = self.rules(&request, host_fields);
+        let mut intake = Intake::new(&self.running);
+        let mut tally = Tally::default();
+        match request.form {
+            Form::Lines => {
+                let mut lines = Lines::new(request.body);
+                while lines.step(&rules, &mut intake, &mut tally) == Step::More {
+                    self.between_steps(&intake, &tally, held).await?;
+                }
+            }
+            Form::Frames => {
+                let mut frames = Frames::new(request.body);
+                while frames.step(&rules, &mut intake, &mut tally)? == Step::More {
+                    self.between_steps(&intake, &tally, held).await?;
+                }
+            }
+            Form::CloudEvent | Form::Single => {
+                request.take_one(&rules, &mut intake)?;
+                tally.accepted = 1;
+            }
+        }
+        self.count_rejected(&tally);
+        if intake.is_empty() {
+            return Err(nothing_taken(tally));
+        }
+        let taken = self.submit(intake, request.body).await?;
+        Ok(taken.then_some(tally))
+    }
+
+    fn rules<'r>(&'r self, request: &'r Request<'_>, host_fields: &'r [u8]) -> Rules<'r> {
+        Rules {
+            pointer: self.running.pipeline().ingest.key.as_ref(),
+            request_key: request.asked.key.as_deref(),
+            event_bytes_max: self.running.event_bytes_max(),
+            received: now_micros(),
+            host_fields,
+        }
+    }
+
+    /// Lets others run, after a look at what the request has come to.
+    async fn between_steps(
+        &self,
+        intake: &Intake,
+        tally: &Tally,
+        held: &mut Held<'_>,
+    ) -> Result<(), Error> {
+        if tally.is_hopeless() {
+            self.count_rejected(tally);
+            return Err(Error::Rejected { errors: tally.errors.clone(), rejected: tally.rejected });
+        }
+        // Many tiny events take far more memory than the body they came in.
+        let bytes = intake.copies() * (intake.bytes() + intake.len() * EVENT_OVERHEAD_BYTES);
+        if bytes > held.bytes() && !held.grow(bytes - held.bytes()) {
+            return Err(body::no_memory());
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Draws the quota and hands the events in, waiting a little for room. False if the pipeline
+    /// is being replaced: the next version has to be given the events.
+    async fn submit(&mut self, intake: Intake, body: &Bytes) -> Result<bool, Error> {
+        let (events, bytes) = (intake.len() as u64, body.len() as u64);
+        if !self.spent {
+            self.caller.account.spend(&[(Resource::Events, events), (Resource::Bytes, bytes)])?;
+            self.spent = true;
+        }
+        let mut next = intake;
+        let mut patience = None;
+        while let Err(busy) = next.submit() {
+            if self.running.is_paused() {
+                return Ok(false);
+            }
+            let end = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if tokio::time::timeout_at(end.into(), self.running.room()).await.is_err() {
+                return Err(self.full(busy.retry_after));
+            }
+            next = busy.intake;
+            tokio::task::yield_now().await;
+        }
+        self.running.metrics().events.add(events);
+        self.running.metrics().bytes.add(bytes);
+        Ok(true)
+    }
+
+    /// Waits a little until the pipeline has room; goes on with the next version if it is replaced.
+    async fn room(&mut self) -> Result<(), Error> {
+        let begun = Instant::now();
+        while !self.running.has_room() {
+            let paused = self.running.is_paused();
+            let end = begun + if paused { REPLACE_PATIENCE } else { PATIENCE };
+            if Instant::now() >= end {
+                return Err(self.full(Duration::from_secs(1)));
+            }
+            if paused {
+                tokio::time::sleep(REPLACE_POLL).await;
+                self.running = current(self.edge, self.caller, self.pipeline)?;
+            } else {
+                // What counts is the look at the head of the loop.
+                let _either = tokio::time::timeout_at(end.into(), self.running.room()).await;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn full(&self, retry_after: Duration) -> Error {
+        Error::Busy { what: "the pipeline", retry_after }
+    }
+
+    fn count_rejected(&self, tally: &Tally) {
+        for (code, count) in &tally.codes {
+            self.running.metrics().rejected.add(code, *count);
+        }
+    }
+}
+
+/// A request whose body is there.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    parts: &'a http::request::Parts,
+    form: Form,
+    asked: &'a Asked<'a>,
+    body: &'a Bytes,
+}
+
+impl Request<'_> {
+    fn take_one(&self, rules: &Rules<'_>, sink: &mut impl Sink) -> Result<(), Fault> {
+        match self.form {
+            Form::CloudEvent => cloudevents::parse(&self.parts.headers, self.body, rules, sink),
+            _ => single::parse(&self.parts.headers, self.body, rules, sink),
+        }
+    }
+}
+
+/// The trace context of a request, as a packed field; nothing if there is none or it is malformed.
+fn trace_field(headers: &HeaderMap) -> Vec<u8> {
+    let mut fields = Vec::new();
+    let Some(value) = headers.get("traceparent").map(http::HeaderValue::as_bytes) else {
+        return fields;
+    };
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let dashes = [2, 35, 52];
+    let shaped = value.len() == 55
+        && value.starts_with(b"00")
+        && value
+            .iter()
+            .enumerate()
+            .all(|(at, b)| if dashes.contains(&at) { *b == b'-' } else { hex(*b) });
+    if shaped {
+        let _fits = push_field(&mut fields, field::TRACE_CONTEXT, value);
+    }
+    fields
+}
+
+fn nothing_taken(tally: Tally) -> Error {
+    if tally.rejected == 0 {
+        return Error::request("ingest.empty", "the body holds no event");
+    }
+    Error::Rejected { errors: tally.errors, rejected: tally.rejected }
+}
+
+/// `202`, with what was left out.
+fn accepted(tally: &Tally) -> Response<Body> {
+    #[derive(serde::Serialize)]
+    struct Accepted<'a> {
+        accepted: u64,
+        rejected: u64,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        errors: &'a [LineError],
+    }
+    let reply =
+        Accepted { accepted: tally.accepted, rejected: tally.rejected, errors: &tally.errors };
+    respond::json(StatusCode::ACCEPTED, &reply)
+}

@@ -1,0 +1,89 @@
+//! Waiting for a result: the event that leaves by the output `reply` is the reply.
+//!
+//! `200` with its payload; `204` when the event and all that followed from it were handled and
+//! nothing came; `504` with a cursor when the time is over, and the event goes on. A client that
+//! leaves takes its place in the table with it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use sluicebox_core::frame::{field, push_field};
+
+use super::{Call, REPLY, Request, single};
+use crate::error::Error;
+use crate::http::body::Body;
+use crate::http::text::push_time;
+use crate::requests::{Answer, Reply};
+use crate::running::Intake;
+
+/// Content type of a result whose event has none.
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+impl Call<'_> {
+    /// Hands in the one event of a request and waits for what comes of it.
+    pub(super) async fn for_result(
+        &mut self,
+        request: Request<'_>,
+        mut host_fields: Vec<u8>,
+        wait: Duration,
+    ) -> Result<Response<Body>, Error> {
+        let retry_after = Duration::from_secs(1);
+        let full = || Error::Overloaded { what: "more waiting clients", retry_after };
+        let mut waiting = self.edge.node().requests().register().ok_or_else(full)?;
+        let _fits = push_field(&mut host_fields, field::REQUEST, &waiting.id.0.to_le_bytes());
+        let mut armed = 0;
+        loop {
+            let mut intake = Intake::new(&self.running);
+            request.take_one(&self.rules(&request, &host_fields), &mut intake)?;
+            let copies = intake.copies() as i64;
+            // Before the events can be read, as the first of them may be done at once. What a
+            // version that was replaced did not take is taken back.
+            waiting.arm(copies - std::mem::replace(&mut armed, copies));
+            if self.submit(intake, request.body).await? {
+                break;
+            }
+            self.room().await?;
+        }
+        match self.edge.within(wait, waiting.result()).await {
+            Some(Reply::Output(answer)) => Ok(result(&answer)),
+            Some(Reply::Done) => Ok(empty()),
+            None => Err(self.deadline()),
+        }
+    }
+
+    fn deadline(&self) -> Error {
+        let ring = self.running.output(REPLY);
+        Error::Deadline { cursor: ring.map(|ring| ring.since(self.started).to_string()) }
+    }
+}
+
+/// The result as a reply.
+fn result(answer: &Answer) -> Response<Body> {
+    let event = answer.event();
+    let mut response = Response::new(Body::from(answer.payload()));
+    let headers = response.headers_mut();
+    let content_type = event.fields.get(field::CONTENT_TYPE).map(HeaderValue::from_bytes);
+    headers.insert(CONTENT_TYPE, content_type.and_then(Result::ok).unwrap_or(BYTES));
+    let mut add = |name: &'static str, value: &[u8]| {
+        // A key may hold characters that no header can; then it is left out.
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    add(single::KEY, event.key);
+    if let Some(id) = event.fields.get(field::EVENT_ID) {
+        add(single::ID, id);
+    }
+    let mut time = Vec::with_capacity(27);
+    push_time(&mut time, event.head.time);
+    add(single::TIME, &time);
+    response
+}
+
+fn empty() -> Response<Body> {
+    let mut response = Response::new(Body::from(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,216 @@
+//! Which handler answers a request.
+//!
+//! The paths that carry events are matched by hand on the path's parts; everything else under
+//! `/v1` is the router's. A caller is known, and is the tenant in the path, before any handler
+//! runs. Names are not decoded: a name holds no character that would need it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tower_service::Service as _;
+
+use super::auth::{self, Caller};
+use super::body::Body;
+use super::connection::Connection;
+use super::outputs::{self, Source};
+use super::server::Edge;
+use super::{ingest, respond};
+use crate::error::Error;
+use crate::tenants::Scope;
+
+/// Where the paths of tenants begin.
+const TENANTS: &str = "/v1/tenants/";
+
+/// Media type of the metrics' text.
+const OPENMETRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// A path with events on it.
+#[derive(Debug, PartialEq, Eq)]
+enum Target<'a> {
+    Events { pipeline: &'a str },
+    Output { pipeline: &'a str, output: &'a str },
+    DeadLetters { pipeline: &'a str },
+}
+
+/// The tenant of a path, and what the rest of it names, if that is a path with events.
+fn split(path: &str) -> Option<(&str, Option<Target<'_>>)> {
+    let (tenant, rest) = path.strip_prefix(TENANTS)?.split_once('/')?;
+    let mut parts = rest.split('/');
+    let mut next = || parts.next().filter(|part| !part.is_empty());
+    let (what, pipeline, kind, output) = (next(), next(), next(), next());
+    let target = match (what, pipeline, kind, output) {
+        (Some("pipelines"), Some(pipeline), Some("events"), None) => Target::Events { pipeline },
+        (Some("pipelines"), Some(pipeline), Some("outputs"), Some(output)) => {
+            Target::Output { pipeline, output }
+        }
+        (Some("pipelines"), Some(pipeline), Some("dead-letters"), None) => {
+            Target::DeadLetters { pipeline }
+        }
+        _ => return Some((tenant, None)),
+    };
+    let exact = parts.next().is_none() && !path.ends_with('/');
+    Some((tenant, exact.then_some(target)))
+}
+
+/// Answers a request, whatever it is.
+pub(super) async fn answer(
+    edge: &Rc<Edge>,
+    connection: &Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    match route(edge, connection, request).await {
+        Ok(response) => response,
+        Err(error) => respond::problem(&error),
+    }
+}
+
+async fn route(
+    edge: &Rc<Edge>,
+    connection: &Connection,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Error> {
+    let uri = request.uri().clone();
+    let path = uri.path();
+    let Some((tenant, target)) = split(path) else {
+        return plain(edge, connection, &request);
+    };
+    let caller = auth::identify(edge, connection, &request)?;
+    let method = request.method();
+    match target {
+        Some(Target::Events { pipeline }) => {
+            caller.may(tenant, Scope::Ingest)?;
+            only(method, &Method::POST, "POST")?;
+            ingest::handle(edge, &caller, pipeline, request).await
+        }
+        Some(Target::Output { pipeline, output }) => {
+            caller.may(tenant, Scope::Read)?;
+            only(method, &Method::GET, "GET")?;
+            let source = Source::Output(output);
+            outputs::handle(edge, &caller, (pipeline, source), &request).await
+        }
+        Some(Target::DeadLetters { pipeline }) => {
+            caller.may(tenant, Scope::Read)?;
+            only(method, &Method::GET, "GET")?;
+            outputs::handle(edge, &caller, (pipeline, Source::DeadLetters), &request).await
+        }
+        None => {
+            let reads = matches!(*method, Method::GET | Method::HEAD);
+            caller.may(tenant, if reads { Scope::Read } else { Scope::Write })?;
+            Ok(control(edge, caller, request).await)
+        }
+    }
+}
+
+fn only(method: &Method, allowed: &Method, allow: &'static str) -> Result<(), Error> {
+    if method == allowed { Ok(()) } else { Err(Error::Method { allow }) }
+}
+
+/// Hands a request to the router.
+async fn control(
+    edge: &Edge,
+    caller: Arc<Caller>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    request.extensions_mut().insert(caller);
+    let request = request.map(axum::body::Body::new);
+    match edge.router().call(request).await {
+        Ok(response) => response.map(Body::Routed),
+        Err(never) => match never {},
+    }
+}
+
+/// The paths that belong to no tenant.
+fn plain(
+    edge: &Edge,
+    connection: &Connection,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Error> {
+    let path = request.uri().path();
+    let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
+    if !known {
+        return Err(Error::not_found("route", path));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Error::Method { allow: "GET, HEAD" });
+    }
+    match path {
+        "/healthz" => Ok(text(StatusCode::OK, "ok\n")),
+        "/readyz" if edge.node().draining() => Ok(text(NOT_READY, "shutting down\n")),
+        "/readyz" if edge.node().ready() => Ok(text(StatusCode::OK, "ready\n")),
+        "/readyz" => Ok(text(NOT_READY, "starting\n")),
+        _ => metrics(edge, connection, request),
+    }
+}
+
+const NOT_READY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+/// The figures of all tenants: for programs on this machine, and for tokens of its operator.
+fn metrics(
+    edge: &Edge,
+    connection: &Connection,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Error> {
+    if auth::check_site(connection, request.uri(), request.headers()).is_err() {
+        auth::identify(edge, connection, request)?.has(Scope::Admin)?;
+    }
+    let node = edge.node();
+    let figures = node.metrics().node();
+    figures.body_bytes.set(node.admission().bodies().held() as i64);
+    figures.waiting.set(node.requests().waiting() as i64);
+    let text = node.metrics().text().map_err(|error| Error::Internal(error.to_string()))?;
+    let mut response = Response::new(Body::from(Bytes::from(text)));
+    response.headers_mut().insert(CONTENT_TYPE, OPENMETRICS);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_events_are_found() {
+        let at = |rest: &str| format!("{TENANTS}t/{rest}");
+        let events = at("pipelines/p/events");
+        assert_eq!(split(&events), Some(("t", Some(Target::Events { pipeline: "p" }))));
+        let output = at("pipelines/p/outputs/o");
+        let expected = Target::Output { pipeline: "p", output: "o" };
+        assert_eq!(split(&output), Some(("t", Some(expected))));
+        let dead = at("pipelines/p/dead-letters");
+        assert_eq!(split(&dead), Some(("t", Some(Target::DeadLetters { pipeline: "p" }))));
+    }
+
+    #[test]
+    fn other_paths_are_the_routers_or_nobodys() {
+        for rest in [
+            "pipelines",
+            "pipelines/p",
+            "pipelines/p/resume",
+            "pipelines/p/events/",
+            "pipelines/p/events/more",
+            "pipelines//events",
+            "pipelines/p/outputs",
+            "pipelines/p/outputs/",
+            "pipelines/p/outputs/o/more",
+            "components/c",
+            "",
+        ] {
+            assert_eq!(split(&format!("{TENANTS}t/{rest}")), Some(("t", None)), "{rest}");
+        }
+        for path in ["/", "", "/v1", "/v1/tenants/t", "/v2/tenants/t/pipelines/p/events", "*"] {
+            assert_eq!(split(path), None, "{path}");
+        }
+    }
+}

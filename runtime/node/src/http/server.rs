@@ -1,0 +1,278 @@
+//! One worker's share of the edge: accepting, watching over connections, stopping.
+//!
+//! - Connections are accepted while there are fewer than the worker's share; others wait in the
+//!   system's queue, of this worker or of another one.
+//! - A tick looks for connections that are too slow, too idle or not read by their client, and
+//!   tells requests whose time is over. It runs only while there are connections: an idle node
+//!   does nothing.
+//! - Stopping takes no new connection, lets each finish what it is doing, and after a while ends
+//!   what is left.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use http::Response;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::body::Body;
+use super::connection::{self, Bounds, Connection};
+use super::control;
+use super::deadline::Deadlines;
+use crate::error::Error;
+use crate::node::Node;
+
+/// How often connections and deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Connections that the system keeps for us while we do not accept.
+const BACKLOG: i32 = 1024;
+
+/// How long to wait when the system has no more file handles.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens a listening socket. With `reuse_port` each worker can have one at the same address, and
+/// the system spreads connections over them.
+///
+/// # Errors
+/// What the system said, with the address.
+pub fn listen(address: SocketAddr, reuse_port: bool) -> Result<std::net::TcpListener, Error> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A node that restarts may take its address back at once.
+        socket.set_reuse_address(true)?;
+        if reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| Error::Io { doing: format!("listen on {address}"), source })
+}
+
+/// Serves connections on the calling worker until `shutdown` turns true (or its sender is gone),
+/// then until they have finished or the drain time is over. To be called inside a `LocalSet`.
+///
+/// # Errors
+/// The listener cannot be used in this runtime.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    node: Arc<Node>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let listener = TcpListener::from_std(listener)
+        .map_err(|source| Error::Io { doing: "use the listening socket".to_owned(), source })?;
+    let config = node.config();
+    let workers = usize::from(config.node.workers).max(1);
+    let connections_max = config.http.connections_max.div_ceil(workers);
+    let drain_time_max = config.node.drain_time_max;
+    let edge = Rc::new(Edge::new(node, connections_max));
+    let mut open = JoinSet::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // Stopping comes first; what has ended makes room before the next is accepted.
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            Some(ended) = open.join_next(), if !open.is_empty() => note_end(ended),
+            _ = tick.tick(), if !open.is_empty() => edge.sweep(),
+            accepted = listener.accept(), if open.len() < connections_max => {
+                edge.admit(accepted, &mut open).await;
+            }
+        }
+    }
+    drop(listener);
+    edge.drain();
+    let end = tokio::time::Instant::now() + drain_time_max;
+    while !open.is_empty() {
+        tokio::select! {
+            // Ends are counted before the time is found to be over.
+            biased;
+            Some(ended) = open.join_next() => note_end(ended),
+            _ = tick.tick() => edge.sweep(),
+            () = tokio::time::sleep_until(end) => break,
+        }
+    }
+    Ok(())
+}
+
+/// A connection's task ends by itself, or by a panic, which is our bug and that connection's end
+/// only.
+fn note_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended.as_ref()
+        && error.is_panic()
+    {
+        tracing::error!(%error, "serving a connection panicked");
+    }
+}
+
+/// What the requests of one worker share.
+#[derive(Debug)]
+pub(super) struct Edge {
+    node: Arc<Node>,
+    router: Router,
+    bounds: Bounds,
+    connections_max: usize,
+    start: Instant,
+    /// Time since the start, as of the last tick.
+    now: Cell<Duration>,
+    deadlines: Deadlines,
+    open: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    accepted: Cell<u64>,
+    draining: Cell<bool>,
+    /// Told when draining begins.
+    drain: Notify,
+}
+
+impl Edge {
+    fn new(node: Arc<Node>, connections_max: usize) -> Self {
+        Self {
+            router: control::router(&node),
+            bounds: Bounds::new(&node.config().http),
+            node,
+            connections_max,
+            start: Instant::now(),
+            now: Cell::new(Duration::ZERO),
+            deadlines: Deadlines::default(),
+            open: RefCell::default(),
+            accepted: Cell::new(0),
+            draining: Cell::new(false),
+            drain: Notify::new(),
+        }
+    }
+
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(super) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    pub(super) const fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Time on the edge's clock, as of the last tick.
+    pub(super) fn now(&self) -> Duration {
+        self.now.get()
+    }
+
+    /// Runs a future for a limited time; `None` if it is not done by then.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut future = pin!(future);
+        let mut deadline = None;
+        poll_fn(|context| {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(value));
+            }
+            let now = self.now();
+            let deadline = deadline.get_or_insert_with(|| self.deadlines.start(now + limit));
+            deadline.poll(now, context).map(|()| None)
+        })
+        .await
+    }
+
+    /// Returns when the worker begins to stop.
+    pub(super) async fn draining(&self) {
+        let told = self.drain.notified();
+        if !self.draining.get() {
+            told.await;
+        }
+    }
+
+    /// Counts a reply.
+    pub(super) fn count(&self, response: &Response<Body>) {
+        let class = usize::from(response.status().as_u16() / 100);
+        if let Some(counter) = self.node.metrics().node().replies.get(class.saturating_sub(1)) {
+            counter.inc();
+        }
+    }
+
+    /// Begins to serve a new connection.
+    async fn admit(
+        self: &Rc<Self>,
+        accepted: std::io::Result<(TcpStream, SocketAddr)>,
+        open: &mut JoinSet<()>,
+    ) {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            // Gone before we looked: nobody is waiting for anything.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => return,
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                return;
+            }
+        };
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        // The tick may have rested; a new connection must not look old.
+        self.now.set(self.start.elapsed());
+        let number = self.accepted.get();
+        self.accepted.set(number + 1);
+        let connection = Rc::new(Connection::new(peer, self.now()));
+        self.open.borrow_mut().insert(number, Rc::clone(&connection));
+        let metrics = self.node.metrics().node();
+        metrics.accepted.inc();
+        metrics.connections.add(1);
+        let listed = Listed { edge: Rc::clone(self), number };
+        open.spawn_local(async move {
+            connection::run(&listed.edge, &connection, stream).await;
+            drop(listed);
+        });
+    }
+
+    /// What is done every tick.
+    fn sweep(&self) {
+        let now = self.start.elapsed();
+        self.now.set(now);
+        self.deadlines.tell(now);
+        let open = self.open.borrow();
+        let full = open.len() >= self.connections_max;
+        for connection in open.values() {
+            if let Some(reason) = connection.overdue(now, &self.bounds, full) {
+                self.node.metrics().node().closed.add(reason, 1);
+                connection.close();
+            }
+        }
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        self.drain.notify_waiters();
+        self.open.borrow().values().for_each(|connection| connection.drain());
+    }
+}
+
+/// A connection's place in the list. Dropping it, with the task, takes it off.
+struct Listed {
+    edge: Rc<Edge>,
+    number: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.edge.open.borrow_mut().remove(&self.number);
+        self.edge.node.metrics().node().connections.add(-1);
+    }
+}

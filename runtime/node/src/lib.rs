@@ -1,0 +1,33 @@
+//! One process that runs pipelines: introduces the parts to each other.
+//!
+//! `http` is the edge, `worker` runs partitions, `running` is a pipeline in memory, `deploy`
+//! decides which version runs. A tenant's requests, figures, files and keys carry its name from
+//! the edge on.
+//!
+//! Keeps true: no queue without a bound; no request of one tenant reaches what another owns;
+//! nothing reads configuration after the start; no guest is called while a lock is held.
+//!
+//! Leaves to others: every decision about events (`sluicebox-core`), guests (`sluicebox-engine`),
+//! files (`sluicebox-store`).
+
+pub mod admission;
+pub mod components;
+pub mod config;
+pub mod deploy;
+pub mod describe;
+pub mod error;
+pub mod http;
+mod mailbox;
+pub mod manifest_text;
+pub mod metrics;
+pub mod node;
+pub mod requests;
+pub mod ring;
+pub mod running;
+pub mod tenancy;
+pub mod tenants;
+mod worker;
+
+pub use config::Config;
+pub use node::{Node, RunningNode};
+pub use sluicebox_engine::compile::compile_main;

@@ -1,0 +1,467 @@
+//! Every metric: its name, unit and meaning; and the counters behind them.
+//!
+//! - Counting is one relaxed addition on a handle that was fetched before: once a worker, a
+//!   pipeline, a stage or an output, never an event.
+//! - A set of figures lives as long as somebody holds its handle. What nobody holds any more is
+//!   gone from the next scrape, so labels are bounded by what exists, and that by the quotas.
+//! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
+//!   `stage`, `output`, `worker`, and words from short lists in this project.
+//!
+//! How the text is written: `metrics/encode.rs`. Who may read it: `http`.
+
+mod encode;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use sluicebox_core::ids::Name;
+
+use crate::ring::Output;
+use encode::Row;
+
+/// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
+pub const GUEST_METRICS_MAX: usize = 32;
+
+/// Longest name of a stage's own metric.
+const GUEST_NAME_BYTES_MAX: usize = 64;
+
+/// Something that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// The sum so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Something that is there now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds, or takes away.
+    pub fn add(&self, amount: i64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value; a short disagreement between threads is not shown as less than nothing.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
+/// Counters by a word from our own code, such as a stable code; for paths that are not hot.
+#[derive(Debug, Default)]
+pub struct ByWord(Mutex<BTreeMap<&'static str, u64>>);
+
+impl ByWord {
+    /// Adds to the counter of a word.
+    pub fn add(&self, word: &'static str, amount: u64) {
+        *lock(&self.0).entry(word).or_default() += amount;
+    }
+
+    /// All words that were ever counted.
+    #[must_use]
+    pub fn get(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.0).iter().map(|(word, count)| (*word, *count)).collect()
+    }
+}
+
+/// Upper ends of the buckets of a latency, in microseconds; the last has no end.
+const LATENCY_MICROS: [u64; 14] = [
+    50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
+    30_000_000,
+];
+
+/// How long something took, in buckets.
+#[derive(Debug, Default)]
+pub struct Latency {
+    counts: [Counter; LATENCY_MICROS.len() + 1],
+    micros: Counter,
+}
+
+impl Latency {
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_MICROS.partition_point(|end| *end < micros);
+        self.counts[bucket].inc();
+        self.micros.add(micros);
+    }
+}
+
+/// The edge and the node as a whole.
+#[derive(Debug, Default)]
+pub struct NodeMetrics {
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections closed by us, by reason.
+    pub closed: ByWord,
+    /// Bytes of request bodies in memory.
+    pub body_bytes: Gauge,
+    /// Clients that wait for a result.
+    pub waiting: Gauge,
+    /// Replies by class of status, index 0 for 1xx.
+    pub replies: [Counter; 5],
+    /// Time from headers to reply of ingest without waiting.
+    pub ingest_latency: Latency,
+    /// Time from headers to reply of ingest that waits for a result.
+    pub wait_latency: Latency,
+}
+
+const NODE_ROWS: &[Row<NodeMetrics>] = &[
+    Row::gauge("connections", "Open connections", |m| m.connections.get()),
+    Row::counter("connections_accepted", "Connections accepted", |m| m.accepted.get()),
+    Row::words(
+        "connections_closed",
+        "Connections closed by the node before the client did, by reason",
+        "reason",
+        |m| m.closed.get(),
+    ),
+    Row::gauge("body_bytes", "Bytes of request bodies in memory", |m| m.body_bytes.get()),
+    Row::gauge("waiting", "Clients that wait for a result", |m| m.waiting.get()),
+    Row::words("replies", "Replies by class of status", "class", |m| {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        classes.into_iter().zip(&m.replies).map(|(class, count)| (class, count.get())).collect()
+    }),
+    Row::latency(
+        "ingest_seconds",
+        "Time from the headers of an ingest request to its reply",
+        |m| &m.ingest_latency,
+    ),
+    Row::latency(
+        "result_seconds",
+        "Time from the headers of a request that waits for its result to the reply",
+        |m| &m.wait_latency,
+    ),
+];
+
+/// One worker.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Time spent inside guests' slices.
+    pub busy_micros: Counter,
+    /// Slices given out.
+    pub slices: Counter,
+    /// Invocations that are begun and not ended.
+    pub invocations: Gauge,
+    /// Bytes that wait in the inboxes of the worker's partitions.
+    pub inbox_bytes: Gauge,
+}
+
+const WORKER_ROWS: &[Row<WorkerMetrics>] = &[
+    Row::micros("worker_busy_seconds", "Time spent running guests", |m| m.busy_micros.get()),
+    Row::counter("worker_slices", "Slices given to guests", |m| m.slices.get()),
+    Row::gauge("worker_invocations", "Invocations in flight", |m| m.invocations.get()),
+    Row::gauge("worker_inbox_bytes", "Bytes waiting in inboxes", |m| m.inbox_bytes.get()),
+];
+
+/// One pipeline, over all its versions.
+#[derive(Debug)]
+pub struct PipelineMetrics {
+    tenant: Name,
+    pipeline: Name,
+    /// Events accepted.
+    pub events: Counter,
+    /// Bytes of the bodies they came in.
+    pub bytes: Counter,
+    /// Requests, by outcome: `accepted`, `partly`, `rejected`, or the code of a refusal.
+    pub requests: ByWord,
+    /// Requests that were accepted whole; apart, because there are so many.
+    pub requests_accepted: Counter,
+    /// Events not accepted, by code.
+    pub rejected: ByWord,
+    /// Batches that were committed.
+    pub commits: Counter,
+    stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
+    outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
+}
+
+const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
+    Row::counter("ingest_events", "Events accepted", |m| m.events.get()),
+    Row::counter("ingest_bytes", "Bytes of the bodies of accepted events", |m| m.bytes.get()),
+    Row::words("ingest_requests", "Ingest requests by outcome", "outcome", |m| {
+        let mut all = m.requests.get();
+        all.push(("accepted", m.requests_accepted.get()));
+        all
+    }),
+    Row::words("ingest_rejected", "Events not accepted, by code", "code", |m| m.rejected.get()),
+    Row::counter("commits", "Batches committed", |m| m.commits.get()),
+];
+
+/// One stage, over all versions of its pipeline and all its instances.
+#[derive(Debug, Default)]
+pub struct StageMetrics {
+    /// Events given to it; a retry counts again.
+    pub events_in: Counter,
+    /// Events it emitted that were kept.
+    pub events_out: Counter,
+    /// Calls.
+    pub calls: Counter,
+    /// Fuel it was charged, host work included.
+    pub fuel: Counter,
+    /// Calls that ended in a trap, by cause.
+    pub traps: ByWord,
+    /// Events it reported as failed, or that were found to fail.
+    pub failures: Counter,
+    /// Events run again.
+    pub retries: Counter,
+    /// Events it left as dead letters.
+    pub dead_letters: Counter,
+    /// Instances alive.
+    pub instances: Gauge,
+    /// Instances made.
+    pub instances_created: Counter,
+    /// Lines it logged.
+    pub log_lines: Counter,
+    /// Lines that were over its limit.
+    pub log_lines_dropped: Counter,
+    /// Uses of metrics of its own that were over the limit or misnamed.
+    pub guest_dropped: Counter,
+    guest: Mutex<BTreeMap<String, GuestValue>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum GuestValue {
+    Counter(u64),
+    Gauge(f64),
+}
+
+const STAGE_ROWS: &[Row<StageMetrics>] = &[
+    Row::counter("stage_events_in", "Events given to the stage", |m| m.events_in.get()),
+    Row::counter("stage_events_out", "Events emitted by the stage", |m| m.events_out.get()),
+    Row::counter("stage_calls", "Calls of the stage", |m| m.calls.get()),
+    Row::counter("stage_fuel", "Fuel charged to the stage", |m| m.fuel.get()),
+    Row::words("stage_traps", "Calls that ended in a trap, by cause", "cause", |m| m.traps.get()),
+    Row::counter("stage_failures", "Events that failed", |m| m.failures.get()),
+    Row::counter("stage_retries", "Events run again", |m| m.retries.get()),
+    Row::counter("stage_dead_letters", "Events left as dead letters", |m| m.dead_letters.get()),
+    Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
+    Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
+    Row::counter("stage_log_lines", "Lines logged", |m| m.log_lines.get()),
+    Row::counter("stage_log_lines_dropped", "Log lines over the limit", |m| {
+        m.log_lines_dropped.get()
+    }),
+    Row::counter("stage_metrics_dropped", "Uses of own metrics over the limit", |m| {
+        m.guest_dropped.get()
+    }),
+];
+
+/// Names and meaning of what stages count themselves; the label `name` is theirs.
+const GUEST_COUNTER: (&str, &str) = ("guest_count", "A counter of the stage's own");
+const GUEST_GAUGE: (&str, &str) = ("guest_gauge", "A gauge of the stage's own");
+
+impl StageMetrics {
+    /// Adds to a counter of the stage's own.
+    pub fn guest_count(&self, name: &str, delta: u64) {
+        self.guest(name, GuestValue::Counter(0), |value| match value {
+            GuestValue::Counter(sum) => {
+                *sum = sum.saturating_add(delta);
+                true
+            }
+            GuestValue::Gauge(_) => false,
+        });
+    }
+
+    /// Sets a gauge of the stage's own.
+    pub fn guest_gauge(&self, name: &str, value: f64) {
+        self.guest(name, GuestValue::Gauge(0.0), |kept| {
+            let same_kind = matches!(kept, GuestValue::Gauge(_));
+            if same_kind {
+                *kept = GuestValue::Gauge(value);
+            }
+            same_kind
+        });
+    }
+
+    /// Changes one of the stage's own metrics, or counts that it could not.
+    fn guest(&self, name: &str, fresh: GuestValue, change: impl FnOnce(&mut GuestValue) -> bool) {
+        let mut guest = lock(&self.guest);
+        let known = guest.contains_key(name);
+        if !known && (guest.len() >= GUEST_METRICS_MAX || !is_guest_name(name)) {
+            self.guest_dropped.inc();
+            return;
+        }
+        let done = match guest.get_mut(name) {
+            Some(value) => change(value),
+            None => change(guest.entry(name.to_owned()).or_insert(fresh)),
+        };
+        if !done {
+            self.guest_dropped.inc();
+        }
+    }
+}
+
+/// `[a-z][a-z0-9_]*`, at most 64 bytes.
+fn is_guest_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    name.len() <= GUEST_NAME_BYTES_MAX
+        && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+        && name.bytes().all(allowed)
+}
+
+/// One output, or the dead letters (`output="dead-letters"`).
+#[derive(Debug)]
+pub struct OutputMetrics {
+    /// Where the events are; when a new version of the pipeline has another, so has this.
+    ring: Mutex<Weak<Output>>,
+    /// Events given to readers.
+    pub read_events: Counter,
+    /// Bytes given to readers.
+    pub read_bytes: Counter,
+}
+
+impl OutputMetrics {
+    fn stats(&self) -> crate::ring::OutputStats {
+        lock(&self.ring).upgrade().map(|ring| ring.stats()).unwrap_or_default()
+    }
+}
+
+const OUTPUT_ROWS: &[Row<OutputMetrics>] = &[
+    Row::counter("output_events", "Events that left by the output", |m| m.stats().appended),
+    Row::counter("output_dropped", "Events dropped to make room", |m| m.stats().dropped),
+    Row::gauge("output_kept_bytes", "Bytes kept for readers", |m| m.stats().bytes as u64),
+    Row::counter("output_read_events", "Events given to readers", |m| m.read_events.get()),
+    Row::counter("output_read_bytes", "Bytes given to readers", |m| m.read_bytes.get()),
+];
+
+impl PipelineMetrics {
+    /// The figures of a stage; the same ones whenever it is asked for.
+    #[must_use]
+    pub fn stage(&self, name: &str) -> Arc<StageMetrics> {
+        Arc::clone(lock(&self.stages).entry(name.to_owned()).or_default())
+    }
+
+    /// The figures of an output, whose events are in `ring` from now on.
+    #[must_use]
+    pub fn output(&self, name: &str, ring: &Arc<Output>) -> Arc<OutputMetrics> {
+        let mut outputs = lock(&self.outputs);
+        let metrics = outputs.entry(name.to_owned()).or_insert_with(|| {
+            let (read_events, read_bytes) = Default::default();
+            Arc::new(OutputMetrics { ring: Mutex::default(), read_events, read_bytes })
+        });
+        *lock(&metrics.ring) = Arc::downgrade(ring);
+        Arc::clone(metrics)
+    }
+
+    /// Forgets the stages and outputs that a new version no longer has.
+    pub fn retain(&self, stage: impl Fn(&str) -> bool, output: impl Fn(&str) -> bool) {
+        lock(&self.stages).retain(|name, _| stage(name));
+        lock(&self.outputs).retain(|name, _| output(name));
+    }
+}
+
+/// All figures of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    sets: Arc<Sets>,
+    registry: Registry,
+}
+
+/// What a scrape goes through.
+#[derive(Debug, Default)]
+struct Sets {
+    node: NodeMetrics,
+    workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
+    pipelines: Mutex<BTreeMap<(Name, Name), Weak<PipelineMetrics>>>,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let sets: Arc<Sets> = Arc::default();
+        let mut registry = Registry::with_prefix("sluicebox");
+        registry.register_collector(Box::new(Arc::clone(&sets)));
+        Self { sets, registry }
+    }
+
+    /// The edge and the node as a whole.
+    #[must_use]
+    pub fn node(&self) -> &NodeMetrics {
+        &self.sets.node
+    }
+
+    /// The figures of a worker.
+    #[must_use]
+    pub fn worker(&self, number: u16) -> Arc<WorkerMetrics> {
+        let mut workers = lock(&self.sets.workers);
+        let known = workers.entry(number).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::default();
+            *known = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+
+    /// The figures of a pipeline: those that somebody still holds, else new ones.
+    #[must_use]
+    pub fn pipeline(&self, tenant: &Name, pipeline: &Name) -> Arc<PipelineMetrics> {
+        let mut pipelines = lock(&self.sets.pipelines);
+        pipelines.retain(|_, known| known.strong_count() > 0);
+        let known = pipelines.entry((tenant.clone(), pipeline.clone())).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::new(PipelineMetrics {
+                tenant: tenant.clone(),
+                pipeline: pipeline.clone(),
+                events: Counter::default(),
+                bytes: Counter::default(),
+                requests: ByWord::default(),
+                requests_accepted: Counter::default(),
+                rejected: ByWord::default(),
+                commits: Counter::default(),
+                stages: Mutex::default(),
+                outputs: Mutex::default(),
+            });
+            *known = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+
+    /// Everything as OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice: writing to memory does not fail.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Maps of counters are whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

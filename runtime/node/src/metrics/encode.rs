@@ -1,0 +1,206 @@
+//! From rows and sets of figures to OpenMetrics text.
+//!
+//! Written family by family, each with all its label sets, as the format wants it. Knows nothing
+//! of what is counted; that is in `metrics.rs`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::{
+    GUEST_COUNTER, GUEST_GAUGE, GuestValue, LATENCY_MICROS, Latency, NODE_ROWS, OUTPUT_ROWS,
+    PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, WORKER_ROWS, lock,
+};
+
+/// Counts by word.
+pub(super) type Words = Vec<(&'static str, u64)>;
+
+/// One family of metrics and how to read it from a set of figures.
+pub(super) struct Row<T: 'static> {
+    name: &'static str,
+    help: &'static str,
+    shape: Shape<T>,
+}
+
+/// What sort of family, and where its value is.
+pub(super) enum Shape<T: 'static> {
+    Counter(fn(&T) -> u64),
+    Gauge(fn(&T) -> u64),
+    /// Counted in microseconds, shown in seconds.
+    Micros(fn(&T) -> u64),
+    /// Counters by a further label.
+    Words(&'static str, fn(&T) -> Words),
+    Latency(fn(&T) -> &Latency),
+}
+
+impl<T> Row<T> {
+    pub(super) const fn counter(
+        name: &'static str,
+        help: &'static str,
+        read: fn(&T) -> u64,
+    ) -> Self {
+        Self { name, help, shape: Shape::Counter(read) }
+    }
+
+    pub(super) const fn gauge(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Self {
+        Self { name, help, shape: Shape::Gauge(read) }
+    }
+
+    pub(super) const fn micros(
+        name: &'static str,
+        help: &'static str,
+        read: fn(&T) -> u64,
+    ) -> Self {
+        Self { name, help, shape: Shape::Micros(read) }
+    }
+
+    pub(super) const fn words(
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        read: fn(&T) -> Words,
+    ) -> Self {
+        Self { name, help, shape: Shape::Words(label, read) }
+    }
+
+    pub(super) const fn latency(
+        name: &'static str,
+        help: &'static str,
+        read: fn(&T) -> &Latency,
+    ) -> Self {
+        Self { name, help, shape: Shape::Latency(read) }
+    }
+
+    const fn metric_type(&self) -> MetricType {
+        match self.shape {
+            Shape::Counter(_) | Shape::Micros(_) | Shape::Words(..) => MetricType::Counter,
+            Shape::Gauge(_) => MetricType::Gauge,
+            Shape::Latency(_) => MetricType::Histogram,
+        }
+    }
+
+    fn encode_one(&self, out: &mut MetricEncoder<'_>, labels: &Labels, set: &T) -> fmt::Result {
+        match self.shape {
+            Shape::Counter(read) => {
+                out.encode_family(labels)?.encode_counter::<NoLabelSet, u64, u64>(&read(set), None)
+            }
+            Shape::Gauge(read) => out.encode_family(labels)?.encode_gauge(&read(set)),
+            Shape::Micros(read) => {
+                let seconds = read(set) as f64 / 1e6;
+                out.encode_family(labels)?.encode_counter::<NoLabelSet, f64, u64>(&seconds, None)
+            }
+            Shape::Words(label, read) => read(set).into_iter().try_for_each(|(word, count)| {
+                let mut labels = labels.clone();
+                labels.push((label, word.to_owned()));
+                let mut out = out.encode_family(&labels)?;
+                out.encode_counter::<NoLabelSet, u64, u64>(&count, None)
+            }),
+            Shape::Latency(read) => encode_latency(out.encode_family(labels)?, read(set)),
+        }
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn encode_latency(mut out: MetricEncoder<'_>, latency: &Latency) -> fmt::Result {
+    let ends = LATENCY_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> =
+        ends.zip(&latency.counts).map(|(end, count)| (end, count.get())).collect();
+    let count = buckets.iter().map(|bucket| bucket.1).sum();
+    let sum = latency.micros.get() as f64 / 1e6;
+    out.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+}
+
+fn encode_rows<T>(
+    encoder: &mut DescriptorEncoder<'_>,
+    rows: &[Row<T>],
+    sets: &[(Labels, &T)],
+) -> fmt::Result {
+    if sets.is_empty() {
+        return Ok(());
+    }
+    rows.iter().try_for_each(|row| {
+        let mut out = encoder.encode_descriptor(row.name, row.help, None, row.metric_type())?;
+        sets.iter().try_for_each(|(labels, set)| row.encode_one(&mut out, labels, set))
+    })
+}
+
+/// What stages count themselves: first all counters, then all gauges.
+fn encode_guest(
+    encoder: &mut DescriptorEncoder<'_>,
+    stages: &[(Labels, &StageMetrics)],
+) -> fmt::Result {
+    let mut counters = Vec::new();
+    let mut gauges = Vec::new();
+    for (labels, stage) in stages {
+        for (name, value) in lock(&stage.guest).iter() {
+            let mut labels = labels.clone();
+            labels.push(("name", name.clone()));
+            match value {
+                GuestValue::Counter(sum) => counters.push((labels, *sum)),
+                GuestValue::Gauge(value) => gauges.push((labels, *value)),
+            }
+        }
+    }
+    if !counters.is_empty() {
+        let (name, help) = GUEST_COUNTER;
+        let mut out = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, sum) in &counters {
+            out.encode_family(labels)?.encode_counter::<NoLabelSet, u64, u64>(sum, None)?;
+        }
+    }
+    if !gauges.is_empty() {
+        let (name, help) = GUEST_GAUGE;
+        let mut out = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in &gauges {
+            out.encode_family(labels)?.encode_gauge(value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Label sets borrow the figures they belong to.
+fn borrowed<T>(sets: &[(Labels, Arc<T>)]) -> Vec<(Labels, &T)> {
+    sets.iter().map(|(labels, set)| (labels.clone(), set.as_ref())).collect()
+}
+
+impl Collector for Sets {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        encode_rows(&mut encoder, NODE_ROWS, &[(Labels::new(), &self.node)])?;
+        let workers: Vec<_> = lock(&self.workers)
+            .iter()
+            .filter_map(|(number, set)| {
+                Some((vec![("worker", number.to_string())], set.upgrade()?))
+            })
+            .collect();
+        encode_rows(&mut encoder, WORKER_ROWS, &borrowed(&workers))?;
+        let pipelines: Vec<(Labels, Arc<PipelineMetrics>)> = lock(&self.pipelines)
+            .values()
+            .filter_map(|set| set.upgrade())
+            .map(|set| (labels_of(&set, None), set))
+            .collect();
+        encode_rows(&mut encoder, PIPELINE_ROWS, &borrowed(&pipelines))?;
+        let (mut stages, mut outputs) = (Vec::new(), Vec::new());
+        for (_, pipeline) in &pipelines {
+            let labels = |label, name: &String| labels_of(pipeline, Some((label, name)));
+            let known = lock(&pipeline.stages);
+            stages.extend(known.iter().map(|(n, set)| (labels("stage", n), Arc::clone(set))));
+            let known = lock(&pipeline.outputs);
+            outputs.extend(known.iter().map(|(n, set)| (labels("output", n), Arc::clone(set))));
+        }
+        let stages = borrowed(&stages);
+        encode_rows(&mut encoder, STAGE_ROWS, &stages)?;
+        encode_guest(&mut encoder, &stages)?;
+        encode_rows(&mut encoder, OUTPUT_ROWS, &borrowed(&outputs))
+    }
+}
+
+fn labels_of(pipeline: &PipelineMetrics, further: Option<(&'static str, &String)>) -> Labels {
+    let tenant = ("tenant", pipeline.tenant.to_string());
+    let mut labels = vec![tenant, ("pipeline", pipeline.pipeline.to_string())];
+    labels.extend(further.map(|(label, name)| (label, name.clone())));
+    labels
+}

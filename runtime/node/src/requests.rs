@@ -1,0 +1,473 @@
+//! Clients that wait for a result: a bounded table of slots, each answered once.
+//!
+//! - A [`RequestId`] is given out once in the life of a node: its upper part is the slot's
+//!   generation, which grows with every use; a slot whose generations are used up is retired. So an
+//!   event that outlives its request finds nobody, never somebody else.
+//! - The first answer wins. Later ones, and ids that are not known, are ignored.
+//! - A request is done without an answer when its number of live descendants is zero. The number
+//!   starts with [`Waiting::arm`] and follows [`Requests::adjust`]; before `arm` it may be anything.
+//!
+//! What the callers owe: a commit reports its answers first, then its `adjust`, and both before the
+//! runs it sent can be read by anyone; otherwise a child could bring the number to zero while its
+//! parent's is not yet counted.
+//!
+//! Slots are spread over shards, chosen by thread, so that workers do not wait for each other. A
+//! lock is held for a few instructions and never while anybody is woken.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use sluicebox_core::frame::{Event, Frame};
+use sluicebox_core::ids::RequestId;
+
+/// Shards of the table; more than the threads that commonly register at once need.
+const SHARDS: usize = 16;
+/// Lower bits of an id: shard and index within the shard.
+const SHARD_BITS: u32 = 4;
+const INDEX_BITS: u32 = 16;
+/// 44 bits: at 100,000 requests a second through one slot, five years.
+const GENERATION_MAX: u64 = u64::MAX >> (SHARD_BITS + INDEX_BITS);
+
+/// The table of waiting clients.
+#[derive(Debug)]
+pub struct Requests {
+    shards: [Arc<Shard>; SHARDS],
+}
+
+#[derive(Debug)]
+struct Shard {
+    number: u64,
+    slots_max: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Of the current use, or of the last one if nobody waits here.
+    generation: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody waits here.
+    Free,
+    Waiting {
+        live: i64,
+        armed: bool,
+        waker: Option<Waker>,
+    },
+    Replied(Reply),
+}
+
+/// What became of a request.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// An event that left by the output `reply`.
+    Output(Answer),
+    /// Nothing will come: the event and all that followed from it have been handled.
+    Done,
+}
+
+/// One event of a frame that other readers may share.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    frame: Frame,
+    start: u32,
+}
+
+impl Answer {
+    /// The event.
+    #[must_use]
+    pub fn event(&self) -> Event<'_> {
+        self.frame.event_at(self.start)
+    }
+
+    /// The event's payload, sharing the frame's memory.
+    #[must_use]
+    pub fn payload(&self) -> Bytes {
+        self.frame.bytes().slice_ref(self.event().payload)
+    }
+}
+
+impl Requests {
+    /// A table for at most about `waiting_max` clients at a time, at least one a shard.
+    #[must_use]
+    pub fn new(waiting_max: usize) -> Self {
+        let slots_max = waiting_max.div_ceil(SHARDS).clamp(1, 1 << INDEX_BITS);
+        let shard =
+            |number| Arc::new(Shard { number: number as u64, slots_max, table: Mutex::default() });
+        Self { shards: std::array::from_fn(shard) }
+    }
+
+    /// A place to wait; `None` if the table is full.
+    #[must_use]
+    pub fn register(&self) -> Option<Waiting> {
+        let home = home_shard();
+        // A full shard sends its threads to the others, so that the bound is that of the table.
+        (0..SHARDS).find_map(|step| {
+            let shard = &self.shards[(home + step) % SHARDS];
+            let id = shard.take_slot()?;
+            Some(Waiting { id, shard: Arc::clone(shard) })
+        })
+    }
+
+    /// Adds to the number of live descendants of a request. At zero its client is told that
+    /// nothing will come.
+    pub fn adjust(&self, id: RequestId, delta: i64) {
+        let woken = self.shard(id).with_waiting(id, |state| {
+            let State::Waiting { live, .. } = state else { return None };
+            *live = live.saturating_add(delta);
+            finish_if_done(state)
+        });
+        wake(woken);
+    }
+
+    /// Answers a request with the event that begins at `start` of `frame` (an offset of
+    /// [`Frame::index_into`]).
+    pub fn answer(&self, id: RequestId, frame: &Frame, start: u32) {
+        let woken = self.shard(id).with_waiting(id, |state| {
+            let reply = Reply::Output(Answer { frame: frame.clone(), start });
+            take_waker(std::mem::replace(state, State::Replied(reply)))
+        });
+        wake(woken);
+    }
+
+    /// Clients that have a place now, answered ones that have not left included.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let taken = |slot: &&Slot| !matches!(slot.state, State::Free);
+        self.shards.iter().map(|shard| shard.lock().slots.iter().filter(taken).count()).sum()
+    }
+
+    fn shard(&self, id: RequestId) -> &Shard {
+        &self.shards[(id.0 >> INDEX_BITS) as usize % SHARDS]
+    }
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing can panic between two consistent states of the table.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_slot(&self) -> Option<RequestId> {
+        let mut table = self.lock();
+        let index = match table.free.pop() {
+            Some(index) => index,
+            None if table.slots.len() < self.slots_max => {
+                table.slots.push(Slot { generation: 0, state: State::Free });
+                (table.slots.len() - 1) as u16
+            }
+            None => return None,
+        };
+        let slot = &mut table.slots[usize::from(index)];
+        slot.generation += 1;
+        slot.state = State::Waiting { live: 0, armed: false, waker: None };
+        let place = self.number << INDEX_BITS | u64::from(index);
+        Some(RequestId(slot.generation << (SHARD_BITS + INDEX_BITS) | place))
+    }
+
+    /// Gives `change` the state of the request, if it still waits.
+    fn with_waiting(
+        &self,
+        id: RequestId,
+        change: impl FnOnce(&mut State) -> Option<Waker>,
+    ) -> Option<Waker> {
+        let mut table = self.lock();
+        let slot = table.slots.get_mut(index_of(id))?;
+        let current = slot.generation == generation_of(id);
+        if current && matches!(slot.state, State::Waiting { .. }) {
+            change(&mut slot.state)
+        } else {
+            None
+        }
+    }
+
+    fn free_slot(&self, id: RequestId) {
+        let mut table = self.lock();
+        let index = index_of(id);
+        let Some(slot) = table.slots.get_mut(index) else { return };
+        // The answer may be the last user of a frame: it is freed behind the lock.
+        let left = std::mem::replace(&mut slot.state, State::Free);
+        if slot.generation < GENERATION_MAX {
+            table.free.push(index as u16);
+        }
+        drop(table);
+        drop(left);
+    }
+}
+
+/// A client's place in the table. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What the request's event carries in its field `request`.
+    pub id: RequestId,
+    shard: Arc<Shard>,
+}
+
+impl Waiting {
+    /// Adds the events the request begins with; from now on zero live descendants end it. To be
+    /// called before or after the events are submitted.
+    pub fn arm(&self, events: i64) {
+        let woken = self.shard.with_waiting(self.id, |state| {
+            let State::Waiting { live, armed, .. } = state else { return None };
+            *live = live.saturating_add(events);
+            *armed = true;
+            finish_if_done(state)
+        });
+        wake(woken);
+    }
+
+    /// The reply, if it is there.
+    #[must_use]
+    pub fn now(&self) -> Option<Reply> {
+        self.poll_reply(None)
+    }
+
+    /// Waits for the reply. Cancelling loses nothing.
+    pub async fn result(&mut self) -> Reply {
+        poll_fn(|context| match self.poll_reply(Some(context.waker())) {
+            Some(reply) => Poll::Ready(reply),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    fn poll_reply(&self, caller: Option<&Waker>) -> Option<Reply> {
+        let mut table = self.shard.lock();
+        match &mut table.slots.get_mut(index_of(self.id))?.state {
+            State::Replied(reply) => Some(reply.clone()),
+            State::Waiting { waker, .. } => {
+                if let Some(caller) = caller {
+                    match waker {
+                        Some(kept) => kept.clone_from(caller),
+                        None => *waker = Some(caller.clone()),
+                    }
+                }
+                None
+            }
+            // Only `drop` frees the slot, so this cannot be; "nothing will come" is true of it.
+            State::Free => Some(Reply::Done),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.shard.free_slot(self.id);
+    }
+}
+
+fn finish_if_done(state: &mut State) -> Option<Waker> {
+    match state {
+        State::Waiting { live, armed: true, .. } if *live <= 0 => {
+            take_waker(std::mem::replace(state, State::Replied(Reply::Done)))
+        }
+        _ => None,
+    }
+}
+
+fn take_waker(state: State) -> Option<Waker> {
+    match state {
+        State::Waiting { waker, .. } => waker,
+        State::Free | State::Replied(_) => None,
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+const fn index_of(id: RequestId) -> usize {
+    (id.0 & ((1 << INDEX_BITS) - 1)) as usize
+}
+
+const fn generation_of(id: RequestId) -> u64 {
+    id.0 >> (SHARD_BITS + INDEX_BITS)
+}
+
+/// The shard the calling thread tries first; threads take turns.
+fn home_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static HOME: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    HOME.with(|home| {
+        if home.get() == usize::MAX {
+            home.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        home.get()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::atomic::AtomicU64;
+    use std::task::{Context, Wake};
+
+    use sluicebox_core::frame::{FrameBuilder, Head};
+
+    use super::*;
+
+    fn frame(payloads: &[&[u8]]) -> (Frame, Vec<u32>) {
+        let mut builder = FrameBuilder::new();
+        payloads.iter().for_each(|p| builder.push(&Head::data(1), b"k", p, &[]));
+        let frame = builder.finish();
+        let mut starts = Vec::new();
+        frame.index_into(&mut starts);
+        (frame, starts)
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Polls `result` once, and gives the wakes that follow with it.
+    fn poll_once(waiting: &mut Waiting, wakes: &Arc<Count>) -> Option<Reply> {
+        let waker = Waker::from(Arc::clone(wakes));
+        match pin!(waiting.result()).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(reply) => Some(reply),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn the_first_answer_wins_and_wakes_its_client() {
+        let requests = Requests::new(16);
+        let mut waiting = requests.register().expect("room");
+        waiting.arm(1);
+        let wakes = Arc::default();
+        assert!(poll_once(&mut waiting, &wakes).is_none());
+        let (frame, starts) = frame(&[b"first", b"second"]);
+        requests.answer(waiting.id, &frame, starts[0]);
+        requests.answer(waiting.id, &frame, starts[1]);
+        requests.adjust(waiting.id, -1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        let Some(Reply::Output(answer)) = poll_once(&mut waiting, &wakes) else {
+            panic!("no answer");
+        };
+        assert_eq!(answer.event().payload, b"first");
+    }
+
+    #[test]
+    fn zero_live_descendants_end_the_request_without_an_answer() {
+        let requests = Requests::new(16);
+        let mut waiting = requests.register().expect("room");
+        waiting.arm(1);
+        let wakes = Arc::default();
+        assert!(poll_once(&mut waiting, &wakes).is_none());
+        requests.adjust(waiting.id, 2 - 1);
+        requests.adjust(waiting.id, -1);
+        assert!(poll_once(&mut waiting, &wakes).is_none());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        requests.adjust(waiting.id, -1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(matches!(poll_once(&mut waiting, &wakes), Some(Reply::Done)));
+    }
+
+    #[test]
+    fn work_done_before_the_request_is_armed_counts() {
+        let requests = Requests::new(16);
+        let waiting = requests.register().expect("room");
+        requests.adjust(waiting.id, -1);
+        assert!(waiting.now().is_none());
+        waiting.arm(1);
+        assert!(matches!(waiting.now(), Some(Reply::Done)));
+    }
+
+    #[test]
+    fn an_id_is_never_given_twice_and_a_stale_one_finds_nobody() {
+        let requests = Requests::new(1);
+        let mut seen = std::collections::BTreeSet::new();
+        let (frame, starts) = frame(&[b"late"]);
+        let mut stale = None;
+        for _ in 0..100 {
+            let waiting = requests.register().expect("room");
+            assert!(waiting.id.0 != 0 && seen.insert(waiting.id));
+            waiting.arm(1);
+            if let Some(old) = stale.replace(waiting.id) {
+                requests.answer(old, &frame, starts[0]);
+                requests.adjust(old, -1);
+                assert!(waiting.now().is_none(), "answered through an old id");
+            }
+        }
+        for foreign in [0, 1, u64::MAX, 12 << 20 | 5] {
+            requests.answer(RequestId(foreign), &frame, starts[0]);
+            requests.adjust(RequestId(foreign), -1);
+        }
+        assert_eq!(requests.waiting(), 0);
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_a_dropped_place_is_used_again() {
+        let requests = Requests::new(SHARDS);
+        let mut held: Vec<_> = (0..SHARDS).map(|_| requests.register().expect("room")).collect();
+        assert!(requests.register().is_none());
+        assert_eq!(requests.waiting(), SHARDS);
+        held.pop();
+        assert!(requests.register().is_some());
+    }
+
+    #[test]
+    fn a_client_that_leaves_frees_its_answer() {
+        let requests = Requests::new(16);
+        let waiting = requests.register().expect("room");
+        let (frame, starts) = frame(&[b"x"]);
+        requests.answer(waiting.id, &frame, starts[0]);
+        drop(waiting);
+        assert!(frame.bytes().is_unique(), "the table kept the frame");
+    }
+
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_retired() {
+        let requests = Requests::new(SHARDS);
+        let waiting = requests.register().expect("room");
+        let shard = Arc::clone(&waiting.shard);
+        drop(waiting);
+        shard.lock().slots[0].generation = GENERATION_MAX - 1;
+        let mut held: Vec<_> = std::iter::from_fn(|| requests.register()).collect();
+        assert_eq!(held.len(), SHARDS);
+        held.clear();
+        assert_eq!(requests.waiting(), 0);
+        let held: Vec<_> = std::iter::repeat_with(|| requests.register()).take(SHARDS).collect();
+        assert_eq!(held.iter().flatten().count(), SHARDS - 1);
+    }
+
+    #[test]
+    fn answers_from_another_thread_arrive() {
+        let requests = Arc::new(Requests::new(64));
+        let (frame, starts) = frame(&[b"x"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+        runtime.block_on(async {
+            for _ in 0..200 {
+                let mut waiting = requests.register().expect("room");
+                waiting.arm(1);
+                let (requests, frame, start) = (Arc::clone(&requests), frame.clone(), starts[0]);
+                let id = waiting.id;
+                let other = std::thread::spawn(move || requests.answer(id, &frame, start));
+                assert!(matches!(waiting.result().await, Reply::Output(_)));
+                other.join().expect("no panic");
+            }
+        });
+    }
+}

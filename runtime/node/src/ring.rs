@@ -1,0 +1,421 @@
+//! What left a pipeline by one output, kept for readers: one ring of whole frames a partition.
+//!
+//! - Offsets count the events of a partition from 0 and never go back; a reader's place is a
+//!   [`Cursor`]. A ring drops its oldest frames to make room and counts the events it dropped.
+//! - Memory is bounded: each partition may hold its share of the bound; a frame larger than that
+//!   share is kept alone, as long as all such frames together stay within the bound once more.
+//! - Readers never hold up a writer: appending is one short lock on one partition, and copies no
+//!   payload; reading clones handles of frames.
+//! - Nothing outlives the output. A new one has another incarnation, so a cursor from before a
+//!   restart is refused instead of pointing at other events.
+//!
+//! Used for outputs and for dead letters. How a page looks outside is decided in `http/outputs`.
+
+mod cursor;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use sluicebox_core::frame::{Event, Frame, FrameBuilder};
+use tokio::sync::Notify;
+
+use cursor::Place;
+pub use cursor::{Cursor, CursorError};
+
+/// What a kept frame costs besides its bytes: its entry and its allocation's own bookkeeping.
+const FRAME_OVERHEAD_BYTES: usize = 96;
+
+/// The events that left by one output and are still kept.
+#[derive(Debug)]
+pub struct Output {
+    incarnation: u64,
+    partitions: Box<[Mutex<Ring>]>,
+    /// Bytes a partition may hold in frames of ordinary size.
+    share_bytes: usize,
+    bytes_max: usize,
+    /// Bytes in frames larger than a share, over all partitions.
+    oversize_bytes: AtomicUsize,
+    /// Readers in `wait`; while there are none, appending wakes nobody and takes no second lock.
+    waiting: AtomicUsize,
+    news: Notify,
+    appended: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    frames: VecDeque<Kept>,
+    bytes: usize,
+    /// Offset of the next event.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// Offset of the frame's first event.
+    first: u64,
+    frame: Frame,
+    since: Instant,
+}
+
+/// What a reader gets at once.
+#[derive(Debug)]
+pub struct Page {
+    /// In reading order; at most one partition after the other.
+    pub chunks: Vec<Chunk>,
+    /// Where to go on.
+    pub next: Cursor,
+}
+
+/// Consecutive events of one partition, in one frame.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: u16,
+    /// Offset of the first event of `frame`.
+    pub first_offset: u64,
+    /// The frame as it was appended.
+    pub frame: Frame,
+    /// Events of the frame before the chunk.
+    pub skip: usize,
+    /// Events of the frame in the chunk.
+    pub take: usize,
+}
+
+impl Chunk {
+    /// The events with their offsets.
+    pub fn events(&self) -> impl Iterator<Item = (u64, Event<'_>)> {
+        let offsets = self.first_offset + self.skip as u64..;
+        offsets.zip(self.frame.events().skip(self.skip).take(self.take))
+    }
+
+    /// The chunk as a frame of its own: the one that was appended, unless the chunk is only a
+    /// part of it.
+    #[must_use]
+    pub fn to_frame(&self) -> Frame {
+        if self.take == self.frame.len() {
+            return self.frame.clone();
+        }
+        let mut builder = FrameBuilder::new();
+        for (_, event) in self.events() {
+            builder.push(&event.head, event.key, event.payload, event.fields.bytes());
+        }
+        builder.finish()
+    }
+}
+
+/// The reader's place is no longer kept, is of another incarnation, or never was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the events behind the cursor are no longer kept")]
+pub struct Trimmed {
+    /// A cursor at the oldest events that are kept.
+    pub oldest: Cursor,
+}
+
+/// Figures of an output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputStats {
+    /// By partition.
+    pub partitions: Vec<PartitionStats>,
+    /// Bytes kept, bookkeeping included.
+    pub bytes: usize,
+    /// Events appended since the output was made.
+    pub appended: u64,
+    /// Events dropped since the output was made.
+    pub dropped: u64,
+}
+
+/// Figures of one partition of an output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// Offset of the oldest event that is kept.
+    pub oldest: u64,
+    /// Offset of the next event.
+    pub next: u64,
+}
+
+impl Ring {
+    fn oldest(&self) -> u64 {
+        self.frames.front().map_or(self.next, |kept| kept.first)
+    }
+
+    /// Index of the frame that holds `offset`, which is at least the oldest.
+    fn index_of(&self, offset: u64) -> usize {
+        self.frames.partition_point(|kept| kept.first + kept.frame.len() as u64 <= offset)
+    }
+}
+
+fn cost_of(frame: &Frame) -> usize {
+    frame.bytes().len() + FRAME_OVERHEAD_BYTES
+}
+
+impl Output {
+    /// An empty output. `bytes_max` bounds all partitions together; `incarnation` differs for each
+    /// output a node ever makes.
+    #[must_use]
+    pub fn new(partitions: u16, bytes_max: usize, incarnation: u64) -> Self {
+        let partitions = partitions.max(1);
+        Self {
+            incarnation,
+            partitions: (0..partitions).map(|_| Mutex::default()).collect(),
+            share_bytes: bytes_max / usize::from(partitions),
+            bytes_max,
+            oversize_bytes: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            news: Notify::new(),
+            appended: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.partitions.len() as u16
+    }
+
+    /// Which output this is, of all a node ever makes.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Appends the events of a frame to a partition, dropping its oldest frames if need be, and
+    /// wakes the readers that wait. A partition that does not exist takes nothing.
+    pub fn append(&self, partition: u16, frame: &Frame) {
+        let Some(ring) = self.partitions.get(usize::from(partition)) else { return };
+        if frame.is_empty() {
+            return;
+        }
+        let since = Instant::now();
+        let cost = cost_of(frame);
+        {
+            let mut ring = lock(ring);
+            while ring.bytes + cost > self.share_bytes {
+                let Some(old) = ring.frames.pop_front() else { break };
+                self.forget(&mut ring, &old);
+            }
+            let first = ring.next;
+            ring.next += frame.len() as u64;
+            if cost <= self.share_bytes || self.admit_oversize(cost) {
+                ring.bytes += cost;
+                ring.frames.push_back(Kept { first, frame: frame.clone(), since });
+            } else {
+                self.dropped.fetch_add(frame.len() as u64, Ordering::Relaxed);
+            }
+        }
+        self.appended.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        // A reader counts itself before it looks: either it is seen here, or it saw the frame.
+        // The partition's lock orders the two.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.news.notify_waiters();
+        }
+    }
+
+    /// What is behind the cursor, about `bytes_max` bytes of it.
+    ///
+    /// # Errors
+    /// [`Trimmed`], with the cursor to go on from.
+    pub fn read(&self, cursor: &Cursor, bytes_max: usize) -> Result<Page, Trimmed> {
+        self.read_limited(cursor, usize::MAX, bytes_max)
+    }
+
+    /// As [`Output::read`], and not more than `events_max` events. The first frame is given even
+    /// if it is larger than `bytes_max`.
+    ///
+    /// # Errors
+    /// [`Trimmed`], with the cursor to go on from.
+    pub fn read_limited(
+        &self,
+        cursor: &Cursor,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Result<Page, Trimmed> {
+        let mut place = self.place(cursor).ok_or_else(|| self.trimmed())?;
+        let mut page =
+            Reading { chunks: Vec::new(), events_left: events_max, bytes_left: bytes_max };
+        let count = self.partitions.len();
+        let start = usize::from(place.start) % count;
+        for step in 0..count {
+            let partition = (start + step) % count;
+            let offset = &mut place.offsets[partition];
+            let ring = lock(&self.partitions[partition]);
+            // From the oldest on nothing can be trimmed: the oldest is what is there now.
+            *offset = if cursor.is_oldest() { ring.oldest() } else { *offset };
+            if *offset < ring.oldest() || *offset > ring.next {
+                drop(ring);
+                return Err(self.trimmed());
+            }
+            if page.take_from(&ring, partition as u16, offset) {
+                // Partitions take turns at being first, so that a busy one starves no other.
+                place.start = ((partition + 1) % count) as u16;
+            }
+            if page.is_full() && !cursor.is_oldest() {
+                break;
+            }
+        }
+        Ok(Page { chunks: page.chunks, next: Cursor::at(place) })
+    }
+
+    /// Waits until something is behind the cursor, or it is trimmed. Cancelling loses nothing.
+    pub async fn wait(&self, cursor: &Cursor) {
+        let _counted = Counted::new(&self.waiting);
+        loop {
+            let mut news = std::pin::pin!(self.news.notified());
+            news.as_mut().enable();
+            if self.has_news(cursor) {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// True if a read from the cursor would give events or fail.
+    #[must_use]
+    pub fn has_news(&self, cursor: &Cursor) -> bool {
+        let Some(place) = self.place(cursor) else { return true };
+        let oldest = cursor.is_oldest();
+        self.partitions.iter().zip(&place.offsets).any(|(ring, offset)| {
+            let ring = lock(ring);
+            if oldest { !ring.frames.is_empty() } else { *offset != ring.next }
+        })
+    }
+
+    /// A cursor behind everything that is there now.
+    #[must_use]
+    pub fn latest(&self) -> Cursor {
+        self.cursor_of(|ring| ring.next)
+    }
+
+    /// A cursor at the oldest events that are kept now.
+    #[must_use]
+    pub fn oldest(&self) -> Cursor {
+        self.cursor_of(Ring::oldest)
+    }
+
+    /// A cursor at the first events appended at or after `time`.
+    #[must_use]
+    pub fn since(&self, time: Instant) -> Cursor {
+        self.cursor_of(|ring| {
+            let index = ring.frames.partition_point(|kept| kept.since < time);
+            ring.frames.get(index).map_or(ring.next, |kept| kept.first)
+        })
+    }
+
+    /// Events that were dropped to make room, since the output was made.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Figures for people and metrics.
+    #[must_use]
+    pub fn stats(&self) -> OutputStats {
+        let mut bytes = 0;
+        let partitions = self.partitions.iter().map(|ring| {
+            let ring = lock(ring);
+            bytes += ring.bytes;
+            PartitionStats { oldest: ring.oldest(), next: ring.next }
+        });
+        let partitions = partitions.collect();
+        let appended = self.appended.load(Ordering::Relaxed);
+        OutputStats { partitions, bytes, appended, dropped: self.dropped() }
+    }
+
+    /// The cursor's place; `None` if it is of another output.
+    fn place(&self, cursor: &Cursor) -> Option<Place> {
+        let Some(place) = cursor.place() else {
+            let offsets = vec![0; self.partitions.len()];
+            return Some(Place { incarnation: self.incarnation, start: 0, offsets });
+        };
+        let ours =
+            place.incarnation == self.incarnation && place.offsets.len() == self.partitions.len();
+        ours.then(|| place.clone())
+    }
+
+    fn cursor_of(&self, offset: impl Fn(&Ring) -> u64) -> Cursor {
+        let offsets = self.partitions.iter().map(|ring| offset(&lock(ring))).collect();
+        Cursor::at(Place { incarnation: self.incarnation, start: 0, offsets })
+    }
+
+    fn trimmed(&self) -> Trimmed {
+        Trimmed { oldest: self.oldest() }
+    }
+
+    /// Whether a partition may hold a frame of this cost, larger than a share, alone.
+    fn admit_oversize(&self, cost: usize) -> bool {
+        let add = |held: usize| held.checked_add(cost).filter(|sum| *sum <= self.bytes_max);
+        let order = Ordering::Relaxed;
+        self.oversize_bytes.fetch_update(order, order, add).is_ok()
+    }
+
+    /// Accounts for a frame that has left its ring to make room.
+    fn forget(&self, ring: &mut Ring, old: &Kept) {
+        let cost = cost_of(&old.frame);
+        ring.bytes -= cost;
+        if cost > self.share_bytes {
+            self.oversize_bytes.fetch_sub(cost, Ordering::Relaxed);
+        }
+        self.dropped.fetch_add(old.frame.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// A page under construction.
+struct Reading {
+    chunks: Vec<Chunk>,
+    events_left: usize,
+    bytes_left: usize,
+}
+
+impl Reading {
+    fn is_full(&self) -> bool {
+        self.events_left == 0 || self.bytes_left == 0
+    }
+
+    /// Takes what fits, moves the offset behind it, and says whether there was anything.
+    fn take_from(&mut self, ring: &Ring, partition: u16, offset: &mut u64) -> bool {
+        let first = ring.index_of(*offset);
+        let before = self.chunks.len();
+        for kept in ring.frames.iter().skip(first) {
+            let fits = kept.frame.bytes().len() <= self.bytes_left || self.chunks.is_empty();
+            if self.is_full() || !fits {
+                // What is left is too small for the next frame: the page ends here.
+                self.bytes_left = 0;
+                break;
+            }
+            let skip = (*offset - kept.first) as usize;
+            let take = (kept.frame.len() - skip).min(self.events_left);
+            let frame = kept.frame.clone();
+            self.bytes_left = self.bytes_left.saturating_sub(frame.bytes().len());
+            self.events_left -= take;
+            self.chunks.push(Chunk { partition, first_offset: kept.first, frame, skip, take });
+            *offset += take as u64;
+        }
+        self.chunks.len() > before
+    }
+}
+
+/// One more reader, for as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+    // Nothing can panic between two consistent states of a ring.
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
+}

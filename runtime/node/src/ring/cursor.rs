@@ -1,0 +1,192 @@
+//! A reader's place in an output, and its text.
+//!
+//! The text is opaque to readers: base64url of a version byte, the output's incarnation, the
+//! partition to read first, and one offset a partition, as numbers of variable length. The empty
+//! text and `oldest` mean the oldest events that are there when the cursor is used. A cursor is not
+//! secret and not signed: whatever its numbers say, reading through it stays inside its output.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// First byte of every cursor of this form.
+const VERSION: u8 = 1;
+/// Longest text that is looked at: 1,024 partitions with offsets of ten bytes each fit.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// As many partitions as a pipeline may have.
+const PARTITIONS_MAX: u64 = 1024;
+
+/// A reader's place in an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(Option<Place>);
+
+/// A place in a certain output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) incarnation: u64,
+    /// Partition to begin the next page with.
+    pub(super) start: u16,
+    /// By partition: offset of the next event to read.
+    pub(super) offsets: Vec<u64>,
+}
+
+/// A text that is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a cursor; use one from the header `Sluicebox-Cursor`, `oldest` or `latest`")]
+pub struct CursorError;
+
+impl Cursor {
+    /// The oldest events that are there when the cursor is used.
+    pub const OLDEST: Self = Self(None);
+
+    pub(super) const fn at(place: Place) -> Self {
+        Self(Some(place))
+    }
+
+    pub(super) const fn place(&self) -> Option<&Place> {
+        self.0.as_ref()
+    }
+
+    pub(super) const fn is_oldest(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Reads the text of a cursor. (`latest` is not one: ask the output for it.)
+    ///
+    /// # Errors
+    /// [`CursorError`] if the text was not written by this file.
+    pub fn parse(text: &str) -> Result<Self, CursorError> {
+        if text.is_empty() || text == "oldest" {
+            return Ok(Self::OLDEST);
+        }
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(CursorError);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+        decode(&bytes).map(|place| Self(Some(place))).ok_or(CursorError)
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            None => f.write_str("oldest"),
+            Some(place) => f.write_str(&URL_SAFE_NO_PAD.encode(encode(place))),
+        }
+    }
+}
+
+fn encode(place: &Place) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + 5 * place.offsets.len());
+    out.push(VERSION);
+    out.extend_from_slice(&place.incarnation.to_le_bytes());
+    push_number(&mut out, place.start.into());
+    push_number(&mut out, place.offsets.len() as u64);
+    place.offsets.iter().for_each(|offset| push_number(&mut out, *offset));
+    out
+}
+
+fn decode(bytes: &[u8]) -> Option<Place> {
+    let rest = bytes.strip_prefix(&[VERSION])?;
+    let (incarnation, mut rest) = rest.split_first_chunk::<8>()?;
+    let start = take_number(&mut rest)?;
+    let count = take_number(&mut rest)?;
+    if !(1..=PARTITIONS_MAX).contains(&count) || start >= count {
+        return None;
+    }
+    let offsets = (0..count).map(|_| take_number(&mut rest)).collect::<Option<_>>()?;
+    let incarnation = u64::from_le_bytes(*incarnation);
+    rest.is_empty().then_some(Place { incarnation, start: start as u16, offsets })
+}
+
+/// Seven bits a byte, lowest first; the top bit says that more follow.
+fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let low = u64::from(byte & 0x7F);
+        if low << shift >> shift != low {
+            return None;
+        }
+        number |= low << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back_as_it_was_written(
+            incarnation: u64,
+            start: u16,
+            offsets in prop::collection::vec(any::<u64>(), 1..50),
+        ) {
+            let start = start % offsets.len() as u16;
+            let cursor = Cursor::at(Place { incarnation, start, offsets });
+            prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "[A-Za-z0-9_-]{0,60}") {
+            if let Ok(cursor) = Cursor::parse(&text) {
+                prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            if let Some(place) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&place)), Some(place));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        let good = Cursor::at(Place { incarnation: 7, start: 1, offsets: vec![1, 300] });
+        let good = encode(&good.0.expect("a place"));
+        assert!(decode(&good).is_some());
+        let mut long = good.clone();
+        long.push(0);
+        assert_eq!(decode(&long), None);
+        for cut in 0..good.len() {
+            assert_eq!(decode(&good[..cut]), None, "cut at {cut}");
+        }
+        let mut other_version = good.clone();
+        other_version[0] = 2;
+        assert_eq!(decode(&other_version), None);
+        let mut many = good[..10].to_vec();
+        push_number(&mut many, 1_000_000_000);
+        assert_eq!(decode(&many), None);
+        for text in ["latest", "!", "AQ==", &"A".repeat(TEXT_BYTES_MAX + 1)] {
+            assert_eq!(Cursor::parse(text), Err(CursorError));
+        }
+    }
+
+    #[test]
+    fn the_oldest_place_has_words() {
+        assert_eq!(Cursor::parse(""), Ok(Cursor::OLDEST));
+        assert_eq!(Cursor::parse(&Cursor::OLDEST.to_string()), Ok(Cursor::OLDEST));
+    }
+}

@@ -1,0 +1,237 @@
+//! The thread: one scheduler over tenants, I/O between slices.
+//!
+//! ```text
+//! loop { take what became ready ─► pick a tenant's partition ─► run it for a slice ─► let I/O in }
+//! ```
+//!
+//! - A worker is a current-thread runtime. It serves its connections and its partitions; a request
+//!   whose partition lives here never leaves the thread.
+//! - Partitions are futures that only this loop polls, each with its mailbox as waker. Pending and
+//!   queued again means the slice is used up; pending and not queued means it waits.
+//! - Tenants take turns by deficit round robin, charged in time on the thread: guest code, host
+//!   work and cold starts alike.
+//! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
+//!   while there are any.
+
+mod partition;
+mod schedule;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sluicebox_engine::sandbox::Sandbox;
+use sluicebox_engine::wasm::{WarmPool, WasmStage};
+use tokio::sync::watch;
+
+use crate::mailbox::{Mailbox, WorkerHandle};
+use crate::metrics::WorkerMetrics;
+use crate::running::StageRuntime;
+use schedule::Schedule;
+
+/// How often idle instances are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Sweeps an instance survives without work.
+const IDLE_SWEEPS: u32 = 3;
+
+/// What a worker's partitions share. Lives on its thread.
+#[derive(Debug)]
+pub(crate) struct Local {
+    sandbox: Arc<Sandbox>,
+    warm: RefCell<HashMap<u64, WarmPool>>,
+    clock: Clock,
+    /// Partitions that may have instances.
+    warm_partitions: Cell<usize>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+}
+
+impl Local {
+    /// The invoker of one stage in one partition.
+    fn invoker(&self, stage: &StageRuntime) -> WasmStage {
+        let warm = self.warm.borrow_mut().entry(stage.uid).or_default().clone();
+        WasmStage::new(self.sandbox.clone(), stage.code.clone(), stage.settings.clone(), warm)
+    }
+
+    /// Drops all idle instances of scope `shared`, and forgets stages nobody runs any more.
+    fn cool(&self) {
+        self.warm.borrow_mut().retain(|_, pool| {
+            pool.borrow_mut().clear();
+            Rc::strong_count(pool) > 1
+        });
+    }
+}
+
+/// Microseconds since 1970, never going back: the wall clock at start, and the monotonic one since.
+#[derive(Debug)]
+struct Clock {
+    wall: u64,
+    start: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { wall: wall.as_micros() as u64, start: Instant::now() }
+    }
+
+    fn now(&self) -> u64 {
+        self.wall + self.start.elapsed().as_micros() as u64
+    }
+}
+
+/// A partition on its worker.
+struct Task {
+    mailbox: Arc<Mailbox>,
+    waker: Waker,
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    life: Rc<Life>,
+}
+
+/// What the loop and a partition's future tell each other.
+#[derive(Debug, Default)]
+struct Life {
+    /// Sweeps since it last ran a batch.
+    idle_sweeps: Cell<u32>,
+    /// It may have instances.
+    warm: Cell<bool>,
+    /// It should drop them.
+    trim: Cell<bool>,
+}
+
+impl Life {
+    fn set_warm(&self, local: &Local, warm: bool) {
+        let count = local.warm_partitions.get();
+        match (self.warm.replace(warm), warm) {
+            (false, true) => local.warm_partitions.set(count + 1),
+            (true, false) => local.warm_partitions.set(count - 1),
+            _ => {}
+        }
+    }
+}
+
+/// One worker's loop.
+struct Worker {
+    handle: Arc<WorkerHandle>,
+    local: Rc<Local>,
+    schedule: Schedule<Arc<Mailbox>>,
+    tasks: HashMap<*const Mailbox, Task>,
+    became_ready: Vec<Arc<Mailbox>>,
+    pressure: u64,
+}
+
+/// Runs the partitions of a worker until told to stop. To be spawned on the worker's own thread.
+pub(crate) async fn run(
+    handle: Arc<WorkerHandle>,
+    sandbox: Arc<Sandbox>,
+    metrics: Arc<WorkerMetrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let pressure = sandbox.pressure();
+    let local = Rc::new(Local {
+        sandbox,
+        warm: RefCell::default(),
+        clock: Clock::new(),
+        warm_partitions: Cell::new(0),
+        metrics,
+    });
+    let mut worker = Worker {
+        handle,
+        local,
+        schedule: Schedule::default(),
+        tasks: HashMap::new(),
+        became_ready: Vec::new(),
+        pressure,
+    };
+    let mut next_sweep = Instant::now() + SWEEP;
+    loop {
+        if worker.turn() {
+            tokio::task::yield_now().await;
+            if Instant::now() < next_sweep {
+                continue;
+            }
+        }
+        let sleep = tokio::time::sleep_until(next_sweep.into());
+        let anything_warm = worker.local.warm_partitions.get() > 0;
+        let handle = worker.handle.clone();
+        tokio::select! {
+            // Stopping first, so that a busy worker stops too; then work; then tidying up.
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep, if anything_warm => {
+                worker.sweep();
+                next_sweep = Instant::now() + SWEEP;
+            }
+            () = handle.notify.notified() => {}
+        }
+    }
+}
+
+impl Worker {
+    /// Runs one partition for at most a slice. False if none is ready.
+    fn turn(&mut self) -> bool {
+        self.collect();
+        let Some((tenant, mailbox)) = self.schedule.next() else { return false };
+        let began = Instant::now();
+        self.poll(&mailbox);
+        let took = began.elapsed();
+        self.schedule.charge(tenant, took);
+        self.local.metrics.slices.inc();
+        self.local.metrics.busy_micros.add(took.as_micros() as u64);
+        let pressure = self.local.sandbox.pressure();
+        if pressure != self.pressure {
+            self.pressure = pressure;
+            self.local.cool();
+            self.trim_idle(0);
+        }
+        true
+    }
+
+    /// Gives what became ready its place in the schedule.
+    fn collect(&mut self) {
+        self.handle.take_ready(&mut self.became_ready);
+        for mailbox in self.became_ready.drain(..) {
+            let tenant = &mailbox.segment.shared.tenant;
+            let (number, weight) = (tenant.number(), tenant.weight());
+            self.schedule.push(number, weight, mailbox);
+        }
+    }
+
+    fn poll(&mut self, mailbox: &Arc<Mailbox>) {
+        let at = Arc::as_ptr(mailbox);
+        let local = &self.local;
+        let task = self.tasks.entry(at).or_insert_with(|| {
+            let life = Rc::<Life>::default();
+            let future = partition::run(mailbox.clone(), local.clone(), life.clone());
+            let waker = Waker::from(mailbox.clone());
+            Task { mailbox: mailbox.clone(), waker, future: Box::pin(future), life }
+        });
+        // From here on a wake puts it on the ready list again.
+        mailbox.unqueue();
+        let mut cx = Context::from_waker(&task.waker);
+        if task.future.as_mut().poll(&mut cx).is_ready() {
+            self.tasks.remove(&at);
+        }
+    }
+
+    /// Ages everything by one sweep and drops the instances of what is old.
+    fn sweep(&mut self) {
+        for task in self.tasks.values() {
+            task.life.idle_sweeps.set(task.life.idle_sweeps.get() + 1);
+        }
+        self.trim_idle(IDLE_SWEEPS);
+    }
+
+    fn trim_idle(&self, sweeps: u32) {
+        for task in self.tasks.values() {
+            if task.life.warm.get() && task.life.idle_sweeps.get() >= sweeps {
+                task.life.trim.set(true);
+                task.mailbox.schedule();
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Feeds one partition's machine and performs what it decides.
+//!
+//! One batch a turn: take it from the inbox, make the calls the machine asks for, pass the commit
+//! on, and give the thread back. A partition whose runs are not all accepted takes no batch; it is
+//! scheduled again when there is room. What was taken counts as in flight until all that came of
+//! it has been passed on.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use sluicebox_core::frame::Frame;
+use sluicebox_core::key;
+use sluicebox_core::layer::request_of;
+use sluicebox_core::partition::{
+    Call, Commit, OutRun, Partition, Serves, Verdict, dead_letter_field,
+};
+use sluicebox_engine::invoker::{Invocation, Invoker, LogLevel, Metric, Outcome, Said};
+use tokio::sync::oneshot;
+
+use super::{Life, Local};
+use crate::mailbox::{Command, Mailbox, Retired};
+use crate::running::{Route, SegmentRuntime, StageRuntime};
+
+/// Runs a partition until it is retired.
+pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>) {
+    let segment = mailbox.segment.clone();
+    let seed = key::hash(&local.clock.now().to_le_bytes()) ^ std::process::id() as u64;
+    let mut machine = Partition::new(segment.plan.clone(), seed);
+    for (name, state) in mailbox.take_inherited().unwrap_or_default() {
+        machine.adopt(&name, state);
+    }
+    let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
+    let invokers = segment.stages.iter().map(invoker).collect();
+    let mut driver = Driver {
+        mailbox,
+        segment,
+        local,
+        life,
+        machine,
+        invokers,
+        outgoing: Vec::new(),
+        taken: 0,
+        commits: 0,
+        retire: None,
+        carry: false,
+    };
+    driver.note_state();
+    while driver.turn().await {}
+}
+
+struct Driver {
+    mailbox: Arc<Mailbox>,
+    segment: Arc<SegmentRuntime>,
+    local: Rc<Local>,
+    life: Rc<Life>,
+    machine: Partition,
+    invokers: Vec<Box<dyn Invoker>>,
+    /// Runs not accepted yet.
+    outgoing: Vec<(Arc<Mailbox>, Frame)>,
+    /// Frames of the inbox whose results are not all passed on yet.
+    taken: usize,
+    commits: u64,
+    retire: Option<oneshot::Sender<Retired>>,
+    /// On retiring, give up what cannot be finished.
+    carry: bool,
+}
+
+impl Driver {
+    /// One turn. False when the partition is retired.
+    async fn turn(&mut self) -> bool {
+        self.obey().await;
+        if self.life.trim.take() {
+            self.trim();
+        }
+        if !self.deliver() || self.machine.halted().is_some() {
+            if self.carry && self.retire.is_some() {
+                self.retired();
+                return false;
+            }
+            park().await;
+            return true;
+        }
+        let now = self.local.clock.now();
+        let ending = if self.retire.is_some() { u64::MAX } else { now };
+        if self.machine.start_ends(ending) {
+            self.batch(now).await;
+        } else if let Some((frame, frames)) = self.mailbox.take() {
+            self.taken += frames;
+            self.machine.bound_state(self.segment.shared.tenant.state_room());
+            self.machine.start(frame, now);
+            self.batch(now).await;
+        } else if self.retire.is_some() {
+            self.retired();
+            return false;
+        } else {
+            self.wait().await;
+            return true;
+        }
+        // Others first; then, if there is more, us again.
+        if !self.mailbox.is_empty() || self.retire.is_some() {
+            self.mailbox.schedule();
+        }
+        self.wait().await;
+        true
+    }
+
+    /// Sleeps until something happens, or a stream is to be ended.
+    async fn wait(&mut self) {
+        let Some(end) = self.machine.next_end() else { return park().await };
+        let left = end.saturating_sub(self.local.clock.now()).max(1);
+        let sleep = tokio::time::sleep(std::time::Duration::from_micros(left));
+        tokio::select! {
+            // Only one of the two can come first; the order does not matter.
+            biased;
+            () = park() => {}
+            () = sleep => {}
+        }
+    }
+
+    async fn obey(&mut self) {
+        while let Some(command) = self.mailbox.next_command() {
+            match command {
+                Command::Resume => self.resume().await,
+                Command::Retire { reply, carry } => {
+                    self.retire = Some(reply);
+                    self.carry = carry;
+                }
+            }
+        }
+    }
+
+    /// Runs the batch of a halted partition again.
+    async fn resume(&mut self) {
+        let Some(frame) = self.machine.resume() else { return };
+        self.mailbox.set_halted(None);
+        self.invokers.iter_mut().for_each(|invoker| invoker.abandon());
+        let now = self.local.clock.now();
+        if !frame.is_empty() {
+            self.machine.start(frame, now);
+            self.batch(now).await;
+        }
+    }
+
+    /// Gives up everything it holds and lets the partition be forgotten.
+    fn retired(&mut self) {
+        let mut left_over: Vec<(String, u16, Frame)> = Vec::new();
+        for (to, frame) in self.outgoing.drain(..) {
+            left_over.push((to.segment.root_name().to_owned(), to.partition, frame));
+        }
+        // The batch of a halt first, then what was queued behind it.
+        let own = self.machine.resume().into_iter().chain(self.mailbox.take_all());
+        let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
+        let own = own.filter(|frame| !frame.is_empty());
+        left_over.extend(own.map(|frame| (root.to_owned(), partition, frame)));
+        self.segment.shared.tenant.state_changed(self.machine.state_bytes(), 0);
+        self.life.set_warm(&self.local, false);
+        let empty = Partition::new(self.segment.plan.clone(), 0);
+        let states = std::mem::replace(&mut self.machine, empty).into_states();
+        if let Some(reply) = self.retire.take() {
+            // Nobody wants what a pipeline held that was deleted meanwhile.
+            let _unwanted = reply.send(Retired { states, left_over });
+        }
+    }
+
+    fn trim(&mut self) {
+        for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
+            invoker.trim();
+            stage.note_instances();
+        }
+        self.life.set_warm(&self.local, false);
+    }
+
+    /// Makes all calls of the batch that was started, and passes on its commit.
+    async fn batch(&mut self, now: u64) {
+        self.life.idle_sweeps.set(0);
+        self.life.set_warm(&self.local, true);
+        self.commits += 1;
+        let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
+        let seed = key::hash(&number).wrapping_add(self.commits);
+        while let Some(call) = self.machine.next_call() {
+            self.call(call, now, seed).await;
+        }
+        if let Some(halt) = self.machine.halted() {
+            tracing::error!(
+                tenant = %self.segment.shared.tenant.name(),
+                pipeline = %self.segment.shared.name,
+                stage = halt.stage,
+                partition = self.mailbox.partition,
+                "halted: {}", halt.message,
+            );
+            self.mailbox.set_halted(Some(halt.clone()));
+            return;
+        }
+        let commit = self.machine.finish();
+        self.segment.shared.metrics.commits.inc();
+        self.note_state();
+        self.pass_on(commit);
+    }
+
+    async fn call(&mut self, call: Call, time: u64, seed: u64) {
+        let Call { stage, serves, layer, last } = call;
+        let events = layer.frame().len() as u64;
+        let shared = matches!(serves, Serves::Any);
+        let invocation = Invocation { serves, layer, last, time, seed };
+        let outcome = self.invokers[stage].invoke(invocation).await;
+        let Outcome { layer, verdict, usage, said } = outcome;
+        let runtime = &self.segment.stages[stage];
+        let metrics = &runtime.metrics;
+        metrics.calls.inc();
+        metrics.events_in.add(events);
+        metrics.fuel.add(usage.fuel);
+        if usage.cold {
+            metrics.instances_created.inc();
+        }
+        if usage.cold || !shared {
+            runtime.note_instances();
+        }
+        match &verdict {
+            Verdict::Returned(failures) if failures.is_empty() => {
+                metrics.events_out.add(layer.emitted_events() as u64);
+            }
+            Verdict::Returned(failures) => metrics.failures.add(failures.len() as u64),
+            Verdict::Trapped(text) => {
+                metrics.traps.add(cause_of(text), 1);
+                runtime.note_instances();
+            }
+        }
+        report(&self.segment, runtime, said);
+        self.machine.done(layer, verdict);
+    }
+
+    /// Hands the results of a commit to where they go.
+    fn pass_on(&mut self, commit: Commit) {
+        for OutRun { stage, target, partition, frame } in commit.runs {
+            match &self.segment.routes[stage][target] {
+                Route::Inside => {}
+                Route::Same(there) => {
+                    let to = there[usize::from(self.mailbox.partition)].clone();
+                    self.outgoing.push((to, frame));
+                }
+                Route::Keyed(there) => {
+                    self.outgoing.push((there[usize::from(partition)].clone(), frame));
+                }
+                Route::Output { ring, reply } => {
+                    ring.append(self.mailbox.partition, &frame);
+                    if *reply {
+                        answer(&self.segment, &frame);
+                    }
+                }
+            }
+        }
+        if let Some(dead) = commit.dead_letters {
+            self.dead_letters(&dead);
+        }
+        for (request, delta) in commit.requests {
+            self.segment.shared.requests.adjust(request, delta);
+        }
+        self.deliver();
+    }
+
+    fn dead_letters(&self, dead: &Frame) {
+        for event in dead.events() {
+            let name = event.fields.get(dead_letter_field::STAGE).unwrap_or_default();
+            let stage = self.segment.stages.iter().find(|stage| stage.name.as_bytes() == name);
+            if let Some(stage) = stage {
+                stage.metrics.dead_letters.inc();
+            }
+        }
+        self.segment.shared.dead_letters.append(self.mailbox.partition, dead);
+    }
+
+    /// Tries to get rid of the runs at hand. False if some are left.
+    fn deliver(&mut self) -> bool {
+        let from = &self.mailbox;
+        // In order: a later run must not overtake an earlier one to the same partition.
+        let mut stuck: Vec<(Arc<Mailbox>, Frame)> = Vec::new();
+        for (to, frame) in self.outgoing.drain(..) {
+            let behind = stuck.iter().any(|(other, _)| Arc::ptr_eq(other, &to));
+            let refused = if behind { Err(frame) } else { to.push_or_block(frame, from) };
+            if let Err(frame) = refused {
+                stuck.push((to, frame));
+            }
+        }
+        self.outgoing = stuck;
+        if self.outgoing.is_empty() && self.machine.halted().is_none() && self.taken > 0 {
+            self.segment.shared.left(std::mem::take(&mut self.taken));
+        }
+        self.outgoing.is_empty()
+    }
+
+    fn note_state(&self) {
+        let after = self.machine.state_bytes();
+        let before = self.mailbox.state_bytes.swap(after, Ordering::Relaxed);
+        self.segment.shared.tenant.state_changed(before, after);
+        let streams = u32::try_from(self.machine.open_streams()).unwrap_or(u32::MAX);
+        self.mailbox.open_streams.store(streams, Ordering::Relaxed);
+    }
+}
+
+impl StageRuntime {
+    /// Brings the figure of live instances up to date.
+    fn note_instances(&self) {
+        self.metrics.instances.set(self.settings.live.load(Ordering::Relaxed));
+    }
+}
+
+/// Pending once: the next poll is the answer.
+async fn park() {
+    let mut parked = false;
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut parked, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Answers the requests whose events left by the output `reply`.
+fn answer(segment: &SegmentRuntime, frame: &Frame) {
+    let mut start = sluicebox_core::frame::HEADER_BYTES;
+    for event in frame.events() {
+        if let Some(request) = request_of(&event) {
+            segment.shared.requests.answer(request, frame, start as u32);
+        }
+        start += event.size();
+    }
+}
+
+/// A bounded word for what the text of a trap says.
+fn cause_of(text: &str) -> &'static str {
+    match text {
+        _ if text.contains("(limits.memory)") => "memory",
+        _ if text.starts_with("out of fuel") => "fuel",
+        _ if text.starts_with("the stack overflowed") => "stack",
+        _ if text.contains("emitted") => "emit",
+        _ if text.contains("state") => "state",
+        _ => "guest",
+    }
+}
+
+/// Passes on what a guest said.
+fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said) {
+    let metrics = &stage.metrics;
+    if said.lines_dropped > 0 {
+        metrics.log_lines_dropped.add(said.lines_dropped);
+    }
+    if said.metrics_dropped > 0 {
+        metrics.guest_dropped.add(said.metrics_dropped);
+    }
+    for (name, metric) in said.metrics {
+        match metric {
+            Metric::Count(delta) => metrics.guest_count(&name, delta),
+            Metric::Gauge(value) => metrics.guest_gauge(&name, value),
+        }
+    }
+    metrics.log_lines.add(said.lines.len() as u64);
+    let (tenant, pipeline) = (segment.shared.tenant.name(), &segment.shared.name);
+    let stage = stage.name.as_str();
+    for line in said.lines {
+        let text = line.text.as_str();
+        match line.level {
+            LogLevel::Debug => {
+                tracing::debug!(target: "guest", %tenant, %pipeline, stage, "{text}")
+            }
+            LogLevel::Info => tracing::info!(target: "guest", %tenant, %pipeline, stage, "{text}"),
+            LogLevel::Warn => tracing::warn!(target: "guest", %tenant, %pipeline, stage, "{text}"),
+            LogLevel::Error => {
+                tracing::error!(target: "guest", %tenant, %pipeline, stage, "{text}")
+            }
+        }
+    }
+}
