@@ -309,9 +309,7 @@ fn looks_like_json(packet: &Packet) -> Result<(), Failure> {
 fn finish(screen: Screen, tally: Tally, outcome: Result<(), Failure>) -> Result<(), Failure> {
     if let Err(mut failure) = outcome {
         if tally.accepted > 0 {
-            failure
-                .what
-                .push_str(&format!("; {} events were accepted before", grouped(tally.accepted)));
+            failure.what.push_str(&format!("; accepted before: {}", grouped(tally.accepted)));
         }
         return Err(failure);
     }
@@ -319,7 +317,10 @@ fn finish(screen: Screen, tally: Tally, outcome: Result<(), Failure>) -> Result<
     if tally.rejected == 0 {
         return Ok(());
     }
-    let what = format!("{} events were refused", grouped(tally.rejected));
+    let what = match tally.rejected {
+        1 => "one event was refused".to_owned(),
+        many => format!("{} events were refused", grouped(many)),
+    };
     let mut failure = Failure::new(Cause::Partial, what).code("ingest.rejected");
     failure.fix = Some("correct these lines and send them again, without the others".to_owned());
     failure.mistakes = tally.mistakes;

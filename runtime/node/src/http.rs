@@ -21,6 +21,8 @@ mod outputs;
 mod respond;
 mod route;
 mod server;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use server::{listen, serve};

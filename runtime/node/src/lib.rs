@@ -24,10 +24,12 @@ pub mod node;
 pub mod requests;
 pub mod ring;
 pub mod running;
+pub mod start;
 pub mod tenancy;
 pub mod tenants;
 mod worker;
 
 pub use config::Config;
-pub use node::{Node, RunningNode};
+pub use node::Node;
+pub use start::RunningNode;
 pub use sluicebox_engine::compile::compile_main;

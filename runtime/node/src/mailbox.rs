@@ -57,8 +57,6 @@ pub(crate) struct Retired {
 pub(crate) struct WorkerHandle {
     ready: Mutex<Vec<Arc<Mailbox>>>,
     pub(crate) notify: Notify,
-    /// Numbers for the people who watch.
-    pub(crate) live_instances: AtomicUsize,
 }
 
 impl WorkerHandle {
@@ -213,11 +211,6 @@ impl Mailbox {
     /// Called by the owner just before it runs the partition: from now on it may be queued again.
     pub(crate) fn unqueue(&self) {
         self.queued.store(false, Ordering::Release);
-    }
-
-    /// True if it was scheduled since it last ran.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.queued.load(Ordering::Acquire)
     }
 
     pub(crate) fn command(self: &Arc<Self>, command: Command) {

@@ -1,15 +1,11 @@
-//! Build order, start order, drain order.
+//! The node: what its parts share, and the order they are built in.
 //!
-//! Start: configuration is checked, the data directory is locked, the engine reserved, workers
-//! started, what was applied before is restored, and only then does anything listen. Drain: stop
-//! listening, let requests and queued events finish, stop the workers. Nothing reads configuration
-//! after the start.
+//! Configuration is checked, the data directory is locked, the engine is reserved; nothing reads
+//! configuration afterwards. Threads are started and stopped in `start`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -23,22 +19,18 @@ use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
 use sluicebox_engine::component::Limits;
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, TenantSlots};
-use sluicebox_engine::tuning::EngineConfig;
 use sluicebox_store::catalog::Catalog;
-use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::components::{AssetInfo, ComponentInfo, Components};
 use crate::config::Config;
 use crate::error::Error;
-use crate::http;
 use crate::mailbox::WorkerHandle;
 use crate::metrics::Metrics;
 use crate::requests::Requests;
 use crate::running::Running;
 use crate::tenancy::Tenancy;
 use crate::tenants::{self, Tenants};
-use crate::worker;
 
 /// How often the tenants file is looked at.
 const TENANTS_POLL: Duration = Duration::from_secs(1);
@@ -74,71 +66,8 @@ pub struct Node {
     draining: AtomicBool,
 }
 
-/// A node with its threads.
-#[derive(Debug)]
-pub struct RunningNode {
-    node: Arc<Node>,
-    address: SocketAddr,
-    stop_listening: watch::Sender<bool>,
-    stop: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
 impl Node {
-    /// Starts a node and waits until it listens. Blocks; call it from outside any runtime. The
-    /// program itself, started with the argument [`COMPILE_ARGUMENT`], is the compile process.
-    ///
-    /// # Errors
-    /// The data directory, the engine or the address cannot be had; nothing is left running.
-    pub fn start(config: Config) -> Result<RunningNode, Error> {
-        let program = std::env::current_exe()
-            .map_err(|source| Error::Io { doing: "find the program itself".to_owned(), source })?;
-        Self::start_with(config, program)
-    }
-
-    /// As [`Node::start`] with another program as compile process.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    pub fn start_with(config: Config, compile: PathBuf) -> Result<RunningNode, Error> {
-        raise_file_limit();
-        let node = Arc::new(Self::build(config, compile)?);
-        let (stop_listening, listening) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
-        let (address, sockets) = listen(node.config.http.listen, node.workers.len())?;
-        let mut threads = Vec::new();
-        let (restored, wait_restored) = std::sync::mpsc::channel();
-        for (number, listener) in sockets.into_iter().enumerate() {
-            let thread = WorkerThread {
-                node: node.clone(),
-                number,
-                listener,
-                listening: listening.clone(),
-                stopped: stopped.clone(),
-                // The first worker restores; the others only wait for work.
-                restored: (number == 0).then(|| restored.clone()),
-            };
-            let spawned = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || thread.run())
-                .map_err(|source| Error::Io {
-                    doing: "start a worker thread".to_owned(),
-                    source,
-                })?;
-            threads.push(spawned);
-        }
-        drop(restored);
-        let running = RunningNode { node, address, stop_listening, stop, threads };
-        match wait_restored.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(Error::Internal("the first worker ended at once".to_owned())),
-        }
-        running.node.ready.store(true, Ordering::Release);
-        Ok(running)
-    }
-
-    fn build(config: Config, compile: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn build(config: Config, compile: PathBuf) -> Result<Self, Error> {
         let dir = &config.node.data_dir;
         let io = |doing: &str| {
             let doing = doing.to_owned();
@@ -147,7 +76,7 @@ impl Node {
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
         let catalog: Arc<dyn Catalog> =
             Arc::new(sluicebox_store::dir::DirCatalog::open(&dir.join("catalog"))?);
-        let engine_config = engine_config(&config);
+        let engine_config = config.engine.tuning();
         if let Some(warning) = engine_config.mappings_warning() {
             tracing::warn!("{warning}");
         }
@@ -310,6 +239,21 @@ impl Node {
         self.components.delete(tenant, name).await
     }
 
+    /// From now on the node is ready.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// From now on the node is about to stop.
+    pub(crate) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Every pipeline that runs.
+    pub(crate) fn all_running(&self) -> Vec<Arc<Running>> {
+        self.running.iter().map(|entry| entry.value().clone()).collect()
+    }
+
     pub(crate) fn components_of(&self) -> &Arc<Components> {
         &self.components
     }
@@ -389,7 +333,7 @@ impl Node {
     }
 
     /// Follows the tenants file while the node runs.
-    async fn follow_tenants(self: Arc<Self>) {
+    pub(crate) async fn follow_tenants(self: Arc<Self>) {
         loop {
             tokio::time::sleep(TENANTS_POLL).await;
             let this = self.clone();
@@ -410,151 +354,6 @@ impl Node {
             entry.value().adjust(weight, allowance.state_bytes);
             entry.value().slots().memory.set_limit(allowance.memory_bytes);
         }
-    }
-}
-
-impl RunningNode {
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its URL.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// The node.
-    #[must_use]
-    pub fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
-    /// Stops: no new connections, then what is under way, then the threads. Waits at most
-    /// `patience` for requests and events to finish.
-    pub async fn drain(self, patience: Duration) {
-        self.node.draining.store(true, Ordering::Release);
-        let _nobody_left = self.stop_listening.send(true);
-        let quiet = async {
-            while self.node.metrics.node().connections.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            let all: Vec<Arc<Running>> =
-                self.node.running.iter().map(|entry| entry.value().clone()).collect();
-            for running in all {
-                running.idle().await;
-            }
-        };
-        if tokio::time::timeout(patience, quiet).await.is_err() {
-            tracing::warn!("stopped before everything under way had finished");
-        }
-        // Dropping joins the threads, which may take as long as one slice.
-        let _joined = tokio::task::spawn_blocking(move || drop(self)).await;
-    }
-}
-
-impl Drop for RunningNode {
-    fn drop(&mut self) {
-        let _nobody_left = self.stop_listening.send(true);
-        let _nobody_left = self.stop.send(true);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
-            }
-        }
-    }
-}
-
-/// What one worker's thread is made of.
-struct WorkerThread {
-    node: Arc<Node>,
-    number: usize,
-    listener: std::net::TcpListener,
-    listening: watch::Receiver<bool>,
-    stopped: watch::Receiver<bool>,
-    restored: Option<std::sync::mpsc::Sender<Result<(), Error>>>,
-}
-
-impl WorkerThread {
-    fn run(self) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // Partitions and connections alternate after every turn.
-            .event_interval(1)
-            .max_blocking_threads(8)
-            .thread_name(format!("blocking-{}", self.number))
-            .build();
-        match runtime {
-            Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, self.serve()),
-            Err(error) => tracing::error!("a worker cannot start: {error}"),
-        }
-    }
-
-    async fn serve(self) {
-        let Self { node, number, listener, listening, stopped, restored } = self;
-        if let Some(restored) = restored {
-            let outcome = node.restore().await;
-            let failed = outcome.is_err();
-            // The other end waits for just this.
-            let _told = restored.send(outcome);
-            if failed {
-                return;
-            }
-            if !node.dev_mode() {
-                tokio::task::spawn_local(node.clone().follow_tenants());
-            }
-        }
-        let served = http::serve(listener, node.clone(), listening);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = served.await {
-                tracing::error!("this worker serves no connections: {error}");
-            }
-        });
-        let metrics = node.metrics.worker(u16::try_from(number).unwrap_or(u16::MAX));
-        let handle = node.workers[number].clone();
-        worker::run(handle, node.components.sandbox().clone(), metrics, stopped).await;
-    }
-}
-
-/// A socket for each worker, on one address. The kernel spreads connections over them.
-fn listen(
-    address: SocketAddr,
-    workers: usize,
-) -> Result<(SocketAddr, Vec<std::net::TcpListener>), Error> {
-    // Sockets that share an address could share it with another process by mistake; one that does
-    // not share finds out.
-    drop(http::listen(address, false)?);
-    let first = http::listen(address, true)?;
-    let io = |source| Error::Io { doing: format!("listen on {address}"), source };
-    // With port 0 the first socket decides which port it is.
-    let address = first.local_addr().map_err(io)?;
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(http::listen(address, true)?);
-    }
-    Ok((address, sockets))
-}
-
-/// Connections and loaded components are files; the soft limit is often a thousand. What cannot
-/// be raised stays, and connections are then refused earlier.
-fn raise_file_limit() {
-    use rustix::process::{Resource as Limit, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Limit::Nofile);
-    if let Err(error) = setrlimit(Limit::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!("the limit on open files could not be raised: {error}");
-    }
-}
-
-/// The engine's own configuration, from the node's.
-fn engine_config(config: &Config) -> EngineConfig {
-    EngineConfig {
-        instances: config.engine.instances,
-        stacks: config.engine.stacks,
-        memory_bytes_max: config.engine.memory_bytes_max as u64,
-        keep_resident_bytes: config.engine.keep_resident_bytes,
-        warm_slots: config.engine.warm_slots,
     }
 }
 

@@ -8,18 +8,19 @@
 //! Which version runs, and how one replaces another, is decided in `deploy`; the partitions' work
 //! is done in `worker`.
 
+mod intake;
+mod segment_builder;
+
+pub use intake::{Busy, Intake};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
-use sluicebox_core::frame::{FrameBuilder, Head};
 use sluicebox_core::ids::Name;
 use sluicebox_core::key;
-use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
-use sluicebox_core::partition::{SegmentPlan, StagePlan};
-use sluicebox_core::pipeline::{EdgeKey, Pipeline, StageIndex};
-use sluicebox_core::segment::{self, Plan, Segment};
-use sluicebox_core::state::StateLimits;
+use sluicebox_core::partition::SegmentPlan;
+use sluicebox_core::pipeline::Pipeline;
+use sluicebox_core::segment::{self, Plan};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::Notify;
 
@@ -28,15 +29,6 @@ use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::requests::Requests;
 use crate::ring::Output;
 use crate::tenancy::Tenancy;
-
-/// Name of the output that answers requests which wait for a result.
-const REPLY: &str = "reply";
-
-/// When a producer should try again after it found no room.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Most bytes one state batch may answer.
-const REPLY_BYTES: usize = 16 << 20;
 
 /// What all parts of a running pipeline share.
 #[derive(Debug)]
@@ -168,7 +160,7 @@ impl Running {
         let mut mailboxes: Vec<Vec<Arc<Mailbox>>> = vec![Vec::new(); plan.segments.len()];
         // Crossing edges lead to later segments, so the last is built first.
         for (at, segment) in plan.segments.iter().enumerate().rev() {
-            let builder = SegmentBuilder {
+            let builder = segment_builder::SegmentBuilder {
                 pipeline: &pipeline,
                 plan: &plan,
                 segment,
@@ -285,10 +277,6 @@ impl Running {
         &self.mailboxes
     }
 
-    pub(crate) fn shared(&self) -> &PipelineShared {
-        &self.shared
-    }
-
     /// Takes no more events, or takes them again.
     pub(crate) fn pause(&self, paused: bool) {
         self.shared.paused.store(paused, Ordering::Release);
@@ -340,201 +328,4 @@ fn place(
         Mailbox::new(runtime.clone(), partition, owner.clone(), parts.inbox_bytes, states)
     };
     (0..partitions).map(&mut make).collect()
-}
-
-struct SegmentBuilder<'a> {
-    pipeline: &'a Pipeline,
-    plan: &'a Plan,
-    segment: &'a Segment,
-    partitions: u16,
-    mailboxes: &'a [Vec<Arc<Mailbox>>],
-    parts: &'a Parts<'a>,
-}
-
-impl SegmentBuilder<'_> {
-    fn build(&self, shared: &Arc<PipelineShared>) -> SegmentRuntime {
-        let mut plans = Vec::new();
-        let mut stages = Vec::new();
-        let mut routes = Vec::new();
-        for stage in &self.segment.stages {
-            let (plan, of_stage) = self.stage(*stage);
-            plans.push(plan);
-            routes.push(of_stage);
-            let (code, settings) = self.parts.code[*stage].clone();
-            let name = self.pipeline.stages[*stage].name.clone();
-            let metrics = self.parts.metrics.stage(&name);
-            let uid = self.parts.uid + *stage as u64;
-            stages.push(StageRuntime { name, uid, code, settings, metrics });
-        }
-        let plan = Arc::new(SegmentPlan { stages: plans });
-        SegmentRuntime { shared: shared.clone(), plan, stages, routes }
-    }
-
-    fn stage(&self, index: StageIndex) -> (StagePlan, Vec<Route>) {
-        let stage = &self.pipeline.stages[index];
-        let (mut targets, mut inside, mut routes) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, edge) in self.pipeline.edges.iter().enumerate() {
-            if edge.from != index {
-                continue;
-            }
-            let local = self.segment.inside.contains(&at);
-            let spread = match edge.key {
-                EdgeKey::Cause => Spread::One,
-                EdgeKey::Emitted | EdgeKey::Json(_) => Spread::Groups(self.partitions),
-            };
-            let key = rule(&edge.key);
-            targets.push(Target {
-                port: edge.port,
-                input: edge.input,
-                key,
-                spread,
-                inside: !local,
-            });
-            let child = self.segment.stages.iter().position(|s| *s == edge.to);
-            inside.push(child.filter(|_| local));
-            let there = || self.mailboxes[self.plan.of_stage[edge.to]].clone();
-            routes.push(match (local, spread) {
-                (true, _) => Route::Inside,
-                (false, Spread::One) => Route::Same(there()),
-                (false, Spread::Groups(_)) => Route::Keyed(there()),
-            });
-        }
-        for (at, output) in self.pipeline.outputs.iter().enumerate() {
-            if output.from != index {
-                continue;
-            }
-            let (key, port, spread) = (rule(&output.key), output.port, Spread::One);
-            targets.push(Target { port, input: 0, key, spread, inside: false });
-            inside.push(None);
-            let ring = self.parts.outputs[at].clone();
-            routes.push(Route::Output { ring, reply: output.name == REPLY });
-        }
-        let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-        let limits = LayerLimits {
-            emit_bytes: bytes(stage.limits.emit_bytes),
-            event_bytes: bytes(stage.limits.event_bytes),
-            reply_bytes: REPLY_BYTES,
-        };
-        let state = StateLimits {
-            key_bytes: bytes(stage.limits.state_bytes),
-            total_bytes: self.parts.tenant.state_bytes_max(),
-        };
-        let plan = StagePlan {
-            name: stage.name.clone(),
-            scope: stage.scope,
-            on_failure: stage.on_failure,
-            retries: stage.retries,
-            stream: stage.stream,
-            ports: Arc::new(Ports::new(stage.ports.len() as u16, targets)),
-            inside,
-            limits,
-            state,
-        };
-        (plan, routes)
-    }
-}
-
-fn rule(key: &EdgeKey) -> KeyRule {
-    match key {
-        EdgeKey::Cause => KeyRule::Cause,
-        EdgeKey::Emitted => KeyRule::Emitted,
-        EdgeKey::Json(pointer) => KeyRule::Json(pointer.clone()),
-    }
-}
-
-/// Collects the events of one request, divided by partition; all or nothing.
-#[derive(Debug)]
-pub struct Intake {
-    running: Arc<Running>,
-    /// For each entry, a builder a partition.
-    builders: Vec<FrameBuilder>,
-    filled: Vec<usize>,
-    events: usize,
-    bytes: usize,
-}
-
-/// An intake that found no room.
-#[derive(Debug)]
-pub struct Busy {
-    /// To try again with.
-    pub intake: Intake,
-    /// When trying again is worth it.
-    pub retry_after: Duration,
-}
-
-impl Intake {
-    /// An empty intake.
-    #[must_use]
-    pub fn new(running: &Arc<Running>) -> Self {
-        let mut builders = Vec::new();
-        let count = running.entries.len() * usize::from(running.partitions);
-        builders.resize_with(count, FrameBuilder::new);
-        Self { running: running.clone(), builders, filled: Vec::new(), events: 0, bytes: 0 }
-    }
-
-    /// Adds one event. The parts are within the format's limits, see [`FrameBuilder::push`].
-    pub fn push(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: &[u8]) {
-        let partitions = self.running.partitions;
-        let partition = usize::from(key::partition_of(key::group_of(key), partitions));
-        for (entry, (_, input)) in self.running.entries.iter().enumerate() {
-            let at = entry * usize::from(partitions) + partition;
-            let builder = &mut self.builders[at];
-            if builder.is_empty() {
-                self.filled.push(at);
-            }
-            builder.push(&Head { input: *input, ..*head }, key, payload, fields);
-        }
-        self.events += 1;
-        self.bytes += payload.len();
-    }
-
-    /// Events so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.events
-    }
-
-    /// True if there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events == 0
-    }
-
-    /// Payload bytes so far.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// How often each event is handed in: once for each stage that ingest feeds.
-    #[must_use]
-    pub fn copies(&self) -> usize {
-        self.running.entries.len()
-    }
-
-    /// Hands all events to their partitions.
-    ///
-    /// # Errors
-    /// A partition has no room, or the pipeline is being replaced; nothing was taken.
-    pub fn submit(mut self) -> Result<(), Busy> {
-        let partitions = usize::from(self.running.partitions);
-        let mailbox_of = |running: &Running, at: usize| {
-            let (segment, _) = running.entries[at / partitions];
-            running.mailboxes[segment][at % partitions].clone()
-        };
-        // Counted as under way before the look at `paused`, so that whoever pauses and then waits
-        // for idleness waits for this intake too.
-        self.running.shared.entered();
-        let room = self.filled.iter().all(|at| mailbox_of(&self.running, *at).has_room());
-        if self.running.is_paused() || !room {
-            self.running.shared.left(1);
-            return Err(Busy { intake: self, retry_after: RETRY_AFTER });
-        }
-        for at in std::mem::take(&mut self.filled) {
-            // Another thread may have filled the inbox since the look; the excess is one frame.
-            mailbox_of(&self.running, at).push_over(self.builders[at].finish());
-        }
-        self.running.shared.left(1);
-        Ok(())
-    }
 }

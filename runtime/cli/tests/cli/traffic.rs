@@ -93,7 +93,7 @@ fn patience_ends() {
     let node = FakeNode::answering(vec![accepted(1), busy()]);
     let run = send(&node, "1\n2\n", &["--batch", "1", "--patience", "2s"]);
     assert_eq!(run.code, 75);
-    assert!(run.err.contains("1 events were accepted before"), "{}", run.err);
+    assert!(run.err.contains("accepted before: 1"), "{}", run.err);
 }
 
 #[test]

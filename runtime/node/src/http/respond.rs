@@ -133,9 +133,10 @@ fn is_inside(error: &Error) -> bool {
 fn detail(error: &Error) -> String {
     match error {
         // Its mistakes are listed one by one.
-        Error::Manifest(problems) => {
-            format!("the manifest has {} mistakes", problems.list().len() + problems.omitted())
-        }
+        Error::Manifest(problems) => match problems.list().len() + problems.omitted() {
+            1 => "the manifest has a mistake".to_owned(),
+            several => format!("the manifest has {several} mistakes"),
+        },
         _ if is_inside(error) => "something failed inside the node; its log says what".to_owned(),
         _ => error.to_string(),
     }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sluicebox_core::json_key;
 use sluicebox_core::limits::TIME_END;
 
 use crate::config::quantity::parse_duration;
@@ -132,6 +133,14 @@ fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |sum: u64, digit| {
         digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0'))
     })
+}
+
+/// True if the bytes are one JSON value in UTF-8. What cannot be is told by its first letter.
+pub(super) fn holds_json(payload: &[u8]) -> bool {
+    let first = payload.trim_ascii_start().first();
+    let may_be =
+        matches!(first, Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'));
+    may_be && std::str::from_utf8(payload).is_ok() && json_key::check(payload).is_ok()
 }
 
 /// Undoes `%XX`. `None` if a `%` is not followed by two hex digits, or the result is not UTF-8.

@@ -14,11 +14,12 @@ use sluicebox_core::frame::{field, push_field};
 use super::{Call, REPLY, Request, single};
 use crate::error::Error;
 use crate::http::body::Body;
-use crate::http::text::push_time;
+use crate::http::text::{holds_json, push_time};
 use crate::requests::{Answer, Reply};
 use crate::running::Intake;
 
-/// Content type of a result whose event has none.
+/// Content type of a result whose event has none: JSON if it is, else bytes.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 impl Call<'_> {
@@ -65,7 +66,8 @@ fn result(answer: &Answer) -> Response<Body> {
     let mut response = Response::new(Body::from(answer.payload()));
     let headers = response.headers_mut();
     let content_type = event.fields.get(field::CONTENT_TYPE).map(HeaderValue::from_bytes);
-    headers.insert(CONTENT_TYPE, content_type.and_then(Result::ok).unwrap_or(BYTES));
+    let guess = || if holds_json(event.payload) { JSON } else { BYTES };
+    headers.insert(CONTENT_TYPE, content_type.and_then(Result::ok).unwrap_or_else(guess));
     let mut add = |name: &'static str, value: &[u8]| {
         // A key may hold characters that no header can; then it is left out.
         if let Ok(value) = HeaderValue::from_bytes(value) {

@@ -14,11 +14,10 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sluicebox_core::frame::{Event, field};
-use sluicebox_core::json_key;
 use sluicebox_core::partition::dead_letter_field;
 
 use super::super::ingest::single::{essence, is_json};
-use super::super::text::push_time;
+use super::super::text::{holds_json, push_time};
 use super::Source;
 use crate::ring::Chunk;
 use crate::running::Running;
@@ -160,7 +159,7 @@ fn push_data(out: &mut Vec<u8>, payload: &[u8], content_type: Option<&[u8]>) {
     let content_type = content_type.as_deref();
     let utf8 = std::str::from_utf8(payload).ok();
     match utf8 {
-        Some(_) if content_type.is_none_or(is_json) && holds_json(payload) => {
+        _ if content_type.is_none_or(is_json) && holds_json(payload) => {
             out.extend_from_slice(b",\"data\":");
             push_line(out, payload);
         }
@@ -179,14 +178,6 @@ fn push_data(out: &mut Vec<u8>, payload: &[u8], content_type: Option<&[u8]>) {
 
 fn is_text(content_type: &str) -> bool {
     essence(content_type).get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"))
-}
-
-/// True if the bytes are one JSON value. What cannot be is told by its first letter.
-fn holds_json(payload: &[u8]) -> bool {
-    let first = payload.trim_ascii_start().first();
-    let may_be =
-        matches!(first, Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'));
-    may_be && json_key::check(payload).is_ok()
 }
 
 /// Appends JSON as one line. Outside strings a line break is mere space, and inside there is none.

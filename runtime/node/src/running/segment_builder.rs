@@ -1,0 +1,119 @@
+//! From a segment of a checked pipeline to the plan its partitions run and the routes out of it.
+
+use std::sync::Arc;
+
+use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
+use sluicebox_core::partition::{SegmentPlan, StagePlan};
+use sluicebox_core::pipeline::{EdgeKey, Pipeline, StageIndex};
+use sluicebox_core::segment::{Plan, Segment};
+use sluicebox_core::state::StateLimits;
+
+use super::{Parts, PipelineShared, Route, SegmentRuntime, StageRuntime};
+use crate::mailbox::Mailbox;
+
+/// Name of the output that answers requests which wait for a result.
+const REPLY: &str = "reply";
+
+/// Most bytes one state batch may answer.
+const REPLY_BYTES: usize = 16 << 20;
+
+/// See the module.
+pub(super) struct SegmentBuilder<'a> {
+    pub pipeline: &'a Pipeline,
+    pub plan: &'a Plan,
+    pub segment: &'a Segment,
+    pub partitions: u16,
+    pub mailboxes: &'a [Vec<Arc<Mailbox>>],
+    pub parts: &'a Parts<'a>,
+}
+
+impl SegmentBuilder<'_> {
+    pub(super) fn build(&self, shared: &Arc<PipelineShared>) -> SegmentRuntime {
+        let mut plans = Vec::new();
+        let mut stages = Vec::new();
+        let mut routes = Vec::new();
+        for stage in &self.segment.stages {
+            let (plan, of_stage) = self.stage(*stage);
+            plans.push(plan);
+            routes.push(of_stage);
+            let (code, settings) = self.parts.code[*stage].clone();
+            let name = self.pipeline.stages[*stage].name.clone();
+            let metrics = self.parts.metrics.stage(&name);
+            let uid = self.parts.uid + *stage as u64;
+            stages.push(StageRuntime { name, uid, code, settings, metrics });
+        }
+        let plan = Arc::new(SegmentPlan { stages: plans });
+        SegmentRuntime { shared: shared.clone(), plan, stages, routes }
+    }
+
+    fn stage(&self, index: StageIndex) -> (StagePlan, Vec<Route>) {
+        let stage = &self.pipeline.stages[index];
+        let (mut targets, mut inside, mut routes) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, edge) in self.pipeline.edges.iter().enumerate() {
+            if edge.from != index {
+                continue;
+            }
+            let local = self.segment.inside.contains(&at);
+            let spread = match edge.key {
+                EdgeKey::Cause => Spread::One,
+                EdgeKey::Emitted | EdgeKey::Json(_) => Spread::Groups(self.partitions),
+            };
+            let key = rule(&edge.key);
+            targets.push(Target {
+                port: edge.port,
+                input: edge.input,
+                key,
+                spread,
+                inside: !local,
+            });
+            let child = self.segment.stages.iter().position(|s| *s == edge.to);
+            inside.push(child.filter(|_| local));
+            let there = || self.mailboxes[self.plan.of_stage[edge.to]].clone();
+            routes.push(match (local, spread) {
+                (true, _) => Route::Inside,
+                (false, Spread::One) => Route::Same(there()),
+                (false, Spread::Groups(_)) => Route::Keyed(there()),
+            });
+        }
+        for (at, output) in self.pipeline.outputs.iter().enumerate() {
+            if output.from != index {
+                continue;
+            }
+            let (key, port, spread) = (rule(&output.key), output.port, Spread::One);
+            targets.push(Target { port, input: 0, key, spread, inside: false });
+            inside.push(None);
+            let ring = self.parts.outputs[at].clone();
+            routes.push(Route::Output { ring, reply: output.name == REPLY });
+        }
+        let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let limits = LayerLimits {
+            emit_bytes: bytes(stage.limits.emit_bytes),
+            event_bytes: bytes(stage.limits.event_bytes),
+            reply_bytes: REPLY_BYTES,
+        };
+        let state = StateLimits {
+            key_bytes: bytes(stage.limits.state_bytes),
+            total_bytes: self.parts.tenant.state_bytes_max(),
+        };
+        let plan = StagePlan {
+            name: stage.name.clone(),
+            scope: stage.scope,
+            on_failure: stage.on_failure,
+            retries: stage.retries,
+            stream: stage.stream,
+            ports: Arc::new(Ports::new(stage.ports.len() as u16, targets)),
+            inside,
+            limits,
+            state,
+        };
+        (plan, routes)
+    }
+}
+
+fn rule(key: &EdgeKey) -> KeyRule {
+    match key {
+        EdgeKey::Cause => KeyRule::Cause,
+        EdgeKey::Emitted => KeyRule::Emitted,
+        EdgeKey::Json(pointer) => KeyRule::Json(pointer.clone()),
+    }
+}

@@ -1,0 +1,216 @@
+//! Start order, drain order, and the threads in between.
+//!
+//! Start: the node is built, a thread is started for each worker, the first one restores what was
+//! applied before; only then is the node ready. Drain: stop listening, let requests and queued
+//! events finish, stop the workers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::http;
+use crate::node::Node;
+use crate::worker;
+
+/// A node with its threads.
+#[derive(Debug)]
+pub struct RunningNode {
+    node: Arc<Node>,
+    address: SocketAddr,
+    stop_listening: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node and waits until it listens. Blocks; call it from outside any runtime. The
+    /// program itself, started with the argument [`COMPILE_ARGUMENT`], is the compile process.
+    ///
+    /// # Errors
+    /// The data directory, the engine or the address cannot be had; nothing is left running.
+    pub fn start(config: Config) -> Result<RunningNode, Error> {
+        let program = std::env::current_exe()
+            .map_err(|source| Error::Io { doing: "find the program itself".to_owned(), source })?;
+        Self::start_with(config, program)
+    }
+
+    /// As [`Node::start`] with another program as compile process.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with(config: Config, compile: PathBuf) -> Result<RunningNode, Error> {
+        raise_file_limit();
+        let node = Arc::new(Self::build(config, compile)?);
+        let (stop_listening, listening) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let (address, sockets) = listen(node.config().http.listen, node.workers().len())?;
+        let mut threads = Vec::new();
+        let (restored, wait_restored) = std::sync::mpsc::channel();
+        for (number, listener) in sockets.into_iter().enumerate() {
+            let thread = WorkerThread {
+                node: node.clone(),
+                number,
+                listener,
+                listening: listening.clone(),
+                stopped: stopped.clone(),
+                // The first worker restores; the others only wait for work.
+                restored: (number == 0).then(|| restored.clone()),
+            };
+            let spawned = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || thread.run())
+                .map_err(|source| Error::Io {
+                    doing: "start a worker thread".to_owned(),
+                    source,
+                })?;
+            threads.push(spawned);
+        }
+        drop(restored);
+        let running = RunningNode { node, address, stop_listening, stop, threads };
+        match wait_restored.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::Internal("the first worker ended at once".to_owned())),
+        }
+        running.node.set_ready();
+        Ok(running)
+    }
+}
+
+impl RunningNode {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Stops: no new connections, then what is under way, then the threads. Waits at most
+    /// `patience` for requests and events to finish.
+    pub async fn drain(self, patience: Duration) {
+        self.node.begin_draining();
+        let _nobody_left = self.stop_listening.send(true);
+        let quiet = async {
+            while self.node.metrics().node().connections.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            for running in self.node.all_running() {
+                running.idle().await;
+            }
+        };
+        if tokio::time::timeout(patience, quiet).await.is_err() {
+            tracing::warn!("stopped before everything under way had finished");
+        }
+        // Dropping joins the threads, which may take as long as one slice.
+        let _joined = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        let _nobody_left = self.stop_listening.send(true);
+        let _nobody_left = self.stop.send(true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+/// What one worker's thread is made of.
+struct WorkerThread {
+    node: Arc<Node>,
+    number: usize,
+    listener: std::net::TcpListener,
+    listening: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
+    restored: Option<std::sync::mpsc::Sender<Result<(), Error>>>,
+}
+
+impl WorkerThread {
+    fn run(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Partitions and connections alternate after every turn.
+            .event_interval(1)
+            .max_blocking_threads(8)
+            .thread_name(format!("blocking-{}", self.number))
+            .build();
+        match runtime {
+            Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, self.serve()),
+            Err(error) => tracing::error!("a worker cannot start: {error}"),
+        }
+    }
+
+    async fn serve(self) {
+        let Self { node, number, listener, listening, stopped, restored } = self;
+        if let Some(restored) = restored {
+            let outcome = node.restore().await;
+            let failed = outcome.is_err();
+            // The other end waits for just this.
+            let _told = restored.send(outcome);
+            if failed {
+                return;
+            }
+            if !node.dev_mode() {
+                tokio::task::spawn_local(node.clone().follow_tenants());
+            }
+        }
+        let served = http::serve(listener, node.clone(), listening);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = served.await {
+                tracing::error!("this worker serves no connections: {error}");
+            }
+        });
+        let metrics = node.metrics().worker(u16::try_from(number).unwrap_or(u16::MAX));
+        let handle = node.workers()[number].clone();
+        worker::run(handle, node.components_of().sandbox().clone(), metrics, stopped).await;
+    }
+}
+
+/// A socket for each worker, on one address. The kernel spreads connections over them.
+fn listen(
+    address: SocketAddr,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), Error> {
+    // Sockets that share an address could share it with another process by mistake; one that does
+    // not share finds out.
+    drop(http::listen(address, false)?);
+    let first = http::listen(address, true)?;
+    let io = |source| Error::Io { doing: format!("listen on {address}"), source };
+    // With port 0 the first socket decides which port it is.
+    let address = first.local_addr().map_err(io)?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(http::listen(address, true)?);
+    }
+    Ok((address, sockets))
+}
+
+/// Connections and loaded components are files; the soft limit is often a thousand. What cannot
+/// be raised stays, and connections are then refused earlier.
+fn raise_file_limit() {
+    use rustix::process::{Resource as Limit, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Limit::Nofile);
+    if let Err(error) = setrlimit(Limit::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the limit on open files could not be raised: {error}");
+    }
+}
