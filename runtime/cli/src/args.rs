@@ -170,9 +170,11 @@ const PUSH_EXAMPLES: &str = "\
 Examples:
   sluicebox push target/guests/split.wasm
   sluicebox push build/out.wasm --name split
+  sluicebox push model.bin --asset
 
 A component is stored by the digest of its bytes; pushing the same bytes again changes nothing.
-Pipelines keep the digest they were applied with: apply again to use the new component.";
+Pipelines keep the digest they were applied with: apply again to use the new component. An asset
+has no name; a manifest grants it to a stage by the digest that is printed.";
 
 const APPLY_EXAMPLES: &str = "\
 Examples:
@@ -186,9 +188,12 @@ Applying the same manifest twice changes nothing. Every mistake is reported at o
 /// Arguments of `push`.
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// The component, a .wasm file
+    /// The component, a .wasm file, or the asset
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Push a read-only file for a stage's `assets` instead of a component
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) asset: bool,
     /// Its name [default: the file's name without .wasm]
     #[arg(long, value_parser = name)]
     pub(crate) name: Option<Name>,

@@ -23,6 +23,7 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 const MEDIA_WASM: &str = "application/wasm";
 const MEDIA_TOML: &str = "application/toml";
 const MEDIA_JSON: &str = "application/json";
+const MEDIA_BYTES: &str = "application/octet-stream";
 
 /// What a component's reply says, and whether the node had these bytes under this name already.
 pub(crate) struct Pushed {
@@ -33,6 +34,9 @@ pub(crate) struct Pushed {
 /// `push`
 pub(crate) async fn push(screen: Screen, args: PushArgs) -> Result<(), Failure> {
     let client = Client::new(&args.connection)?;
+    if args.asset {
+        return push_asset(screen, &client, &args.file).await;
+    }
     let name = match args.name {
         Some(name) => name,
         None => name_of(&args.file)?,
@@ -40,6 +44,20 @@ pub(crate) async fn push(screen: Screen, args: PushArgs) -> Result<(), Failure> 
     let pushed = push_file(&client, &name, &args.file).await?;
     screen.result(&pushed.info, &pushed_text(&name, &pushed))?;
     screen.hint("next: `sluicebox apply pipeline.toml`");
+    Ok(())
+}
+
+/// `push --asset`
+async fn push_asset(screen: Screen, client: &Client, file: &Path) -> Result<(), Failure> {
+    let bytes = read_file(file, COMPONENT_BYTES_MAX)?;
+    let call = Call::new(Method::POST, client.path("assets")).body(MEDIA_BYTES, bytes.into());
+    let info = client.send(call).await?.json()?;
+    let digest = info.get("digest").and_then(Value::as_str).unwrap_or("-");
+    let bytes = info.get("bytes").and_then(Value::as_u64).unwrap_or_default();
+    screen
+        .result(&info, &format!("pushed asset {} ({} bytes)", printable(digest), grouped(bytes)))?;
+    screen
+        .hint(&format!("grant it in a manifest: assets = {{ name = \"{}\" }}", printable(digest)));
     Ok(())
 }
 

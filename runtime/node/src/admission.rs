@@ -102,14 +102,17 @@ impl Account {
         Ok(Permit { account: Arc::clone(self), resource, amount })
     }
 
-    /// Whether a draw of one unit of a rate would be refused now; for a look before work begins.
+    /// Whether a draw of one unit of each of some rates would be refused now; for a look before
+    /// work begins.
     ///
     /// # Errors
     /// What such a draw would be told.
-    pub fn look(&self, resource: Resource) -> Result<(), Refused> {
+    pub fn look(&self, rates: &[Resource]) -> Result<(), Refused> {
         let mut ledger = self.lock();
         let now = now_micros();
-        if ledger.left(resource, now) > 0 { Ok(()) } else { ledger.draw(resource, 1, now) }
+        rates.iter().try_for_each(|rate| {
+            if ledger.left(*rate, now) > 0 { Ok(()) } else { ledger.draw(*rate, 1, now) }
+        })
     }
 
     /// How much of a counted resource is lent.
@@ -264,12 +267,12 @@ mod tests {
     fn spending_stops_at_the_rate_and_says_so_before_the_work() {
         let events = Rate { per_second: 1, burst: 10 };
         let account = Account::new(Allowance { events, ..Allowance::DEFAULT });
-        account.look(Resource::Events).expect("a full bucket");
+        account.look(&[Resource::Bytes, Resource::Events]).expect("a full bucket");
         account.spend(&[(Resource::Events, 10), (Resource::Bytes, 5)]).expect("a full bucket");
         let refused = account.spend(&[(Resource::Bytes, 1), (Resource::Events, 2)]).unwrap_err();
         assert_eq!(refused.resource, Resource::Events);
         assert!(refused.retry_after_micros.is_some());
-        assert!(account.look(Resource::Events).is_err());
+        assert!(account.look(&[Resource::Bytes, Resource::Events]).is_err());
     }
 
     #[test]
@@ -284,7 +287,7 @@ mod tests {
         assert_eq!(account.lent(Resource::Streams), 5);
         drop(permit);
         let stranger = admission.account(&name("stranger"), &tenants.current());
-        assert!(stranger.look(Resource::Events).is_err());
+        assert!(stranger.look(&[Resource::Events]).is_err());
     }
 
     #[test]

@@ -148,25 +148,26 @@ pub(crate) async fn run(
         pressure,
     };
     let mut next_sweep = Instant::now() + SWEEP;
-    loop {
-        if worker.turn() {
-            tokio::task::yield_now().await;
-            if Instant::now() < next_sweep {
-                continue;
-            }
+    while !*stop.borrow() {
+        let busy = worker.turn();
+        if Instant::now() >= next_sweep {
+            worker.sweep();
+            next_sweep = Instant::now() + SWEEP;
         }
-        let sleep = tokio::time::sleep_until(next_sweep.into());
+        if busy {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        // Without anything to tidy up an idle worker sleeps for good.
         let anything_warm = worker.local.warm_partitions.get() > 0;
+        let sleep = tokio::time::sleep_until(next_sweep.into());
         let handle = worker.handle.clone();
         tokio::select! {
-            // Stopping first, so that a busy worker stops too; then work; then tidying up.
+            // Whatever comes, the loop looks at everything again; the order does not matter.
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep, if anything_warm => {
-                worker.sweep();
-                next_sweep = Instant::now() + SWEEP;
-            }
             () = handle.notify.notified() => {}
+            changed = stop.changed() => if changed.is_err() { return },
+            () = sleep, if anything_warm => {}
         }
     }
 }

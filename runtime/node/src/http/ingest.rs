@@ -274,13 +274,15 @@ impl Call<'_> {
             return Err(Error::request("request.wait", message));
         }
         self.room().await?;
-        self.caller.account.look(Resource::Events)?;
-        self.caller.account.look(Resource::Bytes)?;
+        self.caller.account.look(&[Resource::Events, Resource::Bytes])?;
         let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
         let host_fields = trace_field(&parts.headers);
         let request = Request { parts: &parts, form, asked: &asked, body: &body };
         if let Some(wait) = asked.wait {
-            let response = self.for_result(request, host_fields, wait).await;
+            let waiting = self.hand_in(request, host_fields).await?;
+            // The event is on its way; what it came in need not wait with the client.
+            drop((body, held));
+            let response = self.result(waiting, wait).await;
             node.metrics().node().wait_latency.observe(self.started.elapsed());
             return Ok((response?, true));
         }
@@ -308,13 +310,13 @@ impl Call<'_> {
             Form::Lines => {
                 let mut lines = Lines::new(request.body);
                 while lines.step(&rules, &mut intake, &mut tally) == Step::More {
-                    self.between_steps(&intake, &tally, held).await?;
+                    self.between_steps(&intake, &tally, (held, request.body.len())).await?;
                 }
             }
             Form::Frames => {
                 let mut frames = Frames::new(request.body);
                 while frames.step(&rules, &mut intake, &mut tally)? == Step::More {
-                    self.between_steps(&intake, &tally, held).await?;
+                    self.between_steps(&intake, &tally, (held, request.body.len())).await?;
                 }
             }
             Form::CloudEvent | Form::Single => {
@@ -345,15 +347,16 @@ impl Call<'_> {
         &self,
         intake: &Intake,
         tally: &Tally,
-        held: &mut Held<'_>,
+        (held, body_bytes): (&mut Held<'_>, usize),
     ) -> Result<(), Error> {
         if tally.is_hopeless() {
             self.count_rejected(tally);
             return Err(Error::Rejected { errors: tally.errors.clone(), rejected: tally.rejected });
         }
         // Many tiny events take far more memory than the body they came in.
-        let bytes = intake.copies() * (intake.bytes() + intake.len() * EVENT_OVERHEAD_BYTES);
-        if bytes > held.bytes() && !held.grow(bytes - held.bytes()) {
+        let each = intake.bytes() + intake.len() * EVENT_OVERHEAD_BYTES;
+        let wanted = (body_bytes + intake.copies() * each).saturating_sub(held.bytes());
+        if wanted > 0 && !held.grow(wanted) {
             return Err(body::no_memory());
         }
         tokio::task::yield_now().await;

@@ -12,8 +12,8 @@ use sluicebox_core::quota::Resource;
 use tempfile::TempDir;
 
 use crate::config::{Config, Sources};
-use crate::node::{Node, RunningNode};
 use crate::tenants::{Edit, Scope, Scopes};
+use crate::{Node, RunningNode};
 
 /// A node with one worker and little patience.
 struct Edge {
@@ -167,7 +167,7 @@ fn tokens_open_their_own_tenant_within_their_scopes() {
                 [("one", Scopes::TENANT), ("one", reader), ("one", admin), ("two", Scopes::TENANT)]
             {
                 let made = edit.add_token(&name(tenant), None, scopes, now);
-                tokens.push(format!("Bearer {}", made.expect("a token").1));
+                tokens.push(format!("Bearer {}", made.expect("a token").1.reveal()));
             }
             edit.commit().expect("the file is written");
         },

@@ -15,7 +15,7 @@ use super::{Call, REPLY, Request, single};
 use crate::error::Error;
 use crate::http::body::Body;
 use crate::http::text::{holds_json, push_time};
-use crate::requests::{Answer, Reply};
+use crate::requests::{Answer, Reply, Waiting};
 use crate::running::Intake;
 
 /// Content type of a result whose event has none: JSON if it is, else bytes.
@@ -23,16 +23,15 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 impl Call<'_> {
-    /// Hands in the one event of a request and waits for what comes of it.
-    pub(super) async fn for_result(
+    /// Hands in the one event of a request that waits for its result.
+    pub(super) async fn hand_in(
         &mut self,
         request: Request<'_>,
         mut host_fields: Vec<u8>,
-        wait: Duration,
-    ) -> Result<Response<Body>, Error> {
+    ) -> Result<Waiting, Error> {
         let retry_after = Duration::from_secs(1);
         let full = || Error::Overloaded { what: "more waiting clients", retry_after };
-        let mut waiting = self.edge.node().requests().register().ok_or_else(full)?;
+        let waiting = self.edge.node().requests().register().ok_or_else(full)?;
         let _fits = push_field(&mut host_fields, field::REQUEST, &waiting.id.0.to_le_bytes());
         let mut armed = 0;
         loop {
@@ -43,10 +42,18 @@ impl Call<'_> {
             // version that was replaced did not take is taken back.
             waiting.arm(copies - std::mem::replace(&mut armed, copies));
             if self.submit(intake, request.body).await? {
-                break;
+                return Ok(waiting);
             }
             self.room().await?;
         }
+    }
+
+    /// Waits for what comes of it.
+    pub(super) async fn result(
+        &self,
+        mut waiting: Waiting,
+        wait: Duration,
+    ) -> Result<Response<Body>, Error> {
         match self.edge.within(wait, waiting.result()).await {
             Some(Reply::Output(answer)) => Ok(result(&answer)),
             Some(Reply::Done) => Ok(empty()),

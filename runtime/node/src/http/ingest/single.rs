@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(event.key, "schlüssel".as_bytes());
         assert_eq!(event.head, Head { kind: Kind::End, ..Head::data(1_700_000_000_000_000) });
         assert_eq!(event.field(field::EVENT_ID).as_deref(), Some(&b"id-1"[..]));
-        assert_eq!(event.field(field::CONTENT_TYPE).as_deref(), Some(&list[4].1[..]));
+        assert_eq!(event.field(field::CONTENT_TYPE).as_deref(), Some(list[4].1));
         assert_eq!(event.payload, b"\xFF\x00");
     }
 

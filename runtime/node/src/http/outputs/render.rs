@@ -157,23 +157,20 @@ fn push_data(out: &mut Vec<u8>, payload: &[u8], content_type: Option<&[u8]>) {
     }
     let content_type = content_type.map(text);
     let content_type = content_type.as_deref();
-    let utf8 = std::str::from_utf8(payload).ok();
-    match utf8 {
-        _ if content_type.is_none_or(is_json) && holds_json(payload) => {
-            out.extend_from_slice(b",\"data\":");
-            push_line(out, payload);
-        }
-        Some(payload) if content_type.is_some_and(is_text) => {
-            out.extend_from_slice(b",\"data\":\"");
-            push_escaped(out, payload);
-            out.push(b'"');
-        }
-        _ => {
-            out.extend_from_slice(b",\"data_base64\":\"");
-            push_base64(out, payload);
-            out.push(b'"');
-        }
+    if content_type.is_none_or(is_json) && holds_json(payload) {
+        out.extend_from_slice(b",\"data\":");
+        return push_line(out, payload);
     }
+    if content_type.is_some_and(is_text)
+        && let Ok(payload) = std::str::from_utf8(payload)
+    {
+        out.extend_from_slice(b",\"data\":\"");
+        push_escaped(out, payload);
+    } else {
+        out.extend_from_slice(b",\"data_base64\":\"");
+        push_base64(out, payload);
+    }
+    out.push(b'"');
 }
 
 fn is_text(content_type: &str) -> bool {
