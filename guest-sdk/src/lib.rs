@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Build it with `cargo build --release --target wasm32-wasip2` as a `cdylib`. Other forms are a
-//! function over all events of a call ([`Events`]), over payloads read as JSON ([`Json`]) and, for a
-//! stage that keeps what it knows in local variables from the first event of a stream to its end,
-//! an async function over an [`EventStream`] with [`stream`](macro@stream).
+//! function over all events of a call ([`Events`]), over payloads read as JSON ([`Json`]) and, for
+//! a stage that keeps what it knows in local variables from the first event of a stream to its
+//! end, an async function over an [`EventStream`] with [`stream`](macro@stream).
 //!
 //! - Receiving and emitting events allocates nothing for an event.
 //! - A stage sees the host only through this crate: its state ([`Event::state`], [`StateBatch`]),

@@ -15,7 +15,8 @@
 //! - No event is lost silently: after a function has given back an error, later events fail. After
 //!   one has given back nothing it has seen enough, and later events are ignored.
 //!
-//! When a stream opens and ends is decided by the host; it needs `scope = "stream"` in the manifest.
+//! When a stream opens and ends is decided by the host; it needs `scope = "stream"` in the
+//! manifest.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::poll_fn;

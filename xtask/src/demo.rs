@@ -13,7 +13,9 @@ use crate::{cargo, guests};
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     guests::build_examples(workspace)?;
     say("demo: building sluicebox (the first time takes some minutes)");
-    let artefacts = cargo::build(&mut workspace.cargo(&["build", "--package", "sluicebox"]))?;
+    // With the features of the whole workspace, so that tests find the engine built.
+    let build = ["build", "--workspace", "--bin", "sluicebox"];
+    let artefacts = cargo::build(&mut workspace.cargo(&build))?;
     let program = artefacts
         .into_iter()
         .map(|artefact| artefact.file)

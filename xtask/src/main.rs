@@ -1,4 +1,5 @@
-//! The few commands people type in this repository: `cargo xtask demo | guests | test | lint | bench`.
+//! The few commands people type in this repository:
+//! `cargo xtask demo | guests | test | lint | bench`.
 //!
 //! Each one installs or builds what a fresh machine lacks, says what it does in one line a step,
 //! and then runs plain cargo commands. It only wires: what is tested and how is in the tests, what

@@ -1,7 +1,9 @@
-//! The command `sluicebox`: parse, dispatch, print one error, exit with a code that means something.
+//! The command `sluicebox`: parse, dispatch, print one error, exit with a code that means
+//! something.
 //!
-//! The table from causes to exit codes is here and nowhere else; the help text shows the same. Each command is a file of its own; what they share is
-//! `client` (the HTTP API), `screen` and `render` (what people see) and `failure`.
+//! The table from causes to exit codes is here and nowhere else; the help text shows the same. Each
+//! command is a file of its own; what they share is `client` (the HTTP API), `screen` and `render`
+//! (what people see) and `failure`.
 
 mod args;
 mod client;

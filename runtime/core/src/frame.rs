@@ -139,11 +139,22 @@ pub enum Fault {
 }
 
 /// A checked frame. Cloning shares the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Frame {
     bytes: Bytes,
     count: u32,
+    /// No event has extension fields. False says nothing.
+    plain: bool,
 }
+
+/// Frames of the same events have the same bytes, and everything else follows from these.
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Frame {}
 
 impl Frame {
     /// Checks `bytes` against the format and `limits`.
@@ -151,8 +162,8 @@ impl Frame {
     /// # Errors
     /// The first thing that is wrong, with the index of the event it is wrong in.
     pub fn parse(bytes: Bytes, limits: &FrameLimits) -> Result<Self, FrameError> {
-        let count = check(&bytes, limits)?;
-        Ok(Self { bytes, count })
+        let (count, plain) = scan(&bytes, limits)?;
+        Ok(Self { bytes, count, plain })
     }
 
     /// The whole frame, header included.
@@ -173,10 +184,16 @@ impl Frame {
         self.count == 0
     }
 
+    /// True if it is known that no event has extension fields, which is then true of all of them.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     /// The events in order.
     #[must_use]
     pub fn events(&self) -> Events<'_> {
-        Events { rest: &self.bytes[HEADER_BYTES..], left: self.count, index: 0 }
+        Events { rest: &self.bytes[HEADER_BYTES..], left: self.count }
     }
 
     /// Writes where each event begins, and the frame's end behind the last, into `starts`.
@@ -197,6 +214,18 @@ impl Frame {
     pub fn event_at(&self, start: u32) -> Event<'_> {
         event::read(&self.bytes[start as usize..]).0
     }
+
+    /// The key of the event that begins at `start`.
+    #[inline]
+    pub(crate) fn key_at(&self, start: u32) -> &[u8] {
+        event::key_at(&self.bytes, start as usize)
+    }
+
+    /// Where the event behind the one at `start` begins.
+    #[inline]
+    pub(crate) fn after(&self, start: u32) -> u32 {
+        start + event::size_at(&self.bytes, start as usize)
+    }
 }
 
 /// Checks a frame in place and gives its number of events.
@@ -204,12 +233,18 @@ impl Frame {
 /// # Errors
 /// As [`Frame::parse`].
 pub fn check(bytes: &[u8], limits: &FrameLimits) -> Result<u32, FrameError> {
+    scan(bytes, limits).map(|(count, _)| count)
+}
+
+/// Number of events, and whether none of them has extension fields.
+fn scan(bytes: &[u8], limits: &FrameLimits) -> Result<(u32, bool), FrameError> {
     let mut reader = CheckedEvents::new(bytes, limits)?;
     let count = reader.left;
+    let mut plain = true;
     while let Some(event) = reader.next_event()? {
-        let _: Event<'_> = event;
+        plain &= event.fields.is_empty();
     }
-    Ok(count)
+    Ok((count, plain))
 }
 
 /// The events of bytes that are not yet known to be a frame: each is checked just before it is
@@ -257,7 +292,7 @@ impl<'a> CheckedEvents<'a> {
     ///
     /// # Errors
     /// `Event` for the first bad one, `Trailing` if bytes are left behind the last.
-    #[inline]
+    #[inline(always)]
     pub fn next_event(&mut self) -> Result<Option<Event<'a>>, FrameError> {
         if self.left == 0 {
             return match self.rest.len() {
@@ -282,7 +317,6 @@ impl<'a> CheckedEvents<'a> {
 pub struct Events<'a> {
     rest: &'a [u8],
     left: u32,
-    index: u32,
 }
 
 impl<'a> Iterator for Events<'a> {
@@ -291,7 +325,6 @@ impl<'a> Iterator for Events<'a> {
     #[inline]
     fn next(&mut self) -> Option<Event<'a>> {
         self.left = self.left.checked_sub(1)?;
-        self.index += 1;
         let (event, rest) = event::read(self.rest);
         self.rest = rest;
         Some(event)

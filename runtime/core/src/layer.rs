@@ -20,7 +20,7 @@ pub use ports::{KeyRule, Ports, Spread, Target};
 
 use std::sync::Arc;
 
-use crate::frame::{Event, Frame, FrameBuilder, Mark, field};
+use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES, Mark, field};
 use crate::ids::RequestId;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::state::{BatchError, KeyedState, Mark as StateMark};
@@ -101,10 +101,14 @@ pub struct Layer {
 #[derive(Debug)]
 struct Input {
     frame: Frame,
-    /// Where each event begins, and the end behind the last.
-    starts: Vec<u32>,
-    /// Nothing in the frame has extension fields, so nothing is inherited but keys.
-    plain: bool,
+    starts: Starts,
+}
+
+/// Where the events of a frame begin, as far as anybody asked: guests go through a frame from its
+/// first event to its last, so finding them on the way costs less than a pass of its own.
+#[derive(Debug, Default)]
+struct Starts {
+    known: Vec<u32>,
 }
 
 /// What the call in progress did.
@@ -135,7 +139,7 @@ impl Layer {
         let mut sinks = Vec::new();
         sinks.resize_with(ports.sinks(), Sink::default);
         let frame = FrameBuilder::new().finish();
-        let input = Input { frame, starts: Vec::new(), plain: true };
+        let input = Input { frame, starts: Starts::default() };
         let call = Call {
             state_mark: state.mark(),
             sent_mark: 0,
@@ -152,8 +156,7 @@ impl Layer {
 
     /// Begins a call with these events. The call before must have been accepted or discarded.
     pub fn begin(&mut self, frame: Frame) {
-        frame.index_into(&mut self.input.starts);
-        self.input.plain = frame.events().all(|event| event.fields.is_empty());
+        self.input.starts.known.clear();
         self.input.frame = frame;
         self.call.state_mark = self.state.mark();
         self.call.sent_mark = self.sent.len();
@@ -239,7 +242,7 @@ impl Layer {
     /// The key of an event of the call.
     #[must_use]
     pub fn key(&self, event: u32) -> Option<&[u8]> {
-        Some(self.input.event(event)?.key)
+        self.input.frame.events().nth(event as usize).map(|event| event.key)
     }
 
     /// The stage's state, for the typed operations; keys come from [`Layer::key`].
@@ -261,7 +264,7 @@ impl Layer {
 
     /// The state and the key of an event, together.
     pub fn keyed(&mut self, event: u32) -> Option<(&mut KeyedState, &[u8])> {
-        Some((&mut self.state, self.input.event(event)?.key))
+        Some((&mut self.state, self.input.key(event)?))
     }
 
     /// Does a packed batch of state operations and appends the replies to `out`.
@@ -269,18 +272,35 @@ impl Layer {
     /// # Errors
     /// The batch is malformed; the call must end and be discarded.
     pub fn state_batch(&mut self, operations: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
-        let input = &self.input;
-        let key_of = |event| input.event(event).map(|event| event.key);
+        let Input { frame, starts } = &mut self.input;
+        let frame: &Frame = frame;
+        let key_of = |event| starts.of(event, frame).map(|start| frame.key_at(start));
         self.state.batch(operations, key_of, out, self.limits.reply_bytes)
     }
 }
 
 impl Input {
+    /// The key of an event of the call.
     #[inline]
-    fn event(&self, index: u32) -> Option<Event<'_>> {
+    fn key(&mut self, index: u32) -> Option<&[u8]> {
+        let start = self.starts.of(index, &self.frame)?;
+        Some(self.frame.key_at(start))
+    }
+}
+
+impl Starts {
+    /// Where an event of the frame begins.
+    #[inline]
+    fn of(&mut self, index: u32, frame: &Frame) -> Option<u32> {
         let index = index as usize;
-        // The last entry of `starts` is the end of the frame.
-        (index + 1 < self.starts.len()).then(|| self.frame.event_at(self.starts[index]))
+        if index >= frame.len() {
+            return None;
+        }
+        while self.known.len() <= index {
+            let next = self.known.last().map_or(HEADER_BYTES as u32, |last| frame.after(*last));
+            self.known.push(next);
+        }
+        Some(self.known[index])
     }
 }
 

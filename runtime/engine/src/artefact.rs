@@ -3,9 +3,9 @@
 //!
 //! Keeps true: a file is found by the component's digest and the engine's fingerprint, and loaded
 //! only if its seal, a keyed hash over all of it, is right; what was verified is what is loaded,
-//! from memory, never read twice. A file that fails is logged, removed, and treated as absent. Files
-//! appear whole or not at all. The directory stays within its bound, the least recently loaded go
-//! first. The secret never leaves the directory, which only the node's user may enter.
+//! from memory, never read twice. A file that fails is logged, removed, and treated as absent.
+//! Files appear whole or not at all. The directory stays within its bound, the least recently
+//! loaded go first. The secret never leaves the directory, which only the node's user may enter.
 //!
 //! Leaves to others: compiling what is absent (`compile`), who may run it (`node`). All calls read
 //! or write files: keep them off the workers. Nothing is synced to disk; what a crash tears has no

@@ -1,7 +1,8 @@
 //! The state behind one instance: what it may call, what it may use, what it has said.
 //!
-//! - Every host function charges what it costs to a counter here; past a slice it yields to the
-//!   worker, past the call's fuel it traps. The engine's own fuel is never set during a call.
+//! - Every way from a guest into the host, WASI included, charges what it costs to a counter here;
+//!   past a slice it yields to the worker, past the call's fuel it traps. The engine's own fuel is
+//!   never set during a call.
 //! - The limiter counts all memories and tables of the instance together.
 //! - Nothing here reaches another tenant, another key, the network, a file or the real clock.
 
@@ -19,7 +20,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use sluicebox_core::layer::Layer;
 use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{ResourceLimiter, StoreContextMut};
+use wasmtime::{CallHook, CallHookHandler, ResourceLimiter, StoreContextMut, Trap};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::invoker::Said;
@@ -37,7 +38,7 @@ const CALL_FUEL: u64 = 100;
 const BYTES_PER_FUEL: u64 = 8;
 
 /// Handles a guest may hold at once: streams, pollables and errors of WASI.
-const HANDLES_MAX: usize = 1_000;
+pub(crate) const HANDLES_MAX: usize = 1_000;
 
 /// What the guest sees as time and randomness, fixed for a batch. Shared with its clocks.
 #[derive(Debug, Default)]
@@ -105,6 +106,7 @@ impl Host {
         self.recorded.set(time, seed);
         self.charged = 0;
         self.since_yield = 0;
+        self.limiter.refused = None;
     }
 
     /// What the guest said since the last time.
@@ -139,19 +141,40 @@ fn interface(name: &str) -> String {
     format!("{PACKAGE}/{name}@{VERSION}")
 }
 
-/// Charges a host call that moves `bytes`, and gives the worker back when the call has used a
-/// slice of host work.
+/// Charges each way from the guest into the host for the way itself. Without it a guest could
+/// spend hours in WASI functions for the fuel of the loop around them.
+pub(crate) struct Toll;
+
+#[wasmtime_wasi::async_trait]
+impl CallHookHandler<Host> for Toll {
+    async fn handle_call_event(
+        &self,
+        mut cx: StoreContextMut<'_, Host>,
+        event: CallHook,
+    ) -> wasmtime::Result<()> {
+        match event {
+            CallHook::CallingHost => spend(&mut cx, CALL_FUEL).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Charges the bytes a host call moves; the call itself is charged by [`Toll`].
 ///
 /// # Errors
 /// The call has used up its fuel.
 async fn charge(cx: &mut StoreContextMut<'_, Host>, bytes: usize) -> wasmtime::Result<()> {
-    let cost = CALL_FUEL + bytes as u64 / BYTES_PER_FUEL;
+    spend(cx, bytes as u64 / BYTES_PER_FUEL).await
+}
+
+/// Charges host work, and gives the worker back when the call has used a slice of it.
+async fn spend(cx: &mut StoreContextMut<'_, Host>, cost: u64) -> wasmtime::Result<()> {
     let left = cx.get_fuel()?;
     let host = cx.data_mut();
     host.charged += cost;
     host.since_yield += cost;
     if host.charged > left {
-        return Err(wasmtime::Trap::OutOfFuel.into());
+        return Err(Trap::OutOfFuel.into());
     }
     if host.since_yield >= host.slice {
         host.since_yield = 0;

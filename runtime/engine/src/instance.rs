@@ -1,6 +1,7 @@
 //! One store, one instance, one call at a time; what ends its life.
 //!
-//! - An instance serves one stage of one tenant, and one key or stream if the stage's scope says so.
+//! - An instance serves one stage of one tenant, and one key or stream if the stage's scope says
+//!   so.
 //! - It does not outlive a trap, a limit, or the high-water mark of its memory.
 //! - A call has the fuel of its events and no more, host work included.
 
@@ -10,12 +11,13 @@ use std::time::Duration;
 
 use sluicebox_core::layer::Failure;
 use sluicebox_core::partition::Verdict;
+use wasmtime::Store;
 use wasmtime::component::TypedFunc;
-use wasmtime::{Store, Trap};
 
 use crate::component::World;
 use crate::error::engine_text;
-use crate::host::{Host, RefusedBy};
+use crate::explain::{explain, out_of_fuel};
+use crate::host::{Host, Toll};
 use crate::invoker::{Invocation, Outcome, Usage};
 use crate::patience::{OutOfPatience, Witness, bounded};
 use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
@@ -23,7 +25,7 @@ use crate::stage::{StageCode, StageSettings};
 use crate::typed::{self, EventIn, WitFailure, WitOutcome};
 
 /// Fuel for instantiating: start functions and initialisers of large runtimes.
-const START_FUEL: u64 = 1_000_000_000;
+pub(crate) const START_FUEL: u64 = 1_000_000_000;
 
 /// Longest a call may wait for something that is not its turn: a clock it sleeps on, for example.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -73,6 +75,7 @@ impl Instance {
         settings.live.fetch_add(1, Ordering::Relaxed);
         let mut store = Store::new(code.pre.engine(), host);
         store.limiter(|host| &mut host.limiter);
+        store.call_hook_async(Toll);
         let prepared = store
             .set_fuel(START_FUEL)
             .and_then(|()| store.fuel_async_yield_interval(Some(SLICE_FUEL)));
@@ -172,35 +175,4 @@ impl Instance {
 /// a cache, and memory never shrinks.
 fn high_water(limit: u64) -> u64 {
     limit / 4 * 3
-}
-
-fn out_of_fuel(fuel: u64, events: u64) -> String {
-    format!(
-        "out of fuel: the call used more than the {fuel} units it had for {events} events \
-         (limits.fuel-per-event)"
-    )
-}
-
-/// An error of the engine, in the words of the manifest.
-fn explain(error: &wasmtime::Error, host: &Host, call: Option<(u64, u64)>) -> String {
-    let text = match (error.downcast_ref::<Trap>(), call) {
-        (Some(Trap::OutOfFuel), Some((fuel, events))) => out_of_fuel(fuel, events),
-        (Some(Trap::OutOfFuel), None) => {
-            format!("out of fuel: the component used more than {START_FUEL} units to start")
-        }
-        (Some(Trap::StackOverflow), _) => "the stack overflowed: recursion too deep".to_owned(),
-        _ => engine_text(error),
-    };
-    match host.limiter.refused {
-        Some(RefusedBy::Stage) => format!(
-            "{text}; before that it asked for more memory than its limit of {} bytes \
-             (limits.memory)",
-            host.settings.limits.memory
-        ),
-        Some(RefusedBy::Quota) => format!(
-            "{text}; before that it asked for more memory than is left of the tenant's quota \
-             (memory-bytes) or of the node's"
-        ),
-        None => text,
-    }
 }

@@ -13,7 +13,10 @@
 pub mod artefact;
 pub mod compile;
 pub mod component;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod error;
+mod explain;
 mod host;
 mod instance;
 pub mod invoker;

@@ -91,7 +91,7 @@ pub const FEATURES: WasmFeatures = WasmFeatures::WASM2
 pub struct EngineConfig {
     /// Component instances that may exist at once.
     pub instances: u32,
-    /// Calls that may be in flight at once, instantiations included: each takes a stack.
+    /// Calls that may be in flight at once, instantiations included: each has a stack in use.
     pub stacks: u32,
     /// Largest linear memory of any guest, in bytes. Stages have smaller limits of their own.
     pub memory_bytes_max: u64,
@@ -144,10 +144,18 @@ impl EngineConfig {
         Ok(())
     }
 
-    /// Linear memories in the pool: nearly every component has one, some have more.
+    /// Linear memories in the pool: one for each instance, as [`weight`] counts them, and some in
+    /// reserve.
     #[must_use]
     pub fn memories(&self) -> u32 {
-        self.instances + (self.instances / 8).max(MEMORIES_MAX)
+        self.instances + MEMORIES_MAX
+    }
+
+    /// Stacks in the pool. The engine keeps the stack of a store's last call in the store, for the
+    /// next one, and gives it back with the store only: so every instance holds one, idle or not.
+    #[must_use]
+    pub fn pooled_stacks(&self) -> u32 {
+        self.instances.max(self.stacks)
     }
 
     /// Tables in the pool. A component has two as a rule: its own and the one of its lowered
@@ -162,7 +170,7 @@ impl EngineConfig {
     pub fn address_space(&self) -> u64 {
         let memories = (u64::from(self.memories()) + 1) * (MEMORY_RESERVATION + MEMORY_GUARD);
         let tables = u64::from(self.tables()) * (TABLE_ELEMENTS_MAX as u64 * 8 + 4_096);
-        let stacks = u64::from(self.stacks) * (STACK_BYTES as u64 + 4_096);
+        let stacks = u64::from(self.pooled_stacks()) * (STACK_BYTES as u64 + 4_096);
         memories + tables + stacks
     }
 
@@ -170,7 +178,7 @@ impl EngineConfig {
     #[must_use]
     pub fn mappings(&self) -> u64 {
         u64::from(self.memories()) * MAPPINGS_PER_INSTANCE
-            + u64::from(self.stacks) * MAPPINGS_PER_STACK
+            + u64::from(self.pooled_stacks()) * MAPPINGS_PER_STACK
             + MAPPINGS_OF_THE_REST
     }
 
@@ -187,21 +195,22 @@ impl EngineConfig {
         if allowed >= need {
             return None;
         }
-        let fit = allowed.saturating_sub(need - u64::from(self.memories()) * MAPPINGS_PER_INSTANCE)
-            / MAPPINGS_PER_INSTANCE;
+        let fit = allowed.saturating_sub(MAPPINGS_OF_THE_REST)
+            / (MAPPINGS_PER_INSTANCE + MAPPINGS_PER_STACK);
         Some(format!(
-            "vm.max_map_count is {allowed}, but {} instances and {} stacks may need {need} \
+            "vm.max_map_count is {allowed}, but {} instances and their stacks may need {need} \
              mappings; instantiation may fail beyond about {fit} instances. Set it with \
              `sysctl -w vm.max_map_count={}`, or configure fewer instances",
             self.instances,
-            self.stacks,
             need.next_multiple_of(65_536),
         ))
     }
 
     fn instances_that_fit(&self, space: u64) -> u64 {
-        // Nine memories to eight instances, see `memories`.
-        space / (MEMORY_RESERVATION + MEMORY_GUARD) * 8 / 9
+        let tables = u64::from(TABLES_PER_INSTANCE) * (TABLE_ELEMENTS_MAX as u64 * 8 + 4_096);
+        let each = MEMORY_RESERVATION + MEMORY_GUARD + STACK_BYTES as u64 + 4_096 + tables;
+        // One memory is the guard before all others.
+        (space / each).saturating_sub(u64::from(MEMORIES_MAX) + 1)
     }
 }
 
@@ -334,7 +343,7 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
     pool.total_component_instances(config.instances)
         .total_memories(config.memories())
         .total_tables(config.tables())
-        .total_stacks(config.stacks)
+        .total_stacks(config.pooled_stacks())
         // Only counted, nothing is reserved for them.
         .total_core_instances(config.instances.saturating_mul(CORE_INSTANCES_MAX))
         .max_memory_size(memory_bytes_max)
@@ -407,7 +416,7 @@ mod tests {
         let config = EngineConfig { instances: 20_000, ..EngineConfig::default() };
         let warning = config.mappings_shortage(65_530).unwrap();
         assert!(warning.contains("sysctl -w vm.max_map_count=131072"), "{warning}");
-        assert!(warning.contains("about 15102 instances"), "{warning}");
+        assert!(warning.contains("about 10239 instances"), "{warning}");
     }
 
     #[test]
@@ -416,7 +425,7 @@ mod tests {
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains("`instances`") && error.contains("at most 28"), "{error}");
         let fit = config.instances_that_fit(ADDRESS_SPACE);
-        let fitting = EngineConfig { instances: u32::try_from(fit).unwrap() - 64, ..config };
+        let fitting = EngineConfig { instances: u32::try_from(fit).unwrap(), ..config };
         fitting.check().unwrap();
     }
 

@@ -63,6 +63,7 @@ pub(crate) struct EventOut {
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "only ever made by lifting a guest's value")]
 pub(crate) enum WitClass {
     #[component(name = "retry")]
     Retry,

@@ -111,7 +111,7 @@ impl Components {
                 World::Framed => "stage".to_owned(),
                 World::Typed => "stage-typed".to_owned(),
             },
-            imports: inspected.imports.into_iter().collect(),
+            imports: inspected.imports.into_iter().filter(|name| name.contains('/')).collect(),
             created: now_seconds(),
         };
         let (this, tenant) = (self.clone(), tenant.clone());

@@ -3,7 +3,8 @@
 //!
 //! - A field is declared once, below: name, type, meaning, default and range. The reference that
 //!   `sluicebox config reference` prints, the checks and the structs come from that one place.
-//! - All mistakes are reported at once, each naming its field, where it was said and what is allowed.
+//! - All mistakes are reported at once, each naming its field, where it was said and what is
+//!   allowed.
 //! - Unknown fields are refused, sizes and durations have units.
 //! - A [`Config`] exists only if every rule holds, those between fields included: without tokens
 //!   (`node.dev`) the node listens on a loopback address only.

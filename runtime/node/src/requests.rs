@@ -5,13 +5,14 @@
 //!   event that outlives its request finds nobody, never somebody else.
 //! - The first answer wins. Later ones, and ids that are not known, are ignored.
 //! - A request is done without an answer when its number of live descendants is zero. The number
-//!   starts with [`Waiting::arm`] and follows [`Requests::adjust`]; before `arm` it may be anything.
+//!   starts with [`Waiting::arm`] and follows [`Requests::adjust`]; before `arm` it may be
+//!   anything.
 //!
 //! What the callers owe: a commit reports its answers first, then its `adjust`, and both before the
 //! runs it sent can be read by anyone; otherwise a child could bring the number to zero while its
 //! parent's is not yet counted.
 //!
-//! Slots are spread over shards, chosen by thread, so that workers do not wait for each other. A
+//! Slots are spread over stripes, chosen by thread, so that workers do not wait for each other. A
 //! lock is held for a few instructions and never while anybody is woken.
 
 use std::cell::Cell;
@@ -24,9 +25,9 @@ use bytes::Bytes;
 use sluicebox_core::frame::{Event, Frame};
 use sluicebox_core::ids::RequestId;
 
-/// Shards of the table; more than the threads that commonly register at once need.
-const SHARDS: usize = 16;
-/// Lower bits of an id: shard and index within the shard.
+/// Stripes of the table; more than the threads that commonly register at once need.
+const STRIPES: usize = 16;
+/// Lower bits of an id: stripe and index within the stripe.
 const SHARD_BITS: u32 = 4;
 const INDEX_BITS: u32 = 16;
 /// 44 bits: at 100,000 requests a second through one slot, five years.
@@ -35,11 +36,11 @@ const GENERATION_MAX: u64 = u64::MAX >> (SHARD_BITS + INDEX_BITS);
 /// The table of waiting clients.
 #[derive(Debug)]
 pub struct Requests {
-    shards: [Arc<Shard>; SHARDS],
+    stripes: [Arc<Stripe>; STRIPES],
 }
 
 #[derive(Debug)]
-struct Shard {
+struct Stripe {
     number: u64,
     slots_max: usize,
     table: Mutex<Table>,
@@ -101,31 +102,31 @@ impl Answer {
 }
 
 impl Requests {
-    /// A table for at most about `waiting_max` clients at a time, at least one a shard.
+    /// A table for at most about `waiting_max` clients at a time, at least one a stripe.
     #[must_use]
     pub fn new(waiting_max: usize) -> Self {
-        let slots_max = waiting_max.div_ceil(SHARDS).clamp(1, 1 << INDEX_BITS);
-        let shard =
-            |number| Arc::new(Shard { number: number as u64, slots_max, table: Mutex::default() });
-        Self { shards: std::array::from_fn(shard) }
+        let slots_max = waiting_max.div_ceil(STRIPES).clamp(1, 1 << INDEX_BITS);
+        let stripe =
+            |number| Arc::new(Stripe { number: number as u64, slots_max, table: Mutex::default() });
+        Self { stripes: std::array::from_fn(stripe) }
     }
 
     /// A place to wait; `None` if the table is full.
     #[must_use]
     pub fn register(&self) -> Option<Waiting> {
-        let home = home_shard();
-        // A full shard sends its threads to the others, so that the bound is that of the table.
-        (0..SHARDS).find_map(|step| {
-            let shard = &self.shards[(home + step) % SHARDS];
-            let id = shard.take_slot()?;
-            Some(Waiting { id, shard: Arc::clone(shard) })
+        let home = home_stripe();
+        // A full stripe sends its threads to the others, so that the bound is that of the table.
+        (0..STRIPES).find_map(|step| {
+            let stripe = &self.stripes[(home + step) % STRIPES];
+            let id = stripe.take_slot()?;
+            Some(Waiting { id, stripe: Arc::clone(stripe) })
         })
     }
 
     /// Adds to the number of live descendants of a request. At zero its client is told that
     /// nothing will come.
     pub fn adjust(&self, id: RequestId, delta: i64) {
-        let woken = self.shard(id).with_waiting(id, |state| {
+        let woken = self.stripe(id).with_waiting(id, |state| {
             let State::Waiting { live, .. } = state else { return None };
             *live = live.saturating_add(delta);
             finish_if_done(state)
@@ -136,7 +137,7 @@ impl Requests {
     /// Answers a request with the event that begins at `start` of `frame` (an offset of
     /// [`Frame::index_into`]).
     pub fn answer(&self, id: RequestId, frame: &Frame, start: u32) {
-        let woken = self.shard(id).with_waiting(id, |state| {
+        let woken = self.stripe(id).with_waiting(id, |state| {
             let reply = Reply::Output(Answer { frame: frame.clone(), start });
             take_waker(std::mem::replace(state, State::Replied(reply)))
         });
@@ -147,15 +148,15 @@ impl Requests {
     #[must_use]
     pub fn waiting(&self) -> usize {
         let taken = |slot: &&Slot| !matches!(slot.state, State::Free);
-        self.shards.iter().map(|shard| shard.lock().slots.iter().filter(taken).count()).sum()
+        self.stripes.iter().map(|stripe| stripe.lock().slots.iter().filter(taken).count()).sum()
     }
 
-    fn shard(&self, id: RequestId) -> &Shard {
-        &self.shards[(id.0 >> INDEX_BITS) as usize % SHARDS]
+    fn stripe(&self, id: RequestId) -> &Stripe {
+        &self.stripes[(id.0 >> INDEX_BITS) as usize % STRIPES]
     }
 }
 
-impl Shard {
+impl Stripe {
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Nothing can panic between two consistent states of the table.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,14 +214,14 @@ impl Shard {
 pub struct Waiting {
     /// What the request's event carries in its field `request`.
     pub id: RequestId,
-    shard: Arc<Shard>,
+    stripe: Arc<Stripe>,
 }
 
 impl Waiting {
     /// Adds the events the request begins with; from now on zero live descendants end it. To be
     /// called before or after the events are submitted.
     pub fn arm(&self, events: i64) {
-        let woken = self.shard.with_waiting(self.id, |state| {
+        let woken = self.stripe.with_waiting(self.id, |state| {
             let State::Waiting { live, armed, .. } = state else { return None };
             *live = live.saturating_add(events);
             *armed = true;
@@ -245,7 +246,7 @@ impl Waiting {
     }
 
     fn poll_reply(&self, caller: Option<&Waker>) -> Option<Reply> {
-        let mut table = self.shard.lock();
+        let mut table = self.stripe.lock();
         match &mut table.slots.get_mut(index_of(self.id))?.state {
             State::Replied(reply) => Some(reply.clone()),
             State::Waiting { waker, .. } => {
@@ -265,7 +266,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.shard.free_slot(self.id);
+        self.stripe.free_slot(self.id);
     }
 }
 
@@ -299,15 +300,15 @@ const fn generation_of(id: RequestId) -> u64 {
     id.0 >> (SHARD_BITS + INDEX_BITS)
 }
 
-/// The shard the calling thread tries first; threads take turns.
-fn home_shard() -> usize {
+/// The stripe the calling thread tries first; threads take turns.
+fn home_stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static HOME: Cell<usize> = const { Cell::new(usize::MAX) };
     }
     HOME.with(|home| {
         if home.get() == usize::MAX {
-            home.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+            home.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
         }
         home.get()
     })
@@ -420,10 +421,10 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_a_dropped_place_is_used_again() {
-        let requests = Requests::new(SHARDS);
-        let mut held: Vec<_> = (0..SHARDS).map(|_| requests.register().expect("room")).collect();
+        let requests = Requests::new(STRIPES);
+        let mut held: Vec<_> = (0..STRIPES).map(|_| requests.register().expect("room")).collect();
         assert!(requests.register().is_none());
-        assert_eq!(requests.waiting(), SHARDS);
+        assert_eq!(requests.waiting(), STRIPES);
         held.pop();
         assert!(requests.register().is_some());
     }
@@ -440,17 +441,17 @@ mod tests {
 
     #[test]
     fn a_slot_whose_generations_are_used_up_is_retired() {
-        let requests = Requests::new(SHARDS);
+        let requests = Requests::new(STRIPES);
         let waiting = requests.register().expect("room");
-        let shard = Arc::clone(&waiting.shard);
+        let stripe = Arc::clone(&waiting.stripe);
         drop(waiting);
-        shard.lock().slots[0].generation = GENERATION_MAX - 1;
+        stripe.lock().slots[0].generation = GENERATION_MAX - 1;
         let mut held: Vec<_> = std::iter::from_fn(|| requests.register()).collect();
-        assert_eq!(held.len(), SHARDS);
+        assert_eq!(held.len(), STRIPES);
         held.clear();
         assert_eq!(requests.waiting(), 0);
-        let held: Vec<_> = std::iter::repeat_with(|| requests.register()).take(SHARDS).collect();
-        assert_eq!(held.iter().flatten().count(), SHARDS - 1);
+        let held: Vec<_> = std::iter::repeat_with(|| requests.register()).take(STRIPES).collect();
+        assert_eq!(held.iter().flatten().count(), STRIPES - 1);
     }
 
     #[test]

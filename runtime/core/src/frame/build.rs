@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 
+use super::event::{Words, are_plain};
 use super::{FORMAT, Frame, HEAD_BYTES, HEADER_BYTES, Head, MAGIC};
+
+/// Room a finished frame may have beyond its bytes; it may wait for a reader for a long time.
+const SLACK_BYTES: usize = 4 * 1024;
 
 /// A frame under construction. Keeps its memory when cleared or rolled back.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +14,10 @@ pub struct FrameBuilder {
     /// Header space and the events so far; empty while there is no event.
     buf: Vec<u8>,
     count: u32,
+    /// An event with extension fields was appended. Rolling it back does not change that.
+    has_fields: bool,
+    /// Bytes of the frame before: the next one is expected to be like it.
+    expected: usize,
 }
 
 /// A point in a builder to roll back to.
@@ -23,7 +31,7 @@ impl FrameBuilder {
     /// An empty builder that owns no memory yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buf: Vec::new(), count: 0 }
+        Self { buf: Vec::new(), count: 0, has_fields: false, expected: 0 }
     }
 
     /// Number of events so far.
@@ -48,39 +56,36 @@ impl FrameBuilder {
     /// bytes of UTF-8, well-formed fields, a time below 2^53.
     #[inline]
     pub fn push(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: &[u8]) {
-        self.push_split(head, key, payload, [fields, &[]]);
+        let words = Words::of(head, key.len(), payload.len(), fields.len());
+        self.make_room(HEAD_BYTES + key.len() + payload.len() + fields.len());
+        self.buf.extend_from_slice(&words.to_bytes());
+        self.buf.extend_from_slice(key);
+        self.buf.extend_from_slice(payload);
+        if !fields.is_empty() {
+            self.has_fields = true;
+            self.buf.extend_from_slice(fields);
+        }
+        self.count += 1;
     }
 
     /// As [`FrameBuilder::push`], with the packed fields in two pieces.
-    #[inline]
     pub fn push_split(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: [&[u8]; 2]) {
-        self.open();
         let fields_len = fields[0].len() + fields[1].len();
-        let size = HEAD_BYTES + key.len() + payload.len() + fields_len;
-        self.buf.reserve(size);
-        let mut bytes = [0; HEAD_BYTES];
-        bytes[..4].copy_from_slice(&(size as u32).to_le_bytes());
-        bytes[4] = head.kind as u8;
-        bytes[6..8].copy_from_slice(&head.input.to_le_bytes());
-        bytes[8..10].copy_from_slice(&head.port.to_le_bytes());
-        bytes[10..12].copy_from_slice(&(key.len() as u16).to_le_bytes());
-        bytes[12..16].copy_from_slice(&head.cause.to_le_bytes());
-        bytes[16..24].copy_from_slice(&head.time.to_le_bytes());
-        bytes[24..28].copy_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes[28..].copy_from_slice(&(fields_len as u32).to_le_bytes());
-        self.buf.extend_from_slice(&bytes);
-        self.buf.extend_from_slice(key);
-        self.buf.extend_from_slice(payload);
-        self.buf.extend_from_slice(fields[0]);
-        self.buf.extend_from_slice(fields[1]);
+        let words = Words::of(head, key.len(), payload.len(), fields_len);
+        self.make_room(HEAD_BYTES + key.len() + payload.len() + fields_len);
+        for part in [&words.to_bytes(), key, payload, fields[0], fields[1]] {
+            self.buf.extend_from_slice(part);
+        }
+        self.has_fields |= fields_len > 0;
         self.count += 1;
     }
 
     /// Appends `count` whole events, copied from a checked frame.
     pub fn push_packed(&mut self, events: &[u8], count: u32) {
         if count > 0 {
-            self.open();
+            self.make_room(events.len());
             self.buf.extend_from_slice(events);
+            self.has_fields |= !are_plain(events);
             self.count += count;
         }
     }
@@ -101,6 +106,7 @@ impl FrameBuilder {
     pub fn clear(&mut self) {
         self.buf.clear();
         self.count = 0;
+        self.has_fields = false;
     }
 
     /// The finished frame. The builder is empty afterwards and owns no memory.
@@ -110,19 +116,37 @@ impl FrameBuilder {
         let length = self.buf.len() as u32;
         self.buf[8..12].copy_from_slice(&self.count.to_le_bytes());
         self.buf[12..16].copy_from_slice(&length.to_le_bytes());
+        let mut buf = std::mem::take(&mut self.buf);
+        self.expected = buf.len();
+        if buf.capacity() - buf.len() > SLACK_BYTES.max(buf.len() / 4) {
+            buf.shrink_to_fit();
+        }
         let count = std::mem::take(&mut self.count);
-        Frame { bytes: Bytes::from(std::mem::take(&mut self.buf)), count }
+        let plain = !std::mem::take(&mut self.has_fields);
+        Frame { bytes: Bytes::from(buf), count, plain }
     }
 
-    /// Writes the header, with count and length still open, before the first event.
+    /// Makes sure that there is a header and room for an event behind what is there.
     #[inline]
-    fn open(&mut self) {
-        if self.buf.is_empty() {
-            let mut header = [0; HEADER_BYTES];
-            header[..4].copy_from_slice(&MAGIC);
-            header[4..6].copy_from_slice(&FORMAT.to_le_bytes());
-            header[6..8].copy_from_slice(&FORMAT.to_le_bytes());
-            self.buf.extend_from_slice(&header);
+    fn make_room(&mut self, bytes: usize) {
+        if self.buf.is_empty() || self.buf.capacity() - self.buf.len() < bytes {
+            self.open();
+            self.buf.reserve(bytes);
         }
+    }
+
+    /// Writes the header, with count and length still open, if it is not there.
+    #[cold]
+    fn open(&mut self) {
+        if !self.buf.is_empty() {
+            return;
+        }
+        // A little more than last time, so that frames of nearly equal size never grow.
+        self.buf.reserve(self.expected + self.expected / 8);
+        let mut header = [0; HEADER_BYTES];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..6].copy_from_slice(&FORMAT.to_le_bytes());
+        header[6..8].copy_from_slice(&FORMAT.to_le_bytes());
+        self.buf.extend_from_slice(&header);
     }
 }

@@ -191,97 +191,188 @@ fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((u16::from_le_bytes([*i0, *i1]), value, rest))
 }
 
-/// The raw numbers of a head, before any of them is believed.
-struct Raw {
-    size: usize,
-    kind: u8,
-    flags: u8,
-    key_bytes: usize,
-    payload_bytes: usize,
-    fields_bytes: usize,
-    input: u16,
-    port: u16,
-    cause: u32,
-    time: u64,
-}
+/// A head as it lies in a frame, in four words; nothing in it is believed yet. Loads of whole words
+/// keep the compiler from putting an event together in memory piece by piece, for every event.
+#[derive(Clone, Copy)]
+pub(super) struct Words([u64; HEAD_BYTES / 8]);
 
-#[inline]
-fn raw(head: &[u8; HEAD_BYTES]) -> Raw {
-    let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    let u32_at =
-        |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    Raw {
-        size: u32_at(0) as usize,
-        kind: head[4],
-        flags: head[5],
-        input: u16_at(6),
-        port: u16_at(8),
-        key_bytes: u16_at(10).into(),
-        cause: u32_at(12),
-        time: u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32,
-        payload_bytes: u32_at(24) as usize,
-        fields_bytes: u32_at(28) as usize,
+impl Words {
+    #[inline]
+    fn load(head: &[u8; HEAD_BYTES]) -> Self {
+        let (words, _) = head.as_chunks();
+        Self(std::array::from_fn(|at| u64::from_le_bytes(words[at])))
+    }
+
+    /// The words of a head with parts of these lengths, which are within the format's limits.
+    #[inline]
+    pub(super) fn of(head: &Head, key: usize, payload: usize, fields: usize) -> Self {
+        let size = (HEAD_BYTES + key + payload + fields) as u32;
+        Self([
+            u64::from(size) | (head.kind as u64) << 32 | u64::from(head.input) << 48,
+            u64::from(head.port) | (key as u64) << 16 | u64::from(head.cause) << 32,
+            head.time,
+            payload as u64 | (fields as u64) << 32,
+        ])
+    }
+
+    #[inline]
+    pub(super) fn to_bytes(self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *place = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    #[inline]
+    fn size(self) -> usize {
+        self.0[0] as u32 as usize
+    }
+
+    #[inline]
+    fn kind(self) -> u8 {
+        (self.0[0] >> 32) as u8
+    }
+
+    #[inline]
+    fn flags(self) -> u8 {
+        (self.0[0] >> 40) as u8
+    }
+
+    #[inline]
+    fn key_bytes(self) -> usize {
+        usize::from((self.0[1] >> 16) as u16)
+    }
+
+    #[inline]
+    fn payload_bytes(self) -> usize {
+        self.0[3] as u32 as usize
+    }
+
+    #[inline]
+    fn fields_bytes(self) -> usize {
+        (self.0[3] >> 32) as usize
+    }
+
+    #[inline]
+    fn head(self, kind: Kind) -> Head {
+        Head {
+            kind,
+            input: (self.0[0] >> 48) as u16,
+            port: self.0[1] as u16,
+            cause: (self.0[1] >> 32) as u32,
+            time: self.0[2],
+        }
+    }
+
+    /// The first event of `bytes`, which begin with this head, and what follows it.
+    #[inline(always)]
+    fn split(self, kind: Kind, bytes: &[u8]) -> (Event<'_>, &[u8]) {
+        let (event, rest) = bytes.split_at(self.size());
+        let (key, parts) = event[HEAD_BYTES..].split_at(self.key_bytes());
+        let (payload, fields) = parts.split_at(self.payload_bytes());
+        (Event { head: self.head(kind), key, payload, fields: Fields(fields) }, rest)
+    }
+
+    /// What is wrong with the head of the first event of `bytes`.
+    #[cold]
+    #[inline(never)]
+    fn fault(self, event_bytes_max: usize) -> Fault {
+        if Kind::from_byte(self.kind()).is_none() {
+            Fault::Kind
+        } else if self.flags() != 0 {
+            Fault::Flags
+        } else if self.key_bytes() > KEY_BYTES_MAX {
+            Fault::KeyLength
+        } else if self.0[2] >= TIME_END {
+            Fault::Time
+        } else if self.size() > event_bytes_max {
+            Fault::TooLarge { limit: event_bytes_max }
+        } else if self.size() != self.sum() {
+            Fault::Size
+        } else {
+            Fault::Truncated
+        }
+    }
+
+    /// What the size must be. Cannot overflow: three numbers of 32 bits at most.
+    #[inline]
+    fn sum(self) -> usize {
+        HEAD_BYTES + self.key_bytes() + self.payload_bytes() + self.fields_bytes()
     }
 }
 
-/// Size field of the event that begins at `at` in a checked frame.
+/// The head of the event that begins at `at` in a checked frame.
+#[inline]
+fn words_at(bytes: &[u8], at: usize) -> Words {
+    let head = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    Words::load(head.expect("a checked frame holds whole events"))
+}
+
+/// Size of the event that begins at `at` in a checked frame.
 #[inline]
 pub(super) fn size_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |size| u32::from_le_bytes(*size))
+    words_at(bytes, at).size() as u32
+}
+
+/// The key of the event that begins at `at` in a checked frame.
+#[inline]
+pub(super) fn key_at(bytes: &[u8], at: usize) -> &[u8] {
+    let from = at + HEAD_BYTES;
+    &bytes[from..from + words_at(bytes, at).key_bytes()]
+}
+
+/// True if none of these whole events has extension fields.
+pub(super) fn are_plain(events: &[u8]) -> bool {
+    let mut at = 0;
+    let mut fields = 0;
+    while at < events.len() {
+        let words = words_at(events, at);
+        fields |= words.fields_bytes();
+        at += words.size();
+    }
+    fields == 0
 }
 
 /// Reads the first event of bytes that passed the check.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> (Event<'_>, &[u8]) {
-    let (head, rest) = bytes.split_first_chunk().expect("a checked frame holds whole events");
-    let raw = raw(head);
-    let (key, rest) = rest.split_at(raw.key_bytes);
-    let (payload, rest) = rest.split_at(raw.payload_bytes);
-    let (fields, rest) = rest.split_at(raw.fields_bytes);
-    let kind = Kind::from_byte(raw.kind).unwrap_or(Kind::Data);
-    let head = Head { kind, input: raw.input, port: raw.port, cause: raw.cause, time: raw.time };
-    (Event { head, key, payload, fields: Fields(fields) }, rest)
+    let words = words_at(bytes, 0);
+    words.split(Kind::from_byte(words.kind()).unwrap_or(Kind::Data), bytes)
 }
 
 /// Reads and checks the first event of `bytes`.
-#[inline]
+#[inline(always)]
 pub(super) fn read_checked(
     bytes: &[u8],
     event_bytes_max: usize,
 ) -> Result<(Event<'_>, &[u8]), Fault> {
-    let (head, rest) = bytes.split_first_chunk().ok_or(Fault::Truncated)?;
-    let raw = raw(head);
-    let kind = Kind::from_byte(raw.kind).ok_or(Fault::Kind)?;
-    if raw.flags != 0 {
-        return Err(Fault::Flags);
+    let head = bytes.first_chunk().ok_or(Fault::Truncated)?;
+    let words = Words::load(head);
+    let Some(kind) = Kind::from_byte(words.kind()) else {
+        return Err(Fault::Kind);
+    };
+    let sound = words.flags() == 0
+        && words.key_bytes() <= KEY_BYTES_MAX
+        && words.0[2] < TIME_END
+        && words.size() <= event_bytes_max
+        && words.size() == words.sum()
+        && words.size() <= bytes.len();
+    if !sound {
+        return Err(words.fault(event_bytes_max));
     }
-    if raw.key_bytes > KEY_BYTES_MAX {
-        return Err(Fault::KeyLength);
-    }
-    if raw.time >= TIME_END {
-        return Err(Fault::Time);
-    }
-    if raw.size > event_bytes_max {
-        return Err(Fault::TooLarge { limit: event_bytes_max });
-    }
-    let sum = HEAD_BYTES as u64
-        + raw.key_bytes as u64
-        + raw.payload_bytes as u64
-        + raw.fields_bytes as u64;
-    if raw.size as u64 != sum {
-        return Err(Fault::Size);
-    }
-    let (key, rest) = rest.split_at_checked(raw.key_bytes).ok_or(Fault::Truncated)?;
-    let (payload, rest) = rest.split_at_checked(raw.payload_bytes).ok_or(Fault::Truncated)?;
-    let (fields, rest) = rest.split_at_checked(raw.fields_bytes).ok_or(Fault::Truncated)?;
-    if std::str::from_utf8(key).is_err() {
+    let (event, rest) = words.split(kind, bytes);
+    if !event.key.is_empty() && !is_text(event.key) {
         return Err(Fault::KeyUtf8);
     }
-    let fields = if fields.is_empty() {
-        Fields(fields)
-    } else {
-        Fields::parse(fields).ok_or(Fault::Fields)?
-    };
-    let head = Head { kind, input: raw.input, port: raw.port, cause: raw.cause, time: raw.time };
-    Ok((Event { head, key, payload, fields }, rest))
+    if !event.fields.0.is_empty() && Fields::parse(event.fields.0).is_none() {
+        return Err(Fault::Fields);
+    }
+    Ok((event, rest))
+}
+
+/// True for UTF-8. Most keys are short and ASCII, and not worth a call.
+#[inline]
+fn is_text(key: &[u8]) -> bool {
+    key.is_ascii() || std::str::from_utf8(key).is_ok()
 }

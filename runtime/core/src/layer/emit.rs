@@ -1,8 +1,10 @@
 //! Taking emitted events: check, find the key, copy to the sink.
 
-use super::{Failure, FailureClass, KeyRule, Layer, Spread, request_of};
+use super::ports::Route;
+use super::{Call, Failure, FailureClass, Input, KeyRule, Layer, Sink, Spread, request_of};
 use crate::frame::{
-    CheckedEvents, Event, FrameError, FrameLimits, Head, Kind, NO_CAUSE, field, push_field,
+    CheckedEvents, Event, Frame, FrameBuilder, FrameError, FrameLimits, Head, Kind, NO_CAUSE,
+    field, push_field,
 };
 use crate::ids::RequestId;
 use crate::json_key;
@@ -14,7 +16,7 @@ use crate::limits::KEY_BYTES_MAX;
 pub enum EmitError {
     /// The frame breaks the format.
     #[error("emitted frame: {0}")]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     /// The call emitted too much.
     #[error("the call emitted more than {0} bytes (limits.emit-bytes)")]
     TooMuch(usize),
@@ -32,6 +34,13 @@ pub enum EmitError {
     /// The stage was lent no such handle.
     #[error("an emitted event names an attachment the stage does not hold")]
     Attachment,
+}
+
+/// The frame's fault is part of the message, so it is not a source to be shown once more.
+impl From<FrameError> for EmitError {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
 }
 
 impl Layer {
@@ -56,34 +65,61 @@ impl Layer {
         Ok(())
     }
 
-    /// Takes one event that was already checked against the format.
+    /// Takes one event that was already checked against the format. What most events need is here,
+    /// the rest in functions of their own: this runs for each event between two stages.
     ///
     /// # Errors
     /// As [`Layer::emit`].
-    #[inline]
+    #[inline(always)]
     fn emit_event(&mut self, event: &Event<'_>) -> Result<(), EmitError> {
+        let Input { frame, starts } = &mut self.input;
+        let cause = starts.of(event.head.cause, frame);
+        let cause = cause.ok_or_else(|| no_cause(event.head.cause, frame))?;
+        let port = event.head.port;
+        let route = self.ports.of_port(port).ok_or(EmitError::Port(port))?;
+        self.call.emitted_events += 1;
+        match route {
+            Route::Straight { sink, input, .. } if frame.is_plain() && event.fields.is_empty() => {
+                let builder = sink_at(*sink, &mut self.sinks, &mut self.call, &mut self.filled);
+                let head = going_on(&event.head, *input);
+                builder.push(&head, frame.key_at(cause), event.payload, &[]);
+                Ok(())
+            }
+            _ => self.emit_by_target(event, cause),
+        }
+    }
+
+    /// Takes an event that has extension fields or inherits some, or whose port leads to several
+    /// targets, or to one that finds the key or the partition in the event.
+    #[inline(never)]
+    fn emit_by_target(&mut self, event: &Event<'_>, cause: u32) -> Result<(), EmitError> {
         let Self { ports, input, call, sinks, filled, sent, scratch, .. } = self;
-        let cause = input.event(event.head.cause).ok_or_else(|| EmitError::Cause {
-            cause: event.head.cause,
-            events: input.frame.len(),
-        })?;
-        let targets = ports.of_port(event.head.port).ok_or(EmitError::Port(event.head.port))?;
-        call.emitted_events += 1;
-        // A stage may end a stream further down; opening streams and timers is the host's.
-        let kind = if event.head.kind == Kind::End { Kind::End } else { Kind::Data };
+        let frame = &input.frame;
         let mut request = None;
-        let fields = if input.plain && event.fields.is_empty() {
+        let fields = if frame.is_plain() && event.fields.is_empty() {
             &[][..]
         } else {
+            let cause = frame.event_at(cause);
             request = request_of(&cause);
             inherit(&cause, event, scratch)?;
             scratch.as_slice()
+        };
+        let targets = match ports.of_port(event.head.port) {
+            Some(Route::Targets(targets)) => targets.as_slice(),
+            Some(Route::Straight { sink, input, inside }) => {
+                let builder = sink_at(*sink, sinks, call, filled);
+                let head = going_on(&event.head, *input);
+                builder.push(&head, frame.key_at(cause), event.payload, fields);
+                note_sent(sent, request, *inside);
+                return Ok(());
+            }
+            None => return Err(EmitError::Port(event.head.port)),
         };
         for index in targets {
             let target = &ports.targets()[*index];
             let from_json;
             let key = match &target.key {
-                KeyRule::Cause => cause.key,
+                KeyRule::Cause => frame.key_at(cause),
                 KeyRule::Emitted => event.key,
                 KeyRule::Json(pointer) => match json_key::extract(event.payload, pointer) {
                     Ok(found) if found.len() <= KEY_BYTES_MAX => {
@@ -104,21 +140,45 @@ impl Layer {
                 Spread::One => 0,
                 Spread::Groups(n) => key::partition_of(key::group_of(key), n),
             };
-            let sink_index = ports.first_sink(*index) + usize::from(partition);
-            let sink = &mut sinks[sink_index];
-            if sink.touched_in != call.number {
-                sink.touched_in = call.number;
-                call.touched.push((sink_index as u32, sink.builder.mark()));
-                if sink.builder.is_empty() {
-                    filled.push(sink_index as u32);
-                }
-            }
-            let head = Head { kind, input: target.input, cause: NO_CAUSE, ..event.head };
-            sink.builder.push(&head, key, event.payload, fields);
+            let sink = ports.first_sink(*index) + usize::from(partition);
+            let builder = sink_at(sink as u32, sinks, call, filled);
+            builder.push(&going_on(&event.head, target.input), key, event.payload, fields);
             note_sent(sent, request, target.inside);
         }
         Ok(())
     }
+}
+
+/// The head an emitted event goes on with. A stage may end a stream further down; opening streams
+/// and timers is the host's.
+#[inline]
+fn going_on(head: &Head, input: u16) -> Head {
+    let kind = if head.kind == Kind::End { Kind::End } else { Kind::Data };
+    Head { kind, input, cause: NO_CAUSE, ..*head }
+}
+
+/// The builder of a sink, which is noted the first time a call writes to it.
+#[inline]
+fn sink_at<'a>(
+    index: u32,
+    sinks: &'a mut [Sink],
+    call: &mut Call,
+    filled: &mut Vec<u32>,
+) -> &'a mut FrameBuilder {
+    let sink = &mut sinks[index as usize];
+    if sink.touched_in != call.number {
+        sink.touched_in = call.number;
+        call.touched.push((index, sink.builder.mark()));
+        if sink.builder.is_empty() {
+            filled.push(index);
+        }
+    }
+    &mut sink.builder
+}
+
+#[cold]
+fn no_cause(cause: u32, frame: &Frame) -> EmitError {
+    EmitError::Cause { cause, events: frame.len() }
 }
 
 #[inline]

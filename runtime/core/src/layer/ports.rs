@@ -39,14 +39,29 @@ pub struct Target {
     pub inside: bool,
 }
 
+impl Target {
+    fn is_straight(&self) -> bool {
+        self.key == KeyRule::Cause && self.spread == Spread::One
+    }
+}
+
 /// All ports of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
     targets: Vec<Target>,
-    /// Targets by port; a declared port that leads nowhere has none.
-    by_port: Vec<Vec<usize>>,
+    by_port: Vec<Route>,
     /// First sink of each target, and their number behind the last.
     first_sink: Vec<usize>,
+}
+
+/// What a port leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// One sink for all events, which go on with the key of their cause: the usual case, and one
+    /// that needs no look at targets.
+    Straight { sink: u32, input: u16, inside: bool },
+    /// These targets; none if the port leads nowhere.
+    Targets(Vec<usize>),
 }
 
 impl Ports {
@@ -64,7 +79,18 @@ impl Ports {
             };
             first_sink.push(sinks);
         }
-        let by_port = (0..declared).map(|port| by_port.remove(&port).unwrap_or_default()).collect();
+        let route = |port| {
+            let indices = by_port.remove(&port).unwrap_or_default();
+            match indices.as_slice() {
+                [only] if targets[*only].is_straight() => Route::Straight {
+                    sink: first_sink[*only] as u32,
+                    input: targets[*only].input,
+                    inside: targets[*only].inside,
+                },
+                _ => Route::Targets(indices),
+            }
+        };
+        let by_port = (0..declared).map(route).collect();
         Self { targets, by_port, first_sink }
     }
 
@@ -74,9 +100,10 @@ impl Ports {
         &self.targets
     }
 
-    /// Targets of a port; `None` if the stage has no such port.
-    pub(super) fn of_port(&self, port: u16) -> Option<&[usize]> {
-        self.by_port.get(usize::from(port)).map(Vec::as_slice)
+    /// Where a port leads; `None` if the stage has no such port.
+    #[inline]
+    pub(super) fn of_port(&self, port: u16) -> Option<&Route> {
+        self.by_port.get(usize::from(port))
     }
 
     pub(super) fn first_sink(&self, target: usize) -> usize {

@@ -55,7 +55,8 @@ const HOUR_MS: u64 = 3600 * SECOND_MS;
 /// Memory of an instance; the most a 32-bit memory can be.
 pub const MEMORY: Range = Range { min: 64 * KIB, max: 4 * GIB, default: 64 * MIB };
 /// Fuel per event.
-pub const FUEL_PER_EVENT: Range = Range { min: 1_000, max: 1_000_000_000_000, default: 10_000_000 };
+pub const FUEL_PER_EVENT: Range =
+    Range { min: 1_000, max: 1_000_000_000_000, default: 100_000_000 };
 /// Bytes emitted by one call: room for one event of the hard limit by default.
 pub const EMIT_BYTES: Range = Range { min: KIB, max: 256 * MIB, default: 16 * MIB };
 /// Bytes of an event.

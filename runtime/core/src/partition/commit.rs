@@ -51,6 +51,9 @@ pub(super) struct Draft {
 impl Draft {
     /// Counts the requests a batch's events belong to.
     pub(super) fn consume(&mut self, frame: &Frame) {
+        if frame.is_plain() {
+            return;
+        }
         for request in
             frame.events().filter(|e| !e.fields.is_empty()).filter_map(|e| request_of(&e))
         {

@@ -279,7 +279,8 @@ proptest! {
             .enumerate()
             .map(|(at, (key, what))| (key.to_string(), format!("{what}{at}")))
             .collect();
-        let list: Vec<(&str, &str)> = events.iter().map(|(k, p)| (k.as_str(), p.as_str())).collect();
+        let list: Vec<(&str, &str)> =
+            events.iter().map(|(k, p)| (k.as_str(), p.as_str())).collect();
         partition.start(frame(&list), 0);
         drive(&mut partition);
         let commit = partition.finish();

@@ -268,7 +268,10 @@ proptest! {
         let mut ledger = Ledger::new(allowance, now);
         ledger.draw(Resource::Bytes, spent.min(burst), now).unwrap();
         match ledger.draw(Resource::Bytes, amount, now).map_err(|r| r.retry_after_micros) {
-            Ok(()) => prop_assert!(spent.min(burst).checked_add(amount).is_some_and(|s| s <= burst)),
+            Ok(()) => {
+                let sum = spent.min(burst).checked_add(amount);
+                prop_assert!(sum.is_some_and(|sum| sum <= burst));
+            }
             Err(None) => prop_assert!(amount > burst),
             Err(Some(after)) => {
                 prop_assert!(after > 0 && amount <= burst);

@@ -86,7 +86,7 @@ impl KeyedState {
     pub fn batch<'k>(
         &mut self,
         operations: &[u8],
-        key_of: impl Fn(u32) -> Option<&'k [u8]>,
+        mut key_of: impl FnMut(u32) -> Option<&'k [u8]>,
         out: &mut Vec<u8>,
         reply_bytes_max: usize,
     ) -> Result<(), BatchError> {

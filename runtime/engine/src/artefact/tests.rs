@@ -1,3 +1,5 @@
+//! What is loaded, what is refused and removed, and what stays within its bound.
+
 use cap_std::ambient_authority;
 use tempfile::TempDir;
 

@@ -1,3 +1,5 @@
+//! What is said about each way the compile process can end.
+
 use std::os::unix::process::ExitStatusExt as _;
 
 use super::*;

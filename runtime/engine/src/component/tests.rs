@@ -1,3 +1,5 @@
+//! What is taken as a component, and what every other upload is told.
+
 use std::fmt::Write as _;
 
 use sluicebox_core::error::{Classify, Kind};

@@ -8,6 +8,7 @@ use crate::invoker::LogLevel;
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "only ever made by lifting a guest's value")]
 enum Level {
     #[component(name = "debug")]
     Debug,

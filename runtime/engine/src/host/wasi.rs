@@ -24,7 +24,7 @@ const WRITE_PERMIT: usize = 4096;
 const METRICS_MAX: usize = 32;
 
 /// Bytes `wasi:random` gives in one call.
-const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) fn context(
     recorded: &Arc<Recorded>,
@@ -177,7 +177,7 @@ impl SharedSaid {
     /// Text written to a standard stream, cut into lines.
     fn write(&self, bytes: &[u8]) {
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
             let mut open = std::mem::take(&mut self.inner().open);
             open.extend_from_slice(&rest[..end.min(LOG_LINE_BYTES_MAX)]);
             self.line(LogLevel::Info, &String::from_utf8_lossy(&open));

@@ -1,7 +1,8 @@
 //! Reading settings from file, environment and flags, one field at a time.
 //!
 //! - For each field the strongest origin that names it counts: flag, environment, file, default.
-//! - Nothing stops at a mistake: the field keeps its default, the mistake is listed, reading goes on.
+//! - Nothing stops at a mistake: the field keeps its default, the mistake is listed, reading goes
+//!   on.
 //! - What no field asked for is a mistake too, with the nearest name that exists.
 //!
 //! Which fields there are and what they may be is said in [`super`]; what a value may look like in

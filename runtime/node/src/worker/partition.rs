@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use sluicebox_core::frame::Frame;
 use sluicebox_core::key;
@@ -22,6 +23,9 @@ use tokio::sync::oneshot;
 use super::{Life, Local};
 use crate::mailbox::{Command, Mailbox, Retired};
 use crate::running::{Route, SegmentRuntime, StageRuntime};
+
+/// How long a batch goes on without giving others a turn.
+const SLICE: Duration = Duration::from_micros(500);
 
 /// Runs a partition until it is retired.
 pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>) {
@@ -110,7 +114,7 @@ impl Driver {
     async fn wait(&mut self) {
         let Some(end) = self.machine.next_end() else { return park().await };
         let left = end.saturating_sub(self.local.clock.now()).max(1);
-        let sleep = tokio::time::sleep(std::time::Duration::from_micros(left));
+        let sleep = tokio::time::sleep(Duration::from_micros(left));
         tokio::select! {
             // Only one of the two can come first; the order does not matter.
             biased;
@@ -179,8 +183,15 @@ impl Driver {
         self.commits += 1;
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
+        let mut began = Instant::now();
         while let Some(call) = self.machine.next_call() {
             self.call(call, now, seed).await;
+            // Many short calls are a slice as well.
+            if began.elapsed() >= SLICE {
+                self.mailbox.schedule();
+                park().await;
+                began = Instant::now();
+            }
         }
         if let Some(halt) = self.machine.halted() {
             tracing::error!(

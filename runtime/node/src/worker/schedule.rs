@@ -193,7 +193,10 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_lost_and_order_within_a_tenant_is_kept(
-            steps in prop::collection::vec((0_usize..5, 1_u64..4, 0_u64..2_000, any::<bool>()), 0..300)
+            steps in prop::collection::vec(
+                (0_usize..5, 1_u64..4, 0_u64..2_000, any::<bool>()),
+                0..300,
+            )
         ) {
             let mut schedule = Schedule::default();
             let (mut pushed, mut taken) = (vec![Vec::new(); 5], vec![Vec::new(); 5]);

@@ -190,7 +190,9 @@ mod tests {
         }
 
         #[test]
-        fn every_line_is_taken_once_in_order(numbers in prop::collection::vec(any::<u32>(), 0..50)) {
+        fn every_line_is_taken_once_in_order(
+            numbers in prop::collection::vec(any::<u32>(), 0..50),
+        ) {
             let text: Vec<_> = numbers.iter().map(|n| format!("{n}\r\n")).collect();
             let (sink, _) = parse(text.concat().as_bytes(), &rules());
             let payloads = sink.events.iter().map(|event| event.payload.clone());

@@ -349,7 +349,10 @@ mod tests {
         }
 
         #[test]
-        fn json_payloads_come_back_equal(words in prop::collection::vec("\\PC{0,10}", 0..5), n: i64) {
+        fn json_payloads_come_back_equal(
+            words in prop::collection::vec("\\PC{0,10}", 0..5),
+            n: i64,
+        ) {
             let value = serde_json::json!({ "words": words, "n": n, "nested": [[{}], null] });
             let pretty = serde_json::to_vec_pretty(&value).expect("JSON");
             prop_assert_eq!(&line("k", &pretty, &[])["data"], &value);

@@ -1,0 +1,4 @@
+//! Fuzzes `component`, see `src/targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluicebox_fuzz::targets::component(data));

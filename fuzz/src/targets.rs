@@ -1,0 +1,312 @@
+//! Every decoder of foreign bytes, each as a function of bytes with what must hold afterwards.
+//!
+//! A function returns for any input, quickly, and panics only if a promise is broken: what was
+//! taken is well formed and reads back the same; what was refused left no trace; a message is one
+//! line.
+//!
+//! This file is compiled twice: into the fuzzers beside it, and into `tests/fuzz_smoke.rs`, which
+//! runs it on stable over the corpus and mutations of it.
+
+use std::cell::OnceCell;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, HEADER_BYTES, Head, Kind, NO_CAUSE};
+use sluicebox_core::frame::{check, field, push_field};
+use sluicebox_core::ids::{Digest, Name};
+use sluicebox_core::json_key::{self, Pointer};
+use sluicebox_core::layer::{self, KeyRule, Layer, LayerLimits, Ports, Spread};
+use sluicebox_core::pipeline::{self, Facts};
+use sluicebox_core::quota::Allowance;
+use sluicebox_core::state::{KeyedState, StateLimits};
+use sluicebox_engine::artefact::Artefacts;
+use sluicebox_engine::component;
+use sluicebox_engine::tuning::{Fingerprint, compile_engine};
+use sluicebox_node::config::{Config, Sources};
+use sluicebox_node::manifest_text::{self, Format};
+use sluicebox_node::ring::{Cursor, Output};
+use sluicebox_node::tenants::Tenants;
+use sluicebox_store::header;
+use sluicebox_store::key::Key;
+use tempfile::TempDir;
+
+/// Something that reads foreign bytes.
+pub type Target = fn(&[u8]);
+
+/// Name, also of the corpus, and function of every target.
+pub const TARGETS: [(&str, Target); 13] = [
+    ("frame", frame),
+    ("emit", emit),
+    ("state_batch", state_batch),
+    ("manifest_toml", manifest_toml),
+    ("manifest_json", manifest_json),
+    ("json_key", json_key),
+    ("cursor", cursor),
+    ("tenants", tenants),
+    ("config", config),
+    ("names", names),
+    ("stored_document", stored_document),
+    ("artefact", artefact),
+    ("component", component),
+];
+
+/// Longest message that anybody should have to read.
+const MESSAGE_CHARS_MAX: usize = 4096;
+
+/// A packed frame, as it comes from a guest, over HTTP or from another node.
+pub fn frame(data: &[u8]) {
+    let counted = check(data, &FrameLimits::FORMAT);
+    let parsed = Frame::parse(Bytes::copy_from_slice(data), &FrameLimits::FORMAT);
+    assert_eq!(counted.is_ok(), parsed.is_ok());
+    let Ok(frame) = parsed else { return };
+    let mut starts = Vec::new();
+    frame.index_into(&mut starts);
+    assert_eq!(starts.len(), frame.len() + 1);
+    let mut again = FrameBuilder::new();
+    for (event, start) in frame.events().zip(&starts) {
+        assert_eq!(frame.event_at(*start).payload, event.payload);
+        again.push(&event.head, event.key, event.payload, event.fields.bytes());
+    }
+    // The header's format may be of a later version that this one still reads.
+    assert_eq!(again.finish().bytes()[HEADER_BYTES..], frame.bytes()[HEADER_BYTES..]);
+}
+
+/// A stage with edges and outputs of every sort, in a call with two events.
+fn begun() -> Layer {
+    let target = |port, key, spread, inside| layer::Target { port, input: 1, key, spread, inside };
+    let pointer = Pointer::parse("/k").expect("RFC 6901");
+    let targets = vec![
+        target(0, KeyRule::Cause, Spread::One, true),
+        target(0, KeyRule::Emitted, Spread::Groups(4), true),
+        target(1, KeyRule::Json(pointer), Spread::Groups(16), false),
+    ];
+    let limits = LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 16, reply_bytes: 1 << 16 };
+    let state = KeyedState::new(1, StateLimits { key_bytes: 1 << 12, total_bytes: 1 << 14 });
+    let mut layer = Layer::new(Arc::new(Ports::new(3, targets)), limits, state);
+    let mut input = FrameBuilder::new();
+    let mut fields = Vec::new();
+    assert!(push_field(&mut fields, field::REQUEST, &7_u64.to_le_bytes()));
+    input.push(&Head::data(1), b"one", b"{\"k\":1}", &fields);
+    input.push(&Head::data(2), "zwei: ä".as_bytes(), b"", &[]);
+    layer.begin(input.finish());
+    layer
+}
+
+/// What a guest emits: bytes it claims to be a frame.
+pub fn emit(data: &[u8]) {
+    let mut layer = begun();
+    if layer.emit(data).is_err() {
+        layer.discard();
+        layer.take_runs(|run| panic!("a discarded call left {run:?}"));
+        assert!(layer.take_sent().is_empty());
+        return;
+    }
+    layer.accept();
+    layer.take_runs(|run| {
+        let bytes = run.frame.bytes().clone();
+        let frame = Frame::parse(bytes, &FrameLimits::FORMAT).expect("what goes on is a frame");
+        for event in frame.events() {
+            assert!(matches!(event.head.kind, Kind::Data | Kind::End));
+            assert_eq!((event.head.cause, event.head.input), (NO_CAUSE, 1));
+            assert!(event.fields.get(field::ATTACHMENTS).is_none());
+            let request = event.fields.get(field::REQUEST);
+            assert!(request.is_none_or(|value| value == 7_u64.to_le_bytes()));
+        }
+    });
+}
+
+/// Packed operations on keyed state, as a guest writes them.
+pub fn state_batch(data: &[u8]) {
+    let mut layer = begun();
+    let mut replies = Vec::new();
+    if layer.state_batch(data, &mut replies).is_ok() {
+        let mut rest = replies.as_slice();
+        while !rest.is_empty() {
+            let (head, behind) = rest.split_first_chunk::<8>().expect("a head of 8 bytes");
+            assert!(head[0] <= 2 && head[1..4] == [0; 3]);
+            let bytes = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            rest = behind.get(bytes..).expect("as many bytes as the head says");
+        }
+        assert!(layer.state_ref().bytes() <= 1 << 14);
+    }
+    layer.abandon();
+    assert_eq!((layer.state_ref().bytes(), layer.state_ref().keys()), (0, 0));
+}
+
+/// A manifest in TOML.
+pub fn manifest_toml(data: &[u8]) {
+    manifest(data, Format::Toml);
+}
+
+/// A manifest in JSON.
+pub fn manifest_json(data: &[u8]) {
+    manifest(data, Format::Json);
+}
+
+fn manifest(data: &[u8], format: Format) {
+    let built = manifest_text::parse(data, format)
+        .and_then(|value| pipeline::build(&value, &Facts::default()));
+    match built {
+        Ok(pipeline) => {
+            let written = pipeline.declaration().write();
+            let again = pipeline::build(&written, &Facts::default()).expect("what was written");
+            assert_eq!(again.declaration().write().to_json(), written.to_json());
+        }
+        Err(problems) => {
+            assert!(!problems.list().is_empty());
+            for problem in problems.list() {
+                expect_message(&problem.message);
+                expect_message(&problem.fix);
+            }
+        }
+    }
+}
+
+/// A pointer, a line end, and the payload it is followed in.
+pub fn json_key(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let (pointer, payload) = data.split_at(end);
+    let payload = payload.get(1..).unwrap_or_default();
+    let Some(pointer) = std::str::from_utf8(pointer).ok().and_then(Pointer::parse) else { return };
+    let again = Pointer::parse(&pointer.to_string());
+    assert_eq!(again.as_ref(), Some(&pointer));
+    let found = json_key::extract(payload, &pointer).map(|key| key.len());
+    if found.is_ok() {
+        assert_eq!(json_key::check(payload), Ok(()));
+    }
+}
+
+/// A reader's cursor, as it comes in a URL.
+pub fn cursor(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(cursor) = Cursor::parse(text) else { return };
+    assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor.clone()));
+    let output = Output::new(4, 1 << 16, 7);
+    let mut builder = FrameBuilder::new();
+    for partition in 0..4 {
+        for time in 0..10 {
+            builder.push(&Head::data(time), b"key", b"payload", &[]);
+        }
+        output.append(partition, &builder.finish());
+    }
+    if let Ok(page) = output.read(&cursor, 1 << 10) {
+        let next = Cursor::parse(&page.next.to_string());
+        assert_eq!(next, Ok(page.next));
+    }
+}
+
+/// The file of tenants and hashed tokens.
+pub fn tenants(data: &[u8]) {
+    thread_local! {
+        static PLACE: TempDir = TempDir::new().expect("a temporary folder");
+    }
+    let path = PLACE.with(|place| place.path().join("tenants.toml"));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&path).expect("a file in it");
+    file.write_all(data).expect("room for a few bytes");
+    drop(file);
+    match Tenants::open(&path, Allowance::DEFAULT) {
+        Ok(tenants) => {
+            let set = tenants.current();
+            assert!(set.iter().all(|tenant| (1..=100).contains(&tenant.weight)));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The node's configuration file.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let file = Some((PathBuf::from("sluicebox.toml"), text.to_owned()));
+    match Config::load(&Sources { file, ..Sources::default() }) {
+        Ok(loaded) => {
+            let config = loaded.config;
+            assert!(!config.node.dev || config.http.listen.ip().is_loopback());
+        }
+        Err(error) => {
+            assert!(!error.problems.is_empty());
+            for problem in error.problems {
+                expect_message(&problem.message);
+            }
+        }
+    }
+}
+
+/// Names, digests and keys of the store, as they come in URLs and manifests.
+pub fn names(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(name) = Name::new(text) {
+        assert!((1..=63).contains(&name.as_str().len()));
+        assert!(Key::of(&["tenants", name.as_str()]).is_ok(), "a name can be part of a key");
+    }
+    if let Some(digest) = Digest::parse(text) {
+        assert_eq!(digest.to_string(), text);
+    }
+    if let Ok(key) = Key::new(text) {
+        assert_eq!(key.segments().collect::<Vec<_>>().join("/"), text);
+        assert!(key.segments().all(|segment| segment != ".." && !segment.is_empty()));
+    }
+}
+
+/// A document of the catalogue, as it is found on disk.
+pub fn stored_document(data: &[u8]) {
+    let key = Key::new("tenants/dev/greeting").expect("a key");
+    match header::value_of(&key, Bytes::copy_from_slice(data)) {
+        Ok(value) => {
+            let whole = [header::header_of(&key, &value).as_slice(), &value].concat();
+            assert_eq!(whole, data, "there is one way to write a document");
+        }
+        Err(error) => expect_message(&error.to_string()),
+    }
+}
+
+/// A file in the folder of compiled components: code that must not be loaded unless we sealed it.
+pub fn artefact(data: &[u8]) {
+    thread_local! {
+        static STORE: OnceCell<(TempDir, Artefacts, String)> = const { OnceCell::new() };
+    }
+    let digest = Digest([7; 32]);
+    STORE.with(|store| {
+        let (place, artefacts, name) = store.get_or_init(|| artefact_store(&digest));
+        std::fs::write(place.path().join(name), data).expect("room for a few bytes");
+        let loaded = artefacts.load(&digest).expect("a bad file is no error, it is absent");
+        assert!(loaded.is_none(), "code was loaded that nobody sealed");
+        assert!(!place.path().join(name).exists(), "a bad file is removed");
+    });
+}
+
+fn artefact_store(digest: &Digest) -> (TempDir, Artefacts, String) {
+    let place = TempDir::new().expect("a temporary folder");
+    let engine = compile_engine(1).expect("an engine for this machine");
+    let dir = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("it was just made");
+    let artefacts = Artefacts::open(dir, &engine, 1 << 20).expect("an empty folder");
+    let fingerprint = Digest(Fingerprint::of(&engine).0).hex();
+    let name = format!("{}-{}.artefact", digest.hex(), &fingerprint[..16]);
+    (place, artefacts, name)
+}
+
+/// An uploaded component.
+pub fn component(data: &[u8]) {
+    let limits = component::Limits { bytes_max: 1 << 20, memory_bytes_max: 1 << 30 };
+    match component::inspect(data, &limits) {
+        Ok(inspection) => {
+            assert_eq!(inspection.digest, component::digest(data));
+            assert_eq!(inspection.bytes, data.len() as u64);
+        }
+        Err(error) => expect_message(&error.to_string()),
+    }
+}
+
+/// A message is one line that a terminal shows as it is, and no essay.
+#[track_caller]
+fn expect_message(message: &str) {
+    assert!(!message.is_empty());
+    assert!(!message.contains(|c: char| c.is_control()), "{message:?}");
+    assert!(message.chars().count() <= MESSAGE_CHARS_MAX, "{} characters", message.len());
+}

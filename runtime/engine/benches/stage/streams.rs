@@ -1,0 +1,105 @@
+//! Memory of open streams: many instances of a stream function, each waiting for its next event.
+//!
+//! Resident memory is divided by what it belongs to: pages of linear memories are the guests' own,
+//! all the rest (stores, tables, bookkeeping of streams and keys) is the host's. The linear
+//! memories are told from the mappings of the process: the pool reserves one range for them, in
+//! which nothing else lies.
+
+use sluicebox_core::frame::{FrameBuilder, Head};
+use sluicebox_core::limits::BATCH_EVENTS_MAX;
+use sluicebox_core::pipeline::Scope;
+use sluicebox_engine::tuning::EngineConfig;
+
+use crate::bed::{Bed, Chain, NOW, chain_plan};
+use crate::clock::measure;
+use crate::report::{at_most, figure, section};
+
+const STREAMS: u32 = 10_000;
+const KIB: f64 = 1024.0;
+
+pub(crate) fn run() {
+    section("memory of 10,000 open streams of one stage");
+    let config = EngineConfig::default();
+    let bed = Bed::new(&config);
+    let code = bed.code("bench-stream");
+    let mut chain = Chain::new(chain_plan(1, Scope::Stream), vec![bed.stage(&code)]);
+    // The first streams touch what all share: code, stacks, tables of the allocator.
+    send(&bed, &mut chain, 0..100);
+    let before = Resident::now();
+    let ((), took) = measure(|| send(&bed, &mut chain, 100..STREAMS));
+    let after = Resident::now();
+    assert_eq!(chain.open_streams(), STREAMS as usize);
+    let streams = f64::from(STREAMS - 100);
+    let host = (after.host - before.host) / streams / KIB;
+    let guest = (after.guest - before.guest) / streams / KIB;
+    at_most("host memory of a stream", host, "KiB", 16.0);
+    figure("pages of its linear memory the guest touched", guest, "KiB");
+    let all = (after.host + after.guest) / KIB / KIB;
+    at_most("the whole process, with all of them open", all, "MiB", 1024.0);
+    figure("time to open a stream and handle its first event", took.cpu / streams / 1e3, "us");
+    let ((), took) = measure(|| send(&bed, &mut chain, 0..STREAMS));
+    figure("time of one more event for each", took.cpu / f64::from(STREAMS) / 1e3, "us");
+}
+
+/// One event to each of these streams.
+fn send(bed: &Bed, chain: &mut Chain, streams: std::ops::Range<u32>) {
+    let numbers: Vec<u32> = streams.collect();
+    let mut builder = FrameBuilder::new();
+    for some in numbers.chunks(BATCH_EVENTS_MAX) {
+        for number in some {
+            let key = format!("stream-{number:09}");
+            builder.push(&Head::data(NOW), key.as_bytes(), &[1; 64], &[]);
+        }
+        bed.runtime.block_on(chain.batch(builder.finish()));
+    }
+}
+
+/// Resident bytes of this process.
+struct Resident {
+    guest: f64,
+    host: f64,
+}
+
+impl Resident {
+    /// The pool lays its linear memories side by side, each with an image of its component's data
+    /// at its beginning: from the first image to four gibibytes behind the last, every mapping is
+    /// part of a linear memory.
+    fn now() -> Self {
+        let text = std::fs::read_to_string("/proc/self/smaps").expect("the kernel shows mappings");
+        let mappings = mappings(&text);
+        let images = mappings.iter().filter(|mapping| mapping.is_image);
+        let from = images.clone().map(|mapping| mapping.from).min().unwrap_or(u64::MAX);
+        let to = images.map(|mapping| mapping.from + (4 << 30)).max().unwrap_or(0);
+        let mut resident = Self { guest: 0.0, host: 0.0 };
+        for mapping in &mappings {
+            if mapping.from >= from && mapping.from < to {
+                resident.guest += mapping.resident;
+            } else {
+                resident.host += mapping.resident;
+            }
+        }
+        resident
+    }
+}
+
+struct Mapping {
+    from: u64,
+    resident: f64,
+    is_image: bool,
+}
+
+fn mappings(smaps: &str) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for line in smaps.lines() {
+        let range = line.split_whitespace().next().and_then(|word| word.split_once('-'));
+        let from = range.and_then(|(from, _)| u64::from_str_radix(from, 16).ok());
+        if let Some(from) = from {
+            let is_image = line.contains("wasm-memory-image");
+            mappings.push(Mapping { from, resident: 0.0, is_image });
+        } else if let (Some(rest), Some(last)) = (line.strip_prefix("Rss:"), mappings.last_mut()) {
+            let number: f64 = rest.trim_end_matches("kB").trim().parse().unwrap_or(0.0);
+            last.resident = number * KIB;
+        }
+    }
+    mappings
+}

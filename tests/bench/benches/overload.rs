@@ -1,0 +1,262 @@
+//! Twice as much as a node can do, and readers that do not read: what still gets through, and what
+//! it costs in memory.
+//!
+//! One core for the node, another for the client. First the peak: a closed loop. Then requests at
+//! given times, twice as many as at the peak, whatever the node answers; what it refuses is not
+//! sent again. Then readers ask for an output from its beginning and take nothing, while events go
+//! on. Memory is looked at all the time.
+
+use std::cell::{Cell, RefCell};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use sluicebox_bench::client::{Client, get, with_body};
+use sluicebox_bench::cores::{self, Core};
+use sluicebox_bench::events::{self, FRAME_EVENTS};
+use sluicebox_bench::load::{all, wait_until};
+use sluicebox_bench::node::{Home, Node, Setup, Tenant};
+use sluicebox_bench::options::Options;
+use sluicebox_bench::pipelines::{COPY, Chain};
+use sluicebox_bench::report::{Report, Target, number};
+use sluicebox_bench::runtime;
+
+/// Connections that send.
+const SENDERS: usize = 32;
+/// Readers that do not read.
+const STALLED: usize = 16;
+/// Of the peak.
+const GOODPUT: f64 = 0.9;
+/// Growth of memory that is no growth: what allocators keep.
+const FLAT_MIB: f64 = 8.0;
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a sender waits before it connects again.
+const RECONNECT: Duration = Duration::from_millis(5);
+
+fn main() -> ExitCode {
+    sluicebox_bench::end(bench())
+}
+
+fn bench() -> Result<()> {
+    let Some(options) = Options::read()? else { return Ok(()) };
+    let home = Home::new()?;
+    let node = home.start(&Setup::one_core())?;
+    cores::bind(Core::Client)?;
+    let done = runtime()?.block_on(run(&node, &options));
+    done.with_context(|| format!("the node's log ends with:\n{}", node.log()))?;
+    Ok(())
+}
+
+/// How long each part takes.
+struct Times {
+    peak: Duration,
+    overload: Duration,
+    stall: Duration,
+}
+
+impl Times {
+    const fn of(options: &Options) -> Self {
+        let (peak, overload, stall) = match (options.quick, options.full) {
+            (true, _) => (1, 5, 3),
+            (false, false) => (3, 30, 15),
+            (false, true) => (5, 60, 600),
+        };
+        let seconds = Duration::from_secs;
+        Self { peak: seconds(peak), overload: seconds(overload), stall: seconds(stall) }
+    }
+}
+
+async fn run(node: &Node, options: &Options) -> Result<()> {
+    let tenant = Tenant::dev();
+    node.push(&tenant, COPY).await?;
+    // Four stages, so that the node is busy before the client is.
+    let chain = Chain { stages: &[COPY; 4], retain: "32MiB", ..Chain::default() };
+    node.apply(&tenant, chain.name, &chain.manifest()).await?;
+    let batch = events::frames(FRAME_EVENTS, 0);
+    let path = tenant.path(&format!("pipelines/{}/events", chain.name));
+    let headers = [("content-type", "application/vnd.sluicebox.frame")];
+    let load = Load { node, request: with_body("POST", &path, &headers, &batch.body) };
+    let times = Times::of(options);
+    // Fills the output's ring, so that memory is at its usual height from here on.
+    load.closed(times.peak / 2).await?;
+    let mut report = Report::new("Overload: events a second, one server core");
+    let peak = load.closed(times.peak).await?;
+    report.row("peak, closed loop", peak.good(), "/s", Target::None);
+    let over = watched(node, load.open(peak.per_second() * 2.0, times.overload)).await?;
+    let (sent, memory) = (over.0?, over.1);
+    report.row("offered", sent.offered() * FRAME_EVENTS as f64, "/s", Target::None);
+    let offered = sent.offered() / peak.per_second();
+    report.row("offered, of the peak", offered, "", Target::AtLeast(1.9));
+    report.row("goodput, of the peak", sent.good() / peak.good(), "", Target::AtLeast(GOODPUT));
+    report.note(&sent.in_words());
+    memory.rows("under overload", &mut report);
+    let path = tenant.path(&format!("pipelines/{}/outputs/{}", chain.name, chain.output));
+    let stall = stalled(node, &path, times.stall, load.open(peak.per_second() / 2.0, times.stall));
+    let (sent, memory) = watched(node, stall).await?;
+    report.row(
+        "beside readers that do not read, of the peak",
+        sent?.good() / peak.good(),
+        "",
+        Target::None,
+    );
+    memory.rows("with stalled readers", &mut report);
+    Ok(())
+}
+
+/// What is sent.
+struct Load<'a> {
+    node: &'a Node,
+    request: Bytes,
+}
+
+/// What became of requests.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sent {
+    accepted: u64,
+    refused: u64,
+    /// Refused by closing the connection.
+    broken: u64,
+    /// From the first request to the last reply.
+    elapsed: Duration,
+    /// Events that came out by the output meanwhile.
+    out: f64,
+}
+
+impl Sent {
+    fn per_second(&self) -> f64 {
+        self.accepted as f64 / self.elapsed.as_secs_f64()
+    }
+
+    fn offered(&self) -> f64 {
+        (self.accepted + self.refused + self.broken) as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Events that came out, a second.
+    fn good(&self) -> f64 {
+        self.out / self.elapsed.as_secs_f64()
+    }
+
+    fn in_words(&self) -> String {
+        format!(
+            "{} requests accepted, {} refused with a word, {} by closing the connection",
+            number(self.accepted as f64),
+            number(self.refused as f64),
+            number(self.broken as f64)
+        )
+    }
+}
+
+impl Load<'_> {
+    async fn closed(&self, time: Duration) -> Result<Sent> {
+        let end = Instant::now() + time;
+        self.send(|| {
+            let now = Instant::now();
+            (now < end).then_some(now)
+        })
+        .await
+    }
+
+    async fn open(&self, rate: f64, time: Duration) -> Result<Sent> {
+        let begun = Instant::now();
+        let next = Cell::new(0_u64);
+        self.send(|| {
+            let due = begun + Duration::from_secs_f64(next.get() as f64 / rate);
+            next.set(next.get() + 1);
+            (due < begun + time).then_some(due)
+        })
+        .await
+    }
+
+    async fn send(&self, next: impl Fn() -> Option<Instant>) -> Result<Sent> {
+        const OUT: &str = "sluicebox_output_events_total";
+        let begun = Instant::now();
+        let before = self.node.figure(OUT).await?;
+        let sent = RefCell::new(Sent::default());
+        let sender = || async {
+            let mut client = Client::connect(self.node.address).await?;
+            while let Some(due) = next() {
+                wait_until(due).await;
+                let status = client.ask(&self.request).await.map(|reply| reply.status);
+                match status {
+                    Ok(202) => sent.borrow_mut().accepted += 1,
+                    Ok(429 | 503) => sent.borrow_mut().refused += 1,
+                    Ok(other) => anyhow::bail!("a reply with status {other}"),
+                    Err(_) => {
+                        sent.borrow_mut().broken += 1;
+                        tokio::time::sleep(RECONNECT).await;
+                        client = Client::connect(self.node.address).await?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        all((0..SENDERS).map(|_| sender())).await?;
+        let elapsed = begun.elapsed();
+        let out = self.node.figure(OUT).await? - before;
+        Ok(Sent { elapsed, out, ..sent.into_inner() })
+    }
+}
+
+/// Runs a load beside readers that ask for everything and take nothing.
+async fn stalled<T>(
+    node: &Node,
+    path: &str,
+    time: Duration,
+    load: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let end = Instant::now() + time;
+    let reader = || async {
+        while Instant::now() < end {
+            let mut client = node.connect().await?;
+            client.send(&get(path, &[("accept", "application/vnd.sluicebox.frame")])).await?;
+            // The node closes it after a while, and we come again.
+            let rest = end.saturating_duration_since(Instant::now());
+            tokio::time::sleep(rest.min(Duration::from_secs(61))).await;
+        }
+        Ok(())
+    };
+    let readers = all((0..STALLED).map(|_| reader()));
+    let (load, ()) = tokio::try_join!(load, readers)?;
+    Ok(load)
+}
+
+/// Memory over a while, in MiB.
+struct Memory {
+    looks: Vec<f64>,
+}
+
+impl Memory {
+    /// The most, and by how much the last third is above the first.
+    fn rows(&self, when: &str, report: &mut Report) {
+        let most = self.looks.iter().copied().fold(0.0, f64::max);
+        let third = (self.looks.len() / 3).max(1).min(self.looks.len());
+        let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len().max(1) as f64;
+        let growth = mean(&self.looks[self.looks.len() - third..]) - mean(&self.looks[..third]);
+        report.row(&format!("memory {when}, most"), most, " MiB", Target::None);
+        let what = format!("memory {when}, last third above the first");
+        report.row(&what, growth, " MiB", Target::AtMost(FLAT_MIB));
+    }
+}
+
+/// Runs something and looks at the node's memory meanwhile.
+async fn watched<T>(node: &Node, doing: impl Future<Output = T>) -> Result<(T, Memory)> {
+    let mut looks = Vec::new();
+    let look = async {
+        loop {
+            match node.process.resident_bytes() {
+                Ok(bytes) => looks.push(bytes as f64 / f64::from(1 << 20)),
+                Err(error) => return error,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let done = tokio::select! {
+        // What is done ends it; looking only ends with the node.
+        biased;
+        done = doing => done,
+        error = look => return Err(error),
+    };
+    Ok((done, Memory { looks }))
+}
