@@ -226,6 +226,11 @@ impl Partition {
         }
     }
 
+    /// Lets at most `room` more streams be opened in each stage.
+    pub fn bound_streams(&mut self, room: usize) {
+        self.stages.iter_mut().for_each(|stage| stage.streams.bound(room));
+    }
+
     /// Gives up the state of each stage by name, to carry it over to a new version.
     #[must_use]
     pub fn into_states(self) -> Vec<(String, KeyedState)> {

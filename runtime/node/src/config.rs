@@ -89,7 +89,7 @@ section! {
     HttpConfig in "http" {
         /// Address and port to listen on; port 0 takes a free one.
         listen: SocketAddr = Address { default: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)) };
-        /// Connections open at once; more are closed at once.
+        /// Connections open at once; more wait until one ends.
         connections_max: usize = Count { default: 10_000, least: 1, most: 1_000_000 };
         /// Requests in flight on one HTTP/2 connection.
         streams_max: u32 = Count { default: 128, least: 1, most: 10_000 };
@@ -190,7 +190,7 @@ section! {
         };
         /// Bytes of request bodies accepted each second.
         bytes_per_second: usize = bytes_quota(Allowance::DEFAULT.bytes.per_second);
-        /// Memory of instances and of events under way.
+        /// Memory of instances, all together.
         memory_bytes: usize = bytes_quota(Allowance::DEFAULT.memory_bytes);
         /// Keyed state.
         state_bytes: usize = bytes_quota(Allowance::DEFAULT.state_bytes);

@@ -92,7 +92,7 @@ pub struct PartitionDetail {
     /// Bytes of state it holds.
     pub state_bytes: usize,
     /// Streams open in it.
-    pub open_streams: u32,
+    pub open_streams: usize,
     /// Why it has stopped, if it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub halted: Option<String>,

@@ -9,7 +9,7 @@
 //!   of partitions.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
@@ -86,7 +86,7 @@ pub(crate) struct Mailbox {
     inherited: Mutex<Option<States>>,
     halted: Mutex<Option<Halt>>,
     pub(crate) state_bytes: AtomicUsize,
-    pub(crate) open_streams: AtomicU32,
+    pub(crate) open_streams: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ impl Mailbox {
             inherited: Mutex::new(inherited),
             halted: Mutex::default(),
             state_bytes: AtomicUsize::new(0),
-            open_streams: AtomicU32::new(0),
+            open_streams: AtomicUsize::new(0),
         })
     }
 

@@ -315,8 +315,7 @@ impl Node {
             let slots = TenantSlots::new(instances, share(engine.stacks as usize), memory);
             let number = self.next_tenant.fetch_add(1, Ordering::Relaxed);
             let weight = self.tenants.current().tenant(tenant).map_or(1, |known| known.weight);
-            let state = allowance.state_bytes;
-            Arc::new(Tenancy::new(tenant.clone(), number, weight, slots, state))
+            Arc::new(Tenancy::new(tenant.clone(), number, weight, slots, &allowance))
         };
         self.tenancies.entry(tenant.clone()).or_insert_with(make).clone()
     }
@@ -351,8 +350,7 @@ impl Node {
         for entry in &self.tenancies {
             let allowance = self.allowance(entry.key());
             let weight = set.tenant(entry.key()).map_or(1, |known| known.weight);
-            entry.value().adjust(weight, allowance.state_bytes);
-            entry.value().slots().memory.set_limit(allowance.memory_bytes);
+            entry.value().adjust(weight, &allowance);
         }
     }
 }

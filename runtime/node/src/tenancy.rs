@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluicebox_core::ids::Name;
+use sluicebox_core::quota::Allowance;
 use sluicebox_engine::stage::TenantSlots;
 
 /// See the module.
@@ -17,8 +18,47 @@ pub struct Tenancy {
     number: usize,
     weight: AtomicUsize,
     slots: Arc<TenantSlots>,
-    state_bytes: AtomicUsize,
-    state_bytes_max: AtomicUsize,
+    state_bytes: Metered,
+    streams: Metered,
+}
+
+/// A sum over all partitions of a tenant, against a quota.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    used: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Metered {
+    fn new(most: u64) -> Self {
+        let meter = Self { used: AtomicUsize::new(0), most: AtomicUsize::new(0) };
+        meter.set_most(most);
+        meter
+    }
+
+    fn set_most(&self, most: u64) {
+        self.most.store(usize::try_from(most).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// The quota.
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// What may be added now. Partitions on other threads may add at the same time, so a quota is
+    /// overdrawn by at most one batch of each worker.
+    pub(crate) fn room(&self) -> usize {
+        self.most().saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    /// A partition's part of the sum has changed.
+    pub(crate) fn changed(&self, before: usize, after: usize) {
+        if after >= before {
+            self.used.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Tenancy {
@@ -27,16 +67,15 @@ impl Tenancy {
         number: usize,
         weight: u8,
         slots: TenantSlots,
-        state_bytes_max: u64,
+        allowance: &Allowance,
     ) -> Self {
-        let state_bytes_max = usize::try_from(state_bytes_max).unwrap_or(usize::MAX);
         Self {
             name,
             number,
             weight: AtomicUsize::new(weight.into()),
             slots: Arc::new(slots),
-            state_bytes: AtomicUsize::new(0),
-            state_bytes_max: AtomicUsize::new(state_bytes_max),
+            state_bytes: Metered::new(allowance.state_bytes),
+            streams: Metered::new(allowance.streams),
         }
     }
 
@@ -60,28 +99,20 @@ impl Tenancy {
     }
 
     /// Takes over what the tenants file says now.
-    pub(crate) fn adjust(&self, weight: u8, state_bytes_max: u64) {
+    pub(crate) fn adjust(&self, weight: u8, allowance: &Allowance) {
         self.weight.store(weight.into(), Ordering::Relaxed);
-        let max = usize::try_from(state_bytes_max).unwrap_or(usize::MAX);
-        self.state_bytes_max.store(max, Ordering::Relaxed);
+        self.state_bytes.set_most(allowance.state_bytes);
+        self.streams.set_most(allowance.streams);
+        self.slots.memory.set_limit(allowance.memory_bytes);
     }
 
-    /// The quota on state.
-    pub(crate) fn state_bytes_max(&self) -> usize {
-        self.state_bytes_max.load(Ordering::Relaxed)
+    /// Bytes of keyed state.
+    pub(crate) fn state_bytes(&self) -> &Metered {
+        &self.state_bytes
     }
 
-    /// Bytes of state that may be added now.
-    pub(crate) fn state_room(&self) -> usize {
-        self.state_bytes_max().saturating_sub(self.state_bytes.load(Ordering::Relaxed))
-    }
-
-    /// A partition's state has changed in size.
-    pub(crate) fn state_changed(&self, before: usize, after: usize) {
-        if after >= before {
-            self.state_bytes.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.state_bytes.fetch_sub(before - after, Ordering::Relaxed);
-        }
+    /// Open streams.
+    pub(crate) fn streams(&self) -> &Metered {
+        &self.streams
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct SendArgs {
     /// Key of the events
     #[arg(long, short, value_parser = key)]
     pub(crate) key: Option<String>,
-    /// Id of the event; one with the same id is taken once
+    /// Id of the event, kept with it through the pipeline
     #[arg(long, requires = "data")]
     pub(crate) id: Option<String>,
     /// End the key's stream with this event

@@ -63,7 +63,7 @@ fn the_example_is_read_with_its_defaults() {
     assert_eq!(split.on_failure, OnFailure::DeadLetter);
     assert_eq!(split.retries, 3);
     assert_eq!(split.limits.memory, 64 << 20);
-    assert_eq!(split.limits.fuel_per_event, 10_000_000);
+    assert_eq!(split.limits.fuel_per_event, 100_000_000);
     assert_eq!(split.limits.event_bytes, 1 << 20);
     assert_eq!(count.scope, Scope::Key);
     assert_eq!(count.on_failure, OnFailure::Halt);

@@ -10,7 +10,7 @@ use crate::layer::request_of;
 pub mod dead_letter_field {
     /// Name of the stage.
     pub const STAGE: u16 = 33_000;
-    /// `retry`, `reject`, `trap` or `stream.lost`.
+    /// `retry`, `reject`, `trap`, `stream.lost` or `stream.quota`.
     pub const CLASS: u16 = 33_001;
     /// The failure.
     pub const MESSAGE: u16 = 33_002;

@@ -10,6 +10,9 @@ use crate::layer::Layer;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::pipeline::{OnFailure, Scope};
 
+/// What the dead letter of an event says whose stream was not opened.
+const NO_STREAM: &str = "the tenant has as many open streams as its quota (streams) allows";
+
 /// Whom the instance of a call serves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Serves {
@@ -66,10 +69,13 @@ impl Partition {
                 });
             }),
             Scope::Stream => {
-                let (now, limits) = (self.now, &plan.stream);
+                let (now, limits, draft) = (self.now, &plan.stream, &mut self.draft);
                 by_key(&frame, |key, events| {
                     let work = &mut target.work;
-                    target.streams.take(key, &events, now, limits, |one| work.push_back(one));
+                    let take = |one| work.push_back(one);
+                    for event in target.streams.take(key, &events, now, limits, take) {
+                        draft.dead_letter(&plan.name, &event, "stream.quota", NO_STREAM);
+                    }
                 });
             }
         }

@@ -13,9 +13,11 @@ use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::pipeline::StreamLimits;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Streams {
     open: BTreeMap<Arc<[u8]>, Open>,
+    /// Streams that may still be opened.
+    room: usize,
     /// Keys by the time something happens to them next; rebuilt lazily.
     by_deadline: BTreeMap<(u64, u64), Arc<[u8]>>,
     serial: u64,
@@ -30,22 +32,44 @@ struct Open {
     bytes: u64,
 }
 
+impl Default for Streams {
+    fn default() -> Self {
+        Self { open: BTreeMap::new(), room: usize::MAX, by_deadline: BTreeMap::new(), serial: 0 }
+    }
+}
+
 impl Streams {
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Divides a key's events into calls, opening and ending streams as they come.
-    pub(super) fn take(
+    /// How many more streams may be opened before some are ended.
+    pub(super) fn bound(&mut self, room: usize) {
+        self.room = room;
+    }
+
+    /// True if an event of this key would need a stream that may not be opened.
+    fn refuses(&self, key: &Arc<[u8]>) -> bool {
+        self.room == 0 && !self.open.contains_key(key)
+    }
+
+    /// Divides a key's events into calls, opening and ending streams as they come. Gives back the
+    /// events whose stream may not be opened.
+    pub(super) fn take<'e>(
         &mut self,
         key: Arc<[u8]>,
-        events: &[Event<'_>],
+        events: &[Event<'e>],
         now: u64,
         limits: &StreamLimits,
         mut each: impl FnMut(Work),
-    ) {
+    ) -> Vec<Event<'e>> {
+        let mut refused = Vec::new();
         let mut builder = FrameBuilder::new();
         for event in events {
+            if self.refuses(&key) {
+                refused.push(*event);
+                continue;
+            }
             let full = builder.len() >= BATCH_EVENTS_MAX - 2
                 || (!builder.is_empty() && builder.bytes_len() + event.size() > BATCH_BYTES_MAX);
             if full {
@@ -74,6 +98,7 @@ impl Streams {
             }
             self.touch(&key, now, limits);
         }
+        refused
     }
 
     /// Ends every stream whose time has come.
@@ -118,9 +143,10 @@ impl Streams {
         now: u64,
         builder: &mut FrameBuilder,
     ) -> &mut Open {
-        let serial = &mut self.serial;
+        let Self { serial, room, .. } = self;
         self.open.entry(key.clone()).or_insert_with(|| {
             *serial += 1;
+            *room = room.saturating_sub(1);
             let head = Head { kind: Kind::Open, cause: NO_CAUSE, ..event.head };
             builder.push(&head, key, &[], &[]);
             // A deadline of 0 is in no list yet.

@@ -227,6 +227,20 @@ fn a_trap_ends_a_stream_and_dead_letters_what_it_held() {
 }
 
 #[test]
+fn a_stream_beyond_the_quota_is_not_opened() {
+    let mut partition = partition(vec![stage("only", Scope::Stream, OnFailure::DeadLetter, None)]);
+    partition.bound_streams(1);
+    partition.start(frame(&[("a", "e1"), ("b", "e2"), ("a", "e3")]), 0);
+    drive(&mut partition);
+    let commit = partition.finish();
+    assert_eq!(outputs(&commit), pairs(&[("a", "open"), ("a", "e1"), ("a", "e3")]));
+    let dead = commit.dead_letters.expect("the event of stream b");
+    let classes: Vec<_> = dead.events().map(|e| e.fields.get(dead_letter_field::CLASS)).collect();
+    assert_eq!(classes, [Some(&b"stream.quota"[..])]);
+    assert_eq!(partition.open_streams(), 1);
+}
+
+#[test]
 fn requests_are_counted_to_zero() {
     let mut partition = partition(vec![stage("only", Scope::Shared, OnFailure::DeadLetter, None)]);
     let mut fields = Vec::new();

@@ -93,7 +93,7 @@ impl SegmentBuilder<'_> {
         };
         let state = StateLimits {
             key_bytes: bytes(stage.limits.state_bytes),
-            total_bytes: self.parts.tenant.state_bytes_max(),
+            total_bytes: self.parts.tenant.state_bytes().most(),
         };
         let plan = StagePlan {
             name: stage.name.clone(),

@@ -92,7 +92,9 @@ impl Driver {
             self.batch(now).await;
         } else if let Some((frame, frames)) = self.mailbox.take() {
             self.taken += frames;
-            self.machine.bound_state(self.segment.shared.tenant.state_room());
+            let tenant = &self.segment.shared.tenant;
+            self.machine.bound_state(tenant.state_bytes().room());
+            self.machine.bound_streams(tenant.streams().room());
             self.machine.start(frame, now);
             self.batch(now).await;
         } else if self.retire.is_some() {
@@ -158,7 +160,9 @@ impl Driver {
         let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
         let own = own.filter(|frame| !frame.is_empty());
         left_over.extend(own.map(|frame| (root.to_owned(), partition, frame)));
-        self.segment.shared.tenant.state_changed(self.machine.state_bytes(), 0);
+        let tenant = &self.segment.shared.tenant;
+        tenant.state_bytes().changed(self.machine.state_bytes(), 0);
+        tenant.streams().changed(self.machine.open_streams(), 0);
         self.life.set_warm(&self.local, false);
         let empty = Partition::new(self.segment.plan.clone(), 0);
         let states = std::mem::replace(&mut self.machine, empty).into_states();
@@ -304,9 +308,10 @@ impl Driver {
     fn note_state(&self) {
         let after = self.machine.state_bytes();
         let before = self.mailbox.state_bytes.swap(after, Ordering::Relaxed);
-        self.segment.shared.tenant.state_changed(before, after);
-        let streams = u32::try_from(self.machine.open_streams()).unwrap_or(u32::MAX);
-        self.mailbox.open_streams.store(streams, Ordering::Relaxed);
+        self.segment.shared.tenant.state_bytes().changed(before, after);
+        let after = self.machine.open_streams();
+        let before = self.mailbox.open_streams.swap(after, Ordering::Relaxed);
+        self.segment.shared.tenant.streams().changed(before, after);
     }
 }
 

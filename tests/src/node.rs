@@ -1,0 +1,400 @@
+//! The real program as a child process: `sluicebox serve` on a port of its own, with a directory
+//! of its own.
+//!
+//! - It is the program cargo built beside the tests. One that is missing or older than its sources
+//!   fails the test with the command that builds it.
+//! - A node is ready when it says so over HTTP. It is killed when the test lets go of it, by a
+//!   panic too, and what it logged is shown with a failure.
+//! - Compiled components are shared with the [`rig`](crate::rig) in `target/guests/artefacts`,
+//!   unless a test is about compiling.
+//! - [`Shared`] lends one node to tests that run at the same time; the last one ends it.
+//!
+//! Leaves to others: what is said to it (`client`).
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Client, TENANT};
+use crate::eventually::{SOON, eventually};
+use crate::{built, guests, root};
+
+/// Name of the tenants file in a node's directory.
+const TENANTS: &str = "tenants.toml";
+
+/// Bytes of a log that are shown with a failure; the end says most.
+const LOG_BYTES_SHOWN: usize = 16 << 10;
+
+/// The program, by its path; fails if there is none or it is out of date.
+#[must_use]
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let folder = built();
+        let release = if folder.ends_with("release") { " --release" } else { "" };
+        let advice = format!("build it with `cargo build -p sluicebox{release}`");
+        let path = folder.join("sluicebox");
+        let made = modified(&path).unwrap_or_else(|| panic!("no {}; {advice}", path.display()));
+        let newer = sources(&folder.join("sluicebox.d")).into_iter().find(|source| {
+            // A source that was removed changed the program as well.
+            modified(source).is_none_or(|changed| changed > made)
+        });
+        if let Some(newer) = newer {
+            panic!("{} is older than {}; {advice}", path.display(), newer.display());
+        }
+        path
+    })
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// The files a program was built from, as cargo lists them: `program: file file`, blanks escaped.
+fn sources(list: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(list).unwrap_or_default();
+    let files = text.split_once(": ").map_or("", |(_, files)| files);
+    let marked = files.replace("\\ ", "\0");
+    let files: Vec<PathBuf> =
+        marked.split_ascii_whitespace().map(|file| file.replace('\0', " ").into()).collect();
+    assert!(!files.is_empty(), "{} names no sources", list.display());
+    files
+}
+
+/// The program with arguments, with nothing of the developer's environment.
+#[must_use]
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    // Where a test directory may be is the developer's business.
+    if let Some(temporary) = std::env::var_os("TMPDIR") {
+        command.env("TMPDIR", temporary);
+    }
+    command
+}
+
+/// Runs the program to its end.
+#[must_use]
+pub fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the program can be started")
+}
+
+/// A directory of a node. Nodes that use it one after another find what the last one kept.
+#[derive(Debug)]
+pub struct Home(TempDir);
+
+impl Home {
+    /// A new one, with the artefacts of all tests in it.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let home = Self::without_artefacts();
+        let data = home.data();
+        std::fs::create_dir_all(&data).expect("a new directory can be written");
+        let shared = guests::folder().join("artefacts");
+        std::fs::create_dir_all(&shared).expect("target can be written");
+        std::os::unix::fs::symlink(shared, data.join("artefacts")).expect("the directory is new");
+        home
+    }
+
+    /// A new one in which every component has to be compiled.
+    #[must_use]
+    pub fn without_artefacts() -> Arc<Self> {
+        Arc::new(Self(tempfile::tempdir().expect("a temporary directory")))
+    }
+
+    /// The data directory of the node.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    /// The tenants file.
+    #[must_use]
+    pub fn tenants(&self) -> PathBuf {
+        self.0.path().join(TENANTS)
+    }
+
+    /// Runs `sluicebox tenant` on the tenants file; gives what it says.
+    ///
+    /// # Panics
+    /// If the command fails.
+    pub fn tenant(&self, arguments: &[&str]) -> Value {
+        let file = self.tenants();
+        let file = file.to_str().expect("temporary directories have plain names");
+        let all = [&["tenant", "--output", "json", "--file", file], arguments].concat();
+        let Output { status, stdout, stderr } = run(&all);
+        assert!(status.success(), "{all:?}: {}", String::from_utf8_lossy(&stderr));
+        serde_json::from_slice(&stdout).expect("asked for JSON")
+    }
+
+    /// Makes a token; the tenant is there already.
+    #[must_use]
+    pub fn token(&self, tenant: &str, scopes: &str) -> String {
+        let made = self.tenant(&["token", "add", tenant, "--scopes", scopes]);
+        made["token"].as_str().expect("a new token is shown").to_owned()
+    }
+}
+
+/// How to start a node.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    home: Arc<Home>,
+    tenants: Vec<&'static str>,
+    settings: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// In development mode: one tenant, no tokens.
+    #[must_use]
+    pub fn dev() -> Self {
+        Self { home: Home::new(), tenants: Vec::new(), settings: Vec::new() }
+    }
+
+    /// With these tenants, each with a token for everything a tenant does.
+    #[must_use]
+    pub fn tenants(names: &[&'static str]) -> Self {
+        Self { tenants: names.to_vec(), ..Self::dev() }
+    }
+
+    /// In this directory.
+    #[must_use]
+    pub fn home(self, home: &Arc<Home>) -> Self {
+        Self { home: home.clone(), ..self }
+    }
+
+    /// With a field of the configuration: `http.body-bytes-max`.
+    #[must_use]
+    pub fn set(mut self, field: &str, value: &str) -> Self {
+        let name = format!("SLUICEBOX__{}", field.replace('.', "__").replace('-', "_"));
+        self.settings.push((name.to_uppercase(), value.to_owned()));
+        self
+    }
+
+    /// The command that starts it.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--output", "json"]);
+        if self.tenants.is_empty() {
+            command.arg("--dev");
+        }
+        command.arg("--data-dir").arg(self.home.data()).current_dir(self.home.0.path());
+        command.env("SLUICEBOX__NODE__TENANTS_FILE", self.home.tenants());
+        // The same on every machine, and little of its own.
+        command.env("SLUICEBOX__NODE__WORKERS", "2").env("SLUICEBOX__ENGINE__INSTANCES", "1000");
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it ends instead, with what it said.
+    pub async fn start(self) -> Node {
+        let added = |name: &&'static str| {
+            let made = self.home.tenant(&["add", name]);
+            (*name, made["token"].as_str().expect("a new token is shown").to_owned())
+        };
+        let tokens: Vec<_> = self.tenants.iter().map(added).collect();
+        let (out, log) = (self.home.0.path().join("out"), self.home.0.path().join("log"));
+        let file = |path: &Path| File::create(path).expect("a directory of ours can be written");
+        let mut command = self.command();
+        command.stdout(file(&out)).stderr(file(&log));
+        let child = command.spawn().expect("the program can be started");
+        // From here on a panic ends the child.
+        let mut node =
+            Node { child, address: SocketAddr::from(([0; 4], 0)), home: self.home, tokens };
+        node.address = node.listens(&out).await;
+        let client = node.client_of(TENANT, None);
+        eventually("the node is ready", SOON, async || {
+            (client.plain("/readyz").await.status == 200).then_some(())
+        })
+        .await;
+        node
+    }
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    address: SocketAddr,
+    home: Arc<Home>,
+    tokens: Vec<(&'static str, String)>,
+}
+
+impl Node {
+    /// Where the node says it listens.
+    async fn listens(&mut self, out: &Path) -> SocketAddr {
+        eventually("the node listens", SOON, async || {
+            let text = std::fs::read_to_string(out).unwrap_or_default();
+            if let Some(line) = text.strip_suffix('\n') {
+                let said: Value = serde_json::from_str(line).expect("asked for JSON");
+                let url = said["url"].as_str().expect("it says where");
+                return Some(url.trim_start_matches("http://").parse().expect("an address"));
+            }
+            let ended = self.child.try_wait().expect("a child can be asked");
+            assert!(ended.is_none(), "the node ended: {ended:?}");
+            None
+        })
+        .await
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
+    /// A client: of development mode, or of the first tenant.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        match self.tokens.first() {
+            None => self.client_of(TENANT, None),
+            Some((tenant, token)) => self.client_of(tenant, Some(token)),
+        }
+    }
+
+    /// A client of one of the tenants it was started with.
+    #[must_use]
+    pub fn tenant(&self, name: &str) -> Client {
+        self.client_of(name, Some(self.token(name)))
+    }
+
+    /// The token of one of the tenants it was started with.
+    #[must_use]
+    pub fn token(&self, name: &str) -> &str {
+        let found = self.tokens.iter().find(|(tenant, _)| *tenant == name);
+        &found.unwrap_or_else(|| panic!("no tenant {name} in this test")).1
+    }
+
+    /// A client with another name or token.
+    #[must_use]
+    pub fn client_of(&self, tenant: &str, token: Option<&str>) -> Client {
+        Client::new(self.address, tenant, token)
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.home.0.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Tells it to stop, as a service would.
+    pub fn terminate(&self) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let id = id.expect("a process has a positive number");
+        // It may have ended already; `ended` says how.
+        drop(kill_process(id, Signal::TERM));
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(mut self) -> (ExitStatus, Arc<Home>) {
+        let status = eventually("the node ends", SOON, async || {
+            self.child.try_wait().expect("a child can be asked")
+        })
+        .await;
+        (status, self.home.clone())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // One that has ended and was waited for is not there any more, which is what is wanted.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            show(&self.log());
+        }
+    }
+}
+
+fn show(log: &str) {
+    let mut start = log.len().saturating_sub(LOG_BYTES_SHOWN);
+    while !log.is_char_boundary(start) {
+        start += 1;
+    }
+    // Past the capture of the test harness this would be lost in the noise of other tests.
+    let written = writeln!(std::io::stderr(), "--- log of the node\n{}---", &log[start..]);
+    assert!(written.is_ok() || log.is_empty(), "standard error is closed");
+}
+
+/// One node for all tests of a file that run at the same time.
+#[derive(Debug)]
+pub struct Shared {
+    node: tokio::sync::Mutex<Weak<Node>>,
+    setup: fn() -> Setup,
+}
+
+impl Shared {
+    /// Nothing is started yet.
+    #[must_use]
+    pub const fn new(setup: fn() -> Setup) -> Self {
+        Self { node: tokio::sync::Mutex::const_new(Weak::new()), setup }
+    }
+
+    /// The node; started if nobody has it.
+    pub async fn lend(&self) -> Lent {
+        let mut known = self.node.lock().await;
+        if let Some(node) = known.upgrade() {
+            return Lent(node);
+        }
+        let node = Arc::new((self.setup)().start().await);
+        *known = Arc::downgrade(&node);
+        Lent(node)
+    }
+}
+
+/// A shared node.
+#[derive(Debug)]
+pub struct Lent(Arc<Node>);
+
+impl Deref for Lent {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // The last one to go shows the log anyway.
+        if std::thread::panicking() && Arc::strong_count(&self.0) > 1 {
+            show(&self.0.log());
+        }
+    }
+}
+
+/// How long a test lets a client wait where it does not matter.
+pub const WAIT: Duration = Duration::from_secs(20);
+
+/// True if the path is inside the repository; for tests that write nowhere else.
+#[must_use]
+pub fn is_ours(path: &Path) -> bool {
+    match path.canonicalize() {
+        Ok(path) => path.starts_with(root()),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
