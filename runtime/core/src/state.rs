@@ -162,7 +162,9 @@ impl KeyedState {
             (Some(entry), Ok(at)) => slot.len() + entry.slots[at].value.len(),
             _ => 0,
         };
-        self.admit(key, used + slot.len() + value.len() - old, index.is_none(), at.is_err(), used)?;
+        let overhead = if at.is_err() { SLOT_OVERHEAD } else { 0 }
+            + if index.is_none() { KEY_OVERHEAD + key.len() } else { 0 };
+        self.admit(used + slot.len() + value.len() - old, used, overhead)?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
         let entry = &mut self.keys[index as usize];
         self.bytes = self.bytes + slot.len() + value.len() - old;
@@ -293,20 +295,12 @@ impl KeyedState {
         }
     }
 
-    /// Checks the bounds for a key that would hold `wanted` bytes where it held `used`.
-    fn admit(
-        &self,
-        key: &[u8],
-        wanted: usize,
-        new_key: bool,
-        new_slot: bool,
-        used: usize,
-    ) -> Result<(), Refusal> {
+    /// Checks the bounds for a key that would hold `wanted` bytes where it held `used`, and take
+    /// `overhead` more.
+    fn admit(&self, wanted: usize, used: usize, overhead: usize) -> Result<(), Refusal> {
         if wanted > self.limits.key_bytes {
             return Err(Refusal::KeyFull { wanted, limit: self.limits.key_bytes });
         }
-        let overhead = if new_slot { SLOT_OVERHEAD } else { 0 }
-            + if new_key { KEY_OVERHEAD + key.len() } else { 0 };
         let total = self.bytes + overhead + wanted - used;
         if total > self.limits.total_bytes && wanted + overhead > used {
             return Err(Refusal::Full { wanted: total, limit: self.limits.total_bytes });

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::mailbox::Command;
 use crate::manifest_text::{self, Format};
 use crate::node::Node;
+use switch::Next;
 
 /// Versions of a pipeline that are kept, the running one included.
 pub const VERSIONS_KEPT: usize = 20;
@@ -112,7 +113,8 @@ impl Node {
         applied.version = self.next_version(tenant, name).await?;
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version(tenant, name, applied.version, &pipeline).await?;
-        let switched = self.switch(tenant, name, applied.version, pipeline, code).await;
+        let switched =
+            self.switch(tenant, name, Next { version: applied.version, pipeline, code }).await;
         if switched.is_err() {
             self.forget_version(tenant, name, applied.version).await?;
         }
@@ -206,7 +208,7 @@ impl Node {
         let mut pipeline = pipeline::build(&value, &Facts::default())?;
         pipeline.fix_partitions(self.default_partitions());
         let code = self.load_stages(&tenant, &pipeline).await?;
-        self.switch(&tenant, &name, document.version, pipeline, code).await
+        self.switch(&tenant, &name, Next { version: document.version, pipeline, code }).await
     }
 
     async fn check_manifest(

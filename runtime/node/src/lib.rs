@@ -31,5 +31,5 @@ mod worker;
 
 pub use config::Config;
 pub use node::Node;
-pub use start::RunningNode;
 pub use sluicebox_engine::compile::compile_main;
+pub use start::RunningNode;

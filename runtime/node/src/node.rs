@@ -61,7 +61,7 @@ pub struct Node {
     memory: Arc<MemoryMeter>,
     next_tenant: AtomicUsize,
     next_uid: AtomicU64,
-    incarnation: u64,
+    incarnation: AtomicU64,
     ready: AtomicBool,
     draining: AtomicBool,
 }
@@ -117,7 +117,7 @@ impl Node {
             memory: Arc::new(MemoryMeter::new(config.engine.memory_bytes_total as u64, None)),
             next_tenant: AtomicUsize::new(0),
             next_uid: AtomicU64::new(0),
-            incarnation: since.as_nanos() as u64,
+            incarnation: AtomicU64::new(since.as_nanos() as u64),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             config,
@@ -270,9 +270,10 @@ impl Node {
         self.requests.clone()
     }
 
-    /// Differs between starts, so that a cursor of another life is recognised.
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.incarnation
+    /// A number no output of this or an earlier life of the node has: it grows from the time of
+    /// the start, in nanoseconds. By it a cursor of another output is recognised.
+    pub(crate) fn next_incarnation(&self) -> u64 {
+        self.incarnation.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn take_uids(&self, count: usize) -> u64 {

@@ -51,7 +51,7 @@ impl Node {
         let (stop, stopped) = watch::channel(false);
         let (address, sockets) = listen(node.config().http.listen, node.workers().len())?;
         let mut threads = Vec::new();
-        let (restored, wait_restored) = std::sync::mpsc::channel();
+        let (restored, wait_restored) = std::sync::mpsc::sync_channel(1);
         for (number, listener) in sockets.into_iter().enumerate() {
             let thread = WorkerThread {
                 node: node.clone(),
@@ -142,7 +142,7 @@ struct WorkerThread {
     listener: std::net::TcpListener,
     listening: watch::Receiver<bool>,
     stopped: watch::Receiver<bool>,
-    restored: Option<std::sync::mpsc::Sender<Result<(), Error>>>,
+    restored: Option<std::sync::mpsc::SyncSender<Result<(), Error>>>,
 }
 
 impl WorkerThread {

@@ -220,6 +220,7 @@ impl Worker {
     }
 
     /// Ages everything by one sweep and drops the instances of what is old.
+    #[expect(clippy::iter_over_hash_type, reason = "each is treated alike, in any order")]
     fn sweep(&mut self) {
         for task in self.tasks.values() {
             task.life.idle_sweeps.set(task.life.idle_sweeps.get() + 1);
@@ -227,6 +228,7 @@ impl Worker {
         self.trim_idle(IDLE_SWEEPS);
     }
 
+    #[expect(clippy::iter_over_hash_type, reason = "each is treated alike, in any order")]
     fn trim_idle(&self, sweeps: u32) {
         for task in self.tasks.values() {
             if task.life.warm.get() && task.life.idle_sweeps.get() >= sweeps {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::isolate::{Isolation, Lost, Step};
+use super::streams::When;
 use super::{Halt, Partition, Verdict, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES};
 use crate::layer::Layer;
@@ -69,11 +70,11 @@ impl Partition {
                 });
             }),
             Scope::Stream => {
-                let (now, limits, draft) = (self.now, &plan.stream, &mut self.draft);
+                let (when, draft) = (When { now: self.now, limits: &plan.stream }, &mut self.draft);
                 by_key(&frame, |key, events| {
                     let work = &mut target.work;
                     let take = |one| work.push_back(one);
-                    for event in target.streams.take(key, &events, now, limits, take) {
+                    for event in target.streams.take(key, &events, &when, take) {
                         draft.dead_letter(&plan.name, &event, "stream.quota", NO_STREAM);
                     }
                 });
@@ -226,7 +227,10 @@ fn with_host_failures(verdict: Verdict, layer: &mut Layer) -> Verdict {
 fn chunks(frame: &Frame, mut each: impl FnMut(Frame)) {
     let fits = frame.len() <= BATCH_EVENTS_MAX && frame.bytes().len() <= BATCH_BYTES_MAX;
     if fits || frame.len() == 1 {
-        return if frame.is_empty() { () } else { each(frame.clone()) };
+        if !frame.is_empty() {
+            each(frame.clone());
+        }
+        return;
     }
     let mut starts = Vec::new();
     frame.index_into(&mut starts);

@@ -177,22 +177,19 @@ mod tests {
                     calls += 1;
                     assert!(calls < 10_000, "no progress");
                     assert!(!range.is_empty());
+                    let mut class_of = |event: u32| {
+                        let flaky = flaky.get_mut(&event).filter(|left| **left > 0);
+                        let again = flaky.map(|left| *left -= 1).map(|()| FailureClass::Retry);
+                        if rejects.contains(&event) { Some(FailureClass::Reject) } else { again }
+                    };
                     let verdict = if range.clone().any(|e| traps.contains(&e)) {
                         Verdict::Trapped("trap".into())
                     } else {
-                        let mut failures = vec![];
-                        for event in range.clone() {
-                            let class = if rejects.contains(&event) {
-                                FailureClass::Reject
-                            } else if flaky.get(&event).is_some_and(|left| *left > 0) {
-                                flaky.entry(event).and_modify(|left| *left -= 1);
-                                FailureClass::Retry
-                            } else {
-                                continue;
-                            };
-                            failures.push(Failure::new(event - range.start, class, "no".into()));
-                        }
-                        Verdict::Returned(failures)
+                        let fail = |event: u32| {
+                            let class = class_of(event)?;
+                            Some(Failure::new(event - range.start, class, "no".into()))
+                        };
+                        Verdict::Returned(range.clone().filter_map(fail).collect())
                     };
                     if verdict == Verdict::Returned(vec![]) {
                         handled.extend(range.clone());

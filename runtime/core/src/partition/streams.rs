@@ -32,6 +32,13 @@ struct Open {
     bytes: u64,
 }
 
+/// The time, and what ends a stream by itself.
+#[derive(Clone, Copy)]
+pub(super) struct When<'l> {
+    pub now: u64,
+    pub limits: &'l StreamLimits,
+}
+
 impl Default for Streams {
     fn default() -> Self {
         Self { open: BTreeMap::new(), room: usize::MAX, by_deadline: BTreeMap::new(), serial: 0 }
@@ -59,10 +66,10 @@ impl Streams {
         &mut self,
         key: Arc<[u8]>,
         events: &[Event<'e>],
-        now: u64,
-        limits: &StreamLimits,
+        when: &When<'_>,
         mut each: impl FnMut(Work),
     ) -> Vec<Event<'e>> {
+        let When { now, limits } = *when;
         let mut refused = Vec::new();
         let mut builder = FrameBuilder::new();
         for event in events {

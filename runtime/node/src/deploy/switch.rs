@@ -25,16 +25,23 @@ use crate::running::{Parts, Running};
 /// How long a switch waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
+/// The version to come.
+pub(super) struct Next {
+    pub version: u32,
+    pub pipeline: Pipeline,
+    /// For each stage.
+    pub code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
+}
+
 impl Node {
     /// Puts a version in the place of the one that runs.
     pub(super) async fn switch(
         self: &Arc<Self>,
         tenant: &Name,
         name: &Name,
-        version: u32,
-        pipeline: Pipeline,
-        code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
+        next: Next,
     ) -> Result<(), Error> {
+        let Next { version, pipeline, code } = next;
         let old = self.running(tenant, name.as_str());
         let partitions = pipeline.partitions.unwrap_or(1);
         let (inherited, left_over) = match &old {
@@ -46,12 +53,18 @@ impl Node {
         };
         let ring = |retain: usize| {
             let most = self.config().limits.output_bytes_max;
-            Arc::new(Output::new(partitions, retain.min(most), self.incarnation()))
+            Arc::new(Output::new(partitions, retain.min(most), self.next_incarnation()))
         };
-        let kept = |name: &str| old.as_ref().and_then(|old| old.output(name)).cloned();
+        // An output whose size changes begins anew; cursors of the old one are told so.
+        let kept = |output: &sluicebox_core::pipeline::Output| {
+            let old = old.as_ref()?;
+            let before = old.pipeline().outputs.iter().find(|o| o.name == output.name)?;
+            let same = before.retain_bytes == output.retain_bytes;
+            old.output(&output.name).filter(|_| same).cloned()
+        };
         let outputs = pipeline.outputs.iter().map(|output| {
             let bytes = usize::try_from(output.retain_bytes).unwrap_or(usize::MAX);
-            kept(&output.name).unwrap_or_else(|| ring(bytes))
+            kept(output).unwrap_or_else(|| ring(bytes))
         });
         let outputs: Vec<_> = outputs.collect();
         let dead_letters = old.as_ref().map_or_else(

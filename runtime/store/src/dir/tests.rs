@@ -31,6 +31,7 @@ fn temp_files(dir: &Path) -> usize {
 }
 
 /// A catalog that takes its directory with it.
+#[derive(Debug)]
 struct Scratch {
     catalog: DirCatalog,
     dir: TempDir,
