@@ -9,6 +9,8 @@
 
 #[path = "conformance/cases.rs"]
 mod cases;
+#[path = "conformance/over_http.rs"]
+mod over_http;
 
 use std::fmt::Write as _;
 

@@ -8,3 +8,5 @@
 
 #[path = "hostile/engine.rs"]
 mod engine;
+#[path = "hostile/node.rs"]
+mod node;

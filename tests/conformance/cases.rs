@@ -20,7 +20,6 @@ pub(crate) struct Case {
     /// What happens, in order, to one partition.
     pub(crate) steps: Vec<Step>,
     /// Nothing in it is beyond a producer, so that it also runs over HTTP.
-    #[expect(dead_code, reason = "read by the half of the suite that runs through a node")]
     pub(crate) sendable: bool,
 }
 

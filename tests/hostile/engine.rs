@@ -15,7 +15,7 @@ use sluicebox_tests::guests;
 use sluicebox_tests::rig::{Batch, Chain, Guest, Rig, Spec};
 
 /// What one call may use here. A guest that uses up all of it is over in a fraction of a second.
-const LIMITS: StageLimits = StageLimits {
+pub(crate) const LIMITS: StageLimits = StageLimits {
     memory: 16 << 20,
     fuel_per_event: 10_000_000,
     emit_bytes: 1 << 20,
@@ -31,7 +31,7 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// How a call with one event ends.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(crate) enum End {
     /// A trap whose text has these words.
     Trap(&'static str),
     /// It returns and emits so many events.
@@ -47,7 +47,7 @@ const OUT_OF_BOUNDS: End = Trap("pointer/length out of bounds of memory");
 const COPIED: End = Trap("too much data is being copied between the host and the guest");
 
 /// Guest, first byte of the payload, and how it ends.
-const ENDS: &[(&str, u8, End)] = &[
+pub(crate) const ENDS: &[(&str, u8, End)] = &[
     ("bad-frame", b'-', Returns(1)),
     ("bad-frame", b'm', NOT_A_FRAME),
     ("bad-frame", b'v', Trap("the frame needs a reader of format 2")),

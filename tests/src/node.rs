@@ -12,13 +12,12 @@
 //! Leaves to others: what is said to it (`client`).
 
 use std::fs::File;
-use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -26,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, TENANT};
 use crate::eventually::{SOON, eventually};
-use crate::{built, guests, root};
+use crate::{built, guests};
 
 /// Name of the tenants file in a node's directory.
 const TENANTS: &str = "tenants.toml";
@@ -214,7 +213,7 @@ impl Setup {
             Node { child, address: SocketAddr::from(([0; 4], 0)), home: self.home, tokens };
         node.address = node.listens(&out).await;
         let client = node.client_of(TENANT, None);
-        eventually("the node is ready", SOON, async || {
+        eventually("the node is ready", SOON, || async {
             (client.plain("/readyz").await.status == 200).then_some(())
         })
         .await;
@@ -234,16 +233,15 @@ pub struct Node {
 impl Node {
     /// Where the node says it listens.
     async fn listens(&mut self, out: &Path) -> SocketAddr {
-        eventually("the node listens", SOON, async || {
+        eventually("the node listens", SOON, || {
             let text = std::fs::read_to_string(out).unwrap_or_default();
-            if let Some(line) = text.strip_suffix('\n') {
-                let said: Value = serde_json::from_str(line).expect("asked for JSON");
-                let url = said["url"].as_str().expect("it says where");
-                return Some(url.trim_start_matches("http://").parse().expect("an address"));
-            }
             let ended = self.child.try_wait().expect("a child can be asked");
             assert!(ended.is_none(), "the node ended: {ended:?}");
-            None
+            std::future::ready(text.strip_suffix('\n').map(|line| {
+                let said: Value = serde_json::from_str(line).expect("asked for JSON");
+                let url = said["url"].as_str().expect("it says where");
+                url.trim_start_matches("http://").parse().expect("an address")
+            }))
         })
         .await
     }
@@ -294,10 +292,16 @@ impl Node {
         Client::new(self.address, tenant, token)
     }
 
+    /// Where it logs; the file goes with the home.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.home.0.path().join("log")
+    }
+
     /// What it logged.
     #[must_use]
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(self.home.0.path().join("log")).unwrap_or_default();
+        let bytes = std::fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -306,13 +310,13 @@ impl Node {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let id = id.expect("a process has a positive number");
         // It may have ended already; `ended` says how.
-        drop(kill_process(id, Signal::TERM));
+        let _gone = kill_process(id, Signal::TERM);
     }
 
     /// Waits until it has ended.
     pub async fn ended(mut self) -> (ExitStatus, Arc<Home>) {
-        let status = eventually("the node ends", SOON, async || {
-            self.child.try_wait().expect("a child can be asked")
+        let status = eventually("the node ends", SOON, || {
+            std::future::ready(self.child.try_wait().expect("a child can be asked"))
         })
         .await;
         (status, self.home.clone())
@@ -330,14 +334,13 @@ impl Drop for Node {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "the test harness shows it with the failure")]
 fn show(log: &str) {
     let mut start = log.len().saturating_sub(LOG_BYTES_SHOWN);
     while !log.is_char_boundary(start) {
         start += 1;
     }
-    // Past the capture of the test harness this would be lost in the noise of other tests.
-    let written = writeln!(std::io::stderr(), "--- log of the node\n{}---", &log[start..]);
-    assert!(written.is_ok() || log.is_empty(), "standard error is closed");
+    eprintln!("--- log of the node\n{}---", &log[start..]);
 }
 
 /// One node for all tests of a file that run at the same time.
@@ -384,17 +387,5 @@ impl Drop for Lent {
         if std::thread::panicking() && Arc::strong_count(&self.0) > 1 {
             show(&self.0.log());
         }
-    }
-}
-
-/// How long a test lets a client wait where it does not matter.
-pub const WAIT: Duration = Duration::from_secs(20);
-
-/// True if the path is inside the repository; for tests that write nowhere else.
-#[must_use]
-pub fn is_ours(path: &Path) -> bool {
-    match path.canonicalize() {
-        Ok(path) => path.starts_with(root()),
-        Err(error) => error.kind() != ErrorKind::NotFound,
     }
 }

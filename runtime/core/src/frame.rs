@@ -13,6 +13,8 @@ mod build;
 mod event;
 
 pub use build::{FrameBuilder, Mark};
+pub(crate) use build::{STAGE_BYTES, Staged};
+pub(crate) use event::Simple;
 pub use event::{Event, Fields, Head, Kind, NO_CAUSE, field, push_field};
 
 use bytes::Bytes;
@@ -172,6 +174,12 @@ impl Frame {
         &self.bytes
     }
 
+    /// The whole frame, header included, and nothing else of it.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// Number of events.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -218,7 +226,14 @@ impl Frame {
     /// The key of the event that begins at `start`.
     #[inline]
     pub(crate) fn key_at(&self, start: u32) -> &[u8] {
-        event::key_at(&self.bytes, start as usize)
+        let (length, bytes) = self.from_key(start);
+        &bytes[..length]
+    }
+
+    /// The length of the key of the event that begins at `start`, and all bytes from that key on.
+    #[inline(always)]
+    pub(crate) fn from_key(&self, start: u32) -> (usize, &[u8]) {
+        event::from_key(&self.bytes, start as usize)
     }
 
     /// Where the event behind the one at `start` begins.
@@ -249,7 +264,7 @@ fn scan(bytes: &[u8], limits: &FrameLimits) -> Result<(u32, bool), FrameError> {
 
 /// The events of bytes that are not yet known to be a frame: each is checked just before it is
 /// given out. For code that checks and uses events in one pass and can undo what it did.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CheckedEvents<'a> {
     rest: &'a [u8],
     left: u32,
@@ -309,6 +324,30 @@ impl<'a> CheckedEvents<'a> {
             }
             Err(fault) => Err(FrameError::Event { index: self.index, fault }),
         }
+    }
+}
+
+impl<'a> CheckedEvents<'a> {
+    /// Events not given out yet.
+    pub(crate) fn len(&self) -> usize {
+        self.left as usize
+    }
+
+    /// The next event if it is a simple one, without a step on to the one behind it.
+    #[inline(always)]
+    pub(crate) fn peek_simple(&self) -> Option<Simple<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        event::read_simple(self.rest, self.event_bytes_max)
+    }
+
+    /// Goes on behind the event that was just peeked at.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, event: &Simple<'a>) {
+        self.rest = &event.payload_on[event.payload_bytes..];
+        self.left -= 1;
+        self.index += 1;
     }
 }
 

@@ -20,7 +20,7 @@ pub use ports::{KeyRule, Ports, Spread, Target};
 
 use std::sync::Arc;
 
-use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES, Mark, field};
+use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES, Mark, STAGE_BYTES, field};
 use crate::ids::RequestId;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::state::{BatchError, KeyedState, Mark as StateMark};
@@ -95,20 +95,25 @@ pub struct Layer {
     /// How many waiting requests' descendants were sent on in this batch.
     sent: Vec<RequestId>,
     scratch: Vec<u8>,
+    /// For [`Staged`]; made when the stage emits for the first time.
+    staging: Option<Box<[u8; STAGE_BYTES]>>,
 }
 
 /// The events of the call in progress.
 #[derive(Debug)]
 struct Input {
     frame: Frame,
-    starts: Starts,
+    cursor: Cursor,
+    /// Where each event begins, found when a guest jumps for the first time.
+    starts: Vec<u32>,
 }
 
-/// Where the events of a frame begin, as far as anybody asked: guests go through a frame from its
-/// first event to its last, so finding them on the way costs less than a pass of its own.
-#[derive(Debug, Default)]
-struct Starts {
-    known: Vec<u32>,
+/// The event of the call that was asked for last, and where it begins. Guests go through a frame
+/// from its first event to its last, so the next one asked for is this again or the one behind it.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    index: u32,
+    start: u32,
 }
 
 /// What the call in progress did.
@@ -139,7 +144,7 @@ impl Layer {
         let mut sinks = Vec::new();
         sinks.resize_with(ports.sinks(), Sink::default);
         let frame = FrameBuilder::new().finish();
-        let input = Input { frame, starts: Starts::default() };
+        let input = Input::new(frame);
         let call = Call {
             state_mark: state.mark(),
             sent_mark: 0,
@@ -151,13 +156,12 @@ impl Layer {
             failures: Vec::new(),
         };
         let (filled, sent, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Self { ports, limits, state, input, call, sinks, filled, sent, scratch }
+        Self { ports, limits, state, input, call, sinks, filled, sent, scratch, staging: None }
     }
 
     /// Begins a call with these events. The call before must have been accepted or discarded.
     pub fn begin(&mut self, frame: Frame) {
-        self.input.starts.known.clear();
-        self.input.frame = frame;
+        self.input.begin(frame);
         self.call.state_mark = self.state.mark();
         self.call.sent_mark = self.sent.len();
         self.call.filled_mark = self.filled.len();
@@ -272,36 +276,63 @@ impl Layer {
     /// # Errors
     /// The batch is malformed; the call must end and be discarded.
     pub fn state_batch(&mut self, operations: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
-        let Input { frame, starts } = &mut self.input;
-        let frame: &Frame = frame;
-        let key_of = |event| starts.of(event, frame).map(|start| frame.key_at(start));
+        let input = &mut self.input;
+        // Shares the bytes with the call's frame, so that a key can be lent out of a closure that
+        // moves the cursor.
+        let frame = input.frame.clone();
+        let key_of = |event| input.find(event).map(|start| frame.key_at(start));
         self.state.batch(operations, key_of, out, self.limits.reply_bytes)
     }
 }
 
 impl Input {
-    /// The key of an event of the call.
+    fn new(frame: Frame) -> Self {
+        Self { frame, cursor: Cursor::FIRST, starts: Vec::new() }
+    }
+
+    fn begin(&mut self, frame: Frame) {
+        self.frame = frame;
+        self.cursor = Cursor::FIRST;
+        self.starts.clear();
+    }
+
+    /// Where an event of the call begins.
     #[inline]
+    fn find(&mut self, index: u32) -> Option<u32> {
+        self.cursor.find(index, &self.frame, &mut self.starts)
+    }
+
+    /// The key of an event of the call.
     fn key(&mut self, index: u32) -> Option<&[u8]> {
-        let start = self.starts.of(index, &self.frame)?;
+        let start = self.find(index)?;
         Some(self.frame.key_at(start))
     }
 }
 
-impl Starts {
-    /// Where an event of the frame begins.
-    #[inline]
-    fn of(&mut self, index: u32, frame: &Frame) -> Option<u32> {
-        let index = index as usize;
-        if index >= frame.len() {
+impl Cursor {
+    const FIRST: Self = Self { index: 0, start: HEADER_BYTES as u32 };
+
+    #[inline(always)]
+    fn find(&mut self, index: u32, frame: &Frame, starts: &mut Vec<u32>) -> Option<u32> {
+        if index as usize >= frame.len() {
             return None;
         }
-        while self.known.len() <= index {
-            let next = self.known.last().map_or(HEADER_BYTES as u32, |last| frame.after(*last));
-            self.known.push(next);
+        if index == self.index + 1 {
+            self.start = frame.after(self.start);
+        } else if index != self.index {
+            self.start = jump(index, frame, starts);
         }
-        Some(self.known[index])
+        self.index = index;
+        Some(self.start)
     }
+}
+
+#[cold]
+fn jump(index: u32, frame: &Frame, starts: &mut Vec<u32>) -> u32 {
+    if starts.is_empty() {
+        frame.index_into(starts);
+    }
+    starts[index as usize]
 }
 
 /// The request an event belongs to.

@@ -131,12 +131,21 @@ impl Partition {
 
     /// Begins a batch of nothing but streams that end now. False if there are none.
     pub fn start_ends(&mut self, now: u64) -> bool {
+        self.start_ends_until(now, now)
+    }
+
+    /// The same for every open stream, whenever its time would come.
+    pub fn start_all_ends(&mut self, now: u64) -> bool {
+        self.start_ends_until(now, u64::MAX)
+    }
+
+    fn start_ends_until(&mut self, now: u64, until: u64) -> bool {
         assert!(self.batch.is_none() && self.halted.is_none(), "one batch at a time");
         self.now = now;
         self.current = 0;
         let mut any = false;
-        for (stage, plan) in self.stages.iter_mut().zip(&self.plan.stages) {
-            let ends = stage.streams.expire(now, &plan.stream);
+        for stage in &mut self.stages {
+            let ends = stage.streams.expire(now, until);
             any |= !ends.is_empty();
             stage.work.extend(ends);
         }

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sluicebox_core::frame::Frame;
 use sluicebox_core::layer::Failure;
 use sluicebox_core::partition::Verdict;
 use wasmtime::Store;
-use wasmtime::component::TypedFunc;
+use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
 use crate::component::World;
 use crate::error::engine_text;
 use crate::explain::{explain, out_of_fuel};
 use crate::host::{Host, Toll};
 use crate::invoker::{Invocation, Outcome, Usage};
-use crate::patience::{OutOfPatience, Witness, bounded};
+use crate::patience::{OutOfPatience, Patience, bounded};
 use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
 use crate::stage::{StageCode, StageSettings};
 use crate::typed::{self, EventIn, WitFailure, WitOutcome};
@@ -38,7 +39,7 @@ pub(crate) struct Instance {
     instance: wasmtime::component::Instance,
     code: Arc<StageCode>,
     framed: Option<FramedHandle>,
-    witness: Arc<Witness>,
+    patience: Patience,
     _permit: InstancePermit,
 }
 
@@ -83,8 +84,8 @@ impl Instance {
         // Bytes one import or export may make the host copy out of the guest.
         let copied = settings.limits.emit_bytes.max(settings.limits.event_bytes * 2);
         store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX));
-        let witness = Witness::new();
-        let started = bounded(&witness, WAIT_MAX, code.pre.instantiate_async(&mut store)).await;
+        let patience = Patience::new();
+        let started = bounded(&patience, WAIT_MAX, code.pre.instantiate_async(&mut store)).await;
         let started = started.unwrap_or_else(|OutOfPatience| {
             Err(wasmtime::format_err!("the component waited for something while it started"))
         });
@@ -102,26 +103,19 @@ impl Instance {
             }
             World::Typed => None,
         };
-        Ok(Self { store, instance, code: code.clone(), framed, witness, _permit: permit })
+        Ok(Self { store, instance, code: code.clone(), framed, patience, _permit: permit })
     }
 
     /// Makes one call. The second value says whether the instance may be used again.
     pub(crate) async fn call(&mut self, invocation: Invocation) -> (Outcome, bool) {
         let Invocation { layer, time, seed, .. } = invocation;
-        let settings = self.store.data().settings.clone();
+        let limits = self.store.data().settings.limits;
         let events = layer.frame().len() as u64;
-        let fuel = settings.limits.fuel_per_event.saturating_mul(events.max(1));
+        let fuel = limits.fuel_per_event.saturating_mul(events.max(1));
         let frame = layer.frame().clone();
         self.store.data_mut().begin(layer, time, seed);
         let result = match self.store.set_fuel(fuel) {
-            Ok(()) => {
-                let witness = self.witness.clone();
-                let entered = bounded(&witness, WAIT_MAX, self.enter(&frame)).await;
-                entered.unwrap_or_else(|OutOfPatience| {
-                    let seconds = WAIT_MAX.as_secs();
-                    Err(wasmtime::format_err!("the call waited for more than {seconds} s"))
-                })
-            }
+            Ok(()) => self.enter(frame).await,
             Err(error) => Err(error),
         };
         let left = self.store.get_fuel().unwrap_or(0);
@@ -135,40 +129,50 @@ impl Instance {
             Err(error) => Verdict::Trapped(explain(&error, host, Some((fuel, events)))),
         };
         let alive = matches!(verdict, Verdict::Returned(_));
-        let keep = alive && memory <= high_water(settings.limits.memory);
+        let keep = alive && memory <= high_water(limits.memory);
         let usage = Usage { fuel: used, memory_bytes: if alive { memory } else { 0 }, cold: false };
         let said = host.take_said();
         (Outcome { layer, verdict, usage, said }, keep)
     }
 
-    async fn enter(
-        &mut self,
-        frame: &sluicebox_core::frame::Frame,
-    ) -> wasmtime::Result<Vec<Failure>> {
-        let failures = match &self.framed {
-            Some(handle) => handle.call_async(&mut self.store, (frame.bytes().clone(),)).await?.0,
-            None => self.enter_typed(frame).await?,
+    async fn enter(&mut self, frame: Frame) -> wasmtime::Result<Vec<Failure>> {
+        let Self { store, instance, code, framed, patience, .. } = self;
+        let entered = match framed {
+            Some(handle) => {
+                let call = handle.call_async(store, (frame.into_bytes(),));
+                bounded(patience, WAIT_MAX, call).await.map(|result| result.map(|(failed,)| failed))
+            }
+            // In a box, so that calls of the other world do not make room for it.
+            None => {
+                let call = Box::pin(enter_typed(store, instance, &code.handle, &frame));
+                bounded(patience, WAIT_MAX, call).await
+            }
         };
+        let failures = entered.unwrap_or_else(|OutOfPatience| {
+            let seconds = WAIT_MAX.as_secs();
+            Err(wasmtime::format_err!("the call waited for more than {seconds} s"))
+        })?;
         Ok(failures.into_iter().map(WitFailure::into_core).collect())
     }
+}
 
-    async fn enter_typed(
-        &mut self,
-        frame: &sluicebox_core::frame::Frame,
-    ) -> wasmtime::Result<Vec<WitFailure>> {
-        let events = typed::lower(frame);
-        // The function's type carries the lifetime of the events, so it is looked up for each call.
-        let handle: TypedFunc<(&[EventIn<'_>],), (WitOutcome,)> =
-            self.instance.get_typed_func(&mut self.store, self.code.handle)?;
-        let (outcome,) = handle.call_async(&mut self.store, (events.as_slice(),)).await?;
-        if !outcome.outputs.is_empty() {
-            let frame = typed::lift(&outcome.outputs).map_err(wasmtime::Error::msg)?;
-            let host = self.store.data_mut();
-            let layer = host.layer.as_deref_mut().expect("begun with a layer");
-            layer.emit(frame.bytes())?;
-        }
-        Ok(outcome.failures)
+async fn enter_typed(
+    store: &mut Store<Host>,
+    instance: &wasmtime::component::Instance,
+    handle: &ComponentExportIndex,
+    frame: &Frame,
+) -> wasmtime::Result<Vec<WitFailure>> {
+    let events = typed::lower(frame);
+    // The function's type carries the lifetime of the events, so it is looked up for each call.
+    let handle: TypedFunc<(&[EventIn<'_>],), (WitOutcome,)> =
+        instance.get_typed_func(&mut *store, handle)?;
+    let (outcome,) = handle.call_async(&mut *store, (events.as_slice(),)).await?;
+    if !outcome.outputs.is_empty() {
+        let frame = typed::lift(&outcome.outputs).map_err(wasmtime::Error::msg)?;
+        let layer = store.data_mut().layer.as_deref_mut().expect("begun with a layer");
+        layer.emit(frame.bytes())?;
     }
+    Ok(outcome.failures)
 }
 
 /// A shared or keyed instance that has grown beyond this is not used again: what it holds is only

@@ -19,16 +19,27 @@ pub(crate) struct OutOfPatience;
 
 /// Passes a wake on and remembers it. One for each instance, used again.
 #[derive(Debug)]
-pub(crate) struct Witness {
+pub(crate) struct Patience {
+    witness: Arc<Witness>,
+    /// The witness as a waker.
+    waker: Waker,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        let inner = Mutex::new(Waker::noop().clone());
+        let witness = Arc::new(Witness { woken: AtomicBool::new(false), inner });
+        Self { waker: Waker::from(witness.clone()), witness }
+    }
+}
+
+#[derive(Debug)]
+struct Witness {
     woken: AtomicBool,
     inner: Mutex<Waker>,
 }
 
 impl Witness {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { woken: AtomicBool::new(false), inner: Mutex::new(Waker::noop().clone()) })
-    }
-
     fn point_at(&self, waker: &Waker) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if !inner.will_wake(waker) {
@@ -51,16 +62,16 @@ impl Wake for Witness {
 
 /// Runs `call`, at most `bound` in any one wait.
 pub(crate) async fn bounded<F: Future>(
-    witness: &Arc<Witness>,
+    patience: &Patience,
     bound: Duration,
     call: F,
 ) -> Result<F::Output, OutOfPatience> {
     let mut call = pin!(call);
     let mut wait: Option<Pin<Box<Sleep>>> = None;
-    let waker = Waker::from(witness.clone());
+    let Patience { witness, waker } = patience;
     std::future::poll_fn(|cx| {
         witness.point_at(cx.waker());
-        if let Poll::Ready(output) = call.as_mut().poll(&mut Context::from_waker(&waker)) {
+        if let Poll::Ready(output) = call.as_mut().poll(&mut Context::from_waker(waker)) {
             return Poll::Ready(Ok(output));
         }
         if witness.woken.load(Ordering::Relaxed) {
@@ -93,14 +104,14 @@ mod tests {
 
     #[tokio::test]
     async fn slices_cost_no_patience_and_waits_do() {
-        let witness = Witness::new();
+        let patience = Patience::new();
         // No bound at all, and yet a call that only queues for its slices gets to its end.
-        assert_eq!(bounded(&witness, Duration::ZERO, slices(1000)).await, Ok(()));
+        assert_eq!(bounded(&patience, Duration::ZERO, slices(1000)).await, Ok(()));
         let hour = Duration::from_secs(3600);
         let short = tokio::time::sleep(Duration::from_millis(1));
-        assert_eq!(bounded(&witness, hour, short).await, Ok(()));
+        assert_eq!(bounded(&patience, hour, short).await, Ok(()));
         let forever = std::future::pending::<()>();
         let bound = Duration::from_millis(1);
-        assert_eq!(bounded(&witness, bound, forever).await, Err(OutOfPatience));
+        assert_eq!(bounded(&patience, bound, forever).await, Err(OutOfPatience));
     }
 }

@@ -16,9 +16,10 @@ use crate::host::{self, Host};
 use crate::stage::TenantSlots;
 use crate::tuning::{EngineConfig, runtime_engine};
 
-/// Fuel of one slice: about a millisecond of guest code on the machines this was measured on
-/// (`cargo bench -p sluicebox-engine --bench stage -- slice`). Correctness does not depend on it,
-/// only how finely tenants alternate.
+/// Fuel of one slice: 40 to 70 microseconds of guest code that computes, a quarter of a millisecond
+/// of code that waits for memory nearly all the time, on the machine this was measured on
+/// (`cargo bench -p sluicebox-engine --bench stage -- slice`). Giving the thread back costs under a
+/// microsecond. Correctness does not depend on it, only how finely tenants alternate.
 pub const SLICE_FUEL: u64 = 500_000;
 
 /// See the module.

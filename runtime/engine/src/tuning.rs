@@ -125,7 +125,7 @@ impl EngineConfig {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn check(&self) -> Result<(), Error> {
-        range("instances", u64::from(self.instances), 1, 30_000)?;
+        range("instances", u64::from(self.instances), 1, 40_000)?;
         range("stacks", u64::from(self.stacks), 1, 16_384)?;
         range("memory_bytes_max", self.memory_bytes_max, 1 << 20, MEMORY_RESERVATION)?;
         range("keep_resident_bytes", self.keep_resident_bytes as u64, 0, 64 << 20)?;
@@ -421,9 +421,9 @@ mod tests {
 
     #[test]
     fn a_pool_larger_than_the_address_space_is_refused_with_the_number_that_fits() {
-        let config = EngineConfig { instances: 29_999, ..EngineConfig::default() };
+        let config = EngineConfig { instances: 39_999, ..EngineConfig::default() };
         let error = config.check().unwrap_err().to_string();
-        assert!(error.contains("`instances`") && error.contains("at most 28"), "{error}");
+        assert!(error.contains("`instances`") && error.contains("at most 32"), "{error}");
         let fit = config.instances_that_fit(ADDRESS_SPACE);
         let fitting = EngineConfig { instances: u32::try_from(fit).unwrap(), ..config };
         fitting.check().unwrap();

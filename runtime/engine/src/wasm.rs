@@ -75,7 +75,8 @@ impl WasmStage {
                 let text = "the stream's instance is gone".to_owned();
                 return refused(invocation, text);
             }
-            None => match self.start(&permit).await {
+            // In a box, so that calls of warm instances do not make room for it.
+            None => match Box::pin(self.start(&permit)).await {
                 Ok(instance) => instance,
                 Err(text) => return refused(invocation, text),
             },

@@ -8,7 +8,7 @@
 //!   whose partition lives here never leaves the thread.
 //! - Partitions are futures that only this loop polls, each with its mailbox as waker. Pending and
 //!   queued again means the slice is used up; pending and not queued means it waits.
-//! - Tenants take turns by deficit round robin, charged in time on the thread: guest code, host
+//! - Tenants take turns by start-time fair queueing, charged in time on the thread: guest code, host
 //!   work and cold starts alike.
 //! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
 //!   while there are any.
@@ -57,12 +57,15 @@ impl Local {
         WasmStage::new(self.sandbox.clone(), stage.code.clone(), stage.settings.clone(), warm)
     }
 
-    /// Drops all idle instances of scope `shared`, and forgets stages nobody runs any more.
+    /// Drops all idle instances of scope `shared`.
     fn cool(&self) {
-        self.warm.borrow_mut().retain(|_, pool| {
-            pool.borrow_mut().clear();
-            Rc::strong_count(pool) > 1
-        });
+        self.forget_unused();
+        self.warm.borrow_mut().values().for_each(|pool| pool.borrow_mut().clear());
+    }
+
+    /// Forgets stages nobody runs any more, with their idle instances and what those hold on to.
+    fn forget_unused(&self) {
+        self.warm.borrow_mut().retain(|_, pool| Rc::strong_count(pool) > 1);
     }
 }
 
@@ -216,6 +219,7 @@ impl Worker {
         let mut cx = Context::from_waker(&task.waker);
         if task.future.as_mut().poll(&mut cx).is_ready() {
             self.tasks.remove(&at);
+            self.local.forget_unused();
         }
     }
 

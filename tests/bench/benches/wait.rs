@@ -184,12 +184,13 @@ fn show(parts: &[Part], seen: &[Seen]) {
     }
     let mut report = Report::new("Against bare hyper in the same rounds");
     report.row("one stage, of hyper's requests a second", ratio(1), "", Target::AtLeast(TARGET));
+    let cpu = |at: usize| median(&seen[at].micros);
+    report.row("one stage, by CPU time of a request", cpu(0) / cpu(1), "", Target::None);
     if seen.iter().any(|seen| seen.rates.is_empty()) {
         return;
     }
     report.row("two stages", ratio(2), "", Target::None);
     report.row("event accepted, nobody waits", ratio(3), "", Target::None);
-    let cpu = |at: usize| median(&seen[at].micros);
     let call = median(&seen[1].busy_micros);
     let mut report = Report::new("Where the CPU time of one request goes");
     report.row("HTTP: read, parse the head, write (bare hyper)", cpu(0), " us", Target::None);

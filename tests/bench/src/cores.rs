@@ -3,7 +3,7 @@
 //! A program inherits the cores of the thread that starts it, so there is no moment at which it
 //! runs elsewhere.
 
-use std::thread::available_parallelism;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -36,17 +36,22 @@ pub fn on<T>(core: Core, start: impl FnOnce() -> Result<T>) -> Result<T> {
 /// # Errors
 /// The system refuses.
 pub fn bind(core: Core) -> Result<()> {
-    let mut set = CpuSet::new();
-    match core {
-        Core::Server => set.set(0),
-        Core::Client => set.set(count().min(2) - 1),
+    let usable = usable();
+    let place = match core {
+        Core::Server => usable.first(),
+        Core::Client => usable.get(1).or(usable.first()),
         Core::Any => return Ok(()),
-    }
+    };
+    let mut set = CpuSet::new();
+    set.set(*place.context("no core that may be used")?);
     sched_setaffinity(None, &set).context("bind this thread to a core")
 }
 
-/// Cores of this machine that we may use.
-#[must_use]
-pub fn count() -> usize {
-    available_parallelism().map_or(1, usize::from)
+/// The cores this program was given, as they were before any thread was bound.
+fn usable() -> &'static [usize] {
+    static USABLE: OnceLock<Vec<usize>> = OnceLock::new();
+    USABLE.get_or_init(|| {
+        let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    })
 }

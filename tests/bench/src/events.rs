@@ -192,6 +192,6 @@ mod tests {
         assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
         assert_eq!(count_lines(&batch.body).events, 100);
         assert_ne!(batch.tally.marks, lines(100, 1).tally.marks);
-        assert_eq!(count_frames(&text(300, 0).body).expect("frames").events, 300);
+        assert_eq!(count_frames(&super::text(300, 0).body).expect("frames").events, 300);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::event::{Words, are_plain};
+use super::event::{Simple, Words, are_plain};
 use super::{FORMAT, Frame, HEAD_BYTES, HEADER_BYTES, Head, MAGIC};
 
 /// Room a finished frame may have beyond its bytes; it may wait for a reader for a long time.
@@ -54,7 +54,7 @@ impl FrameBuilder {
 
     /// Appends one event. The parts must be within the format's limits: a key of at most 512
     /// bytes of UTF-8, well-formed fields, a time below 2^53.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: &[u8]) {
         let words = Words::of(head, key.len(), payload.len(), fields.len());
         self.make_room(HEAD_BYTES + key.len() + payload.len() + fields.len());
@@ -66,6 +66,16 @@ impl FrameBuilder {
             self.buf.extend_from_slice(fields);
         }
         self.count += 1;
+    }
+
+    /// Appends what was staged, and empties the stage.
+    pub(crate) fn push_staged(&mut self, staged: &mut Staged<'_>) {
+        if staged.count > 0 {
+            self.make_room(staged.end);
+            self.buf.extend_from_slice(&staged.bytes[..staged.end]);
+            self.count += staged.count;
+            (staged.end, staged.count) = (0, 0);
+        }
     }
 
     /// As [`FrameBuilder::push`], with the packed fields in two pieces.
@@ -148,5 +158,56 @@ impl FrameBuilder {
         header[4..6].copy_from_slice(&FORMAT.to_le_bytes());
         header[6..8].copy_from_slice(&FORMAT.to_le_bytes());
         self.buf.extend_from_slice(&header);
+    }
+}
+
+/// Room for small events on their way into a builder.
+pub(crate) const STAGE_BYTES: usize = 4 * 1024;
+
+/// Keys up to this length, and payloads up to that, are copied without a call. Most events of a
+/// stream are about as small.
+const KEY_BLOCK: usize = 16;
+const PAYLOAD_BLOCK: usize = 64;
+
+/// Small events on their way into a builder, packed. The place to write at is a local number here;
+/// behind a growing buffer it would go through memory for every piece of every event.
+pub(crate) struct Staged<'a> {
+    bytes: &'a mut [u8; STAGE_BYTES],
+    end: usize,
+    count: u32,
+}
+
+impl<'a> Staged<'a> {
+    pub(crate) fn new(bytes: &'a mut [u8; STAGE_BYTES]) -> Self {
+        Self { bytes, end: 0, count: 0 }
+    }
+
+    /// Appends an emitted event under a key: its length, and bytes that begin with it. False if
+    /// there is no room.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn push(&mut self, input: u16, event: &Simple<'_>, key: (usize, &[u8])) -> bool {
+        let (key_bytes, payload_bytes) = (key.0, event.payload_bytes);
+        let most = HEAD_BYTES + key_bytes + payload_bytes + KEY_BLOCK + PAYLOAD_BLOCK;
+        let Some(place) = self.bytes.get_mut(self.end..self.end + most) else { return false };
+        let head = Head { input, ..Head::data(event.time) };
+        place[..HEAD_BYTES]
+            .copy_from_slice(&Words::of(&head, key_bytes, payload_bytes, 0).to_bytes());
+        let parts = &mut place[HEAD_BYTES..];
+        copy_short::<KEY_BLOCK>(parts, key.1, key_bytes);
+        copy_short::<PAYLOAD_BLOCK>(&mut parts[key_bytes..], event.payload_on, payload_bytes);
+        self.end += HEAD_BYTES + key_bytes + payload_bytes;
+        self.count += 1;
+        true
+    }
+}
+
+/// Copies the first `len` of `from`. A short piece is copied as a block of fixed size, with whatever
+/// follows it: what comes next overwrites that.
+#[inline(always)]
+fn copy_short<const BLOCK: usize>(to: &mut [u8], from: &[u8], len: usize) {
+    match (to.first_chunk_mut::<BLOCK>(), from.first_chunk::<BLOCK>()) {
+        (Some(to), Some(from)) if len <= BLOCK => *to = *from,
+        _ => to[..len].copy_from_slice(&from[..len]),
     }
 }

@@ -305,7 +305,7 @@ impl Words {
 /// The head of the event that begins at `at` in a checked frame.
 #[inline]
 fn words_at(bytes: &[u8], at: usize) -> Words {
-    let head = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    let head = bytes.get(at..at + HEAD_BYTES).and_then(<[u8]>::first_chunk);
     Words::load(head.expect("a checked frame holds whole events"))
 }
 
@@ -315,11 +315,11 @@ pub(super) fn size_at(bytes: &[u8], at: usize) -> u32 {
     words_at(bytes, at).size() as u32
 }
 
-/// The key of the event that begins at `at` in a checked frame.
-#[inline]
-pub(super) fn key_at(bytes: &[u8], at: usize) -> &[u8] {
-    let from = at + HEAD_BYTES;
-    &bytes[from..from + words_at(bytes, at).key_bytes()]
+/// The length of the key of the event that begins at `at` in a checked frame, and all bytes from
+/// that key on.
+#[inline(always)]
+pub(super) fn from_key(bytes: &[u8], at: usize) -> (usize, &[u8]) {
+    (words_at(bytes, at).key_bytes(), &bytes[at + HEAD_BYTES..])
 }
 
 /// True if none of these whole events has extension fields.
@@ -369,6 +369,36 @@ pub(super) fn read_checked(
         return Err(Fault::Fields);
     }
     Ok((event, rest))
+}
+
+/// An event as most stages emit them: data on port 0, with neither key nor fields of its own.
+pub(crate) struct Simple<'a> {
+    pub(crate) cause: u32,
+    pub(crate) time: u64,
+    pub(crate) payload_bytes: usize,
+    /// All bytes from its payload on, those of later events too.
+    pub(crate) payload_on: &'a [u8],
+}
+
+/// Reads and checks the first event of `bytes` if it is a simple one; whether another one is sound
+/// is for [`read_checked`] to say.
+#[inline(always)]
+pub(super) fn read_simple(bytes: &[u8], event_bytes_max: usize) -> Option<Simple<'_>> {
+    let words = Words::load(bytes.first_chunk()?);
+    let [first, second, time, lengths] = words.0;
+    // Kind and flags, port and key length, fields length.
+    let simple = (first >> 32) as u16 == 0 && second as u32 == 0 && lengths >> 32 == 0;
+    let size = words.size();
+    let sound = time < TIME_END
+        && size == HEAD_BYTES + words.payload_bytes()
+        && size <= event_bytes_max
+        && size <= bytes.len();
+    if !simple || !sound {
+        return None;
+    }
+    let payload_bytes = words.payload_bytes();
+    let cause = (second >> 32) as u32;
+    Some(Simple { cause, time, payload_bytes, payload_on: &bytes[HEAD_BYTES..] })
 }
 
 /// True for UTF-8. Most keys are short and ASCII, and not worth a call.

@@ -1,10 +1,10 @@
 //! Taking emitted events: check, find the key, copy to the sink.
 
 use super::ports::Route;
-use super::{Call, Failure, FailureClass, Input, KeyRule, Layer, Sink, Spread, request_of};
+use super::{Call, Failure, FailureClass, KeyRule, Layer, Sink, Spread, request_of};
 use crate::frame::{
     CheckedEvents, Event, Frame, FrameBuilder, FrameError, FrameLimits, Head, Kind, NO_CAUSE,
-    field, push_field,
+    STAGE_BYTES, Staged, field, push_field,
 };
 use crate::ids::RequestId;
 use crate::json_key;
@@ -59,42 +59,55 @@ impl Layer {
             ..FrameLimits::FORMAT
         };
         let mut events = CheckedEvents::new(bytes, &limits)?;
-        while let Some(event) = events.next_event()? {
+        loop {
+            self.emit_simple(&mut events);
+            let Some(event) = events.next_event()? else { return Ok(()) };
             self.emit_event(&event)?;
         }
-        Ok(())
     }
 
-    /// Takes one event that was already checked against the format. What most events need is here,
-    /// the rest in functions of their own: this runs for each event between two stages.
+    /// Takes the events up to the first that needs more than most: data without key or fields of
+    /// its own, on a first port that leads straight on. A loop of its own, because it runs for each
+    /// event between two stages.
+    fn emit_simple(&mut self, events: &mut CheckedEvents<'_>) {
+        let Self { ports, input, call, sinks, filled, staging, .. } = self;
+        let Some(Route::Straight { sink, input: to, .. }) = ports.of_port(0) else { return };
+        if !input.frame.is_plain() || events.peek_simple().is_none() {
+            return;
+        }
+        let staging = staging.get_or_insert_with(|| Box::new([0; STAGE_BYTES]));
+        let mut staged = Staged::new(staging);
+        let builder = sink_at(*sink, sinks, call, filled);
+        // Copies, so that nothing is read again after each write.
+        let (frame, mut cursor, mut rest) = (&input.frame, input.cursor, events.clone());
+        while let Some(event) = rest.peek_simple() {
+            let Some(cause) = cursor.find(event.cause, frame, &mut input.starts) else { break };
+            let key = frame.from_key(cause);
+            if !staged.push(*to, &event, key) {
+                builder.push_staged(&mut staged);
+                if !staged.push(*to, &event, key) {
+                    break;
+                }
+            }
+            rest.skip(&event);
+        }
+        builder.push_staged(&mut staged);
+        call.emitted_events += events.len() - rest.len();
+        input.cursor = cursor;
+        *events = rest;
+    }
+
+    /// Takes one event that was already checked against the format.
     ///
     /// # Errors
     /// As [`Layer::emit`].
-    #[inline(always)]
     fn emit_event(&mut self, event: &Event<'_>) -> Result<(), EmitError> {
-        let Input { frame, starts } = &mut self.input;
-        let cause = starts.of(event.head.cause, frame);
-        let cause = cause.ok_or_else(|| no_cause(event.head.cause, frame))?;
-        let port = event.head.port;
-        let route = self.ports.of_port(port).ok_or(EmitError::Port(port))?;
-        self.call.emitted_events += 1;
-        match route {
-            Route::Straight { sink, input, .. } if frame.is_plain() && event.fields.is_empty() => {
-                let builder = sink_at(*sink, &mut self.sinks, &mut self.call, &mut self.filled);
-                let head = going_on(&event.head, *input);
-                builder.push(&head, frame.key_at(cause), event.payload, &[]);
-                Ok(())
-            }
-            _ => self.emit_by_target(event, cause),
-        }
-    }
-
-    /// Takes an event that has extension fields or inherits some, or whose port leads to several
-    /// targets, or to one that finds the key or the partition in the event.
-    #[inline(never)]
-    fn emit_by_target(&mut self, event: &Event<'_>, cause: u32) -> Result<(), EmitError> {
         let Self { ports, input, call, sinks, filled, sent, scratch, .. } = self;
+        let cause = input.find(event.head.cause);
         let frame = &input.frame;
+        let cause = cause.ok_or_else(|| no_cause(event.head.cause, frame))?;
+        let route = ports.of_port(event.head.port).ok_or(EmitError::Port(event.head.port))?;
+        call.emitted_events += 1;
         let mut request = None;
         let fields = if frame.is_plain() && event.fields.is_empty() {
             &[][..]
@@ -104,16 +117,15 @@ impl Layer {
             inherit(&cause, event, scratch)?;
             scratch.as_slice()
         };
-        let targets = match ports.of_port(event.head.port) {
-            Some(Route::Targets(targets)) => targets.as_slice(),
-            Some(Route::Straight { sink, input, inside }) => {
+        let targets = match route {
+            Route::Targets(targets) => targets.as_slice(),
+            Route::Straight { sink, input, inside } => {
                 let builder = sink_at(*sink, sinks, call, filled);
                 let head = going_on(&event.head, *input);
                 builder.push(&head, frame.key_at(cause), event.payload, fields);
                 note_sent(sent, request, *inside);
                 return Ok(());
             }
-            None => return Err(EmitError::Port(event.head.port)),
         };
         for index in targets {
             let target = &ports.targets()[*index];

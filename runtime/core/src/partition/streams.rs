@@ -108,11 +108,11 @@ impl Streams {
         refused
     }
 
-    /// Ends every stream whose time has come.
-    pub(super) fn expire(&mut self, now: u64, _limits: &StreamLimits) -> Vec<Work> {
+    /// Ends every stream whose time comes up to `until`; the end is an event of `now`.
+    pub(super) fn expire(&mut self, now: u64, until: u64) -> Vec<Work> {
         let mut ends = Vec::new();
         while let Some(entry) = self.by_deadline.first_entry() {
-            if entry.key().0 > now {
+            if entry.key().0 > until {
                 break;
             }
             let key = entry.remove();

@@ -209,6 +209,21 @@ fn a_stream_opens_with_its_first_event_and_ends_by_flag_limit_or_idleness() {
 }
 
 #[test]
+fn all_streams_can_be_ended_before_their_time() {
+    let mut partition = partition(vec![stage("only", Scope::Stream, OnFailure::DeadLetter, None)]);
+    partition.start(frame(&[("a", "e1"), ("b", "e2")]), 0);
+    drive(&mut partition);
+    drop(partition.finish());
+    assert!(partition.start_all_ends(1_000));
+    drive(&mut partition);
+    let commit = partition.finish();
+    assert_eq!(outputs(&commit), pairs(&[("a", "end"), ("b", "end")]));
+    let mut events = commit.runs.iter().flat_map(|run| run.frame.events());
+    assert!(events.all(|event| event.head.time == 1_000), "an end is an event of its own time");
+    assert!(!partition.start_all_ends(2_000));
+}
+
+#[test]
 fn a_trap_ends_a_stream_and_dead_letters_what_it_held() {
     let mut partition = partition(vec![stage("only", Scope::Stream, OnFailure::DeadLetter, None)]);
     partition.start(frame(&[("a", "e1"), ("b", "e2"), ("a", "t")]), 0);

@@ -64,10 +64,24 @@ pub(crate) fn typed() {
 
 /// Some seconds of the framed chain and nothing else, for a profiler.
 pub(crate) fn profile() {
+    profile_of("bench-map", FRAME_EVENTS, BATCHES);
+}
+
+/// The same of the typed world.
+pub(crate) fn profile_typed() {
+    profile_of("bench-typed", FRAME_EVENTS, BATCHES / 5);
+}
+
+/// The framed chain with one event a frame.
+pub(crate) fn profile_one() {
+    profile_of("bench-map", 1, BATCHES * 30);
+}
+
+fn profile_of(guest: &str, events: usize, batches: usize) {
     let bed = Bed::new(&EngineConfig::small());
-    let mut chain = bed.chain(&bed.code("bench-map"), STAGES);
-    let frame = one_frame(FRAME_EVENTS);
-    let samples = [(); 150].map(|()| sample(&bed, &mut chain, STAGES, &frame, BATCHES));
+    let mut chain = bed.chain(&bed.code(guest), STAGES);
+    let frame = one_frame(events);
+    let samples = [(); 200].map(|()| sample(&bed, &mut chain, STAGES, &frame, batches));
     figure("a stage of a chain of 5", median(&samples) / STAGES as f64, "ns/event");
 }
 

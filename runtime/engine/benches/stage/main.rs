@@ -30,7 +30,13 @@ mod words;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// All sections but `profile`, which is run only when asked for.
+/// For a profiler; run only when asked for.
+const PROFILES: [(&str, fn()); 3] = [
+    ("profile", chain::profile),
+    ("profile-typed", chain::profile_typed),
+    ("profile-one", chain::profile_one),
+];
+
 const SECTIONS: [(&str, fn()); 8] = [
     ("native", native::run),
     ("framed", chain::framed),
@@ -45,18 +51,17 @@ const SECTIONS: [(&str, fn()); 8] = [
 fn main() {
     // Cargo adds `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    if wanted == ["profile"] {
-        return chain::profile();
-    }
-    let unknown = wanted.iter().find(|name| SECTIONS.iter().all(|(known, _)| known != *name));
+    let all = SECTIONS.iter().chain(&PROFILES);
+    let unknown = wanted.iter().find(|name| all.clone().all(|(known, _)| known != *name));
     if let Some(name) = unknown {
         let known = SECTIONS.map(|(name, _)| name).join(", ");
         println!("there is no section `{name}`; there are {known}");
         std::process::exit(2);
     }
-    for (name, run) in SECTIONS {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            run();
-        }
+    if wanted.is_empty() {
+        SECTIONS.iter().for_each(|(_, run)| run());
+    }
+    for (_, run) in all.filter(|(name, _)| wanted.iter().any(|wanted| wanted == name)) {
+        run();
     }
 }

@@ -75,23 +75,26 @@ impl HostMonotonicClock for BatchClock {
 struct BatchRandom {
     recorded: Arc<Recorded>,
     secret: [u8; 32],
-    grown_from: Option<u64>,
-    random: StdRng,
+    /// The seed of the batch it was used in last, and what grew from it. Most stages never ask.
+    grown: Option<Box<(u64, StdRng)>>,
 }
 
 impl BatchRandom {
     fn new(recorded: Arc<Recorded>, secret: [u8; 32]) -> Self {
-        Self { recorded, secret, grown_from: None, random: StdRng::from_seed(secret) }
+        Self { recorded, secret, grown: None }
     }
 
     fn current(&mut self) -> &mut StdRng {
         let seed = self.recorded.seed();
-        if self.grown_from != Some(seed) {
-            self.grown_from = Some(seed);
-            let grown = blake3::keyed_hash(&self.secret, &seed.to_le_bytes());
-            self.random = StdRng::from_seed(*grown.as_bytes());
+        if self.grown.as_ref().is_some_and(|grown| grown.0 != seed) {
+            self.grown = None;
         }
-        &mut self.random
+        let secret = &self.secret;
+        let grown = self.grown.get_or_insert_with(|| {
+            let grown = blake3::keyed_hash(secret, &seed.to_le_bytes());
+            Box::new((seed, StdRng::from_seed(*grown.as_bytes())))
+        });
+        &mut grown.1
     }
 }
 
@@ -127,6 +130,16 @@ struct Inner {
     metrics_dropped: u64,
     /// A line of standard output that has not ended yet.
     open: Vec<u8>,
+}
+
+impl Inner {
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+            && self.metrics.is_empty()
+            && self.open.is_empty()
+            && self.lines_dropped == 0
+            && self.metrics_dropped == 0
+    }
 }
 
 impl SharedSaid {
@@ -189,7 +202,12 @@ impl SharedSaid {
     }
 
     pub(crate) fn take(&self) -> Said {
-        let open = std::mem::take(&mut self.inner().open);
+        let mut inner = self.inner();
+        if inner.is_empty() {
+            return Said::default();
+        }
+        let open = std::mem::take(&mut inner.open);
+        drop(inner);
         if !open.is_empty() {
             self.line(LogLevel::Info, &String::from_utf8_lossy(&open));
         }

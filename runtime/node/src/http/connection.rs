@@ -18,8 +18,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -45,6 +46,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body of at most this is read to its end even if nobody wants it.
+const SHORT_BODY_BYTES: u64 = 8 * 1024;
 
 /// How a client of HTTP/2 begins.
 const HTTP2: &[u8] = b"PRI";
@@ -292,8 +296,14 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.connection.begin(request.version());
         let edge = Rc::clone(&self.edge);
+        let long = request.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT_BODY_BYTES);
+        let in_the_way = long && request.version() < Version::HTTP_2;
         Box::pin(async move {
-            let response = route::answer(&edge, &in_flight.0, request).await;
+            let mut response = route::answer(&edge, &in_flight.0, request).await;
+            if in_the_way && response.status().as_u16() >= 400 {
+                // The rest of it is not read: the client must not send another request behind it.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             edge.count(&response);
             drop(in_flight);
             Ok(response)

@@ -87,8 +87,11 @@ impl Driver {
             return true;
         }
         let now = self.local.clock.now();
-        let ending = if self.retire.is_some() { u64::MAX } else { now };
-        if self.machine.start_ends(ending) {
+        let ending = match self.retire {
+            Some(_) => self.machine.start_all_ends(now),
+            None => self.machine.start_ends(now),
+        };
+        if ending {
             self.batch(now).await;
         } else if let Some((frame, frames)) = self.mailbox.take() {
             self.taken += frames;

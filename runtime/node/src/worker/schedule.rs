@@ -1,49 +1,78 @@
-//! Whose turn it is: deficit round robin over tenants, first come first served within one.
+//! Whose turn it is: start-time fair queueing over tenants, first come first served within one.
 //!
-//! Deficit round robin after Shreedhar and Varghese (1995), charged in time used; the list of
-//! fresh tenants after FQ-CoDel (RFC 8290): one that was idle and owes nothing goes before those
-//! that are always busy, for one quantum, so that a light tenant waits for one slice and not for a
-//! round. Leaving and coming back does not help a busy one: it comes back with its debt.
+//! After Goyal, Vin and Cheng (1996). Each tenant has a tag: the virtual time at which its next
+//! turn starts. The least tag goes next, and virtual time stands where the turn in service started.
+//! A turn moves the tenant's tag on by what it used over its weight. A tenant that was idle begins
+//! at the present, so that it goes before everybody who has just had a turn, and saves up nothing;
+//! one that used too much keeps its tag, so that leaving and coming back clears no debt.
 //!
-//! Generic over what is scheduled, and pure.
+//! Tags are compared in whole quanta, and within one a tenant that was idle goes first: else a light
+//! tenant that has just had a tiny turn would wait until every busy one has had a whole slice.
+//!
+//! What a turn costs is known only after it, so that a slice can be overdrawn; the next turns pay
+//! for it. Generic over what is scheduled, and pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// Time a tenant of weight 1 gets in a round.
-const QUANTUM_NANOS: i64 = 500_000;
+/// Virtual time of weight 1 for a nanosecond, so that weights up to 1,000 divide it finely.
+const SCALE: u128 = 1_000;
 
-/// A tenant may owe at most this many quanta: one slice can overdraw, but a debt is paid off
-/// within bounded time.
-const DEBT_QUANTA_MAX: i64 = 20;
+/// Virtual time within which tags count as equal: about a slice.
+const QUANTUM: u128 = 500_000 * SCALE;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     /// By tenant number.
     tenants: Vec<Share<T>>,
-    fresh: VecDeque<usize>,
-    busy: VecDeque<usize>,
+    /// Tenants with something ready, but for the one in service.
+    queue: BTreeSet<Place>,
+    now: u128,
+    /// Numbers places in order of arrival.
+    arrivals: u64,
+    /// Turns given so far.
+    turns: u64,
+    serving: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Share<T> {
     ready: VecDeque<T>,
-    deficit: i64,
-    weight: i64,
-    /// In one of the two lists.
-    listed: bool,
+    tag: u128,
+    weight: u128,
+    queued: bool,
+    /// It had a turn before, and which.
+    served: bool,
+    left_at: u64,
+}
+
+/// Where a tenant stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Its tag, in quanta.
+    quantum: u128,
+    was_busy: bool,
+    arrival: u64,
+    tenant: usize,
 }
 
 impl<T> Default for Schedule<T> {
     fn default() -> Self {
-        Self { tenants: Vec::new(), fresh: VecDeque::new(), busy: VecDeque::new() }
+        Self {
+            tenants: Vec::new(),
+            queue: BTreeSet::new(),
+            now: 0,
+            arrivals: 0,
+            turns: 0,
+            serving: None,
+        }
     }
 }
 
 impl<T> Default for Share<T> {
     fn default() -> Self {
-        Self { ready: VecDeque::new(), deficit: 0, weight: 1, listed: false }
+        Self { ready: VecDeque::new(), tag: 0, weight: 1, queued: false, served: false, left_at: 0 }
     }
 }
 
@@ -54,55 +83,50 @@ impl<T> Schedule<T> {
             self.tenants.resize_with(tenant + 1, Share::default);
         }
         let share = &mut self.tenants[tenant];
-        share.weight = weight.clamp(1, 1000) as i64;
+        share.weight = u128::from(weight.clamp(1, 1_000));
         share.ready.push_back(item);
-        if !share.listed {
-            share.listed = true;
-            if share.deficit >= 0 {
-                share.deficit = QUANTUM_NANOS * share.weight;
-                self.fresh.push_back(tenant);
-            } else {
-                self.busy.push_back(tenant);
-            }
+        if !share.queued && self.serving != Some(tenant) {
+            // Somebody else had a turn since its last one: it had nothing to do in between.
+            let was_busy = share.served && self.turns == share.left_at;
+            share.tag = share.tag.max(self.now / QUANTUM * QUANTUM);
+            self.enqueue(tenant, was_busy);
         }
     }
 
-    /// The next thing to run, and whose it is.
+    /// The next thing to run, and whose it is. To be followed by `charge` for that tenant.
     pub(super) fn next(&mut self) -> Option<(usize, T)> {
-        loop {
-            let from_fresh = !self.fresh.is_empty();
-            let list = if from_fresh { &mut self.fresh } else { &mut self.busy };
-            let tenant = *list.front()?;
-            let share = &mut self.tenants[tenant];
-            if share.ready.is_empty() {
-                list.pop_front();
-                if from_fresh && share.deficit > 0 {
-                    // It may come again at once; it then waits behind the others.
-                    self.busy.push_back(tenant);
-                } else {
-                    share.listed = false;
-                    share.deficit = share.deficit.min(0);
-                }
-                continue;
-            }
-            if share.deficit <= 0 {
-                share.deficit += QUANTUM_NANOS * share.weight;
-                list.pop_front();
-                self.busy.push_back(tenant);
-                continue;
-            }
-            let item = share.ready.pop_front()?;
-            return Some((tenant, item));
+        let place = self.queue.pop_first()?;
+        let share = &mut self.tenants[place.tenant];
+        share.queued = false;
+        self.now = self.now.max(share.tag);
+        self.turns += 1;
+        self.serving = Some(place.tenant);
+        let item = share.ready.pop_front()?;
+        Some((place.tenant, item))
+    }
+
+    /// Charges a tenant for its turn.
+    pub(super) fn charge(&mut self, tenant: usize, took: Duration) {
+        self.serving = None;
+        let Some(share) = self.tenants.get_mut(tenant) else { return };
+        share.tag += took.as_nanos() * SCALE / share.weight;
+        share.served = true;
+        share.left_at = self.turns;
+        if !share.ready.is_empty() && !share.queued {
+            self.enqueue(tenant, true);
         }
     }
 
-    /// Charges a tenant for what it used.
-    pub(super) fn charge(&mut self, tenant: usize, took: Duration) {
-        let nanos = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
-        if let Some(share) = self.tenants.get_mut(tenant) {
-            let floor = -DEBT_QUANTA_MAX * QUANTUM_NANOS * share.weight;
-            share.deficit = share.deficit.saturating_sub(nanos).max(floor);
-        }
+    fn enqueue(&mut self, tenant: usize, was_busy: bool) {
+        self.arrivals += 1;
+        let share = &mut self.tenants[tenant];
+        share.queued = true;
+        self.queue.insert(Place {
+            quantum: share.tag / QUANTUM,
+            was_busy,
+            arrival: self.arrivals,
+            tenant,
+        });
     }
 }
 
@@ -151,13 +175,13 @@ mod tests {
         for hog in 0..100 {
             schedule.push(hog, 1, "hog");
         }
-        // The hogs begin as fresh ones themselves; this many slices later all are known as busy.
         let hog_slice = |schedule: &mut Schedule<&'static str>| {
             let (tenant, what) = schedule.next().expect("busy");
             schedule.charge(tenant, SLICE);
             schedule.push(tenant, 1, what);
         };
-        (0..300).for_each(|_| hog_slice(&mut schedule));
+        // At first the hogs are new themselves; after a turn each they are not.
+        (0..100).for_each(|_| hog_slice(&mut schedule));
         for _ in 0..50 {
             (0..37).for_each(|_| hog_slice(&mut schedule));
             schedule.push(100, 1, "light");
@@ -210,6 +234,7 @@ mod tests {
             }
             while let Some((tenant, item)) = schedule.next() {
                 taken[tenant].push(item);
+                schedule.charge(tenant, Duration::ZERO);
             }
             prop_assert_eq!(pushed, taken);
         }
