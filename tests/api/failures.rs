@@ -1,6 +1,6 @@
 //! A pipeline that halts: it says why, keeps what is queued, and goes on when told or fixed.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sluicebox_tests::client::{Client, payload};
 use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually};
@@ -124,7 +124,15 @@ async fn a_halted_pipeline_that_is_full_says_so() {
     client.apply("full", single("full", OBEYS, "")).await;
     let kept = client.records("full", REPLY, taken).await;
     assert_eq!(kept.len(), taken, "what was accepted is not lost");
-    let deleted = json!(null);
-    client.delete("pipelines/full").await.is(204);
-    assert_eq!(client.get("pipelines/full").await.json()["version"], deleted);
+}
+
+#[tokio::test]
+async fn a_halted_pipeline_can_be_deleted() {
+    let (_node, client) = with("hopeless", OBEYS, HALT).await;
+    client.frame("hopeless", &frame(&[Given::new("k", "xno")])).await.is(202);
+    halted(&client, "hopeless").await;
+    client.delete("pipelines/hopeless").await.is(204);
+    client.apply("hopeless", single("hopeless", OBEYS, HALT)).await;
+    let reply = client.call("hopeless", "k", "ea").await.is(200);
+    assert_eq!(reply.text(), "a", "nothing is left of the one before");
 }

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use sluicebox_tests::client::payload;
 use sluicebox_tests::events::{Given, frame};
+use sluicebox_tests::manifest::single;
 
-use super::{ECHO, OBEYS, with};
+use super::{ECHO, NODE, OBEYS, with};
 
 const REPLY: &str = "outputs/reply";
 
@@ -51,8 +52,10 @@ async fn a_reader_may_wait_for_what_is_to_come() {
 
 #[tokio::test]
 async fn what_was_trimmed_is_gone_and_the_reader_told_where_to_go_on() {
-    let (_node, client) = with("trimmed", ECHO, "").await;
-    let text = sluicebox_tests::manifest::single("trimmed-soon", "echo", "");
+    let node = NODE.lend().await;
+    let client = node.client();
+    client.push(ECHO).await;
+    let text = single("trimmed-soon", "echo", "");
     let text = text.replace("[outputs.reply]", "[outputs.reply]\nretain-bytes = \"64KiB\"");
     client.apply("trimmed-soon", text).await;
     let event = |n: u8| [&[n][..], &[b'x'; 20_000]].concat();
@@ -84,7 +87,7 @@ async fn a_cursor_that_is_not_of_this_output_is_refused() {
     let behind = client.page("cursed", REPLY, "").await.cursor();
     // The same name is another output once the pipeline was deleted.
     client.delete("pipelines/cursed").await.is(204);
-    client.apply("cursed", sluicebox_tests::manifest::single("cursed", "echo", "")).await;
+    client.apply("cursed", single("cursed", "echo", "")).await;
     let reply = client.page("cursed", REPLY, &format!("cursor={behind}")).await;
     let problem = reply.problem(410, "output.trimmed");
     let oldest = problem["oldest"].as_str().expect("a cursor");

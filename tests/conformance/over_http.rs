@@ -60,8 +60,8 @@ async fn run(client: &Client, pipeline: &str, case: &Case) -> Result<(), String>
     outputs.sort_by_key(|out| out.port);
     let mut found = Vec::new();
     for port in 0..PORTS {
-        let read = client.events(pipeline, &format!("outputs/p{port}"), |e| Out::read(port, e));
-        found.extend(read.await);
+        let source = format!("outputs/p{port}");
+        found.extend(client.events(pipeline, &source, |e| Out::read(port, e)).await);
     }
     // A barrier opens a stream as any event does, and a stream says so.
     found.retain(|out: &Out| !out.payload.ends_with(BARRIER.as_bytes()));

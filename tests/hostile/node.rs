@@ -92,11 +92,10 @@ async fn each_of_them_ends_in_an_error_for_its_owner_and_others_keep_going() {
         for name in all.keys() {
             hog.push(&format!("hostile/{name}")).await;
             let spec = Spec { limits: LIMITS, ..Spec::default() };
-            // A sleeper takes its time for each event: one of them for each partition.
-            let text = of_spec(name, name, &spec);
-            hog.apply(name, text).await;
+            hog.apply(name, of_spec(name, name, &spec)).await;
         }
         for (name, (first, _)) in &all {
+            // A sleeper sleeps for each of its events.
             let count = if *name == "sleep" { 1 } else { EVENTS };
             let given: Vec<Given> =
                 (0..count).map(|n| Given::new("k", [*first, n as u8, 0])).collect();

@@ -30,8 +30,8 @@ use crate::{built, guests};
 /// Name of the tenants file in a node's directory.
 const TENANTS: &str = "tenants.toml";
 
-/// Bytes of a log that are shown with a failure; the end says most.
-const LOG_BYTES_SHOWN: usize = 16 << 10;
+/// Lines of a log that are shown with a failure; the last say most.
+const LOG_LINES_SHOWN: usize = 50;
 
 /// The program, by its path; fails if there is none or it is out of date.
 #[must_use]
@@ -336,11 +336,10 @@ impl Drop for Node {
 
 #[expect(clippy::print_stderr, reason = "the test harness shows it with the failure")]
 fn show(log: &str) {
-    let mut start = log.len().saturating_sub(LOG_BYTES_SHOWN);
-    while !log.is_char_boundary(start) {
-        start += 1;
-    }
-    eprintln!("--- log of the node\n{}---", &log[start..]);
+    let mut lines: Vec<String> =
+        log.lines().rev().take(LOG_LINES_SHOWN).map(|l| l.chars().take(200).collect()).collect();
+    lines.reverse();
+    eprintln!("--- log of the node\n{}\n---", lines.join("\n"));
 }
 
 /// One node for all tests of a file that run at the same time.

@@ -226,14 +226,14 @@ impl Frame {
     /// The key of the event that begins at `start`.
     #[inline]
     pub(crate) fn key_at(&self, start: u32) -> &[u8] {
-        let (length, bytes) = self.from_key(start);
+        let (length, bytes) = self.key_onward(start);
         &bytes[..length]
     }
 
     /// The length of the key of the event that begins at `start`, and all bytes from that key on.
     #[inline(always)]
-    pub(crate) fn from_key(&self, start: u32) -> (usize, &[u8]) {
-        event::from_key(&self.bytes, start as usize)
+    pub(crate) fn key_onward(&self, start: u32) -> (usize, &[u8]) {
+        event::key_onward(&self.bytes, start as usize)
     }
 
     /// Where the event behind the one at `start` begins.

@@ -8,8 +8,8 @@
 //!   whose partition lives here never leaves the thread.
 //! - Partitions are futures that only this loop polls, each with its mailbox as waker. Pending and
 //!   queued again means the slice is used up; pending and not queued means it waits.
-//! - Tenants take turns by start-time fair queueing, charged in time on the thread: guest code, host
-//!   work and cold starts alike.
+//! - Tenants take turns by start-time fair queueing, charged in time on the thread: guest code,
+//!   host work and cold starts alike.
 //! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
 //!   while there are any.
 

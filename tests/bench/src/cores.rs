@@ -39,7 +39,7 @@ pub fn bind(core: Core) -> Result<()> {
     let usable = usable();
     let place = match core {
         Core::Server => usable.first(),
-        Core::Client => usable.get(1).or(usable.first()),
+        Core::Client => usable.get(1).or_else(|| usable.first()),
         Core::Any => return Ok(()),
     };
     let mut set = CpuSet::new();

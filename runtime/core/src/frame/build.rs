@@ -202,8 +202,8 @@ impl<'a> Staged<'a> {
     }
 }
 
-/// Copies the first `len` of `from`. A short piece is copied as a block of fixed size, with whatever
-/// follows it: what comes next overwrites that.
+/// Copies the first `len` of `from`. A short piece is copied as a block of fixed size, with
+/// whatever follows it: what comes next overwrites that.
 #[inline(always)]
 fn copy_short<const BLOCK: usize>(to: &mut [u8], from: &[u8], len: usize) {
     match (to.first_chunk_mut::<BLOCK>(), from.first_chunk::<BLOCK>()) {

@@ -318,7 +318,7 @@ pub(super) fn size_at(bytes: &[u8], at: usize) -> u32 {
 /// The length of the key of the event that begins at `at` in a checked frame, and all bytes from
 /// that key on.
 #[inline(always)]
-pub(super) fn from_key(bytes: &[u8], at: usize) -> (usize, &[u8]) {
+pub(super) fn key_onward(bytes: &[u8], at: usize) -> (usize, &[u8]) {
     (words_at(bytes, at).key_bytes(), &bytes[at + HEAD_BYTES..])
 }
 

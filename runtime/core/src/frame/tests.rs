@@ -171,3 +171,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_frame_knows_whether_its_events_have_fields() {
+    let mut plain = FrameBuilder::new();
+    plain.push(&Head::data(1), b"k", b"p", &[]);
+    let plain = plain.finish();
+    assert!(plain.is_plain());
+    assert!(!golden().is_plain());
+    for frame in [&plain, &golden()] {
+        let parsed = Frame::parse(frame.bytes().clone(), &FrameLimits::FORMAT).expect("a frame");
+        assert_eq!(parsed.is_plain(), frame.is_plain());
+        let mut packed = FrameBuilder::new();
+        packed.push_packed(&frame.bytes()[HEADER_BYTES..], frame.len() as u32);
+        assert_eq!(packed.finish().is_plain(), frame.is_plain());
+    }
+}
+
+#[test]
+fn a_finished_frame_owns_little_more_than_its_bytes() {
+    let mut builder = FrameBuilder::new();
+    builder.push(&Head::data(1), b"", &[0; 100_000], &[]);
+    let large = builder.finish();
+    builder.push(&Head::data(1), b"", b"small", &[]);
+    let small = Vec::from(builder.finish().into_bytes());
+    assert!(small.capacity() < 8192, "{} bytes for {}", small.capacity(), small.len());
+    drop(large);
+}

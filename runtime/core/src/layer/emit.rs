@@ -82,7 +82,7 @@ impl Layer {
         let (frame, mut cursor, mut rest) = (&input.frame, input.cursor, events.clone());
         while let Some(event) = rest.peek_simple() {
             let Some(cause) = cursor.find(event.cause, frame, &mut input.starts) else { break };
-            let key = frame.from_key(cause);
+            let key = frame.key_onward(cause);
             if !staged.push(*to, &event, key) {
                 builder.push_staged(&mut staged);
                 if !staged.push(*to, &event, key) {

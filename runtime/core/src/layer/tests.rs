@@ -1,7 +1,9 @@
 //! Where emitted events go, with which key, and that discarding leaves no trace.
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::frame::{Head, Kind, push_field};
+use crate::frame::{Head, Kind, NO_CAUSE, push_field};
 use crate::json_key::Pointer;
 use crate::state::StateLimits;
 
@@ -154,4 +156,64 @@ fn a_state_batch_reaches_only_the_keys_of_the_call() {
     assert_eq!(out[8..16], 5_i64.to_le_bytes());
     add[4] = 1;
     assert_eq!(layer.state_batch(&add, &mut out), Err(BatchError::Event(0)));
+}
+
+/// What an event is emitted with, besides its payload.
+#[derive(Debug, Clone, Copy)]
+enum With {
+    Nothing,
+    AKey,
+    AField,
+}
+
+proptest! {
+    /// Most events take a short way through `emit`.
+    #[test]
+    fn the_short_way_and_the_long_one_lead_to_the_same_place(
+        keys in prop::collection::vec("[a-z]{0,20}", 1..40),
+        events in prop::collection::vec(
+            (
+                any::<prop::sample::Index>(),
+                prop_oneof![
+                    9 => Just(With::Nothing),
+                    1 => Just(With::AKey),
+                    1 => Just(With::AField),
+                ],
+                prop_oneof![20 => 0_usize..100, 1 => 3_900_usize..4_200],
+            ),
+            1..120,
+        ),
+        in_order in any::<bool>(),
+    ) {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let (mut emitted, mut expected) = (FrameBuilder::new(), FrameBuilder::new());
+        for (number, (cause, with, length)) in events.iter().enumerate() {
+            let any = cause.index(keys.len());
+            let cause = if in_order { number * keys.len() / events.len() } else { any };
+            let payload: Vec<u8> = (0..*length).map(|at| (at + number) as u8).collect();
+            let mut fields = Vec::new();
+            if matches!(with, With::AField) {
+                assert!(push_field(&mut fields, 40_000, b"own"));
+            }
+            let key: &[u8] = if matches!(with, With::AKey) { b"ignored" } else { b"" };
+            let time = number as u64;
+            let head = Head { kind: Kind::Data, input: 9, port: 0, cause: cause as u32, time };
+            emitted.push(&head, key, &payload, &fields);
+            let head = Head { input: 3, cause: NO_CAUSE, ..head };
+            expected.push(&head, keys[cause].as_bytes(), &payload, &fields);
+        }
+        let state = KeyedState::new(1, StateLimits { key_bytes: 0, total_bytes: 0 });
+        let ports = Ports::new(1, vec![target(0, KeyRule::Cause, Spread::One)]);
+        let limits = LayerLimits { emit_bytes: 1 << 20, event_bytes: 8192, reply_bytes: 0 };
+        let mut layer = Layer::new(Arc::new(ports), limits, state);
+        layer.begin(input(&keys));
+        layer.emit(emitted.finish().bytes()).expect("good");
+        layer.accept();
+        let expected = expected.finish();
+        let runs = runs(&mut layer);
+        prop_assert_eq!(runs.len(), 1);
+        prop_assert_eq!(&runs[0].frame, &expected);
+        prop_assert_eq!(runs[0].frame.is_plain(), expected.is_plain());
+        prop_assert_eq!(layer.emitted_events(), events.len());
+    }
 }

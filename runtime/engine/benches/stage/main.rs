@@ -48,6 +48,7 @@ const SECTIONS: [(&str, fn()); 8] = [
     ("streams", streams::run),
 ];
 
+#[expect(clippy::disallowed_methods, reason = "a wrong argument ends the program")]
 fn main() {
     // Cargo adds `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();

@@ -21,7 +21,7 @@ pub(crate) fn run() {
         ROUNDS,
         &mut [
             Box::new(|| sample(&bed, &mut chain)),
-            Box::new(|| ends_only()),
+            Box::new(ends_only),
             Box::new(|| native::calls(events)),
             Box::new(|| native::channel(&bed.runtime, events)),
         ],

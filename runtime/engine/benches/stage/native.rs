@@ -49,6 +49,7 @@ pub(crate) fn calls(events: usize) -> f64 {
 }
 
 /// The same with a channel between maker and stage; nanoseconds an event.
+#[expect(clippy::disallowed_methods, reason = "a task is what is measured")]
 pub(crate) fn channel(runtime: &Runtime, events: usize) -> f64 {
     let ((made, came), took) = measure(|| {
         runtime.block_on(async {

@@ -12,15 +12,15 @@ pub(crate) fn figure(what: &str, value: f64, unit: &str) {
 
 /// One figure that should be at most `target`.
 pub(crate) fn at_most(what: &str, value: f64, unit: &str, target: f64) {
-    line(what, value, unit, "<=", target, value <= target);
+    line(what, value, unit, (target, "<=", value <= target));
 }
 
 /// One figure that should be at least `target`.
 pub(crate) fn at_least(what: &str, value: f64, unit: &str, target: f64) {
-    line(what, value, unit, ">=", target, value >= target);
+    line(what, value, unit, (target, ">=", value >= target));
 }
 
-fn line(what: &str, value: f64, unit: &str, sign: &str, target: f64, holds: bool) {
+fn line(what: &str, value: f64, unit: &str, (target, sign, holds): (f64, &str, bool)) {
     let verdict = if holds { "ok" } else { "MISSED" };
     let (value, target) = (digits(value), digits(target));
     println!("  {what:<66} {value:>10} {unit}  (target {sign} {target}: {verdict})");

@@ -6,8 +6,9 @@
 //! at the present, so that it goes before everybody who has just had a turn, and saves up nothing;
 //! one that used too much keeps its tag, so that leaving and coming back clears no debt.
 //!
-//! Tags are compared in whole quanta, and within one a tenant that was idle goes first: else a light
-//! tenant that has just had a tiny turn would wait until every busy one has had a whole slice.
+//! Tags are compared in whole quanta, and within one a tenant that was idle goes first: else a
+//! light tenant that has just had a tiny turn would wait until every busy one has had a whole
+//! slice.
 //!
 //! What a turn costs is known only after it, so that a slice can be overdrawn; the next turns pay
 //! for it. Generic over what is scheduled, and pure.

@@ -1,11 +1,11 @@
 //! Ten thousand events a second through two stages: how long does each take?
 //!
 //! In the process first, as the reference figures were found: who makes the events and who handles
-//! them share one core. A thread hands in an event every 100 microseconds and gives the core away in
-//! between; the node has one worker on that core; a third thread on another core does nothing but
-//! look at the output. The time is that from just before an event is handed in until it is seen
-//! behind the last stage. The same again with the events made on another core: then the worker's
-//! core rests between events and has to be woken. Then over HTTP.
+//! them share one core. A thread hands in an event every 100 microseconds and gives the core away
+//! in between; the node has one worker on that core; a third thread on another core does nothing
+//! but look at the output. The time is that from just before an event is handed in until it is
+//! seen behind the last stage. The same again with the events made on another core: then the
+//! worker's core rests between events and has to be woken. Then over HTTP.
 //!
 //! What it costs to wake a bare thread is measured beside it, because on a virtual machine waking a
 //! core that rests takes several times as long as everything the node does.
