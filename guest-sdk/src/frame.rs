@@ -145,13 +145,35 @@ pub(crate) fn write_event(place: &mut [u8], parts: &Parts<'_>) {
     parts.head.write(head);
     let (key, rest) = rest.split_at_mut(parts.key.len());
     let (payload, fields) = rest.split_at_mut(parts.payload.len());
-    // Most emitted events have a payload only, and a copy of nothing still costs a call.
-    if !parts.key.is_empty() {
-        key.copy_from_slice(parts.key);
-    }
-    payload.copy_from_slice(parts.payload);
+    copy(key, parts.key);
+    copy(payload, parts.payload);
+    // Most emitted events have no fields, and a copy of nothing still costs a call.
     if !parts.fields.is_empty() {
         fields.copy_from_slice(parts.fields);
+    }
+}
+
+/// As `copy_from_slice`, but short pieces, which most events are made of, are copied in two blocks
+/// that may overlap: a copy of any length is a call of the host's runtime.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        0 => {}
+        8..16 => copy_ends::<8>(to, from),
+        16..32 => copy_ends::<16>(to, from),
+        32..=64 => copy_ends::<32>(to, from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies the first and the last `BLOCK` bytes, which are all if there are no more than two blocks.
+#[inline]
+fn copy_ends<const BLOCK: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<BLOCK>(), from.first_chunk()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<BLOCK>(), from.last_chunk()) {
+        *to = *from;
     }
 }
 

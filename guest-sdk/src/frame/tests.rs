@@ -160,3 +160,13 @@ fn a_field_longer_than_a_length_can_say_is_not_packed() {
     assert!(!push_field(&mut fields, 40_000, &[0; 65_536]));
     assert!(fields.is_empty());
 }
+
+#[test]
+fn pieces_of_every_length_are_copied_whole() {
+    for length in 0..200 {
+        let from: Vec<u8> = (1..=length).collect();
+        let mut to = vec![0; from.len()];
+        copy(&mut to, &from);
+        assert_eq!(to, from);
+    }
+}

@@ -5,6 +5,8 @@
 //! command is a file of its own; what they share is `client` (the HTTP API), `screen` and `render`
 //! (what people see) and `failure`.
 
+#![allow(rustdoc::invalid_html_tags, reason = "the comments on arguments are their help texts")]
+
 mod args;
 mod client;
 mod config;

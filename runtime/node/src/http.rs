@@ -6,7 +6,7 @@
 //!   so, another tenant's names do not exist.
 //! - Nothing a client does is unbounded: headers, bodies, connections, streams, waits, and the time
 //!   each of them may take.
-//! - Errors leave as problem documents with a stable code ([`respond`] is the only mapping).
+//! - Errors leave as problem documents with a stable code (`respond` is the only mapping).
 //!
 //! Leaves to others: what a pipeline does with events (`running`, `worker`), who the tenants are
 //! (`tenants`), what may be applied (`deploy`).

@@ -7,12 +7,13 @@
 //! sent again. Then readers ask for an output from its beginning and take nothing, while events go
 //! on. Memory is looked at all the time.
 
-use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use sluicebox_bench::client::{Client, get, with_body};
 use sluicebox_bench::cores::{self, Core};
 use sluicebox_bench::events::{self, Batch, FRAME_EVENTS};
@@ -23,8 +24,10 @@ use sluicebox_bench::pipelines::{COPY, Chain};
 use sluicebox_bench::report::{Report, Target, number};
 use sluicebox_bench::runtime;
 
-/// Connections that send.
+/// Connections at the peak.
 const SENDERS: usize = 32;
+/// Connections that an overload may take; below what a tenant may have.
+const CONNECTIONS_MAX: usize = 900;
 /// Readers that do not read.
 const STALLED: usize = 16;
 /// Of the peak.
@@ -33,8 +36,6 @@ const GOODPUT: f64 = 0.9;
 const FLAT_MIB: f64 = 8.0;
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a sender waits before it connects again.
-const RECONNECT: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
     sluicebox_bench::end(bench())
@@ -153,8 +154,10 @@ struct Load<'a> {
 struct Sent {
     accepted: u64,
     refused: u64,
-    /// Refused by closing the connection.
+    /// Connections that ended without a reply.
     broken: u64,
+    /// Not sent, because all connections were waiting for replies.
+    unsent: u64,
     /// From the first request to the last reply.
     elapsed: Duration,
     /// Events that came out by the output meanwhile.
@@ -177,62 +180,120 @@ impl Sent {
 
     fn in_words(&self) -> String {
         format!(
-            "{} requests accepted, {} refused with a word, {} by closing the connection",
+            "requests: {} accepted, {} refused, {} without a reply, {} never sent",
             number(self.accepted as f64),
             number(self.refused as f64),
-            number(self.broken as f64)
+            number(self.broken as f64),
+            number(self.unsent as f64),
         )
     }
 }
 
+/// How requests come.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// A number of connections that each send as soon as their last reply is there.
+    Closed(usize),
+    /// So many a second, on as many connections as that takes.
+    Open(f64),
+}
+
 impl Load<'_> {
     async fn closed(&self, time: Duration) -> Result<Sent> {
-        let end = Instant::now() + time;
-        self.send(|| {
-            let now = Instant::now();
-            (now < end).then_some(now)
-        })
-        .await
+        self.send(Pace::Closed(SENDERS), time).await
     }
 
     async fn open(&self, rate: f64, time: Duration) -> Result<Sent> {
-        let begun = Instant::now();
-        let next = Cell::new(0_u64);
-        self.send(|| {
-            let due = begun + Duration::from_secs_f64(next.get() as f64 / rate);
-            next.set(next.get() + 1);
-            (due < begun + time).then_some(due)
-        })
-        .await
+        self.send(Pace::Open(rate), time).await
     }
 
-    async fn send(&self, next: impl Fn() -> Option<Instant>) -> Result<Sent> {
+    async fn send(&self, pace: Pace, time: Duration) -> Result<Sent> {
         const OUT: &str = "sluicebox_output_events_total";
-        let begun = Instant::now();
         let before = self.node.figure(OUT).await?;
-        let sent = RefCell::new(Sent::default());
-        let sender = || async {
-            let mut client = Client::connect(self.node.address).await?;
-            while let Some(due) = next() {
-                wait_until(due).await;
-                let status = client.ask(&self.request).await.map(|reply| reply.status);
-                match status {
-                    Ok(202) => sent.borrow_mut().accepted += 1,
-                    Ok(429 | 503) => sent.borrow_mut().refused += 1,
-                    Ok(other) => anyhow::bail!("a reply with status {other}"),
-                    Err(_) => {
-                        sent.borrow_mut().broken += 1;
-                        tokio::time::sleep(RECONNECT).await;
-                        client = Client::connect(self.node.address).await?;
-                    }
-                }
-            }
-            Ok(())
+        let begun = Instant::now();
+        let mut sent = Sent::default();
+        let mut idle: Vec<Client> = Vec::new();
+        let mut flying = FuturesUnordered::new();
+        let mut number = 0_u64;
+        let due = |number: u64| match pace {
+            Pace::Closed(_) => begun,
+            Pace::Open(rate) => begun + Duration::from_secs_f64(number as f64 / rate),
         };
-        all((0..SENDERS).map(|_| sender())).await?;
-        let elapsed = begun.elapsed();
-        let out = self.node.figure(OUT).await? - before;
-        Ok(Sent { elapsed, out, ..sent.into_inner() })
+        let most = match pace {
+            Pace::Closed(connections) => connections,
+            Pace::Open(_) => CONNECTIONS_MAX,
+        };
+        while begun.elapsed() < time {
+            while Instant::now() >= due(number) && begun.elapsed() < time {
+                if flying.len() < most {
+                    flying.push(self.one(idle.pop()));
+                } else if matches!(pace, Pace::Open(_)) {
+                    sent.unsent += 1;
+                } else {
+                    break;
+                }
+                number += 1;
+            }
+            let next = wait_until(if flying.len() < most { due(number) } else { begun + time });
+            tokio::select! {
+                // Replies first: they make room.
+                biased;
+                Some(done) = flying.next() => idle.extend(sent.note(done?)),
+                () = next => {}
+            }
+        }
+        while let Some(done) = flying.next().await {
+            sent.note(done?);
+        }
+        sent.elapsed = begun.elapsed();
+        sent.out = self.node.figure(OUT).await? - before;
+        Ok(sent)
+    }
+
+    /// Sends one request, on a connection that is there or on a new one.
+    async fn one(&self, client: Option<Client>) -> Result<Done> {
+        let mut client = match client {
+            Some(client) => client,
+            None => Client::connect(self.node.address).await?,
+        };
+        let Ok(reply) = client.ask(&self.request).await else { return Ok(Done::Broken) };
+        let closes = reply.header("connection") == Some("close");
+        let accepted = match reply.status {
+            202 => true,
+            429 | 503 => false,
+            _ => return Err(reply.unexpected().into()),
+        };
+        Ok(Done::Replied { accepted, client: (!closes).then_some(client) })
+    }
+}
+
+/// What became of one request.
+enum Done {
+    Replied {
+        accepted: bool,
+        /// Unless the node closes it.
+        client: Option<Client>,
+    },
+    Broken,
+}
+
+impl Sent {
+    /// Counts it, and gives the connection back if it can be used again.
+    fn note(&mut self, done: Done) -> Option<Client> {
+        match done {
+            Done::Replied { accepted: true, client } => {
+                self.accepted += 1;
+                client
+            }
+            Done::Replied { accepted: false, client } => {
+                self.refused += 1;
+                client
+            }
+            Done::Broken => {
+                self.broken += 1;
+                None
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a stage costs, in process: `cargo bench -p sluicebox-engine --bench stage [-- SECTION...]`.
 //!
-//! Sections: `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`, `streams`; all of them
+//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`; all of them
 //! without an argument. Guests come from `target/guests` (`cargo xtask guests rust`).
 //!
 //! - Times are processor time of the measuring thread, which does all the work: other load on the
@@ -38,6 +38,8 @@ const PROFILES: [(&str, fn()); 3] = [
 ];
 
 const SECTIONS: [(&str, fn()); 8] = [
+    // First, while the heap holds nothing that others left free.
+    ("streams", streams::run),
     ("native", native::run),
     ("framed", chain::framed),
     ("typed", chain::typed),
@@ -45,7 +47,6 @@ const SECTIONS: [(&str, fn()); 8] = [
     ("words", words::run),
     ("cold", cold::run),
     ("slice", slice::run),
-    ("streams", streams::run),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "a wrong argument ends the program")]
