@@ -176,10 +176,11 @@ impl Partition {
         None
     }
 
-    /// Takes the outcome of the call in flight.
-    pub fn done(&mut self, layer: Box<Layer>, verdict: Verdict) {
+    /// Takes the outcome of the call in flight. True if what the call did stands; else it is taken
+    /// back, and its events run again or are given up on.
+    pub fn done(&mut self, layer: Box<Layer>, verdict: Verdict) -> bool {
         self.stages[self.current].layer = Some(layer);
-        self.judge(verdict);
+        self.judge(verdict)
     }
 
     /// The commit of a batch that ran to its end; the partition is ready for the next one.

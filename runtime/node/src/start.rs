@@ -30,7 +30,8 @@ pub struct RunningNode {
 
 impl Node {
     /// Starts a node and waits until it listens. Blocks; call it from outside any runtime. The
-    /// program itself, started with the argument [`crate::node::COMPILE_ARGUMENT`], is the compile process.
+    /// program itself, started with the argument [`crate::node::COMPILE_ARGUMENT`], is the compile
+    /// process.
     ///
     /// # Errors
     /// The data directory, the engine or the address cannot be had; nothing is left running.

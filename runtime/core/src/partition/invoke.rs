@@ -115,16 +115,19 @@ impl Partition {
         }
     }
 
-    /// Files the verdict on the call that just came back.
-    pub(super) fn judge(&mut self, verdict: Verdict) {
+    /// Files the verdict on the call that just came back. True if what it did stands.
+    pub(super) fn judge(&mut self, verdict: Verdict) -> bool {
         let stage = &mut self.stages[self.current];
         let layer = layer_of(stage);
         let verdict = with_host_failures(verdict, layer);
         let work = stage.work.front().expect("the call came from this work");
         if let Serves::Stream(key, serial) = work.serves.clone() {
-            return self.judge_stream(&key, serial, verdict);
+            let stands = matches!(verdict, Verdict::Returned(_));
+            self.judge_stream(&key, serial, verdict);
+            return stands;
         }
-        if verdict == Verdict::Returned(Vec::new()) {
+        let stands = verdict == Verdict::Returned(Vec::new());
+        if stands {
             layer_of(stage).accept();
         } else {
             layer_of(stage).discard();
@@ -137,6 +140,7 @@ impl Partition {
         if let Some(lost) = lost {
             self.give_up(&lost);
         }
+        stands
     }
 
     /// A stream's memory cannot be taken back event by event: what it did for a reported failure

@@ -245,8 +245,8 @@ impl Driver {
                 runtime.note_instances();
             }
         }
-        report(&self.segment, runtime, said);
-        self.machine.done(layer, verdict);
+        let stands = self.machine.done(layer, verdict);
+        report(&self.segment, &self.segment.stages[stage], said, stands);
     }
 
     /// Hands the results of a commit to where they go.
@@ -357,8 +357,9 @@ fn cause_of(text: &str) -> &'static str {
     }
 }
 
-/// Passes on what a guest said.
-fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said) {
+/// Passes on what a guest said. Its metrics count only if the call stands: one that is taken back
+/// runs again.
+fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said, stands: bool) {
     let metrics = &stage.metrics;
     if said.lines_dropped > 0 {
         metrics.log_lines_dropped.add(said.lines_dropped);
@@ -366,7 +367,7 @@ fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said) {
     if said.metrics_dropped > 0 {
         metrics.guest_dropped.add(said.metrics_dropped);
     }
-    for (name, metric) in said.metrics {
+    for (name, metric) in said.metrics.into_iter().filter(|_| stands) {
         match metric {
             Metric::Count(delta) => metrics.guest_count(&name, delta),
             Metric::Gauge(value) => metrics.guest_gauge(&name, value),
