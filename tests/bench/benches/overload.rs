@@ -30,6 +30,8 @@ const SENDERS: usize = 32;
 const CONNECTIONS_MAX: usize = 900;
 /// Readers that do not read.
 const STALLED: usize = 16;
+/// Lines of JSON in a request.
+const LINES: usize = 1024;
 /// Of the peak.
 const GOODPUT: f64 = 0.9;
 /// Growth of memory that is no growth: what allocators keep.
@@ -96,7 +98,7 @@ fn cases() -> Result<[Case; 2]> {
         pipeline: chain.manifest(),
         output: chain.output,
         content_type: "application/x-ndjson",
-        batch: events::lines(FRAME_EVENTS, 0),
+        batch: events::lines(LINES, 0),
     };
     Ok([words, lines])
 }
@@ -122,7 +124,7 @@ async fn one(node: &Node, tenant: &Tenant, case: &Case, times: &Times) -> Result
     load.closed(times.peak).await?;
     let mut report = Report::new(&format!(
         "Overload of {}: events out a second, one server core, {} events a request",
-        case.name, FRAME_EVENTS
+        case.name, case.batch.tally.events
     ));
     let peak = load.closed(times.peak).await?;
     report.row("peak, closed loop", peak.good(), "/s", Target::None);
