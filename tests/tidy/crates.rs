@@ -88,6 +88,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("indicatif", &["cli"]),
     ("mimalloc", &["cli"]),
+    ("tracing-appender", &["cli"]),
     ("tracing-subscriber", &["cli"]),
     ("tempfile", &["cli"]),
     // Guests and their tools.

@@ -103,7 +103,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
     if let Command::Serve(args) = command {
         return serve::run(screen, globals, args).await;
     }
-    logging::start(globals, LOG_USUAL)?;
+    let _logging = logging::start(globals, LOG_USUAL)?;
     match command {
         Command::Demo(args) => return demo::run(screen, args).await,
         Command::Push(args) => deploy::push(screen, args).await?,

@@ -4,6 +4,9 @@
 //! - The first SIGTERM or SIGINT drains, within `node.drain-time-max`; the second ends at once.
 //! - One line on standard output says the node is ready and where.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use serde_json::json;
 use sluicebox_node::config::Config;
 use sluicebox_node::config::quantity::duration_text;
@@ -13,11 +16,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::args::{Globals, ServeArgs};
 use crate::config::sources;
 use crate::failure::{Cause, Failure};
-use crate::logging;
+use crate::logging::{self, Logging};
 use crate::screen::Screen;
 
 /// What is logged unless the variable says otherwise.
 const LOG_USUAL: &str = "info,wasmtime=warn,cranelift=warn,hyper=warn";
+
+/// How often lost log lines are looked for.
+const LOG_LOOK: Duration = Duration::from_secs(10);
 
 /// How a command that runs a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +47,7 @@ pub(crate) async fn run(
             .code("tenants.missing")
             .fix("add a tenant with `sluicebox tenant add NAME`, or try things with --dev"));
     }
-    logging::start(globals, LOG_USUAL)?;
+    let logging = logging::start(globals, LOG_USUAL)?;
     let mut signals = Signals::listen()?;
     let drain_time_max = config.node.drain_time_max;
     let dev = config.node.dev;
@@ -53,7 +59,12 @@ pub(crate) async fn run(
         &format!("sluicebox {} ready on {url}{mode}", env!("CARGO_PKG_VERSION")),
     )?;
     screen.hint("try `sluicebox demo`, or `sluicebox apply pipeline.toml --push DIR`");
-    let name = signals.next().await;
+    let name = tokio::select! {
+        // The signal first; the other never ends.
+        biased;
+        name = signals.next() => name,
+        never = watch_log(&logging) => match never {},
+    };
     let most = duration_text(drain_time_max);
     tracing::info!(signal = name, "draining for at most {most}; signal again to stop at once");
     tokio::select! {
@@ -61,6 +72,19 @@ pub(crate) async fn run(
         biased;
         _ = signals.next() => Ok(Ended::AtOnce),
         () = node.drain(drain_time_max) => Ok(Ended::Done),
+    }
+}
+
+/// Says so when log lines were lost. Never ends.
+async fn watch_log(logging: &Logging) -> Infallible {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(LOG_LOOK).await;
+        let lost = logging.lost();
+        if lost > told {
+            tracing::warn!("{} log lines were lost: standard error was not read", lost - told);
+            told = lost;
+        }
     }
 }
 
