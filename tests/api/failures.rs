@@ -136,3 +136,20 @@ async fn a_halted_pipeline_can_be_deleted() {
     let reply = client.call("hopeless", "k", "ea").await.is(200);
     assert_eq!(reply.text(), "a", "nothing is left of the one before");
 }
+
+#[tokio::test]
+async fn what_a_guest_says_in_a_call_that_is_made_again_is_logged_once() {
+    let limits = "limits = { log-lines = 2, fuel-per-event = 1_000_000 }";
+    let (node, client) = with("flood", "hostile/log-flood", limits).await;
+    // Four events of a key are one call; then two and two; then each alone, for good.
+    let given = ["a", "b", "c", "d"].map(|text| Given::new("k", text));
+    client.frame("flood", &frame(&given)).await.is(202);
+    client.records("flood", "dead-letters", 4).await;
+    let lines = || std::fs::read_to_string(node.log_file()).unwrap_or_default();
+    let said = |log: &str| log.lines().filter(|line| line.contains("aaaa")).count();
+    eventually("each event's lines are in the log", SOON, || async {
+        (said(&lines()) >= 8).then_some(())
+    })
+    .await;
+    assert_eq!(said(&lines()), 8);
+}

@@ -13,8 +13,8 @@ use crate::failure::{Cause, Failure};
 /// The variable that says which lines are written.
 const VARIABLE: &str = "SLUICEBOX_LOG";
 
-/// Lines that wait to be written. A guest's is 4 KiB at most, so they are a few megabytes.
-const LINES_WAITING_MAX: usize = 2_048;
+/// Lines that wait to be written. A guest's is 4 KiB at most, so they are 32 MiB at most.
+const LINES_WAITING_MAX: usize = 8_192;
 
 /// Logging, for as long as this lives; its end waits for what is to be written, but not for ever.
 #[must_use]

@@ -18,6 +18,7 @@ pub mod contract;
 pub mod error;
 mod explain;
 mod host;
+mod huge_pages;
 mod instance;
 pub mod invoker;
 pub mod native;

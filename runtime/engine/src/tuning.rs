@@ -20,6 +20,7 @@ use wasmtime::{
 };
 
 use crate::error::{Error, engine_text};
+use crate::huge_pages;
 
 /// Address space of one linear memory. With 4 GiB a 32-bit access needs no bounds check, which is
 /// worth a third of the time of a branchy loop.
@@ -239,7 +240,9 @@ pub fn runtime_engine(config: &EngineConfig) -> Result<Engine, Error> {
     check_address_limit(config, getrlimit(Resource::As).current)?;
     let mut engine = shared();
     engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
-    Engine::new(&engine).map_err(|error| Error::Start(engine_text(&error)))
+    let engine = Engine::new(&engine).map_err(|error| Error::Start(engine_text(&error)))?;
+    huge_pages::advise(u64::from(config.memories()) * MEMORY_RESERVATION);
+    Ok(engine)
 }
 
 /// The engine that compiles guests in a process of its own: the same code, but nothing reserved,

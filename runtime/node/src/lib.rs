@@ -13,6 +13,7 @@
 pub mod admission;
 pub mod components;
 pub mod config;
+mod counted;
 pub mod deploy;
 pub mod describe;
 pub mod error;

@@ -23,6 +23,7 @@ use std::time::Instant;
 use sluicebox_core::frame::{Event, Frame, FrameBuilder};
 use tokio::sync::Notify;
 
+use crate::counted::Counted;
 use cursor::Place;
 pub use cursor::{Cursor, CursorError};
 
@@ -396,22 +397,6 @@ impl Reading {
             *offset += take as u64;
         }
         self.chunks.len() > before
-    }
-}
-
-/// One more reader, for as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -14,7 +14,8 @@ mod segment_builder;
 pub use intake::{Busy, Intake};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sluicebox_core::ids::Name;
 use sluicebox_core::key;
@@ -22,8 +23,9 @@ use sluicebox_core::partition::SegmentPlan;
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::segment::{self, Plan};
 use sluicebox_engine::stage::{StageCode, StageSettings};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::counted::Counted;
 use crate::mailbox::{Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::requests::Requests;
@@ -140,7 +142,19 @@ pub struct Running {
     entries: Vec<(usize, u16)>,
     outputs: Vec<Arc<Output>>,
     event_bytes_max: usize,
+    /// Batches that are read and handed in at a time.
+    turnstile: Arc<Semaphore>,
+    /// Batches that wait for it.
+    queue: AtomicUsize,
+    queue_max: usize,
 }
+
+/// Batches of one pipeline that each worker reads and hands in at a time. What was read and then
+/// finds no room is work for nothing, and under overload there would be nothing but such work: so
+/// batches wait before they are read, first come first served.
+const BATCHES_A_WORKER: usize = 2;
+/// Batches that wait for each of those; further ones are refused before their body is taken in.
+const BATCHES_BEHIND: usize = 8;
 
 impl Running {
     pub(crate) fn build(pipeline: Pipeline, mut parts: Parts<'_>) -> Arc<Self> {
@@ -178,6 +192,7 @@ impl Running {
         });
         let event_bytes_max = root_limits.min().unwrap_or(0);
         let outputs = parts.outputs;
+        let turns = parts.workers.len() * BATCHES_A_WORKER;
         Arc::new(Self {
             shared,
             pipeline,
@@ -187,7 +202,26 @@ impl Running {
             entries,
             outputs,
             event_bytes_max,
+            turnstile: Arc::new(Semaphore::new(turns)),
+            queue: AtomicUsize::new(0),
+            queue_max: turns * BATCHES_BEHIND,
         })
+    }
+
+    /// True if so many batches wait for their turn that another one is better sent away.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.queue.load(Ordering::Relaxed) >= self.queue_max
+    }
+
+    /// The right to read a batch and hand it in; waits for others, for at most `patience`.
+    pub async fn turn(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.turnstile.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        let _counted = Counted::new(&self.queue);
+        let turn = self.turnstile.clone().acquire_owned();
+        tokio::time::timeout(patience, turn).await.ok()?.ok()
     }
 
     /// Whose it is.

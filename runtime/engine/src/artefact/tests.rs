@@ -155,7 +155,7 @@ fn the_least_recently_loaded_goes_first() {
     // A smaller bound is kept from the start on. The disk knows times only by the tick of the
     // system's clock, within which all of this may have happened.
     let path = fixture.dir.path().join(artefacts.name(&three));
-    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    let before = std::time::SystemTime::now() - Duration::from_secs(60);
     std::fs::File::open(path).unwrap().set_modified(before).unwrap();
     let artefacts = Artefacts::open(fixture.dir(), &fixture.engine, 2 * size).unwrap();
     assert_eq!(artefacts.bytes(), 2 * size);

@@ -274,6 +274,9 @@ impl Call<'_> {
             return Err(Error::request("request.wait", message));
         }
         self.room().await?;
+        if !form.is_one_event() && self.running.is_crowded() {
+            return Err(self.full(Duration::from_secs(1)));
+        }
         self.caller.account.look(&[Resource::Events, Resource::Bytes])?;
         let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
         let host_fields = trace_field(&parts.headers);
@@ -286,6 +289,13 @@ impl Call<'_> {
             node.metrics().node().wait_latency.observe(self.started.elapsed());
             return Ok((response?, true));
         }
+        let _turn = match form.is_one_event() {
+            true => None,
+            false => match self.running.turn(PATIENCE).await {
+                Some(turn) => Some(turn),
+                None => return Err(self.full(Duration::from_secs(1))),
+            },
+        };
         let tally = loop {
             if let Some(tally) = self.take(request, &host_fields, &mut held).await? {
                 break tally;

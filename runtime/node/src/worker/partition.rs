@@ -221,6 +221,7 @@ impl Driver {
         let Call { stage, serves, layer, last } = call;
         let events = layer.frame().len() as u64;
         let shared = matches!(serves, Serves::Any);
+        let stream = matches!(serves, Serves::Stream(..));
         let invocation = Invocation { serves, layer, last, time, seed };
         let outcome = self.invokers[stage].invoke(invocation).await;
         let Outcome { layer, verdict, usage, said } = outcome;
@@ -246,6 +247,11 @@ impl Driver {
             }
         }
         let stands = self.machine.done(layer, verdict);
+        // A call of several events that is taken back is made again, and says all of it again.
+        let mut said = said;
+        if !stands && !stream && events > 1 {
+            said.lines.clear();
+        }
         report(&self.segment, &self.segment.stages[stage], said, stands);
     }
 
