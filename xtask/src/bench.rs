@@ -6,6 +6,9 @@ use crate::guests;
 use crate::process::{self, say};
 use crate::workspace::Workspace;
 
+/// The package whose benches start the program itself.
+const DRIVER: &str = "sluicebox-bench";
+
 /// Lists without arguments; otherwise runs the named bench, or `all`, with the other arguments.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let benches: Vec<(&str, &str)> = workspace
@@ -23,6 +26,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     chosen.retain(|(_, bench)| wanted == "all" || wanted == bench);
     ensure!(!chosen.is_empty(), "there is no bench `{wanted}`; `cargo xtask bench` lists them");
     guests::build_rust(workspace)?;
+    if chosen.iter().any(|(package, _)| *package == DRIVER) {
+        say("bench: building the program");
+        let build = ["build", "--release", "--package", "sluicebox", "--bin", "sluicebox"];
+        process::run(&mut workspace.cargo(&build))?;
+    }
     for (package, bench) in chosen {
         say(&format!("bench: {bench} of {package}"));
         let mut command = workspace.cargo(&["bench"]);
