@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod partition;
 pub mod pipeline;
 pub mod plan;
+pub mod position;
 pub mod quota;
 pub mod segment;
 pub mod state;
