@@ -7,6 +7,7 @@
 //! Leaves to others: running guests (`engine`), keeping bytes (`store`), moving them and talking
 //! to the outside (`node`).
 
+pub mod codec;
 pub mod error;
 pub mod frame;
 pub mod ids;

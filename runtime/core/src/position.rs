@@ -143,6 +143,11 @@ impl Positions {
         Ok(())
     }
 
+    /// Forgets the sources that `keep` does not hold: their edges are gone for good.
+    pub fn retain(&mut self, mut keep: impl FnMut(Source) -> bool) {
+        self.0.retain(|source, _| keep(*source));
+    }
+
     /// Every source something was consumed of, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Source, Place)> {
         self.0.iter().map(|(source, place)| (*source, *place))
