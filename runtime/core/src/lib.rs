@@ -8,6 +8,7 @@
 //! to the outside (`node`).
 
 pub mod codec;
+pub mod dedup;
 pub mod error;
 pub mod frame;
 pub mod ids;
