@@ -22,5 +22,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod position;
 pub mod quota;
+pub mod recovery;
 pub mod segment;
 pub mod state;
