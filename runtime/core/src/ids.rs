@@ -3,6 +3,9 @@
 //! A [`Name`] is checked once, where it enters; whoever holds one may put it in a path, a metric
 //! label or a store key without looking again. A [`Digest`] is the SHA-256 of the bytes a user
 //! uploaded, the form other registries and `sha256sum` use.
+//!
+//! What the log speaks of has numbers besides names, so that a renamed stage keeps its state and an
+//! event costs few bytes. They are given out when a pipeline is applied and never used again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -114,6 +117,22 @@ impl fmt::Debug for Digest {
 /// given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
+
+/// A pipeline in the log of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PipelineId(pub u64);
+
+/// A stage of a pipeline, whatever it is called in this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageId(pub u32);
+
+/// An edge of a pipeline: from a stage's port to a stage's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgeId(pub u32);
+
+/// An output of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputId(pub u32);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,8 @@
 //! Leaves to others: running guests (`engine`), keeping bytes (`store`), moving them and talking
 //! to the outside (`node`).
 
+pub mod codec;
+pub mod dedup;
 pub mod error;
 pub mod frame;
 pub mod ids;
@@ -18,6 +20,8 @@ pub mod manifest;
 pub mod partition;
 pub mod pipeline;
 pub mod plan;
+pub mod position;
 pub mod quota;
+pub mod recovery;
 pub mod segment;
 pub mod state;

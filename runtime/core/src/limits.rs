@@ -46,6 +46,9 @@ pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// Names of tenants, pipelines, stages, ports, inputs and outputs.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Longest id of a producer that numbers its requests; it is in every record of one.
+pub const PRODUCER_BYTES_MAX: usize = 128;
+
 const _: () = {
     assert!(KEY_BYTES_MAX < u16::MAX as usize);
     assert!(BATCH_EVENTS_MAX.is_power_of_two());

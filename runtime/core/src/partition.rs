@@ -13,16 +13,21 @@
 //! - A failure takes back and repeats only the call it happened in, from that stage's kept input.
 //! - Equal inputs give equal effects. Time is an argument.
 //!
-//! It does not run guests, keep instances, or move frames: the worker that drives it does.
+//! With a ledger (`ledger`) a commit is also numbered and written as a record of the log; without
+//! one it is best-effort. It does not run guests, keep instances, or move frames: the worker that
+//! drives it does.
 
 mod commit;
+mod held;
 mod invoke;
 mod isolate;
+mod ledger;
 mod streams;
 
 pub use commit::{Commit, OutRun, dead_letter_field};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
+pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,6 +39,7 @@ use crate::state::{KeyedState, StateLimits};
 
 use commit::Draft;
 use invoke::Work;
+use ledger::Ledger;
 use streams::Streams;
 
 /// One stage of a segment, as the machine needs it.
@@ -87,6 +93,8 @@ pub struct Partition {
     batch: Option<Frame>,
     halted: Option<Halt>,
     now: u64,
+    /// What exactly-once needs; without it delivery is best-effort.
+    ledger: Option<Box<Ledger>>,
 }
 
 /// What the machine keeps of one stage.
@@ -116,7 +124,8 @@ impl Partition {
         };
         let stages = plan.stages.iter().enumerate().map(stage).collect();
         let draft = Draft::default();
-        Self { plan, stages, current: 0, draft, batch: None, halted: None, now: 0 }
+        let (batch, halted, ledger) = (None, None, None);
+        Self { plan, stages, current: 0, draft, batch, halted, now: 0, ledger }
     }
 
     /// Begins a batch. The one before must be finished, and the partition not halted.
@@ -151,6 +160,7 @@ impl Partition {
         }
         if any {
             self.batch = Some(crate::frame::FrameBuilder::new().finish());
+            self.note_ends(until);
         }
         any
     }
@@ -180,13 +190,17 @@ impl Partition {
     /// back, and its events run again or are given up on.
     pub fn done(&mut self, layer: Box<Layer>, verdict: Verdict) -> bool {
         self.stages[self.current].layer = Some(layer);
-        self.judge(verdict)
+        let stands = self.judge(verdict);
+        self.note_outcome(stands);
+        stands
     }
 
-    /// The commit of a batch that ran to its end; the partition is ready for the next one.
+    /// The commit of a batch that ran to its end; the partition is ready for the next one. Of a
+    /// partition with a ledger take `finish_recorded`.
     #[must_use]
     pub fn finish(&mut self) -> Commit {
         assert!(self.halted.is_none(), "a halted partition commits nothing");
+        assert!(self.ledger.is_none(), "a commit of a partition with a ledger is recorded");
         self.batch = None;
         for stage in &mut self.stages {
             layer_of(stage).commit_state();
@@ -212,51 +226,6 @@ impl Partition {
         }
         self.draft = Draft::default();
         self.batch.take()
-    }
-
-    /// Number of open streams, over all stages.
-    #[must_use]
-    pub fn open_streams(&self) -> usize {
-        self.stages.iter().map(|stage| stage.streams.len()).sum()
-    }
-
-    /// Bytes of state, over all stages.
-    #[must_use]
-    pub fn state_bytes(&self) -> usize {
-        let bytes = |stage: &Stage| stage.layer.as_ref().map_or(0, |l| l.state_ref().bytes());
-        self.stages.iter().map(bytes).sum()
-    }
-
-    /// Lets the state of each stage grow by at most `room` bytes from here.
-    pub fn bound_state(&mut self, room: usize) {
-        for stage in &mut self.stages {
-            let state = layer_of(stage).state();
-            let total = state.bytes().saturating_add(room);
-            state.bound_total(total);
-        }
-    }
-
-    /// Lets at most `room` more streams be opened in each stage.
-    pub fn bound_streams(&mut self, room: usize) {
-        self.stages.iter_mut().for_each(|stage| stage.streams.bound(room));
-    }
-
-    /// Gives up the state of each stage by name, to carry it over to a new version.
-    #[must_use]
-    pub fn into_states(self) -> Vec<(String, KeyedState)> {
-        let names = self.plan.stages.iter().map(|plan| plan.name.clone());
-        let states = self.stages.into_iter().filter_map(|stage| stage.layer);
-        names.zip(states.map(|layer| layer.into_state())).collect()
-    }
-
-    /// Takes over the state of the stage of this name, if there is one.
-    pub fn adopt(&mut self, name: &str, state: KeyedState) {
-        let at = self.plan.stages.iter().position(|plan| plan.name == name);
-        if let Some(at) = at {
-            let plan = &self.plan.stages[at];
-            let layer = Layer::new(plan.ports.clone(), plan.limits, state);
-            self.stages[at].layer = Some(Box::new(layer));
-        }
     }
 
     /// Hands the emitted events of the current stage to the stages behind it and to the commit.

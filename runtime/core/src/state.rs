@@ -8,13 +8,15 @@
 //! - The hash table is never iterated, and its hash is seeded by the caller, so that a tenant
 //!   cannot choose keys that collide.
 //!
-//! Which key a stage may touch is decided in [`crate::layer`]; keeping state over a restart is the
-//! business of the log and the store.
+//! Which key a stage may touch is decided in [`crate::layer`]; what a batch changed is read off by
+//! `changes`; keeping it over a restart is the business of the log and the store.
 
 mod batch;
+mod changes;
 mod value;
 
 pub use batch::BatchError;
+pub use changes::{Change, Scratch};
 pub use value::Value;
 
 use hashbrown::HashTable;

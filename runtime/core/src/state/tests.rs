@@ -114,6 +114,163 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..80)
 }
 
+type Delta = Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)>;
+
+fn delta(state: &KeyedState) -> Delta {
+    let mut delta = Delta::new();
+    state.changes(&mut Scratch::default(), |change| {
+        delta.push((change.key.into(), change.slot.into(), change.value.map(<[u8]>::to_vec)));
+    });
+    delta
+}
+
+fn put_back(state: &mut KeyedState, delta: &Delta) {
+    for (key, slot, value) in delta {
+        match value {
+            Some(value) => state.restore(key, slot, value),
+            None => state.forget(key, slot),
+        }
+    }
+}
+
+#[test]
+fn a_change_among_thousands_of_slots_is_given_out_alone() {
+    let mut state = KeyedState::new(1, WIDE);
+    for slot in 0..5000_u32 {
+        state.put(b"k", &slot.to_be_bytes(), b"x").expect("fits");
+    }
+    state.commit();
+    assert_eq!(delta(&state), []);
+    state.put(b"k", &7_u32.to_be_bytes(), b"y").expect("fits");
+    state.put(b"k", &7_u32.to_be_bytes(), b"z").expect("fits");
+    let one = |slot: u32, value: Option<&[u8]>| {
+        (b"k".to_vec(), slot.to_be_bytes().to_vec(), value.map(<[u8]>::to_vec))
+    };
+    assert_eq!(delta(&state), [one(7, Some(b"z"))]);
+    // Slots that come and go before it move it about.
+    state.delete(b"k", &3_u32.to_be_bytes());
+    state.put(b"k", &[0, 0, 0, 3, 1], b"new").expect("fits");
+    state.put(b"k", &[0, 0, 0, 3, 2], b"new").expect("fits");
+    state.put(b"k", &9_u32.to_be_bytes(), b"y").expect("fits");
+    state.delete(b"k", &[0, 0, 0, 3, 1]);
+    let slot = |slot: &[u8], value: Option<&[u8]>| {
+        (b"k".to_vec(), slot.to_vec(), value.map(<[u8]>::to_vec))
+    };
+    let expected = [
+        one(3, None),
+        slot(&[0, 0, 0, 3, 1], None),
+        slot(&[0, 0, 0, 3, 2], Some(b"new")),
+        one(7, Some(b"z")),
+        one(9, Some(b"y")),
+    ];
+    assert_eq!(delta(&state), expected);
+    state.commit();
+    assert_eq!(delta(&state), []);
+}
+
+#[test]
+fn what_was_taken_back_is_no_change() {
+    let mut state = KeyedState::new(1, WIDE);
+    state.put(b"k", b"s", b"1").expect("fits");
+    let mark = state.mark();
+    state.put(b"k", b"t", b"2").expect("fits");
+    state.delete(b"k", b"s");
+    state.rollback(mark);
+    assert_eq!(delta(&state), [(b"k".to_vec(), b"s".to_vec(), Some(b"1".to_vec()))]);
+    state.rollback_all();
+    assert_eq!(delta(&state), []);
+}
+
+#[test]
+fn what_was_committed_comes_back_under_smaller_bounds() {
+    let mut state = KeyedState::new(1, StateLimits { key_bytes: 2, total_bytes: 10 });
+    state.restore(b"k", b"s", &[0; 100]);
+    state.restore(b"k", b"t", b"");
+    assert_eq!(state.get(b"k", b"s"), Some(&[0; 100][..]));
+    assert_eq!(state.bytes(), KEY_OVERHEAD + 1 + 2 * (SLOT_OVERHEAD + 1) + 100);
+    assert!(matches!(state.put(b"k", b"u", b""), Err(Refusal::KeyFull { .. })));
+    state.restore(b"k", b"s", b"");
+    state.forget(b"k", b"s");
+    state.forget(b"k", b"t");
+    state.forget(b"k", b"t");
+    assert_eq!((state.bytes(), state.keys(), delta(&state)), (0, 0, Delta::new()));
+}
+
+/// Many slots of few keys, so that slots come and go before those that are written.
+fn crowded() -> impl Strategy<Value = Vec<Step>> {
+    let (key, slot) = (0_u8..3, any::<u8>());
+    let step = prop_oneof![
+        6 => (key.clone(), slot).prop_map(|(k, s)| Step::Put(k, s, vec![s, k])),
+        4 => (key.clone(), slot).prop_map(|(k, s)| Step::Delete(k, s)),
+        6 => (key, slot, any::<i64>()).prop_map(|(k, s, d)| Step::Add(k, s, d)),
+        1 => Just(Step::Mark),
+        1 => Just(Step::Rollback),
+        1 => Just(Step::Commit),
+    ];
+    prop::collection::vec(step, 0..400)
+}
+
+proptest! {
+    #[test]
+    fn the_fold_of_all_changes_is_the_state(
+        steps in prop_oneof![steps(), crowded()],
+    ) {
+        let keys: Vec<[u8; 1]> = (0..5).map(|k| [k]).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|k| &k[..]).collect();
+        let mut state = KeyedState::new(7, WIDE);
+        let mut again = KeyedState::new(8, StateLimits { key_bytes: 0, total_bytes: 0 });
+        let mut before = Model::new();
+        let mut written: std::collections::BTreeSet<(u8, u8)> = Default::default();
+        let mut marks = Vec::new();
+        for step in steps.into_iter().chain([Step::Commit]) {
+            match step {
+                Step::Put(k, s, v) => {
+                    state.put(&[k], &[s], &v).expect("wide");
+                    written.insert((k, s));
+                }
+                Step::Delete(k, s) => {
+                    state.delete(&[k], &[s]);
+                    written.insert((k, s));
+                }
+                Step::Add(k, s, d) => {
+                    let _refused = state.add(&[k], &[s], d);
+                    written.insert((k, s));
+                }
+                Step::Clear(k) => {
+                    written.extend((0..=255).map(|s| (k, s)));
+                    state.clear_key(&[k]);
+                }
+                Step::Mark => marks.push(state.mark()),
+                Step::Rollback => {
+                    if let Some(mark) = marks.pop() {
+                        state.rollback(mark);
+                    }
+                }
+                Step::Commit => {
+                    let delta = delta(&state);
+                    let mut slots: Vec<_> = delta.iter().map(|(k, s, _)| (k, s)).collect();
+                    slots.sort_unstable();
+                    prop_assert!(slots.is_sorted_by(|a, b| a < b), "a slot came twice");
+                    prop_assert!(slots.iter().all(|(k, s)| written.contains(&(k[0], s[0]))));
+                    let after = dump(&state, &keys);
+                    for (k, s, v) in &delta {
+                        let now = after.get(k).and_then(|slots| slots.get(s));
+                        prop_assert_eq!(now, v.as_ref());
+                    }
+                    put_back(&mut again, &delta);
+                    prop_assert_eq!(dump(&again, &keys), after.clone());
+                    state.commit();
+                    prop_assert_eq!((again.bytes(), again.keys()), (state.bytes(), state.keys()));
+                    before = after;
+                    written.clear();
+                    marks.clear();
+                }
+            }
+        }
+        prop_assert_eq!(dump(&again, &keys), before);
+    }
+}
+
 proptest! {
     #[test]
     fn behaves_like_a_map_that_can_be_copied(steps in steps()) {

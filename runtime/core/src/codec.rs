@@ -1,0 +1,163 @@
+//! What is in the log: the bodies of its records, format version 1.
+//!
+//! ```text
+//! every body     format u8 = 1 · oldest format a reader must know u8 = 1 · fields · extensions
+//! n              varint, see `wire`        bytes  n, then so many        frame  bytes, wit/FRAME.md
+//! 1 ingest       pipeline n · seq n · time n · flags u8 (1 producer) · [id bytes · sequence n]
+//!                · n × id 16 bytes · n × { stage n · partition n · seq - previous n · frame }
+//! 2 commit       pipeline n · version n · root stage n · partition n · number n · time n
+//!                · flags u8 (1 ends) · [ends until n] · n × piece · state · n × run
+//!                · n × { output n · first offset n · frame } · 0 or 1 × { first offset n · frame }
+//!                · fuel n · events n · reruns n
+//!    piece       0, or edge + 1 n · partition n; then from: seq n · index n;
+//!                to: seq - from.seq n · index n; events n
+//!    state       { stage + 1 n · changes · 0 u8 } … 0 u8
+//!    change      u8: 1, + 2 removed, + 4 key as before, + 8 slot as before;
+//!                · [key bytes] · [slot bytes] · [value bytes]
+//!    run         edge n · seq n · partition n · seq - previous n · frame
+//! 3 apply        tenant bytes · name bytes · pipeline n · version n · partitions n · manifest bytes
+//!                · n × { stage n · name bytes } · n × { edge n · from stage n · port bytes
+//!                · to stage n · input bytes } · n × { output n · name bytes } · n × discarded stage n
+//! 4 delete       pipeline n
+//! 5 checkpoint   horizon n · generation n
+//! extensions     { id n · bytes } … to the end of the body; a reader skips what it does not know
+//! ```
+//!
+//! The kind is not in the body: the log keeps it beside. What was written once can be read for ever.
+
+mod commit;
+mod control;
+mod ingest;
+pub(crate) mod wire;
+mod writer;
+
+pub(crate) use commit::source;
+pub use commit::{
+    Batch, CommitHead, CommitRecord, DeadRun, EdgeRun, OutputRun, Piece, Sent, StateChanges,
+    StateWriter, Usage,
+};
+pub(crate) use control::name_table;
+pub use control::{ApplyRecord, CheckpointRecord, DeleteRecord, EdgeEnds, NameTable};
+pub use ingest::{IngestRecord, IngestRun, Producer};
+pub use writer::RecordWriter;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::frame::{Frame, FrameError, FrameLimits};
+
+use wire::Reader;
+
+/// The format this code writes, and the newest it reads.
+pub const FORMAT: u8 = 1;
+/// The oldest reader that understands what it writes.
+const FORMAT_MIN: u8 = 1;
+
+/// The kinds of record, as the log keeps them.
+pub mod kind {
+    /// No record: what a checkpoint keeps of the fold.
+    pub(crate) const KEPT: u8 = 0;
+    /// Events of one request.
+    pub const INGEST: u8 = 1;
+    /// One commit of one partition.
+    pub const COMMIT: u8 = 2;
+    /// A version of a pipeline.
+    pub const APPLY: u8 = 3;
+    /// The end of a pipeline.
+    pub const DELETE: u8 = 4;
+    /// A checkpoint.
+    pub const CHECKPOINT: u8 = 5;
+}
+
+/// One item of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// Events of one request.
+    Ingest(IngestRecord<'a>),
+    /// One commit of one partition.
+    Commit(CommitRecord<'a>),
+    /// A version of a pipeline.
+    Apply(ApplyRecord<'a>),
+    /// The end of a pipeline.
+    Delete(DeleteRecord),
+    /// A checkpoint.
+    Checkpoint(CheckpointRecord),
+}
+
+/// A frame inside a record that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameAt {
+    /// Where it is in the record's body.
+    pub range: Range<usize>,
+    /// How many events it has, as its header says.
+    pub events: u32,
+}
+
+impl FrameAt {
+    /// Takes the frame out of the body it was found in, without copying it.
+    ///
+    /// # Errors
+    /// One of its events is wrong.
+    ///
+    /// # Panics
+    /// `body` is shorter than the one it was found in.
+    pub fn frame(&self, body: &Bytes) -> Result<Frame, FrameError> {
+        Frame::parse(body.slice(self.range.clone()), &FrameLimits::FORMAT)
+    }
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("record of kind {kind}, byte {at}: {fault}")]
+pub struct RecordError {
+    /// The record's kind.
+    pub kind: u8,
+    /// Where in its body.
+    pub at: usize,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A kind this program does not know.
+    #[error(
+        "this program knows kinds 1 to 5 of format {FORMAT}; a newer one wrote this, so use that"
+    )]
+    Kind,
+    /// Written for newer readers.
+    #[error("it needs a reader of format {0}, this one reads up to {FORMAT}; use a newer program")]
+    Newer(u8),
+    /// The body ends too early.
+    #[error("the record ends inside {0}")]
+    Truncated(&'static str),
+    /// A value that cannot be.
+    #[error("{0} cannot be this")]
+    Value(&'static str),
+    /// The header of a frame is wrong.
+    #[error("{0}")]
+    Frame(FrameError),
+}
+
+/// Reads the body of a record. Frames are found and counted; their events are checked by
+/// [`FrameAt::frame`].
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn decode(kind: u8, body: &[u8]) -> Result<Record<'_>, RecordError> {
+    let mut reader = Reader::new(kind, body);
+    if !(kind::INGEST..=kind::CHECKPOINT).contains(&kind) {
+        return Err(reader.error(Fault::Kind));
+    }
+    reader.format()?;
+    let reader = &mut reader;
+    match kind {
+        kind::INGEST => ingest::read(reader).map(Record::Ingest),
+        kind::COMMIT => commit::read(reader, body).map(Record::Commit),
+        kind::APPLY => control::apply(reader).map(Record::Apply),
+        kind::DELETE => control::delete(reader).map(Record::Delete),
+        _ => control::checkpoint(reader).map(Record::Checkpoint),
+    }
+}

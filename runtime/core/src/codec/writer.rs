@@ -1,0 +1,105 @@
+//! Writing a record: small parts into one buffer that is used again, frames by reference.
+//!
+//! A record is handed to the log as slices, so that a frame is copied once: from where the stages
+//! wrote it to where the log will write it from.
+
+use bytes::Bytes;
+
+use super::wire::{put, put_bytes};
+use super::{FORMAT, FORMAT_MIN};
+use crate::frame::Frame;
+
+/// A record under construction. Keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub struct RecordWriter {
+    kind: u8,
+    buffer: Vec<u8>,
+    /// Frames, each with where in the buffer it belongs.
+    frames: Vec<(usize, Bytes)>,
+}
+
+impl RecordWriter {
+    /// A writer that owns no memory yet. It holds no record before one was written.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The kind of the record that was written.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.buffer.len() + self.frames.iter().map(|(_, frame)| frame.len()).sum::<usize>()
+    }
+
+    /// The body, in pieces to be written one behind the other.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::with_capacity(2 * self.frames.len() + 1);
+        let mut from = 0;
+        for (at, frame) in &self.frames {
+            parts.push(&self.buffer[from..*at]);
+            parts.push(frame);
+            from = *at;
+        }
+        parts.push(&self.buffer[from..]);
+        parts
+    }
+
+    /// The body in one piece.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        self.parts().concat().into()
+    }
+
+    /// Lets go of the frames; the next record begins by itself.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.frames.clear();
+    }
+
+    pub(crate) fn begin(&mut self, kind: u8) {
+        self.clear();
+        self.kind = kind;
+        self.buffer.extend_from_slice(&[FORMAT, FORMAT_MIN]);
+    }
+
+    #[inline]
+    pub(crate) fn number(&mut self, number: u64) {
+        put(&mut self.buffer, number);
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.buffer.push(byte);
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        put_bytes(&mut self.buffer, bytes);
+    }
+
+    pub(crate) fn hash(&mut self, hash: u128) {
+        self.buffer.extend_from_slice(&hash.to_le_bytes());
+    }
+
+    pub(crate) fn frame(&mut self, frame: &Frame) {
+        self.number(frame.bytes().len() as u64);
+        self.frames.push((self.buffer.len(), frame.bytes().clone()));
+    }
+
+    /// Where the buffer ends.
+    pub(crate) fn end(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Bytes of the buffer.
+    pub(crate) fn written(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.buffer[range]
+    }
+}

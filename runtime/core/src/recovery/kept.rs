@@ -1,0 +1,226 @@
+//! A fold in bytes, as a checkpoint keeps it beside the state: recovery goes on from it with the
+//! records behind the horizon.
+//!
+//! ```text
+//! format u8 = 1 · oldest reader u8 = 1 · last position + 1 or 0 n · generation + 1 or 0 n [horizon n]
+//! n × { pipeline n · tenant bytes · name bytes · version n · partitions n · manifest bytes · names
+//!       · 3 × highest + 1 or 0 n · position it stopped at + 1 or 0 n
+//!       · ingest: last n · n × { stage n · partition n · seq n }
+//!       · n × { stage n · partition n · number n · dead letters n · n × { source · seq n · index n }
+//!               · n × { source · seq n · seq - previous n · skip n · events n
+//!                       · position n · start n · bytes n } }
+//!       · n × { edge n · partition n · last n · n × { partition n · seq n } }
+//!       · n × { output n · partition n · next n } }
+//! extensions
+//! ```
+//!
+//! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the bytes
+//! come from a disk.
+
+use std::collections::BTreeMap;
+
+use super::backlog::{Backlog, Waiting};
+use super::pipeline::{Folded, ReaderState};
+use super::{Fold, Stopped, Wrong};
+use crate::codec::wire::Reader;
+use crate::codec::{CheckpointRecord, RecordError, RecordWriter, kind, name_table, source};
+use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
+use crate::position::{Counter, Place, Positions, RunHeader};
+
+impl Fold {
+    /// The fold in bytes. What a record said is in them, not the state and not the frames of the
+    /// backlog.
+    #[must_use]
+    pub fn keep(&self) -> Vec<u8> {
+        let mut writer = RecordWriter::new();
+        writer.begin(kind::KEPT);
+        option(&mut writer, self.last);
+        option(&mut writer, self.checkpoint.map(|checkpoint| checkpoint.generation));
+        if let Some(checkpoint) = self.checkpoint {
+            writer.number(checkpoint.horizon);
+        }
+        list(&mut writer, self.pipelines.iter(), |writer, (id, folded)| {
+            writer.number(id.0);
+            keep_pipeline(writer, folded);
+        });
+        writer.to_bytes().into()
+    }
+
+    /// The fold that was kept.
+    ///
+    /// # Errors
+    /// The bytes are damaged, or of a newer format.
+    pub fn from_kept(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::new(kind::KEPT, bytes);
+        reader.format()?;
+        let last = optional(&mut reader, "the last position")?;
+        let checkpoint = match optional(&mut reader, "the generation")? {
+            Some(generation) => {
+                Some(CheckpointRecord { generation, horizon: reader.number("the horizon")? })
+            }
+            None => None,
+        };
+        let pipelines = reader.list(20, "the pipelines", |reader| {
+            let id = PipelineId(reader.number("a pipeline")?);
+            Ok((id, pipeline(reader, id)?))
+        })?;
+        reader.extensions()?;
+        Ok(Self { pipelines: pipelines.into_iter().collect(), checkpoint, last })
+    }
+}
+
+fn keep_pipeline(writer: &mut RecordWriter, folded: &Folded) {
+    writer.name(&folded.tenant);
+    writer.name(&folded.name);
+    writer.number(folded.version.into());
+    writer.number(folded.partitions.into());
+    writer.bytes(&folded.manifest);
+    writer.names(&folded.names);
+    for highest in folded.highest {
+        option(writer, highest.map(u64::from));
+    }
+    option(writer, folded.stopped.as_ref().map(|stopped| stopped.position));
+    writer.number(folded.ingest.last());
+    list(writer, folded.ingest.iter(), |writer, ((stage, partition), seq)| {
+        numbers(writer, &[stage.0.into(), partition.into(), seq]);
+    });
+    list(writer, folded.readers.iter(), |writer, ((stage, partition), state)| {
+        numbers(writer, &[stage.0.into(), (*partition).into(), state.number, state.dead_letters]);
+        list(writer, state.positions.iter(), |writer, (source, place)| {
+            writer.source(source);
+            numbers(writer, &[place.seq, place.index.into()]);
+        });
+        list(writer, state.backlog.iter(), keep_waiting);
+    });
+    list(writer, folded.sent.iter(), |writer, ((edge, partition), counter)| {
+        numbers(writer, &[edge.0.into(), (*partition).into(), counter.last()]);
+        list(writer, counter.iter(), |writer, (to, seq)| numbers(writer, &[to.into(), seq]));
+    });
+    list(writer, folded.offsets.iter(), |writer, ((output, partition), next)| {
+        numbers(writer, &[output.0.into(), (*partition).into(), *next]);
+    });
+}
+
+fn keep_waiting(writer: &mut RecordWriter, waiting: &Waiting) {
+    let Waiting { run, skip, events, position, range } = waiting;
+    writer.source(run.source);
+    numbers(writer, &[run.seq, run.seq - run.previous, (*skip).into(), (*events).into()]);
+    numbers(writer, &[*position, range.start as u64, range.len() as u64]);
+}
+
+fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordError> {
+    let tenant = reader.name("a tenant")?;
+    let name = reader.name("a pipeline's name")?;
+    let version = reader.number_u32("a version")?;
+    let partitions = reader.partitions()?;
+    let manifest = reader.bytes(usize::MAX, "a manifest")?.to_vec();
+    let names = name_table(reader)?;
+    let mut highest = [None; 3];
+    for highest in &mut highest {
+        let found = optional(reader, "the highest number")?;
+        *highest = found.map(u32::try_from).transpose().map_err(|_| reader.bad("the highest"))?;
+    }
+    let stopped = optional(reader, "where it stopped")?;
+    let stopped = stopped.map(|position| Stopped { pipeline: id, position, wrong: Wrong::Earlier });
+    let last = reader.number("the last ingest")?;
+    let ingest = reader.list(3, "the entries", |reader| {
+        let stage = StageId(reader.number_u32("an entry")?);
+        Ok(((stage, reader.partition("an entry")?), reader.number("an entry")?))
+    })?;
+    let ingest = Counter::restore(last, ingest).ok_or_else(|| reader.bad("the entries"))?;
+    let readers = reader.list(6, "the readers", |reader| {
+        let stage = StageId(reader.number_u32("a reader")?);
+        Ok(((stage, reader.partition("a reader")?), reader_state(reader)?))
+    })?;
+    let sent = reader.list(4, "what was sent", |reader| {
+        let edge = EdgeId(reader.number_u32("an edge")?);
+        Ok(((edge, reader.partition("a sender")?), counter(reader)?))
+    })?;
+    let offsets = reader.list(3, "the offsets", |reader| {
+        let output = OutputId(reader.number_u32("an output")?);
+        Ok(((output, reader.partition("an output")?), reader.number("an offset")?))
+    })?;
+    Ok(Folded {
+        tenant,
+        name,
+        version,
+        partitions,
+        manifest,
+        names,
+        highest,
+        ingest,
+        readers: readers.into_iter().collect(),
+        sent: sent.into_iter().collect(),
+        offsets: offsets.into_iter().collect(),
+        stopped,
+    })
+}
+
+fn reader_state(reader: &mut Reader<'_>) -> Result<ReaderState, RecordError> {
+    let number = reader.number("a commit")?;
+    let dead_letters = reader.number("an offset of dead letters")?;
+    let mut positions = Positions::default();
+    let places = reader.list(3, "the places", |reader| {
+        let source = source(reader)?;
+        let seq = reader.positive("a place")?;
+        Ok((source, Place { seq, index: reader.number_u32("a place")? }))
+    })?;
+    for (source, place) in places {
+        positions.advance(source, place).map_err(|_| reader.bad("the places"))?;
+    }
+    let waiting = reader.list(8, "the backlog", waiting)?;
+    let backlog = Backlog::restore(waiting).ok_or_else(|| reader.bad("the backlog"))?;
+    Ok(ReaderState { number, positions, dead_letters, backlog })
+}
+
+fn waiting(reader: &mut Reader<'_>) -> Result<Waiting, RecordError> {
+    let source = source(reader)?;
+    let seq = reader.positive("a waiting run")?;
+    let back = reader.positive("a waiting run")?;
+    let previous = seq.checked_sub(back).ok_or_else(|| reader.bad("a waiting run"))?;
+    let skip = reader.number_u32("a waiting run")?;
+    let events = reader.number_u32("a waiting run")?;
+    let position = reader.number("a waiting run")?;
+    let start = usize::try_from(reader.number("a waiting run")?).ok();
+    let length = usize::try_from(reader.number("a waiting run")?).ok();
+    let range = start.zip(length).and_then(|(start, length)| {
+        let end = start.checked_add(length)?;
+        Some(start..end)
+    });
+    let range = range.ok_or_else(|| reader.bad("a waiting run"))?;
+    if skip >= events {
+        return Err(reader.bad("a waiting run"));
+    }
+    Ok(Waiting { run: RunHeader { source, seq, previous }, skip, events, position, range })
+}
+
+fn counter(reader: &mut Reader<'_>) -> Result<Counter<u16>, RecordError> {
+    let last = reader.number("a counter")?;
+    let previous: BTreeMap<u16, u64> = reader
+        .list(2, "a counter", |r| Ok((r.partition("a destination")?, r.number("a counter")?)))?
+        .into_iter()
+        .collect();
+    Counter::restore(last, previous).ok_or_else(|| reader.bad("a counter"))
+}
+
+fn option(writer: &mut RecordWriter, number: Option<u64>) {
+    writer.number(number.map_or(0, |number| number.saturating_add(1)));
+}
+
+fn optional(reader: &mut Reader<'_>, part: &'static str) -> Result<Option<u64>, RecordError> {
+    Ok(reader.number(part)?.checked_sub(1))
+}
+
+fn numbers(writer: &mut RecordWriter, numbers: &[u64]) {
+    numbers.iter().for_each(|number| writer.number(*number));
+}
+
+fn list<T>(
+    writer: &mut RecordWriter,
+    items: impl Iterator<Item = T>,
+    mut each: impl FnMut(&mut RecordWriter, T),
+) {
+    let items: Vec<T> = items.collect();
+    writer.number(items.len() as u64);
+    items.into_iter().for_each(|item| each(writer, item));
+}

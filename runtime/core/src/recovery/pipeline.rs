@@ -1,0 +1,363 @@
+//! Where one pipeline stands, as far as its records tell.
+
+use std::collections::BTreeMap;
+
+use super::backlog::{Backlog, Waiting};
+use super::{Sink, Stopped, Wrong};
+use crate::codec::{ApplyRecord, CommitHead, CommitRecord, EdgeEnds, EdgeRun, IngestRecord};
+use crate::codec::{NameTable, Piece};
+use crate::ids::{EdgeId, Name, OutputId, StageId};
+use crate::partition::{Leads, Progress, SegmentIds};
+use crate::position::{Counter, Numbers, Positions, RunHeader, Source};
+
+/// A partition of a segment, by its root stage.
+type Reader = (StageId, u16);
+
+/// One pipeline as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folded {
+    pub(super) tenant: Name,
+    pub(super) name: Name,
+    pub(super) version: u32,
+    pub(super) partitions: u16,
+    pub(super) manifest: Vec<u8>,
+    pub(super) names: NameTable,
+    /// The highest number given out so far, of stages, edges and outputs.
+    pub(super) highest: [Option<u32>; 3],
+    pub(super) ingest: Counter<Reader>,
+    pub(super) readers: BTreeMap<Reader, ReaderState>,
+    /// What each partition sent over each edge.
+    pub(super) sent: BTreeMap<(EdgeId, u16), Counter<u16>>,
+    /// The next offset of each output in each partition.
+    pub(super) offsets: BTreeMap<(OutputId, u16), u64>,
+    pub(super) stopped: Option<Stopped>,
+}
+
+/// A partition of a segment as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ReaderState {
+    pub(super) number: u64,
+    pub(super) positions: Positions,
+    pub(super) dead_letters: u64,
+    pub(super) backlog: Backlog,
+}
+
+impl Folded {
+    /// The tenant it belongs to.
+    #[must_use]
+    pub fn tenant(&self) -> &Name {
+        &self.tenant
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The version that runs.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Partitions of each segment.
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The manifest of that version, as it was applied.
+    #[must_use]
+    pub fn manifest(&self) -> &[u8] {
+        &self.manifest
+    }
+
+    /// The numbers of what is in it.
+    #[must_use]
+    pub fn names(&self) -> &NameTable {
+        &self.names
+    }
+
+    /// The highest numbers given out so far: of a stage, an edge, an output.
+    #[must_use]
+    pub fn highest(&self) -> [Option<u32>; 3] {
+        self.highest
+    }
+
+    /// The numbers of its ingest; destinations are partitions of entry stages.
+    #[must_use]
+    pub fn ingest_numbers(&self) -> &Counter<(StageId, u16)> {
+        &self.ingest
+    }
+
+    /// Why it stopped, if it has.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&Stopped> {
+        self.stopped.as_ref()
+    }
+
+    /// Where a partition stands, to go on from.
+    #[must_use]
+    pub fn progress(&self, ids: &SegmentIds) -> Progress {
+        let partition = ids.partition;
+        let root = ids.stages.first().map(|root| (root.stage, partition));
+        let reader = root.and_then(|root| self.readers.get(&root));
+        let mut numbers = Numbers::default();
+        let mut offsets = BTreeMap::new();
+        for leads in ids.stages.iter().flat_map(|stage| &stage.leads) {
+            match *leads {
+                Leads::Inside => {}
+                Leads::Edge(edge) => {
+                    if let Some(counter) = self.sent.get(&(edge, partition)) {
+                        numbers.insert(edge, counter.clone());
+                    }
+                }
+                Leads::Output(output) => {
+                    if let Some(next) = self.offsets.get(&(output, partition)) {
+                        offsets.insert(output, *next);
+                    }
+                }
+            }
+        }
+        Progress {
+            number: reader.map_or(0, |reader| reader.number),
+            positions: reader.map(|reader| reader.positions.clone()).unwrap_or_default(),
+            numbers,
+            offsets,
+            dead_letters: reader.map_or(0, |reader| reader.dead_letters),
+        }
+    }
+
+    /// The runs that wait for a partition of the segment with this root: source by source, in order
+    /// within each.
+    pub fn backlog(&self, root: StageId, partition: u16) -> impl Iterator<Item = &Waiting> {
+        self.readers.get(&(root, partition)).into_iter().flat_map(|reader| reader.backlog.iter())
+    }
+
+    /// A pipeline that is new.
+    pub(super) fn begin(record: &ApplyRecord<'_>) -> Result<Self, Wrong> {
+        let mut folded = Self {
+            tenant: record.tenant.clone(),
+            name: record.name.clone(),
+            version: 0,
+            partitions: record.partitions,
+            manifest: Vec::new(),
+            names: NameTable::default(),
+            highest: [None; 3],
+            ingest: Counter::default(),
+            readers: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            stopped: None,
+        };
+        folded.change(record)?;
+        Ok(folded)
+    }
+
+    pub(super) fn stop(&mut self, stopped: Stopped) {
+        self.stopped.get_or_insert(stopped);
+    }
+
+    /// The next version.
+    pub(super) fn change(&mut self, record: &ApplyRecord<'_>) -> Result<(), Wrong> {
+        if record.version <= self.version {
+            return Err(Wrong::Version { found: record.version, current: self.version });
+        }
+        if (&record.tenant, &record.name) != (&self.tenant, &self.name) {
+            return Err(Wrong::Name);
+        }
+        let (old, new) = (ids(&self.names), ids(&record.names));
+        for ((old, new), highest) in old.iter().zip(&new).zip(&mut self.highest) {
+            let fresh = new.iter().filter(|id| old.binary_search(id).is_err());
+            let before = *highest;
+            for id in fresh {
+                if before.is_some_and(|highest| *id <= highest) {
+                    return Err(Wrong::Reused(*id));
+                }
+                *highest = (*highest).max(Some(*id));
+            }
+        }
+        for stage in &record.discarded {
+            let used = self.highest[0].is_some_and(|highest| stage.0 <= highest);
+            if !used || has_stage(&record.names, *stage) {
+                return Err(Wrong::Discarded(*stage));
+            }
+        }
+        self.readers.retain(|(root, _), _| !record.discarded.contains(root));
+        self.strand_nothing(record)?;
+        self.version = record.version;
+        self.partitions = record.partitions;
+        self.manifest = record.manifest.to_vec();
+        self.names = record.names.clone();
+        self.forget_what_is_gone();
+        Ok(())
+    }
+
+    /// Drops what was noted of edges and outputs that are not in this version: their numbers do not
+    /// come again.
+    fn forget_what_is_gone(&mut self) {
+        let names = &self.names;
+        let outputs = &names.outputs;
+        self.sent.retain(|(edge, _), _| edge_of(names, *edge).is_some());
+        self.offsets
+            .retain(|(output, _), _| outputs.binary_search_by_key(output, |(id, _)| *id).is_ok());
+        for reader in self.readers.values_mut() {
+            reader.positions.retain(|source| is_of(names, source));
+        }
+    }
+
+    /// Refuses a version in which runs that wait would have no reader: of a stage that goes, over
+    /// an edge that goes, or of keys that change their partition.
+    fn strand_nothing(&self, record: &ApplyRecord<'_>) -> Result<(), Wrong> {
+        let moved = record.partitions != self.partitions;
+        let mut stranded = 0;
+        for ((root, _), reader) in &self.readers {
+            let stays = !moved && has_stage(&record.names, *root);
+            if !stays || !reader.backlog.sources().all(|source| is_of(&record.names, source)) {
+                stranded += reader.backlog.len();
+            }
+        }
+        if stranded > 0 { Err(Wrong::WouldStrand(stranded)) } else { Ok(()) }
+    }
+
+    pub(super) fn ingest(&mut self, position: u64, record: &IngestRecord<'_>) -> Result<(), Wrong> {
+        if record.seq != self.ingest.next() {
+            let last = self.ingest.last();
+            return Err(Wrong::Number { found: record.seq, last });
+        }
+        for run in &record.runs {
+            self.expect_stage(run.stage)?;
+            self.expect_partition(run.partition)?;
+            let to = (run.stage, run.partition);
+            let last = self.ingest.send(to, record.seq)?;
+            follows(run.previous, last)?;
+            let header =
+                RunHeader { source: Source::Ingest, seq: record.seq, previous: run.previous };
+            let reader = self.readers.entry(to).or_default();
+            reader.backlog.push(header, &run.frame, position);
+        }
+        Ok(())
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        position: u64,
+        record: &CommitRecord<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<(), Wrong> {
+        let head = &record.head;
+        self.expect_head(head)?;
+        self.take(head, &record.batch.pieces)?;
+        for run in &record.sent.runs {
+            self.send(position, head, run)?;
+        }
+        for run in &record.sent.outputs {
+            let known = self.names.outputs.binary_search_by_key(&run.output, |(id, _)| *id);
+            known.map_err(|_| Wrong::Output(run.output))?;
+            let next = self.offsets.entry((run.output, head.partition)).or_default();
+            *next = behind(run.first, *next, run.frame.events)?;
+        }
+        let reader = self.readers.entry((head.stage, head.partition)).or_default();
+        if let Some(dead) = &record.sent.dead_letters {
+            reader.dead_letters = behind(dead.first, reader.dead_letters, dead.frame.events)?;
+        }
+        for (stage, change) in record.state.iter() {
+            self.expect_stage(stage)?;
+            sink.changed(head, stage, change);
+        }
+        record.sent.outputs.iter().for_each(|run| sink.output(head, run, position));
+        record.sent.dead_letters.iter().for_each(|dead| sink.dead_letters(head, dead, position));
+        Ok(())
+    }
+
+    fn expect_head(&self, head: &CommitHead) -> Result<(), Wrong> {
+        if head.version > self.version {
+            return Err(Wrong::Version { found: head.version, current: self.version });
+        }
+        self.expect_stage(head.stage)?;
+        self.expect_partition(head.partition)
+    }
+
+    /// Moves a partition to its next commit, and on in what it consumed.
+    fn take(&mut self, head: &CommitHead, pieces: &[Piece]) -> Result<(), Wrong> {
+        let edges = &self.names;
+        let reader = self.readers.entry((head.stage, head.partition)).or_default();
+        if reader.number.checked_add(1) != Some(head.number) {
+            return Err(Wrong::Number { found: head.number, last: reader.number });
+        }
+        reader.number = head.number;
+        for piece in pieces {
+            let source_of = piece.source;
+            if let Source::Edge { edge, .. } = source_of {
+                let leads_here = edge_of(edges, edge).is_some_and(|ends| ends.to == head.stage);
+                leads_here.then_some(()).ok_or(Wrong::Edge(edge))?;
+            }
+            let at = reader.positions.at(source_of);
+            if piece.from != at {
+                return Err(Wrong::Begin { source_of, found: piece.from, at });
+            }
+            reader.backlog.take(piece)?;
+            reader.positions.advance(source_of, piece.to)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, position: u64, head: &CommitHead, run: &EdgeRun) -> Result<(), Wrong> {
+        let ends = edge_of(&self.names, run.edge).ok_or(Wrong::Edge(run.edge))?;
+        let to = ends.to;
+        self.expect_partition(run.partition)?;
+        let counter = self.sent.entry((run.edge, head.partition)).or_default();
+        let last = counter.send(run.partition, run.seq)?;
+        follows(run.previous, last)?;
+        let source = Source::Edge { edge: run.edge, partition: head.partition };
+        let header = RunHeader { source, seq: run.seq, previous: run.previous };
+        let reader = self.readers.entry((to, run.partition)).or_default();
+        reader.backlog.push(header, &run.frame, position);
+        Ok(())
+    }
+
+    fn expect_stage(&self, stage: StageId) -> Result<(), Wrong> {
+        if has_stage(&self.names, stage) { Ok(()) } else { Err(Wrong::Stage(stage)) }
+    }
+
+    fn expect_partition(&self, partition: u16) -> Result<(), Wrong> {
+        if partition < self.partitions { Ok(()) } else { Err(Wrong::Partition(partition)) }
+    }
+}
+
+fn has_stage(names: &NameTable, stage: StageId) -> bool {
+    names.stages.binary_search_by_key(&stage, |(id, _)| *id).is_ok()
+}
+
+fn edge_of(names: &NameTable, edge: EdgeId) -> Option<&EdgeEnds> {
+    let at = names.edges.binary_search_by_key(&edge, |(id, _)| *id).ok()?;
+    names.edges.get(at).map(|(_, ends)| ends)
+}
+
+/// True if the source is in a version.
+fn is_of(names: &NameTable, source: Source) -> bool {
+    match source {
+        Source::Ingest => true,
+        Source::Edge { edge, .. } => edge_of(names, edge).is_some(),
+    }
+}
+
+/// The numbers of stages, edges and outputs, each in order.
+fn ids(names: &NameTable) -> [Vec<u32>; 3] {
+    [
+        names.stages.iter().map(|(id, _)| id.0).collect(),
+        names.edges.iter().map(|(id, _)| id.0).collect(),
+        names.outputs.iter().map(|(id, _)| id.0).collect(),
+    ]
+}
+
+fn follows(found: u64, last: u64) -> Result<(), Wrong> {
+    if found == last { Ok(()) } else { Err(Wrong::Previous { found, last }) }
+}
+
+/// The offset behind a run that should begin at `next`.
+fn behind(found: u64, next: u64, events: u32) -> Result<u64, Wrong> {
+    let end = found.checked_add(events.into()).filter(|_| found == next);
+    end.ok_or(Wrong::Offset { found, next })
+}

@@ -1,0 +1,305 @@
+//! Records of the log: what was written once is read for ever, and what is written reads back.
+//!
+//! The fixtures in `golden/record-v1` are bytes of a published format and never change. With
+//! `SLUICEBOX_GOLDEN=new` those that are missing are made, which is for a new kind only.
+
+#[path = "records/sizes.rs"]
+mod sizes;
+#[path = "records/written_and_read.rs"]
+mod written_and_read;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use sluicebox_core::codec::{
+    ApplyRecord, Batch, CheckpointRecord, CommitHead, DeadRun, DeleteRecord, EdgeEnds, EdgeRun,
+    IngestRecord, IngestRun, NameTable, OutputRun, Piece, Producer, Record, RecordWriter, Sent,
+    Usage, decode,
+};
+use sluicebox_core::frame::{Frame, FrameBuilder, Head};
+use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
+use sluicebox_core::position::{Place, Source};
+use sluicebox_core::state::Change;
+
+/// A frame of events of these keys.
+fn frame(keys: &[&str]) -> Frame {
+    let mut builder = FrameBuilder::new();
+    for (at, key) in keys.iter().enumerate() {
+        builder.push(&Head::data(1_700_000_000_000_000 + at as u64), key.as_bytes(), b"one", &[]);
+    }
+    builder.finish()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+fn ingest() -> IngestRecord<'static, Frame> {
+    IngestRecord {
+        pipeline: PipelineId(300),
+        seq: 7,
+        time: 1_700_000_000_000_000,
+        producer: Some(Producer { id: "press-4", sequence: 70_000 }),
+        ids: vec![1, u128::MAX],
+        runs: vec![
+            IngestRun { stage: StageId(1), partition: 0, previous: 6, frame: frame(&["a", "b"]) },
+            IngestRun { stage: StageId(1), partition: 1023, previous: 0, frame: frame(&["c"]) },
+        ],
+    }
+}
+
+const HEAD: CommitHead = CommitHead {
+    pipeline: PipelineId(300),
+    version: 2,
+    stage: StageId(1),
+    partition: 3,
+    number: 129,
+    time: 1_700_000_000_000_001,
+};
+
+fn batch() -> Batch {
+    let edge = Source::Edge { edge: EdgeId(4), partition: 9 };
+    let place = |seq, index| Place { seq, index };
+    Batch {
+        pieces: vec![
+            Piece { source: Source::Ingest, from: place(5, 2), to: place(8, 0), events: 4 },
+            Piece { source: edge, from: Place::START, to: place(1, 17), events: 17 },
+        ],
+        ends: None,
+    }
+}
+
+type Changed = (StageId, &'static [u8], &'static [u8], Option<&'static [u8]>);
+
+const CHANGES: [Changed; 5] = [
+    (StageId(1), b"a", b"count", Some(b"12345678")),
+    (StageId(1), b"b", b"count", Some(b"")),
+    (StageId(1), b"b", b"old", None),
+    (StageId(2), b"b", b"old", None),
+    (StageId(2), b"", b"", Some(b"x")),
+];
+
+fn sent() -> Sent<Frame> {
+    let run = |partition, previous, key| EdgeRun {
+        edge: EdgeId(5),
+        seq: 40,
+        partition,
+        previous,
+        frame: frame(&[key]),
+    };
+    Sent {
+        runs: vec![run(0, 39, "a"), run(2, 0, "b")],
+        outputs: vec![OutputRun { output: OutputId(0), first: 1000, frame: frame(&["a", "b"]) }],
+        dead_letters: Some(DeadRun { first: 3, frame: frame(&["c"]) }),
+    }
+}
+
+const USAGE: Usage = Usage { fuel: 1_000_000, events: 21, reruns: 1 };
+
+fn apply() -> ApplyRecord<'static> {
+    let ends =
+        EdgeEnds { from: StageId(1), port: name("words"), to: StageId(4), input: name("in") };
+    ApplyRecord {
+        tenant: name("dev"),
+        name: name("word-count"),
+        pipeline: PipelineId(300),
+        version: 2,
+        partitions: 4,
+        manifest: b"{\"version\":1}",
+        names: NameTable {
+            stages: vec![(StageId(1), name("split")), (StageId(4), name("count"))],
+            edges: vec![(EdgeId(5), ends)],
+            outputs: vec![(OutputId(0), name("counts"))],
+        },
+        discarded: vec![StageId(2), StageId(3)],
+    }
+}
+
+/// The kind and the body of what was written.
+fn written(write: impl FnOnce(&mut RecordWriter)) -> (u8, Bytes) {
+    let mut writer = RecordWriter::new();
+    write(&mut writer);
+    assert_eq!(writer.bytes_len(), writer.to_bytes().len());
+    (writer.kind(), writer.to_bytes())
+}
+
+fn commit() -> (u8, Bytes) {
+    written(|writer| {
+        let mut state = writer.commit(&HEAD, &batch());
+        for (stage, key, slot, value) in CHANGES {
+            state.change(stage, &Change { key, slot, value });
+        }
+        state.finish(&sent(), &USAGE);
+    })
+}
+
+fn stream_ends() -> (u8, Bytes) {
+    written(|writer| {
+        let batch = Batch { pieces: Vec::new(), ends: Some(u64::MAX) };
+        let sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
+        writer.commit(&HEAD, &batch).finish(&sent, &Usage::default());
+    })
+}
+
+/// One record of each kind, by the name of its file.
+fn samples() -> Vec<(&'static str, (u8, Bytes))> {
+    let checkpoint = CheckpointRecord { horizon: 1 << 40, generation: 12 };
+    vec![
+        ("1-ingest", written(|writer| writer.ingest(&ingest()))),
+        ("2-commit", commit()),
+        ("2-commit-of-ends", stream_ends()),
+        ("3-apply", written(|writer| writer.apply(&apply()))),
+        ("4-delete", written(|w| w.delete(&DeleteRecord { pipeline: PipelineId(300) }))),
+        ("5-checkpoint", written(|writer| writer.checkpoint(&checkpoint))),
+    ]
+}
+
+#[test]
+fn records_of_version_1_have_the_bytes_they_always_had() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/record-v1");
+    for (name, (_, body)) in samples() {
+        let file = folder.join(format!("{name}.bin"));
+        if !file.exists() && std::env::var_os("SLUICEBOX_GOLDEN").is_some_and(|v| v == "new") {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&file, &body).unwrap();
+        }
+        let golden = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        assert_eq!(body.escape_ascii().to_string(), golden.escape_ascii().to_string(), "{name}");
+    }
+}
+
+#[test]
+fn an_ingest_reads_back() {
+    let (kind, body) = written(|writer| writer.ingest(&ingest()));
+    let Record::Ingest(read) = decode(kind, &body).unwrap() else { panic!("an ingest") };
+    let wanted = ingest();
+    assert_eq!((read.pipeline, read.seq, read.time), (wanted.pipeline, wanted.seq, wanted.time));
+    assert_eq!((read.producer, &read.ids), (wanted.producer, &wanted.ids));
+    let runs = read.runs.iter().map(|run| IngestRun {
+        stage: run.stage,
+        partition: run.partition,
+        previous: run.previous,
+        frame: run.frame.frame(&body).unwrap(),
+    });
+    assert_eq!(runs.collect::<Vec<_>>(), wanted.runs);
+    assert_eq!(read.runs[0].frame.events, 2);
+}
+
+#[test]
+fn a_commit_reads_back() {
+    let (kind, body) = commit();
+    let Record::Commit(read) = decode(kind, &body).unwrap() else { panic!("a commit") };
+    assert_eq!((read.head, &read.batch, read.usage), (HEAD, &batch(), USAGE));
+    let changes: Vec<_> = read.state.iter().map(|(s, c)| (s, c.key, c.slot, c.value)).collect();
+    assert_eq!(changes, CHANGES);
+    let wanted = sent();
+    for (read, wanted) in read.sent.runs.iter().zip(&wanted.runs) {
+        let numbers = (read.edge, read.seq, read.partition, read.previous);
+        assert_eq!(numbers, (wanted.edge, wanted.seq, wanted.partition, wanted.previous));
+        assert_eq!(read.frame.frame(&body).unwrap(), wanted.frame);
+    }
+    let output = &read.sent.outputs[0];
+    assert_eq!((output.output, output.first), (OutputId(0), 1000));
+    assert_eq!(output.frame.frame(&body).unwrap(), wanted.outputs[0].frame);
+    let dead = read.sent.dead_letters.unwrap();
+    assert_eq!((dead.first, dead.frame.frame(&body).unwrap()), (3, frame(&["c"])));
+    let places = read.batch.inputs();
+    assert_eq!(places.get(&Source::Ingest), Some(&Place { seq: 8, index: 0 }));
+}
+
+#[test]
+fn the_other_kinds_read_back() {
+    let (kind, body) = stream_ends();
+    let Record::Commit(read) = decode(kind, &body).unwrap() else { panic!("a commit") };
+    assert_eq!((read.batch.ends, read.state.iter().count()), (Some(u64::MAX), 0));
+    let (kind, body) = written(|writer| writer.apply(&apply()));
+    assert_eq!(decode(kind, &body), Ok(Record::Apply(apply())));
+    let record = DeleteRecord { pipeline: PipelineId(300) };
+    let (kind, body) = written(|writer| writer.delete(&record));
+    assert_eq!(decode(kind, &body), Ok(Record::Delete(record)));
+    let record = CheckpointRecord { horizon: u64::MAX, generation: 0 };
+    let (kind, body) = written(|writer| writer.checkpoint(&record));
+    assert_eq!(decode(kind, &body), Ok(Record::Checkpoint(record)));
+}
+
+#[test]
+fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
+    for (name, (kind, body)) in samples() {
+        let mut newer = body.to_vec();
+        newer[..2].copy_from_slice(&[9, 9]);
+        let refused = decode(kind, &newer).unwrap_err().to_string();
+        assert!(refused.contains("needs a reader of format 9"), "{name}: {refused}");
+        // A later format that this reader still understands, with a part it does not know.
+        let mut later = body.to_vec();
+        later[0] = 9;
+        later.extend([0x80, 0x01, 3, 1, 2, 3]);
+        assert!(decode(kind, &later).is_ok(), "{name}");
+        later.pop();
+        assert!(decode(kind, &later).is_err(), "{name}");
+    }
+    let unknown = decode(6, &[1, 1]).unwrap_err().to_string();
+    assert!(unknown.contains("kind 6") && unknown.contains("format 1"), "{unknown}");
+}
+
+#[test]
+fn whatever_is_cut_off_or_flipped_is_an_error_or_a_record() {
+    for (name, (kind, body)) in samples() {
+        for length in 0..body.len() {
+            assert!(decode(kind, &body[..length]).is_err(), "{name} cut to {length}");
+        }
+        for at in 0..body.len() * 8 {
+            let mut flipped = body.to_vec();
+            flipped[at / 8] ^= 1 << (at % 8);
+            look_at(kind, flipped.into());
+        }
+    }
+}
+
+#[test]
+fn a_length_beyond_the_end_makes_no_room() {
+    // 2^40 runs, ids, pieces or names in a record of a few bytes.
+    let many = [0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    let heads: [(u8, &[u8]); 3] = [
+        (1, &[1, 1, 0, 1, 0, 0]),
+        (2, &[1, 1, 0, 0, 0, 0, 1, 0, 0]),
+        (3, &[1, 1, 1, b'a', 1, b'b', 0, 0, 1, 0]),
+    ];
+    for (kind, head) in heads {
+        let error = decode(kind, &[head, &many].concat()).unwrap_err();
+        assert!(error.to_string().contains("ends inside"), "{error}");
+    }
+}
+
+#[test]
+fn a_number_has_one_form() {
+    let long = [1, 1, 0x80, 0x00];
+    assert!(decode(4, &long).unwrap_err().to_string().contains("pipeline"));
+    let most = [&[1, 1][..], &[0xFF; 9], &[1]].concat();
+    assert!(decode(4, &most).is_ok());
+    let beyond = [&[1, 1][..], &[0xFF; 9], &[2]].concat();
+    assert!(decode(4, &beyond).is_err());
+}
+
+/// Reads all of a record that may be anything; writes it again if it is one.
+fn look_at(kind: u8, body: Bytes) {
+    match decode(kind, &body) {
+        Ok(Record::Ingest(record)) => {
+            let frames = record.runs.iter().map(|run| run.frame.frame(&body));
+            assert!(frames.count() > 0);
+        }
+        Ok(Record::Commit(record)) => {
+            let changes = record.state.iter().filter(|(_, change)| change.key.len() > 512);
+            assert_eq!(changes.count(), 0);
+            let _places = record.batch.inputs();
+            for run in &record.sent.runs {
+                let _whole = run.frame.frame(&body);
+            }
+        }
+        Ok(Record::Apply(record)) => {
+            let (_, again) = written(|writer| writer.apply(&record));
+            assert!(body[2..].starts_with(&again[2..]));
+        }
+        Ok(Record::Delete(_) | Record::Checkpoint(_)) => {}
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}

@@ -1,0 +1,221 @@
+//! The pipeline of the simulation: native stages that notice what must not happen.
+//!
+//! ```text
+//! ingest ─┬─► split ═words═► count ─► tally ═letters═► total ─► totals
+//!         └─► audit                     └─► counts
+//! ```
+//!
+//! `═` takes another key, so there are four segments; `count` and `tally` share one. Words that
+//! begin with x are rejected, words that begin with t trap.
+
+use std::sync::Arc;
+
+use sluicebox_core::codec::{ApplyRecord, EdgeEnds, NameTable};
+use sluicebox_core::frame::{FrameBuilder, Head};
+use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
+use sluicebox_core::layer::{
+    Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Spread, Target,
+};
+use sluicebox_core::partition::{Leads, SegmentIds, SegmentPlan, StageIds, StagePlan, Verdict};
+use sluicebox_core::pipeline::{OnFailure, Scope, StreamLimits};
+use sluicebox_core::state::StateLimits;
+
+pub(crate) const PIPELINE: PipelineId = PipelineId(5);
+pub(crate) const PARTITIONS: u16 = 3;
+
+const SPLIT: StageId = StageId(1);
+const COUNT: StageId = StageId(2);
+const TALLY: StageId = StageId(3);
+const TOTAL: StageId = StageId(4);
+const AUDIT: StageId = StageId(9);
+const WORDS: EdgeId = EdgeId(1);
+const INSIDE: EdgeId = EdgeId(2);
+const LETTERS: EdgeId = EdgeId(3);
+pub(crate) const COUNTS: OutputId = OutputId(0);
+pub(crate) const TOTALS: OutputId = OutputId(1);
+
+/// Stages every event from outside goes to.
+pub(crate) const ENTRIES: [StageId; 2] = [SPLIT, AUDIT];
+/// The roots of the segments.
+pub(crate) const ROOTS: [StageId; 4] = [SPLIT, COUNT, TOTAL, AUDIT];
+
+/// The segment an edge leads to.
+pub(crate) fn root_behind(edge: EdgeId) -> StageId {
+    if edge == WORDS { COUNT } else { TOTAL }
+}
+
+/// The stages of a segment with where they lead.
+fn stages_of(root: StageId) -> Vec<StageIds> {
+    let stage = |stage, leads: &[Leads]| StageIds { stage, leads: leads.to_vec() };
+    match root {
+        SPLIT => vec![stage(SPLIT, &[Leads::Edge(WORDS)])],
+        COUNT => vec![
+            stage(COUNT, &[Leads::Inside]),
+            stage(TALLY, &[Leads::Edge(LETTERS), Leads::Output(COUNTS)]),
+        ],
+        TOTAL => vec![stage(TOTAL, &[Leads::Output(TOTALS)])],
+        _ => vec![stage(AUDIT, &[])],
+    }
+}
+
+pub(crate) fn ids_of(root: StageId, partition: u16, version: u32) -> SegmentIds {
+    SegmentIds { pipeline: PIPELINE, version, partition, stages: stages_of(root) }
+}
+
+pub(crate) fn plan_of(root: StageId) -> SegmentPlan {
+    let plan = |stage: &StageIds| {
+        let target = |leads: &Leads| {
+            let (key, spread) = match leads {
+                Leads::Edge(_) => (KeyRule::Emitted, Spread::Groups(PARTITIONS)),
+                Leads::Inside | Leads::Output(_) => (KeyRule::Cause, Spread::One),
+            };
+            Target { port: 0, input: 0, key, spread, inside: true }
+        };
+        let inside = |leads: &Leads| (*leads == Leads::Inside).then_some(1);
+        StagePlan {
+            name: format!("s{}", stage.stage.0),
+            scope: Scope::Shared,
+            on_failure: OnFailure::DeadLetter,
+            retries: 1,
+            stream: StreamLimits::default(),
+            ports: Arc::new(Ports::new(1, stage.leads.iter().map(target).collect())),
+            inside: stage.leads.iter().map(inside).collect(),
+            limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 16, reply_bytes: 1 << 16 },
+            state: StateLimits { key_bytes: 1 << 20, total_bytes: 1 << 24 },
+        }
+    };
+    SegmentPlan { stages: stages_of(root).iter().map(plan).collect() }
+}
+
+/// The record of a version. Stages have another name in each.
+pub(crate) fn version(version: u32) -> ApplyRecord<'static> {
+    let name = |text: String| Name::new(&text).expect("a name");
+    let stages = [SPLIT, COUNT, TALLY, TOTAL, AUDIT];
+    let ends = |from, to| {
+        let (port, input) = (name("out".into()), name("in".into()));
+        EdgeEnds { from, port, to, input }
+    };
+    ApplyRecord {
+        tenant: name("dev".into()),
+        name: name("words".into()),
+        pipeline: PIPELINE,
+        version,
+        partitions: PARTITIONS,
+        manifest: b"text",
+        names: NameTable {
+            stages: stages.map(|id| (id, name(format!("s{}-v{version}", id.0)))).to_vec(),
+            edges: vec![
+                (WORDS, ends(SPLIT, COUNT)),
+                (INSIDE, ends(COUNT, TALLY)),
+                (LETTERS, ends(TALLY, TOTAL)),
+            ],
+            outputs: vec![(COUNTS, name("counts".into())), (TOTALS, name("totals".into()))],
+        },
+        discarded: Vec::new(),
+    }
+}
+
+/// True for words that end among the dead letters.
+pub(crate) fn is_lost(word: &str) -> bool {
+    word.starts_with(['x', 't'])
+}
+
+/// Runs a call of a stage. What must not happen is a panic, which no stage of a user could make.
+pub(crate) fn play(stage: StageId, layer: &mut Layer) -> Verdict {
+    let mut failures = Vec::new();
+    let frame = layer.frame().clone();
+    for (index, event) in frame.events().enumerate() {
+        let text = std::str::from_utf8(event.payload).expect("texts only");
+        let mut one = One { layer, key: event.key_str(), cause: index as u32 };
+        match stage {
+            SPLIT => one.split(text),
+            COUNT if one.key.starts_with('t') => return Verdict::Trapped("no such word".into()),
+            COUNT if one.key.starts_with('x') => {
+                let message = "not a word".into();
+                failures.push(Failure::new(one.cause, FailureClass::Reject, message));
+            }
+            COUNT => one.count(text),
+            TALLY => one.tally(text),
+            TOTAL => one.total(text),
+            _ => one.audit(text),
+        }
+    }
+    Verdict::Returned(failures)
+}
+
+/// A stage that was given one event.
+struct One<'a> {
+    layer: &'a mut Layer,
+    key: &'a str,
+    cause: u32,
+}
+
+impl One<'_> {
+    fn emit(&mut self, key: &str, text: &str) {
+        let mut builder = FrameBuilder::new();
+        let head = Head { cause: self.cause, ..Head::data(1) };
+        builder.push(&head, key.as_bytes(), text.as_bytes(), &[]);
+        self.layer.emit(builder.finish().bytes()).expect("a good frame");
+    }
+
+    fn add(&mut self, slot: &str) -> i64 {
+        let state = self.layer.state();
+        state.add(self.key.as_bytes(), slot.as_bytes(), 1).expect("there is room")
+    }
+
+    fn put(&mut self, slot: &str, value: &str) {
+        let state = self.layer.state();
+        let put = state.put(self.key.as_bytes(), slot.as_bytes(), value.as_bytes());
+        put.expect("there is room");
+    }
+
+    fn slot(&mut self, slot: &str) -> Option<String> {
+        let value = self.layer.state().get(self.key.as_bytes(), slot.as_bytes());
+        value.map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// `id:one two` gives two words under their own keys.
+    fn split(&mut self, text: &str) {
+        self.add("lines");
+        let (id, words) = text.split_once(':').expect("an id and words");
+        for word in words.split_whitespace() {
+            self.emit(word, id);
+        }
+    }
+
+    fn count(&mut self, id: &str) {
+        let number = self.add("n");
+        self.emit("", &format!("{id}|{number}"));
+    }
+
+    fn tally(&mut self, text: &str) {
+        let word = self.key.to_owned();
+        self.put("last", text);
+        self.emit(&word[..1], &format!("{word}|{text}"));
+    }
+
+    /// Each count of a word comes once and in order.
+    fn total(&mut self, text: &str) {
+        let mut parts = text.split('|');
+        let (word, number) = (parts.next().expect("a word"), parts.nth(1).expect("a number"));
+        let number: u64 = number.parse().expect("a number");
+        let slot = format!("n-{word}");
+        let before = self.slot(&slot).map_or(0, |text| text.parse().expect("a number"));
+        assert_eq!(number, before + 1, "counts of {word}");
+        self.put(&slot, &number.to_string());
+        let odd = format!("odd-{word}");
+        if number % 2 == 1 {
+            self.put(&odd, "");
+        } else {
+            self.layer.state().delete(self.key.as_bytes(), odd.as_bytes());
+        }
+        self.emit("", text);
+    }
+
+    /// Each event comes once.
+    fn audit(&mut self, text: &str) {
+        let (id, _) = text.split_once(':').expect("an id and words");
+        assert_eq!(self.slot(id), None, "event {id} came twice");
+        self.put(id, "");
+    }
+}
