@@ -9,6 +9,7 @@
 
 use std::cell::OnceCell;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,13 +34,15 @@ use sluicebox_node::ring::{Cursor, Output};
 use sluicebox_node::tenants::Tenants;
 use sluicebox_store::header;
 use sluicebox_store::key::Key;
+use sluicebox_store::log::sim::SimDisk;
+use sluicebox_store::log::{self, Config as LogConfig, DurableLog, Position, forge, inspect};
 use tempfile::TempDir;
 
 /// Something that reads foreign bytes.
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -51,6 +54,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("config", config),
     ("names", names),
     ("stored_document", stored_document),
+    ("log_segment", log_segment),
     ("artefact", artefact),
     ("component", component),
 ];
@@ -264,6 +268,43 @@ pub fn stored_document(data: &[u8]) {
         }
         Err(error) => expect_message(&error.to_string()),
     }
+}
+
+/// A segment of the log, as it is found on disk: once as it is, and once as what lies behind a good
+/// header, with good checksums, so that what is behind the checksums is reached.
+pub fn log_segment(data: &[u8]) {
+    for file in [data.to_vec(), forge::segment(1, 0, data)] {
+        let disk = SimDisk::new(1);
+        disk.put("00000000000000000001.log", &file);
+        let walked = inspect::inspect(&disk, &mut |_| ControlFlow::Continue(()));
+        let sound = walked.expect("this disk can be read").verdict != inspect::Verdict::Damaged;
+        match open_log(&disk) {
+            Ok(records) => {
+                assert!(sound, "an inspection finds damage, an opening does not");
+                assert_eq!(open_log(&disk).expect("it opened before"), records);
+            }
+            Err(error) => expect_message(&error.to_string()),
+        }
+    }
+}
+
+fn open_log(disk: &SimDisk) -> Result<Vec<(Position, u8, Vec<u8>)>, log::Error> {
+    let mut records = Vec::new();
+    let config =
+        LogConfig { segment_bytes: 8 << 10, record_bytes_max: 2 << 10, ..LogConfig::default() };
+    let (opened, _writer) =
+        DurableLog::open_stepped(disk.shared(), config, Position(0), &mut |record| {
+            records.push((record.position, record.kind, record.body.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+    let mut again = 0;
+    let end = log::Log::read(&opened, Position(0), &mut |_| {
+        again += 1;
+        ControlFlow::Continue(())
+    });
+    end.expect("what was recovered can be read");
+    assert_eq!(again, records.len());
+    Ok(records)
 }
 
 /// A file in the folder of compiled components: code that must not be loaded unless we sealed it.

@@ -49,7 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // Core takes keys out of JSON payloads and publishes the manifest's schema; the node speaks
     // JSON at its edge and in what it stores.
     ("serde_json", &["core", "node", "cli", "guest-sdk", "guest", "xtask"]),
-    ("tokio", &["engine", "node", "cli"]),
+    ("tokio", &["store", "engine", "node", "cli"]),
     ("tracing", &["engine", "node", "cli"]),
     // Keyed state and key groups.
     ("hashbrown", &["core"]),
@@ -65,8 +65,10 @@ const HOMES: &[(&str, &[&str])] = &[
     // Checksums and seals; digests that users see.
     ("blake3", &["store", "engine", "node"]),
     ("sha2", &["engine", "node"]),
+    // Checksums of the log's records.
+    ("crc32c", &["store"]),
     // What the standard library does not offer of the system.
-    ("rustix", &["engine", "node"]),
+    ("rustix", &["store", "engine", "node"]),
     ("socket2", &["node"]),
     // The edge, and the client of it.
     ("hyper", &["node", "cli"]),

@@ -338,7 +338,7 @@ fn make_dir(dir: &Dir, path: &str) -> io::Result<()> {
 }
 
 /// Makes the directory itself and those around it, and brings to disk that they are there.
-fn make_ambient_dirs(path: &Path) -> io::Result<()> {
+pub(crate) fn make_ambient_dirs(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.is_dir()).collect();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     for made in missing {
@@ -350,7 +350,7 @@ fn make_ambient_dirs(path: &Path) -> io::Result<()> {
 }
 
 /// Brings to disk which names a folder has.
-fn sync_dir(dir: &Dir, path: &str) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Dir, path: &str) -> io::Result<()> {
     // Opened as a file: a `Dir` may be only a path to one, which cannot be brought to disk.
     dir.open(path).and_then(|folder: File| folder.sync_all())
 }

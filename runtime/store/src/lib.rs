@@ -1,4 +1,4 @@
-//! Durable things: small documents and blobs by key.
+//! Durable things: small documents and blobs by key, and the log of a node.
 //!
 //! Keeps true: what was acknowledged is read back or reported as damaged, never silently changed;
 //! a write is there whole or not at all; no process shares a directory with another; nothing
@@ -16,6 +16,7 @@ pub mod dir;
 pub mod error;
 pub mod header;
 pub mod key;
+pub mod log;
 pub mod memory;
 
 pub use catalog::Catalog;
