@@ -11,8 +11,8 @@
 //!   A record that begins before [`Log::synced`] is on disk and is found by every later opening;
 //!   nothing else may be told to anybody outside.
 //! - What an opening finds is a prefix of what was appended, in order, whole, none twice.
-//! - Positions grow for ever, whichever file a record lies in. That of a synced record is never used
-//!   for another; places of records that were lost, never having been synced, are used again.
+//! - Positions grow for ever, whichever file a record lies in. That of a synced record is never
+//!   used for another; places of records that were lost, never having been synced, are used again.
 //! - When a sync fails, nothing it covered is believed; when it cannot be made good, the log has
 //!   failed for good, and everybody who follows it is told.
 //! - A full disk refuses ingest at once and commits when their reserve is used; both are taken

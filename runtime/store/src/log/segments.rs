@@ -12,8 +12,8 @@
 //! - A reader believes only bytes that were read while their segment was kept.
 //! - For each segment a short list of places lets a reader begin near what it looks for.
 //!
-//! Leaves to `writer.rs`: making segments. The lock here is never held while the disk is waited
-//! for.
+//! Leaves to `writer.rs` and `recover.rs`: making segments. The list is never locked while the disk
+//! is waited for.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;

@@ -171,25 +171,35 @@ fn a_recycled_segment_is_used_again() {
 
 #[test]
 fn a_reader_whose_segment_is_recycled_under_it_is_told() {
+    // Records so large that the reader has to go back to the file for each.
+    const BYTES: usize = 900 << 10;
+    let config = Config {
+        segment_bytes: 4 << 20,
+        record_bytes_max: BYTES,
+        pending_bytes_max: 1 << 20,
+        ..Config::default()
+    };
     let disk = SimDisk::new(1);
-    let (log, mut writer, _) = open(&disk).unwrap();
-    for n in 0..10 {
-        write(&log, &mut writer, n, &[n; 3000]);
+    let (log, mut writer, _) = open_from(&disk, config, Position(0)).unwrap();
+    for n in 0..6 {
+        write(&log, &mut writer, n, &vec![n; BYTES]);
     }
     let mut seen = 0;
     let end = log.read(Position(0), &mut |record| {
         seen += 1;
         if seen == 1 {
             log.trim(log.synced()).unwrap();
-            // Old files are written over while the reader still has one open.
-            for n in 100..130 {
-                write(&log, &mut writer, n, &[n; 3000]);
+            for n in 100..108 {
+                write(&log, &mut writer, n, &vec![n; BYTES]);
             }
         }
         assert!(record.kind < 100, "a reader was given what is not of its segment");
         ControlFlow::Continue(())
     });
     assert!(matches!(end, Err(Error::Trimmed { .. })), "{end:?}");
+    // Every file there is was used, also the one it had open, or this would show nothing.
+    assert_eq!(disk.names().len(), segment_files(&disk).len());
+    assert_eq!(segment_files(&disk).len(), 3);
 }
 
 #[test]

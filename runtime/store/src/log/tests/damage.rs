@@ -2,7 +2,7 @@
 
 use sluicebox_core::error::{Classify as _, Kind};
 
-use super::super::format::{HEADER_BYTES, SECTOR_BYTES};
+use super::super::format::{HEADER_BYTES, SECTOR_BYTES, SegmentHeader};
 use super::super::inspect::{Verdict, inspect};
 use super::super::{forge, sim::Dice};
 use super::*;
@@ -381,4 +381,52 @@ fn the_seeds_of_the_fuzzer_are_read_and_the_good_ones_taken() {
         }
     }
     assert!(good > 0);
+}
+
+/// A group with one record, without checksums.
+fn one_record(body: &[u8]) -> Vec<u8> {
+    let end = 32 + (12 + body.len()).next_multiple_of(8);
+    let mut group = vec![0; end.next_multiple_of(512)];
+    group[4..8].copy_from_slice(&(end as u32).to_le_bytes());
+    group[8] = 1;
+    group[32..36].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    group[44..44 + body.len()].copy_from_slice(body);
+    group
+}
+
+#[test]
+fn groups_and_records_of_another_generation_are_none() {
+    let old = forge::segment(1, 0, &one_record(b"old"));
+    let head = <&[u8; 4096]>::try_from(&old[..4096]).unwrap();
+    let header = SegmentHeader { generation: 8, ..SegmentHeader::decode(head).unwrap() };
+    let found = |file: &[u8]| {
+        let disk = SimDisk::new(1);
+        disk.put("00000000000000000001.log", file);
+        open(&disk).unwrap().2.len()
+    };
+    assert_eq!(found(&old), 1);
+    // The file used again: a new header, and behind it what was there.
+    let mut again = old.clone();
+    again[..4096].copy_from_slice(&header.encode());
+    assert_eq!(found(&again), 0);
+    let disk = SimDisk::new(1);
+    disk.put("00000000000000000001.log", &again);
+    assert_eq!(verdict(&disk), Verdict::Clean(Position(0)), "an old group is not even a torn one");
+    // And the header of a group written over an old one, but not its record.
+    let mut torn = again.clone();
+    forge::sign_groups(&mut torn, 8, 0);
+    assert_eq!(found(&torn), 1);
+    torn[4096 + 32..].copy_from_slice(&old[4096 + 32..]);
+    assert_eq!(found(&torn), 0);
+}
+
+#[test]
+fn a_group_beyond_the_beginning_of_the_next_segment_is_damage() {
+    let disk = SimDisk::new(1);
+    disk.put("00000000000000000001.log", &forge::segment(1, 0, &one_record(&[1; 700])));
+    disk.put("00000000000000000002.log", &forge::segment(2, 512, &one_record(b"two")));
+    let text = refused(&disk).to_string();
+    assert!(text.contains("beyond the end of its segment"), "{text}");
+    disk.put("00000000000000000002.log", &forge::segment(2, 1024, &one_record(b"two")));
+    assert_eq!(open(&disk).unwrap().2.len(), 2);
 }

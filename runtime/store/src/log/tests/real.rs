@@ -1,4 +1,4 @@
-//! The log in a real directory: modes, the lock, another process, a kill.
+//! The log in a real directory: restarts, modes, the lock, links.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
