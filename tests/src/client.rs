@@ -197,6 +197,27 @@ impl Client {
         answered.unwrap_or_else(|_| panic!("{what}: no answer"))
     }
 
+    /// Sends a body of events to a node that may not be there; gives its answer, if it gave one.
+    pub async fn attempt(
+        &self,
+        pipeline: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Option<Reply> {
+        let path = self.path(&format!("pipelines/{pipeline}/events"));
+        let mut request = Request::post(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, value.as_bytes());
+        }
+        let request = request.body(Full::new(body.into())).expect("a test writes good headers");
+        let answered = async {
+            let (parts, body) = self.http.request(request).await.ok()?.into_parts();
+            let body = body.collect().await.ok()?.to_bytes();
+            Some(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+        };
+        tokio::time::timeout(SOON, answered).await.ok()?
+    }
+
     /// Asks for a path that belongs to no tenant.
     pub async fn plain(&self, path: &str) -> Reply {
         self.ask(Method::GET, path, &[], "").await

@@ -316,6 +316,14 @@ impl Node {
         let _gone = kill_process(id, Signal::TERM);
     }
 
+    /// Ends it at once, wherever it is.
+    #[must_use]
+    pub fn kill(mut self) -> Arc<Home> {
+        self.child.kill().expect("a child of ours can be killed");
+        drop(self.child.wait());
+        self.home.clone()
+    }
+
     /// Waits until it has ended.
     pub async fn ended(mut self) -> (ExitStatus, Arc<Home>) {
         let status = eventually("the node ends", SOON, || {

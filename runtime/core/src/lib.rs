@@ -17,6 +17,7 @@ pub mod key;
 pub mod layer;
 pub mod limits;
 pub mod manifest;
+pub mod numbering;
 pub mod partition;
 pub mod pipeline;
 pub mod plan;

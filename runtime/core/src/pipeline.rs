@@ -66,12 +66,25 @@ impl Pipeline {
     }
 }
 
-/// What is promised about events. Exactly-once will join it when it exists.
+/// What is promised about events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum Delivery {
+    /// Acknowledged when the log has it on disk; state and outputs are as if each event had been
+    /// handled once, whatever happens to the node.
+    ExactlyOnce,
     /// Nothing is logged: acknowledged when queued, and state is lost on restart.
     BestEffort,
+}
+
+impl Delivery {
+    /// The word in a manifest.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::BestEffort => "best-effort",
+        }
+    }
 }
 
 /// Where events enter a pipeline.

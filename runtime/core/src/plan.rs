@@ -9,7 +9,7 @@
 use std::fmt;
 
 use crate::manifest::{Problem, Problems, Table, Value, member};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Delivery, Pipeline, Stage};
 
 /// What applying a pipeline would change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,6 +99,19 @@ fn refused(old: &Pipeline, new: &Pipeline) -> Problems {
                  apply it anew"
         );
         refused.add(Problem::new("partitions", "plan.partitions", message, fix));
+    }
+    if old.delivery != new.delivery {
+        let (is, was) = (new.delivery.word(), old.delivery.word());
+        let message = format!("is {is:?}, and was {was:?} when the pipeline was first applied");
+        let fix = "leave it, or delete the pipeline and apply it anew".to_owned();
+        refused.add(Problem::new("delivery", "plan.delivery", message, fix));
+    }
+    let goes = |stage: &&Stage| new.stage_index(&stage.name).is_none();
+    for stage in old.stages.iter().filter(goes).filter(|_| old.delivery == Delivery::ExactlyOnce) {
+        let message = "goes, and its state with it".to_owned();
+        let fix = "keep the stage, or delete the pipeline and apply it anew".to_owned();
+        let field = member("stages", &stage.name);
+        refused.add(Problem::new(field, "plan.state", message, fix));
     }
     refused
 }

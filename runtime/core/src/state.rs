@@ -134,6 +134,11 @@ impl KeyedState {
         self.limits.total_bytes = total_bytes;
     }
 
+    /// Sets other bounds. What is there stays, even beyond them.
+    pub fn set_limits(&mut self, limits: StateLimits) {
+        self.limits = limits;
+    }
+
     /// Number of keys, those of writes not committed included.
     #[must_use]
     pub fn keys(&self) -> usize {

@@ -4,7 +4,12 @@
 //! - A version is stored before it runs. The newest [`VERSIONS_KEPT`] are kept.
 //! - One apply at a time for each pipeline.
 
+mod restore;
+mod rings;
+mod standing;
 mod switch;
+
+pub(crate) use standing::Standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sluicebox_core::codec::{DeleteRecord, RecordWriter, kind};
 use sluicebox_core::ids::{Digest, Name};
 use sluicebox_core::manifest::{Problem, Problems};
 use sluicebox_core::pipeline::{self, Facts, Pipeline, Stage};
@@ -113,8 +119,9 @@ impl Node {
         applied.version = self.next_version(tenant, name).await?;
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version(tenant, name, applied.version, &pipeline).await?;
-        let switched =
-            self.switch(tenant, name, Next { version: applied.version, pipeline, code }).await;
+        let switched = self
+            .switch(tenant, name, Next { version: applied.version, pipeline, code, restored: None })
+            .await;
         if switched.is_err() {
             self.forget_version(tenant, name, applied.version).await?;
         }
@@ -137,6 +144,11 @@ impl Node {
         if let Some(running) = running {
             // Whatever is left over goes with the pipeline.
             drop(switch::retire(&running, true).await);
+            if let Some(durable) = running.durable() {
+                let mut writer = RecordWriter::new();
+                writer.delete(&DeleteRecord { pipeline: durable.id });
+                self.log_and_wait(kind::DELETE, writer).await?;
+            }
         }
         let keys = self.version_keys(tenant, name).await?;
         if keys.is_empty() && !known {
@@ -166,49 +178,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    /// Starts everything that was applied before the node was last stopped. What cannot be started
-    /// is logged and left out; the others run.
-    pub(crate) async fn restore(self: &Arc<Self>) -> Result<(), Error> {
-        let catalog = self.catalog().clone();
-        let under = Key::of(&["tenants"])?;
-        let keys = blocking(move || Ok(catalog.list(Some(&under))?)).await?;
-        let mut newest: BTreeMap<(String, String), Key> = BTreeMap::new();
-        for key in keys {
-            let segments: Vec<&str> = key.segments().collect();
-            if let [_, tenant, "pipelines", name, _] = segments.as_slice() {
-                let id = ((*tenant).to_owned(), (*name).to_owned());
-                // Keys come in order, so that the last is the newest.
-                newest.insert(id, key);
-            }
-        }
-        for ((tenant, name), key) in newest {
-            if let Err(error) = self.restore_one(&tenant, &name, &key).await {
-                tracing::error!(tenant, pipeline = name, "not started: {error}");
-            }
-        }
-        Ok(())
-    }
-
-    async fn restore_one(
-        self: &Arc<Self>,
-        tenant: &str,
-        name: &str,
-        key: &Key,
-    ) -> Result<(), Error> {
-        let (tenant, name) = (Name::new(tenant)?, Name::new(name)?);
-        let (catalog, key) = (self.catalog().clone(), key.clone());
-        let text = blocking(move || Ok(catalog.get(&key)?)).await?.unwrap_or_default();
-        let document: Document = serde_json::from_slice(&text)
-            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
-        let manifest = serde_json::to_vec(&document.manifest)
-            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
-        let value = manifest_text::parse(&manifest, Format::Json)?;
-        let mut pipeline = pipeline::build(&value, &Facts::default())?;
-        pipeline.fix_partitions(self.default_partitions());
-        let code = self.load_stages(&tenant, &pipeline).await?;
-        self.switch(&tenant, &name, Next { version: document.version, pipeline, code }).await
     }
 
     async fn check_manifest(
@@ -336,7 +305,7 @@ fn digest_of(stage: &Stage) -> Result<Digest, Error> {
     digest.ok_or_else(|| Error::not_found("component", &stage.component.to_string()))
 }
 
-fn fill_random(out: &mut [u8]) -> Result<(), Error> {
+pub(crate) fn fill_random(out: &mut [u8]) -> Result<(), Error> {
     let mut filled = 0;
     while filled < out.len() {
         let flags = rustix::rand::GetRandomFlags::empty();

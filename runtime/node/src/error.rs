@@ -141,6 +141,20 @@ pub enum Error {
     /// From the store.
     #[error(transparent)]
     Store(#[from] sluicebox_store::error::Error),
+    /// From the log.
+    #[error(transparent)]
+    Log(#[from] sluicebox_store::log::Error),
+    /// The disk of the log is full. What was taken goes on; nothing new is taken.
+    #[error(
+        "the disk is full: nothing can be taken until there is room; nothing was taken of this"
+    )]
+    DiskFull {
+        /// When another try is worth it.
+        retry_after: Duration,
+    },
+    /// The log takes nothing more, and whether this is on disk is not known.
+    #[error("the log has failed, so that nothing can be acknowledged until the node is restarted")]
+    LogFailed,
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] sluicebox_engine::error::Error),
@@ -197,9 +211,9 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry_after, .. } | Self::Overloaded { retry_after, .. } => {
-                Some(*retry_after)
-            }
+            Self::Busy { retry_after, .. }
+            | Self::Overloaded { retry_after, .. }
+            | Self::DiskFull { retry_after } => Some(*retry_after),
             Self::Quota(refused) => refused.retry_after_micros.map(Duration::from_micros),
             Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
@@ -222,9 +236,13 @@ impl Classify for Error {
             | Self::Slow { .. } => Kind::Invalid,
             Self::Unauthorised | Self::Scope { .. } | Self::ForeignSite { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Quota(_) => Kind::Exhausted,
-            Self::Overloaded { .. } | Self::Draining | Self::Deadline { .. } | Self::Io { .. } => {
-                Kind::Unavailable
-            }
+            Self::Overloaded { .. }
+            | Self::Draining
+            | Self::Deadline { .. }
+            | Self::DiskFull { .. }
+            | Self::LogFailed
+            | Self::Io { .. } => Kind::Unavailable,
+            Self::Log(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Tenants(error) => error.kind(),
@@ -263,6 +281,9 @@ impl Classify for Error {
             Self::Trimmed { .. } => "output.trimmed",
             Self::Deadline { .. } => "request.deadline",
             Self::Store(error) => error.code(),
+            Self::Log(error) => error.code(),
+            Self::DiskFull { .. } => "log.full",
+            Self::LogFailed => "log.failed",
             Self::Engine(error) => error.code(),
             Self::Tenants(error) => error.code(),
             Self::Io { .. } => "node.io",

@@ -25,4 +25,5 @@ mod server;
 mod tests;
 mod text;
 
-pub use server::{listen, serve};
+pub use server::listen;
+pub(crate) use server::serve;

@@ -5,14 +5,16 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use dashmap::DashMap;
-use sluicebox_core::ids::Name;
+use sluicebox_core::codec::RecordWriter;
+use sluicebox_core::ids::{Name, PipelineId};
+use sluicebox_core::numbering::Numbering;
 use sluicebox_core::quota::{Allowance, Resource};
 use sluicebox_engine::artefact::{self, Artefacts};
 use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
@@ -20,13 +22,17 @@ use sluicebox_engine::component::Limits;
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, TenantSlots};
 use sluicebox_store::catalog::Catalog;
+use sluicebox_store::log::{self, Log};
 
 use crate::admission::Admission;
 use crate::components::{AssetInfo, ComponentInfo, Components};
 use crate::config::Config;
+use crate::deploy;
+use crate::durable::{Durable, Ingest, refused};
 use crate::error::Error;
-use crate::mailbox::WorkerHandle;
+use crate::mailbox::{WorkerHandle, lock};
 use crate::metrics::Metrics;
+use crate::recover::{self, Recovered};
 use crate::requests::Requests;
 use crate::running::Running;
 use crate::tenancy::Tenancy;
@@ -38,10 +44,15 @@ const TENANTS_POLL: Duration = Duration::from_secs(1);
 /// Share of the engine's instances and stacks one tenant may hold, in percent.
 const TENANT_SHARE: usize = 75;
 
+/// How long a record that is no event waits for room in the log, and between two tries.
+const LOG_PATIENCE: Duration = Duration::from_secs(10);
+const LOG_PAUSE: Duration = Duration::from_millis(5);
+
 /// Argument with which the program is started as compile process.
 pub const COMPILE_ARGUMENT: &str = "compile";
 
-type PipelineId = (Name, Name);
+/// Tenant and pipeline.
+type Named = (Name, Name);
 
 /// One process that runs pipelines.
 #[derive(Debug)]
@@ -49,15 +60,18 @@ pub struct Node {
     config: Config,
     tenants: Tenants,
     catalog: Arc<dyn Catalog>,
+    log: Arc<dyn Log>,
+    /// What the log held, until it is started again.
+    recovered: Mutex<Recovered>,
     components: Arc<Components>,
     requests: Arc<Requests>,
     metrics: Metrics,
     admission: Admission,
     workers: Vec<Arc<WorkerHandle>>,
-    running: DashMap<PipelineId, Arc<Running>>,
+    running: DashMap<Named, Arc<Running>>,
     tenancies: DashMap<Name, Arc<Tenancy>>,
     /// Held by whoever changes a pipeline.
-    deploying: DashMap<PipelineId, Weak<tokio::sync::Mutex<()>>>,
+    deploying: DashMap<Named, Weak<tokio::sync::Mutex<()>>>,
     memory: Arc<MemoryMeter>,
     next_tenant: AtomicUsize,
     next_uid: AtomicU64,
@@ -76,6 +90,12 @@ impl Node {
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
         let catalog: Arc<dyn Catalog> =
             Arc::new(sluicebox_store::dir::DirCatalog::open(&dir.join("catalog"))?);
+        let mut seed = [0; 8];
+        deploy::fill_random(&mut seed)?;
+        let tail = config.limits.output_bytes_max;
+        let seed = u64::from_le_bytes(seed);
+        let (log, recovered) =
+            recover::open(&dir.join("log"), log::Config::default(), (seed, tail))?;
         let engine_config = config.engine.tuning();
         if let Some(warning) = engine_config.mappings_warning() {
             tracing::warn!("{warning}");
@@ -106,6 +126,8 @@ impl Node {
         Ok(Self {
             tenants,
             catalog,
+            log: Arc::new(log),
+            recovered: Mutex::new(recovered),
             components: Arc::new(components),
             requests: Arc::new(Requests::new(config.limits.requests_max)),
             metrics: Metrics::new(),
@@ -256,6 +278,43 @@ impl Node {
 
     pub(crate) fn components_of(&self) -> &Arc<Components> {
         &self.components
+    }
+
+    pub(crate) fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    /// What the log held when the node was built. Given once.
+    pub(crate) fn take_recovered(&self) -> Recovered {
+        std::mem::take(&mut *lock(&self.recovered))
+    }
+
+    /// A pipeline with a log that nobody knows yet. Its number is one no other ever had.
+    pub(crate) fn new_durable(&self) -> Result<Arc<Durable>, Error> {
+        let mut seed = [0; 8];
+        deploy::fill_random(&mut seed)?;
+        let ingest = Ingest::begin(u64::from_le_bytes(seed));
+        let id = PipelineId(self.next_incarnation());
+        Ok(Arc::new(Durable::new(id, self.log.clone(), ingest, Numbering::default())))
+    }
+
+    /// Writes a record that is in nobody's way, and waits until it is on disk.
+    pub(crate) async fn log_and_wait(&self, kind: u8, writer: RecordWriter) -> Result<(), Error> {
+        let log = self.log.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let end = Instant::now() + LOG_PATIENCE;
+            let position = loop {
+                match log.append(log::Class::Commit, kind, &writer.parts()) {
+                    Ok(position) => break position,
+                    Err(log::Refusal::Busy | log::Refusal::Full) if Instant::now() < end => {
+                        std::thread::sleep(LOG_PAUSE);
+                    }
+                    Err(refusal) => return Err(refused(refusal)),
+                }
+            };
+            Ok(log.wait_synced(position)?)
+        });
+        written.await.map_err(|error| Error::Internal(format!("writing the log: {error}")))?
     }
 
     pub(crate) fn catalog(&self) -> &Arc<dyn Catalog> {

@@ -217,6 +217,15 @@ impl Output {
         }
     }
 
+    /// Lets the offsets of a partition that holds nothing go on at `next`.
+    pub fn resume(&self, partition: u16, next: u64) {
+        let Some(ring) = self.partitions.get(usize::from(partition)) else { return };
+        let mut ring = lock(ring);
+        if ring.frames.is_empty() {
+            ring.next = ring.next.max(next);
+        }
+    }
+
     /// What is behind the cursor, about `bytes_max` bytes of it.
     ///
     /// # Errors

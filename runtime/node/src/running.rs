@@ -11,7 +11,7 @@
 mod intake;
 mod segment_builder;
 
-pub use intake::{Busy, Intake};
+pub use intake::{Intake, Submitted, Unsubmitted};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use sluicebox_core::ids::Name;
 use sluicebox_core::key;
+use sluicebox_core::numbering::Numbering;
 use sluicebox_core::partition::SegmentPlan;
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::segment::{self, Plan};
@@ -26,11 +27,14 @@ use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::counted::Counted;
-use crate::mailbox::{Mailbox, States, WorkerHandle};
+use crate::deploy::Standing;
+use crate::durable::Durable;
+use crate::mailbox::{Inherited, Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::requests::Requests;
 use crate::ring::Output;
 use crate::tenancy::Tenancy;
+use crate::worker::record::SegmentDurable;
 
 /// What all parts of a running pipeline share.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub struct PipelineShared {
     pub(crate) dead_letters: Arc<Output>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) metrics: Arc<PipelineMetrics>,
+    /// Its way into the log, if it has one.
+    pub(crate) durable: Option<Arc<Durable>>,
     /// No event is taken in: the pipeline is being replaced or deleted.
     paused: AtomicBool,
     /// Frames queued in inboxes, or being worked on.
@@ -99,6 +105,8 @@ pub(crate) struct SegmentRuntime {
     pub(crate) stages: Vec<StageRuntime>,
     /// For each stage, the route of each target.
     pub(crate) routes: Vec<Vec<Route>>,
+    /// In a pipeline with a log.
+    pub(crate) durable: Option<SegmentDurable>,
 }
 
 impl SegmentRuntime {
@@ -125,8 +133,12 @@ pub(crate) struct Parts<'a> {
     pub inbox_bytes: usize,
     /// First of the uids for the stages.
     pub uid: u64,
+    /// Its way into the log, if it has one, with the numbers of this version.
+    pub durable: Option<(Arc<Durable>, Numbering)>,
     /// For each partition, the state of stages of the version before.
-    pub inherited: Vec<States>,
+    pub states: Vec<States>,
+    /// Where partitions stand.
+    pub standing: Standing,
 }
 
 /// See the module.
@@ -138,8 +150,10 @@ pub struct Running {
     partitions: u16,
     /// For each segment, its partitions.
     mailboxes: Vec<Vec<Arc<Mailbox>>>,
-    /// Where ingest leads: segment and input.
-    entries: Vec<(usize, u16)>,
+    /// Where ingest leads.
+    entries: Vec<EntryPoint>,
+    /// The segments of the entries, each once.
+    entered: Vec<usize>,
     outputs: Vec<Arc<Output>>,
     event_bytes_max: usize,
     /// Batches that are read and handed in at a time.
@@ -167,6 +181,7 @@ impl Running {
             dead_letters: parts.dead_letters.clone(),
             requests: parts.requests.clone(),
             metrics: parts.metrics.clone(),
+            durable: parts.durable.as_ref().map(|(durable, _)| durable.clone()),
             paused: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
             idle: Notify::new(),
@@ -181,12 +196,12 @@ impl Running {
                 partitions,
                 mailboxes: &mailboxes,
                 parts: &parts,
+                at,
             };
             let runtime = Arc::new(builder.build(&shared));
             mailboxes[at] = place(&runtime, partitions, &mut parts);
         }
-        let targets = pipeline.ingest.targets.iter();
-        let entries = targets.map(|(stage, input)| (plan.of_stage[*stage], *input)).collect();
+        let (entries, entered) = entries(&pipeline, &plan);
         let root_limits = pipeline.ingest.targets.iter().map(|(stage, _)| {
             usize::try_from(pipeline.stages[*stage].limits.event_bytes).unwrap_or(usize::MAX)
         });
@@ -200,6 +215,7 @@ impl Running {
             partitions,
             mailboxes,
             entries,
+            entered,
             outputs,
             event_bytes_max,
             turnstile: Arc::new(Semaphore::new(turns)),
@@ -266,6 +282,11 @@ impl Running {
         self.event_bytes_max
     }
 
+    /// Its way into the log, if it has one.
+    pub(crate) fn durable(&self) -> Option<&Arc<Durable>> {
+        self.shared.durable.as_ref()
+    }
+
     /// Its figures.
     #[must_use]
     pub fn metrics(&self) -> &Arc<PipelineMetrics> {
@@ -277,9 +298,9 @@ impl Running {
     pub fn has_room(&self) -> bool {
         !self.is_paused()
             && self
-                .entries
+                .entered
                 .iter()
-                .all(|(segment, _)| self.mailboxes[*segment].iter().any(|m| m.has_room()))
+                .all(|segment| self.mailboxes[*segment].iter().any(|m| m.has_room()))
     }
 
     /// True while it is being replaced or deleted.
@@ -330,9 +351,9 @@ impl Running {
     /// Waits until an entry may have room again.
     pub async fn room(&self) {
         let full = self
-            .entries
+            .entered
             .iter()
-            .flat_map(|(segment, _)| &self.mailboxes[*segment])
+            .flat_map(|segment| &self.mailboxes[*segment])
             .find(|mailbox| !mailbox.has_room());
         if let Some(mailbox) = full {
             let notified = mailbox.room.notified();
@@ -341,6 +362,29 @@ impl Running {
             }
         }
     }
+}
+
+/// Where ingest leads: an input of the root of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryPoint {
+    /// Which of the segments that are entered.
+    place: usize,
+    input: u16,
+}
+
+/// The entries of a pipeline, and the segments they lead to, each once.
+fn entries(pipeline: &Pipeline, plan: &Plan) -> (Vec<EntryPoint>, Vec<usize>) {
+    let mut entered: Vec<usize> = Vec::new();
+    let entry = |(stage, input): &(usize, u16)| {
+        let segment = plan.of_stage[*stage];
+        let place = entered.iter().position(|known| *known == segment).unwrap_or_else(|| {
+            entered.push(segment);
+            entered.len() - 1
+        });
+        EntryPoint { place, input: *input }
+    };
+    let entries = pipeline.ingest.targets.iter().map(entry).collect();
+    (entries, entered)
 }
 
 /// Gives each partition of a segment its worker and what it inherits.
@@ -355,11 +399,14 @@ fn place(
     let stages: Vec<&str> = runtime.stages.iter().map(|stage| stage.name.as_str()).collect();
     let mut make = |partition: u16| {
         let owner = &parts.workers[(first + usize::from(partition)) % workers];
-        let states = parts.inherited.get_mut(usize::from(partition)).map(|states| {
+        let states = parts.states.get_mut(usize::from(partition)).map(|states| {
             let mine = |(name, _): &mut (String, _)| stages.contains(&name.as_str());
             states.extract_if(.., mine).collect()
         });
-        Mailbox::new(runtime.clone(), partition, owner.clone(), parts.inbox_bytes, states)
+        let ids = runtime.durable.as_ref().map(|durable| durable.ids(partition));
+        let progress = ids.map(|ids| parts.standing.progress(&ids));
+        let inherited = Inherited { states: states.unwrap_or_default(), progress };
+        Mailbox::new(runtime.clone(), partition, owner.clone(), parts.inbox_bytes, inherited)
     };
     (0..partitions).map(&mut make).collect()
 }

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::http;
 use crate::node::Node;
-use crate::worker;
+use crate::worker::{self, release::Releases};
 
 /// A node with its threads.
 #[derive(Debug)]
@@ -119,8 +119,15 @@ impl RunningNode {
         if tokio::time::timeout(patience, quiet).await.is_err() {
             tracing::warn!("stopped before everything under way had finished");
         }
+        let log = self.node.log().clone();
         // Dropping joins the threads, which may take as long as one slice.
-        let _joined = tokio::task::spawn_blocking(move || drop(self)).await;
+        let ended = tokio::task::spawn_blocking(move || {
+            drop(self);
+            log.close()
+        });
+        if let Ok(Err(error)) = ended.await {
+            tracing::error!("the log: {error}");
+        }
     }
 }
 
@@ -175,7 +182,9 @@ impl WorkerThread {
                 tokio::task::spawn_local(node.clone().follow_tenants());
             }
         }
-        let served = http::serve(listener, node.clone(), listening);
+        let releases = Releases::new(node.log().clone());
+        tokio::task::spawn_local(releases.clone().run());
+        let served = http::serve(listener, node.clone(), releases.clone(), listening);
         tokio::task::spawn_local(async move {
             if let Err(error) = served.await {
                 tracing::error!("this worker serves no connections: {error}");
@@ -183,7 +192,8 @@ impl WorkerThread {
         });
         let metrics = node.metrics().worker(u16::try_from(number).unwrap_or(u16::MAX));
         let handle = node.workers()[number].clone();
-        worker::run(handle, node.components_of().sandbox().clone(), metrics, stopped).await;
+        let sandbox = node.components_of().sandbox().clone();
+        worker::run(handle, sandbox, (metrics, releases), stopped).await;
     }
 }
 

@@ -14,6 +14,8 @@
 //!   while there are any.
 
 mod partition;
+pub(crate) mod record;
+pub(crate) mod release;
 mod schedule;
 
 use std::cell::{Cell, RefCell};
@@ -32,6 +34,7 @@ use tokio::sync::watch;
 use crate::mailbox::{Mailbox, WorkerHandle};
 use crate::metrics::WorkerMetrics;
 use crate::running::StageRuntime;
+use release::Releases;
 use schedule::Schedule;
 
 /// How often idle instances are looked for.
@@ -48,6 +51,7 @@ pub(crate) struct Local {
     /// Partitions that may have instances.
     warm_partitions: Cell<usize>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) releases: Rc<Releases>,
 }
 
 impl Local {
@@ -131,7 +135,7 @@ struct Worker {
 pub(crate) async fn run(
     handle: Arc<WorkerHandle>,
     sandbox: Arc<Sandbox>,
-    metrics: Arc<WorkerMetrics>,
+    (metrics, releases): (Arc<WorkerMetrics>, Rc<Releases>),
     mut stop: watch::Receiver<bool>,
 ) {
     let pressure = sandbox.pressure();
@@ -141,6 +145,7 @@ pub(crate) async fn run(
         clock: Clock::new(),
         warm_partitions: Cell::new(0),
         metrics,
+        releases,
     });
     let mut worker = Worker {
         handle,

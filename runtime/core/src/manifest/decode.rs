@@ -116,8 +116,10 @@ fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
     let outputs = view.at("outputs").members(bounds::OUTPUTS_MAX);
     Declaration {
         name: view.at("name").word(),
-        // The only word that is not refused.
-        delivery: Delivery::BestEffort,
+        delivery: match view.at("delivery").word() == Delivery::ExactlyOnce.word() {
+            true => Delivery::ExactlyOnce,
+            false => Delivery::BestEffort,
+        },
         partitions: view.at("partitions").number().and_then(|n| u16::try_from(n).ok()),
         ingest: ingest(view.at("ingest")),
         stages: stages.map(|(name, view)| (name.clone(), stage(name, view, problems))).collect(),

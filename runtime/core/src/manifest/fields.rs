@@ -154,11 +154,11 @@ static DELIVERY: [Choice; 2] = [
         "Nothing is logged: an event is acknowledged when it is queued, and queued events and \
          state are lost when the node restarts.",
     ),
-    Choice {
-        word: "exactly-once",
-        about: "Does not exist yet and is refused.",
-        refused: Some("exactly-once delivery does not exist yet"),
-    },
+    choice(
+        "exactly-once",
+        "An event is acknowledged when it is on disk; state and outputs outlive the node, and are \
+         as if each event had been handled once.",
+    ),
 ];
 
 static INGEST: [Field; 2] = [

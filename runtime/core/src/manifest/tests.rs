@@ -145,12 +145,9 @@ fn a_misspelt_field_is_recognised() {
 }
 
 #[test]
-fn delivery_is_required_and_exactly_once_does_not_exist_yet() {
-    let problems = with(&["delivery"], Value::from("exactly-once"));
-    let delivery = problem(&problems, "delivery");
-    assert_eq!(delivery.code, "manifest.unsupported");
-    assert_eq!(delivery.message, "exactly-once delivery does not exist yet");
-    assert_eq!(delivery.fix, "write \"best-effort\"");
+fn delivery_is_one_of_two_words() {
+    let problems = with(&["delivery"], Value::from("at-least-once"));
+    assert_eq!(problem(&problems, "delivery").code, "manifest.choice");
 }
 
 #[test]

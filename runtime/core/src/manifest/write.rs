@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::value::{Table, Value};
 use super::words::{duration_text, size_text};
 use super::{Declaration, EdgeDeclaration, OutputDeclaration, bounds};
-use crate::pipeline::{Delivery, EdgeKey, Scope, Stage, StageLimits, StreamLimits};
+use crate::pipeline::{EdgeKey, Scope, Stage, StageLimits, StreamLimits};
 
 impl Declaration {
     /// The manifest this declaration would be read from.
@@ -18,11 +18,10 @@ impl Declaration {
         if let Some(key) = &self.ingest.key {
             ingest.insert("key".to_owned(), text(key));
         }
-        let Delivery::BestEffort = self.delivery;
         let mut manifest = members([
             ("version", Value::Integer(bounds::VERSION)),
             ("name", text(&self.name)),
-            ("delivery", Value::from("best-effort")),
+            ("delivery", Value::from(self.delivery.word())),
             ("ingest", Value::Table(ingest)),
             ("stages", map(&self.stages, stage)),
             ("edges", Value::Array(self.edges.iter().map(edge).collect())),

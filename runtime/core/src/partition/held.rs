@@ -48,6 +48,9 @@ impl Partition {
         let at = self.plan.stages.iter().position(|plan| plan.name == name);
         if let Some(at) = at {
             let plan = &self.plan.stages[at];
+            let mut state = state;
+            // What is there stays; the bounds are those of the stage as it is now.
+            state.set_limits(plan.state);
             let layer = Layer::new(plan.ports.clone(), plan.limits, state);
             self.stages[at].layer = Some(Box::new(layer));
         }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::{self, Arc};
-use super::{Edge, Ingest, Output, Pipeline, Stage, StageIndex};
+use super::{Delivery, Edge, Ingest, Output, Pipeline, Scope, Stage, StageIndex};
 use crate::manifest::{
     Declaration, EdgeDeclaration, OutputDeclaration, Problem, Problems, Reference, Value, item,
     member, nearest, read, show,
@@ -168,11 +168,29 @@ impl<'a> Check<'a> {
             self.unreachable(&places);
         }
         self.output_names();
+        self.lasting();
         let stages = self.known_stages(facts);
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
         Ok(self.pipeline(&places, stages))
+    }
+
+    /// What exactly-once cannot keep yet.
+    fn lasting(&mut self) {
+        if self.declaration.delivery != Delivery::ExactlyOnce {
+            return;
+        }
+        for (name, stage) in &self.declaration.stages {
+            if stage.scope == Scope::Stream {
+                let field = member(&member("stages", name), "scope");
+                let message = "a stream does not outlive its node yet, so that it cannot be part \
+                               of a pipeline with exactly-once delivery"
+                    .to_owned();
+                let fix = "use scope \"key\" with keyed state, or delivery = \"best-effort\"";
+                self.problems.add(Problem::new(field, "manifest.unsupported", message, fix));
+            }
+        }
     }
 
     fn resolve(&mut self) -> Places {

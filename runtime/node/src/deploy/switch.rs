@@ -1,25 +1,31 @@
 //! One version in the place of another.
 //!
 //! A switch drains: ingest is held back, what is under way runs to its end, open streams end, and
-//! each partition hands over the state of the stages that stay. Ingest sees a pause, not an error,
-//! if it is short. A pipeline that has halted cannot drain; then what is queued is handed over as
+//! each partition hands over the state of the stages that stay; in a pipeline with a log the version
+//! is then a record of it. Ingest sees a pause, not an error, if it is short. A pipeline that has halted cannot drain; then what is queued is handed over as
 //! it is, so that the fix for a halt can be applied.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicebox_core::frame::Frame;
+use sluicebox_core::codec::{ApplyRecord, RecordWriter, kind};
 use sluicebox_core::ids::Name;
-use sluicebox_core::pipeline::Pipeline;
+use sluicebox_core::numbering::Numbering;
+use sluicebox_core::pipeline::{Delivery as Promise, Pipeline};
+use sluicebox_core::recovery::Folded;
+use sluicebox_core::segment;
 use sluicebox_engine::stage::{StageCode, StageSettings};
+use sluicebox_store::log::Refusal;
 use tokio::sync::oneshot;
 
 use super::DEAD_LETTERS;
+use super::rings::{Rings, Tails};
+use super::standing::{Left, Standing};
+use crate::durable::{Durable, is_healthy, refused};
 use crate::error::Error;
-use crate::mailbox::{Command, Retired, States};
+use crate::mailbox::{Command, Delivery, Retired, States};
 use crate::node::Node;
-use crate::ring::Output;
 use crate::running::{Parts, Running};
 
 /// How long a switch waits for what is under way.
@@ -31,6 +37,27 @@ pub(super) struct Next {
     pub pipeline: Pipeline,
     /// For each stage.
     pub code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
+    /// What the log knows of it, when the node starts.
+    pub restored: Option<Restored>,
+}
+
+/// A pipeline as it was found in the log.
+pub(super) struct Restored {
+    pub durable: Arc<Durable>,
+    pub folded: Folded,
+    /// By partition.
+    pub states: Vec<States>,
+    pub tails: Tails,
+}
+
+/// What a version takes over.
+#[derive(Default)]
+struct Taken {
+    /// By partition.
+    states: Vec<States>,
+    standing: Standing,
+    left_over: LeftOver,
+    durable: Option<(Arc<Durable>, Numbering)>,
 }
 
 impl Node {
@@ -41,36 +68,41 @@ impl Node {
         name: &Name,
         next: Next,
     ) -> Result<(), Error> {
-        let Next { version, pipeline, code } = next;
+        let Next { version, pipeline, code, restored } = next;
         let old = self.running(tenant, name.as_str());
         let partitions = pipeline.partitions.unwrap_or(1);
-        let (inherited, left_over) = match &old {
-            Some(old) => {
-                check_left_over(old, &pipeline)?;
-                by_partition(retire(old, false).await?, partitions)
+        let (restored, tails) = match restored {
+            Some(Restored { durable, folded, states, tails }) => {
+                let numbering = durable.numbering();
+                let standing = Standing::Found(Box::new(folded));
+                let durable = Some((durable, numbering));
+                (Some(Taken { states, standing, durable, left_over: Vec::new() }), tails)
             }
-            None => (Vec::new(), Vec::new()),
+            None => (None, Tails::default()),
         };
-        let ring = |retain: usize| {
-            let most = self.config().limits.output_bytes_max;
-            Arc::new(Output::new(partitions, retain.min(most), self.next_incarnation()))
+        let taken = match (restored, pipeline.delivery) {
+            (Some(taken), _) => taken,
+            (None, Promise::BestEffort) => take_over(old.as_deref(), &pipeline).await?,
+            (None, Promise::ExactlyOnce) => {
+                self.check_log(old.as_deref())?;
+                let mut taken = take_over(old.as_deref(), &pipeline).await?;
+                let durable = old.as_ref().and_then(|old| old.durable().cloned());
+                let id = Identity { tenant, name, version };
+                taken.durable = Some(self.log_version(id, durable, &pipeline).await?);
+                taken
+            }
         };
-        // An output whose size changes begins anew; cursors of the old one are told so.
-        let kept = |output: &sluicebox_core::pipeline::Output| {
-            let old = old.as_ref()?;
-            let before = old.pipeline().outputs.iter().find(|o| o.name == output.name)?;
-            let same = before.retain_bytes == output.retain_bytes;
-            old.output(&output.name).filter(|_| same).cloned()
+        let plan = segment::cut(&pipeline);
+        let durable = taken.durable.as_ref().map(|(durable, numbering)| (&**durable, numbering));
+        let rings = Rings {
+            node: self,
+            old: old.as_deref(),
+            durable,
+            standing: &taken.standing,
+            tails: &tails,
         };
-        let outputs = pipeline.outputs.iter().map(|output| {
-            let bytes = usize::try_from(output.retain_bytes).unwrap_or(usize::MAX);
-            kept(output).unwrap_or_else(|| ring(bytes))
-        });
-        let outputs: Vec<_> = outputs.collect();
-        let dead_letters = old.as_ref().map_or_else(
-            || ring(self.config().limits.dead_letter_bytes),
-            |old| old.dead_letters().clone(),
-        );
+        let outputs = rings.outputs(&pipeline);
+        let dead_letters = rings.dead_letters(&pipeline, &plan)?;
         let metrics = self.metrics().pipeline(tenant, name);
         let stage_is = |wanted: &str| pipeline.stage_index(wanted).is_some();
         let output_is = |wanted: &str| pipeline.outputs.iter().any(|o| o.name == wanted);
@@ -79,6 +111,7 @@ impl Node {
             let _figures = metrics.output(&output.name, ring);
         }
         let _figures = metrics.output(DEAD_LETTERS, &dead_letters);
+        let Taken { states, standing, left_over, durable } = taken;
         let parts = Parts {
             tenant: self.tenancy(tenant),
             name: name.clone(),
@@ -91,13 +124,86 @@ impl Node {
             code,
             outputs,
             inbox_bytes: self.config().limits.inbox_bytes,
-            inherited,
+            durable,
+            states: by_partition(states, partitions),
+            standing,
         };
         let running = Running::build(pipeline, parts);
         hand_over(&running, left_over);
         self.put_running(running);
         Ok(())
     }
+
+    /// Refuses a switch that the log could not keep.
+    fn check_log(&self, old: Option<&Running>) -> Result<(), Error> {
+        if !is_healthy(self.log().as_ref()) {
+            return Err(refused(Refusal::Full));
+        }
+        let mut mailboxes = old.into_iter().flat_map(Running::mailboxes).flatten();
+        if mailboxes.any(|mailbox| mailbox.is_stopped()) {
+            return Err(Error::Conflict {
+                what: "pipeline",
+                name: old.map(|old| old.name().to_string()).unwrap_or_default(),
+                why: "a partition has stopped; its log says why: restart the node first".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes a version into the log, and waits until it is there.
+    async fn log_version(
+        self: &Arc<Self>,
+        id: Identity<'_>,
+        durable: Option<Arc<Durable>>,
+        pipeline: &Pipeline,
+    ) -> Result<(Arc<Durable>, Numbering), Error> {
+        let durable = match durable {
+            Some(durable) => durable,
+            None => self.new_durable()?,
+        };
+        let numbering = Numbering::of(pipeline, &durable.numbering())?;
+        let manifest = pipeline.declaration().write().to_json();
+        let mut writer = RecordWriter::new();
+        writer.apply(&ApplyRecord {
+            tenant: id.tenant.clone(),
+            name: id.name.clone(),
+            pipeline: durable.id,
+            version: id.version,
+            partitions: pipeline.partitions.unwrap_or(1),
+            manifest: manifest.as_bytes(),
+            names: numbering.names.clone(),
+            discarded: Vec::new(),
+        });
+        self.log_and_wait(kind::APPLY, writer).await?;
+        durable.set_numbering(numbering.clone());
+        Ok((durable, numbering))
+    }
+}
+
+/// Which version of what.
+#[derive(Clone, Copy)]
+struct Identity<'a> {
+    tenant: &'a Name,
+    name: &'a Name,
+    version: u32,
+}
+
+/// Takes everything from the version that runs.
+async fn take_over(old: Option<&Running>, pipeline: &Pipeline) -> Result<Taken, Error> {
+    let Some(old) = old else { return Ok(Taken::default()) };
+    check_left_over(old, pipeline)?;
+    let mut taken = Taken::default();
+    let mut left = Left::default();
+    for (partition, retired) in retire(old, false).await? {
+        taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
+        taken.states[usize::from(partition)].extend(retired.states);
+        taken.left_over.extend(retired.left_over);
+        if let Some((root, progress)) = retired.progress {
+            left.add((root, partition), progress);
+        }
+    }
+    taken.standing = Standing::Left(left);
+    Ok(taken)
 }
 
 /// Takes a running pipeline to rest and collects what its partitions hold. On an error it runs on.
@@ -150,7 +256,7 @@ fn check_left_over(old: &Running, new: &Pipeline) -> Result<(), Error> {
     if old.mailboxes().iter().flatten().all(|mailbox| mailbox.halted().is_none()) {
         return Ok(());
     }
-    let plan = sluicebox_core::segment::cut(new);
+    let plan = segment::cut(new);
     let roots: BTreeSet<&str> =
         plan.segments.iter().map(|segment| new.stages[segment.root].name.as_str()).collect();
     let missing = old
@@ -173,28 +279,21 @@ fn check_left_over(old: &Running, new: &Pipeline) -> Result<(), Error> {
 }
 
 /// What is left over of a halted pipeline: stage, partition, events.
-type LeftOver = Vec<(String, u16, Frame)>;
+type LeftOver = Vec<(String, u16, Delivery)>;
 
-fn by_partition(retired: Vec<(u16, Retired)>, partitions: u16) -> (Vec<States>, LeftOver) {
-    let mut states: Vec<States> = Vec::new();
+/// One entry for each partition.
+fn by_partition(mut states: Vec<States>, partitions: u16) -> Vec<States> {
     states.resize_with(partitions.into(), Vec::new);
-    let mut left_over = Vec::new();
-    for (partition, retired) in retired {
-        if let Some(of_partition) = states.get_mut(usize::from(partition)) {
-            of_partition.extend(retired.states);
-        }
-        left_over.extend(retired.left_over);
-    }
-    (states, left_over)
+    states
 }
 
 fn hand_over(running: &Running, left_over: LeftOver) {
-    for (root, partition, frame) in left_over {
+    for (root, partition, delivery) in left_over {
         let segment = running.mailboxes().iter().find(|segment| {
             segment.first().is_some_and(|mailbox| mailbox.segment.root_name() == root)
         });
         if let Some(mailbox) = segment.and_then(|segment| segment.get(usize::from(partition))) {
-            mailbox.push_over(frame);
+            mailbox.push_over(delivery);
         }
     }
 }

@@ -17,6 +17,7 @@ mod key;
 mod ndjson;
 mod result;
 pub(super) mod single;
+mod submit;
 #[cfg(test)]
 mod tests;
 
@@ -119,6 +120,8 @@ enum Step {
 #[derive(Debug, Default)]
 struct Tally {
     accepted: u64,
+    /// Taken before, and not again.
+    duplicates: u64,
     rejected: u64,
     errors: Vec<LineError>,
     /// For the metrics.
@@ -338,8 +341,13 @@ impl Call<'_> {
         if intake.is_empty() {
             return Err(nothing_taken(tally));
         }
-        let taken = self.submit(intake, request.body).await?;
-        Ok(taken.then_some(tally))
+        let one = request.form.is_one_event();
+        intake.identify(submit::identity(&request.parts.headers, one)?);
+        let Some(submitted) = self.submit(intake, request.body).await? else { return Ok(None) };
+        if self.acknowledge(submitted).await? {
+            tally.duplicates = std::mem::take(&mut tally.accepted);
+        }
+        Ok(Some(tally))
     }
 
     fn rules<'r>(&'r self, request: &'r Request<'_>, host_fields: &'r [u8]) -> Rules<'r> {
@@ -371,32 +379,6 @@ impl Call<'_> {
         }
         tokio::task::yield_now().await;
         Ok(())
-    }
-
-    /// Draws the quota and hands the events in, waiting a little for room. False if the pipeline
-    /// is being replaced: the next version has to be given the events.
-    async fn submit(&mut self, intake: Intake, body: &Bytes) -> Result<bool, Error> {
-        let (events, bytes) = (intake.len() as u64, body.len() as u64);
-        if !self.spent {
-            self.caller.account.spend(&[(Resource::Events, events), (Resource::Bytes, bytes)])?;
-            self.spent = true;
-        }
-        let mut next = intake;
-        let mut patience = None;
-        while let Err(busy) = next.submit() {
-            if self.running.is_paused() {
-                return Ok(false);
-            }
-            let end = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
-            if tokio::time::timeout_at(end.into(), self.running.room()).await.is_err() {
-                return Err(self.full(busy.retry_after));
-            }
-            next = busy.intake;
-            tokio::task::yield_now().await;
-        }
-        self.running.metrics().events.add(events);
-        self.running.metrics().bytes.add(bytes);
-        Ok(true)
     }
 
     /// Waits a little until the pipeline has room; goes on with the next version if it is replaced.
@@ -476,16 +458,23 @@ fn nothing_taken(tally: Tally) -> Error {
     Error::Rejected { errors: tally.errors, rejected: tally.rejected }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 /// `202`, with what was left out.
 fn accepted(tally: &Tally) -> Response<Body> {
     #[derive(serde::Serialize)]
     struct Accepted<'a> {
         accepted: u64,
+        #[serde(skip_serializing_if = "is_none")]
+        duplicates: u64,
         rejected: u64,
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         errors: &'a [LineError],
     }
-    let reply =
-        Accepted { accepted: tally.accepted, rejected: tally.rejected, errors: &tally.errors };
+    let Tally { accepted, duplicates, rejected, .. } = *tally;
+    let reply = Accepted { accepted, duplicates, rejected, errors: &tally.errors };
     respond::json(StatusCode::ACCEPTED, &reply)
 }

@@ -32,6 +32,7 @@ use super::control;
 use super::deadline::Deadlines;
 use crate::error::Error;
 use crate::node::Node;
+use crate::worker::release::Releases;
 
 /// How often connections and deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,9 +69,10 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> Result<std::net::TcpList
 ///
 /// # Errors
 /// The listener cannot be used in this runtime.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: std::net::TcpListener,
     node: Arc<Node>,
+    releases: Rc<Releases>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let listener = TcpListener::from_std(listener)
@@ -79,7 +81,7 @@ pub async fn serve(
     let workers = usize::from(config.node.workers).max(1);
     let connections_max = config.http.connections_max.div_ceil(workers);
     let drain_time_max = config.node.drain_time_max;
-    let edge = Rc::new(Edge::new(node, connections_max));
+    let edge = Rc::new(Edge::new(node, releases, connections_max));
     let mut open = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,6 +126,7 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
 #[derive(Debug)]
 pub(super) struct Edge {
     node: Arc<Node>,
+    releases: Rc<Releases>,
     router: Router,
     bounds: Bounds,
     connections_max: usize,
@@ -139,8 +142,9 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    fn new(node: Arc<Node>, connections_max: usize) -> Self {
+    fn new(node: Arc<Node>, releases: Rc<Releases>, connections_max: usize) -> Self {
         Self {
+            releases,
             router: control::router(&node),
             bounds: Bounds::new(&node.config().http),
             node,
@@ -153,6 +157,11 @@ impl Edge {
             draining: Cell::new(false),
             drain: Notify::new(),
         }
+    }
+
+    /// What waits for the log.
+    pub(super) fn releases(&self) -> &Releases {
+        &self.releases
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicebox_core::frame::{FrameBuilder, Head};
+use sluicebox_core::dedup::id_hash;
+use sluicebox_core::frame::{Fields, Frame, FrameBuilder, Head, field};
 use sluicebox_core::key;
+use sluicebox_store::log::Refusal;
 
 use super::Running;
+use crate::durable::{Durable, Entry, Identity, Logged};
+use crate::mailbox::{Delivery, Mailbox};
 
 /// When a producer should try again after it found no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -15,20 +19,39 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Intake {
     running: Arc<Running>,
-    /// For each entry, a builder a partition.
+    /// For each segment that is entered, a builder a partition.
     builders: Vec<FrameBuilder>,
     filled: Vec<usize>,
+    /// What the builders made, once they are done.
+    frames: Vec<Frame>,
+    identity: Identity,
+    /// Of the event that came last.
+    id: Option<u128>,
     events: usize,
     bytes: usize,
 }
 
-/// An intake that found no room.
+/// What became of the events of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// They are queued; that is all there is to wait for.
+    Queued,
+    /// They are queued, and may be acknowledged when the log has them on disk.
+    Logged(Logged),
+}
+
+/// An intake that was not taken; nothing was.
 #[derive(Debug)]
-pub struct Busy {
-    /// To try again with.
-    pub intake: Intake,
-    /// When trying again is worth it.
-    pub retry_after: Duration,
+pub enum Unsubmitted {
+    /// A partition or the log has no room, or the pipeline is being replaced.
+    Busy {
+        /// To try again with.
+        intake: Box<Intake>,
+        /// When trying again is worth it.
+        retry_after: Duration,
+    },
+    /// The log takes nothing.
+    Refused(Refusal),
 }
 
 impl Intake {
@@ -36,25 +59,45 @@ impl Intake {
     #[must_use]
     pub fn new(running: &Arc<Running>) -> Self {
         let mut builders = Vec::new();
-        let count = running.entries.len() * usize::from(running.partitions);
+        let count = running.entered.len() * usize::from(running.partitions);
         builders.resize_with(count, FrameBuilder::new);
-        Self { running: running.clone(), builders, filled: Vec::new(), events: 0, bytes: 0 }
+        Self {
+            running: running.clone(),
+            builders,
+            filled: Vec::new(),
+            frames: Vec::new(),
+            identity: Identity::default(),
+            id: None,
+            events: 0,
+            bytes: 0,
+        }
     }
 
     /// Adds one event. The parts are within the format's limits, see [`FrameBuilder::push`].
     pub fn push(&mut self, head: &Head, key: &[u8], payload: &[u8], fields: &[u8]) {
         let partitions = self.running.partitions;
         let partition = usize::from(key::partition_of(key::group_of(key), partitions));
-        for (entry, (_, input)) in self.running.entries.iter().enumerate() {
-            let at = entry * usize::from(partitions) + partition;
+        for entry in &self.running.entries {
+            let at = entry.place * usize::from(partitions) + partition;
             let builder = &mut self.builders[at];
             if builder.is_empty() {
                 self.filled.push(at);
             }
-            builder.push(&Head { input: *input, ..*head }, key, payload, fields);
+            builder.push(&Head { input: entry.input, ..*head }, key, payload, fields);
         }
         self.events += 1;
         self.bytes += payload.len();
+        if self.running.shared.durable.is_some() {
+            self.id = id_of(fields);
+        }
+    }
+
+    /// Says how the producer knows these events; a pipeline with a log takes them once.
+    pub fn identify(&mut self, identity: Identity) {
+        self.identity = identity;
+        if self.identity.by_event && self.events == 1 {
+            self.identity.ids.extend(self.id);
+        }
     }
 
     /// Events so far.
@@ -81,29 +124,68 @@ impl Intake {
         self.running.entries.len()
     }
 
-    /// Hands all events to their partitions.
+    /// Hands all events to their partitions; in a pipeline with a log they are logged before, and
+    /// `now` is when they came.
     ///
     /// # Errors
-    /// A partition has no room, or the pipeline is being replaced; nothing was taken.
-    pub fn submit(mut self) -> Result<(), Busy> {
-        let partitions = usize::from(self.running.partitions);
-        let mailbox_of = |running: &Running, at: usize| {
-            let (segment, _) = running.entries[at / partitions];
-            running.mailboxes[segment][at % partitions].clone()
-        };
+    /// They were not taken, and why.
+    pub fn submit(mut self, now: u64) -> Result<Submitted, Unsubmitted> {
         // Counted as under way before the look at `paused`, so that whoever pauses and then waits
         // for idleness waits for this intake too.
-        self.running.shared.entered();
-        let room = self.filled.iter().all(|at| mailbox_of(&self.running, *at).has_room());
-        if self.running.is_paused() || !room {
-            self.running.shared.left(1);
-            return Err(Busy { intake: self, retry_after: RETRY_AFTER });
-        }
-        for at in std::mem::take(&mut self.filled) {
-            // Another thread may have filled the inbox since the look; the excess is one frame.
-            mailbox_of(&self.running, at).push_over(self.builders[at].finish());
-        }
-        self.running.shared.left(1);
-        Ok(())
+        let running = self.running.clone();
+        running.shared.entered();
+        let outcome = if running.is_paused() || !self.has_room() {
+            Err(Unsubmitted::Busy { intake: Box::new(self), retry_after: RETRY_AFTER })
+        } else if let Some(durable) = &running.shared.durable {
+            self.log(durable, now)
+        } else {
+            // Another thread may have filled an inbox since the look; the excess is one frame.
+            for at in std::mem::take(&mut self.filled) {
+                let frame = self.builders[at].finish();
+                self.mailbox_of(at).push_over(Delivery::from(frame));
+            }
+            Ok(Submitted::Queued)
+        };
+        running.shared.left(1);
+        outcome
     }
+
+    fn log(mut self, durable: &Arc<Durable>, now: u64) -> Result<Submitted, Unsubmitted> {
+        if self.frames.is_empty() {
+            self.frames = self.filled.iter().map(|at| self.builders[*at].finish()).collect();
+        }
+        let entry = |(at, frame): (&usize, &Frame)| {
+            let to = self.mailbox_of(*at).clone();
+            let segment = to.segment.durable.as_ref().expect("its pipeline has a log");
+            let root = segment.stages.first().expect("a segment has a root").stage;
+            Entry { stage: root, to, frame: frame.clone() }
+        };
+        let entries: Vec<Entry> = self.filled.iter().zip(&self.frames).map(entry).collect();
+        match durable.ingest(&self.identity, &entries, now) {
+            Ok(logged) => Ok(Submitted::Logged(logged)),
+            Err(Refusal::Busy) => {
+                Err(Unsubmitted::Busy { intake: Box::new(self), retry_after: RETRY_AFTER })
+            }
+            Err(refusal) => Err(Unsubmitted::Refused(refusal)),
+        }
+    }
+
+    /// True if every partition it is for has room.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.filled.iter().all(|at| self.mailbox_of(*at).has_room())
+    }
+
+    fn mailbox_of(&self, at: usize) -> &Arc<Mailbox> {
+        let partitions = usize::from(self.running.partitions);
+        let segment = self.running.entered[at / partitions];
+        &self.running.mailboxes[segment][at % partitions]
+    }
+}
+
+/// The hash by which an event with an id of its own is known.
+fn id_of(fields: &[u8]) -> Option<u128> {
+    let fields = Fields::parse(fields)?;
+    let id = fields.get(field::EVENT_ID)?;
+    Some(id_hash(fields.get(field::EVENT_SOURCE).unwrap_or_default(), id))
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use sluicebox_core::ids::{EdgeId, OutputId};
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
-use sluicebox_core::partition::{SegmentPlan, StagePlan};
+use sluicebox_core::partition::{Leads, SegmentPlan, StageIds, StagePlan};
 use sluicebox_core::pipeline::{EdgeKey, Pipeline, StageIndex};
 use sluicebox_core::segment::{Plan, Segment};
 use sluicebox_core::state::StateLimits;
 
 use super::{Parts, PipelineShared, Route, SegmentRuntime, StageRuntime};
 use crate::mailbox::Mailbox;
+use crate::worker::record::SegmentDurable;
 
 /// Name of the output that answers requests which wait for a result.
 const REPLY: &str = "reply";
@@ -25,6 +27,8 @@ pub(super) struct SegmentBuilder<'a> {
     pub partitions: u16,
     pub mailboxes: &'a [Vec<Arc<Mailbox>>],
     pub parts: &'a Parts<'a>,
+    /// Its place among the segments.
+    pub at: usize,
 }
 
 impl SegmentBuilder<'_> {
@@ -43,7 +47,48 @@ impl SegmentBuilder<'_> {
             stages.push(StageRuntime { name, uid, code, settings, metrics });
         }
         let plan = Arc::new(SegmentPlan { stages: plans });
-        SegmentRuntime { shared: shared.clone(), plan, stages, routes }
+        let durable = self.durable(&routes);
+        SegmentRuntime { shared: shared.clone(), plan, stages, routes, durable }
+    }
+
+    /// The numbers of the segment, in a pipeline with a log. Targets are in the order of `stage`:
+    /// first edges, then outputs.
+    fn durable(&self, routes: &[Vec<Route>]) -> Option<SegmentDurable> {
+        let (durable, numbering) = self.parts.durable.as_ref()?;
+        let (mut edges, mut outputs, mut stages) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, routes) in self.segment.stages.iter().zip(routes) {
+            let of_edges = self.pipeline.edges.iter().filter(|edge| edge.from == *index);
+            let of_edges = of_edges.map(|edge| Number::Edge(numbering.edge(self.pipeline, edge)));
+            let of_outputs = self.pipeline.outputs.iter().filter(|output| output.from == *index);
+            let of_outputs =
+                of_outputs.map(|output| Number::Output(numbering.output(&output.name)));
+            let numbers = of_edges.chain(of_outputs);
+            let lead = |(number, route): (Number, &Route)| match (number, route) {
+                (_, Route::Inside) => Some(Leads::Inside),
+                (Number::Edge(edge), Route::Same(there) | Route::Keyed(there)) => {
+                    edges.push((edge?, there.clone()));
+                    edge.map(Leads::Edge)
+                }
+                (Number::Output(output), Route::Output { ring, reply }) => {
+                    outputs.push((output?, ring.clone(), *reply));
+                    output.map(Leads::Output)
+                }
+                _ => None,
+            };
+            let leads: Option<Vec<Leads>> = numbers.zip(routes).map(lead).collect();
+            let leads = leads.expect("the numbers are those of this pipeline");
+            let stage = numbering.stage(&self.pipeline.stages[*index].name);
+            let stage = stage.expect("the numbers are those of this pipeline");
+            stages.push(StageIds { stage, leads });
+        }
+        Some(SegmentDurable {
+            pipeline: durable.clone(),
+            version: self.parts.version,
+            stages,
+            edges,
+            outputs,
+            dead_letters: u16::try_from(self.at).unwrap_or(u16::MAX) * self.partitions,
+        })
     }
 
     fn stage(&self, index: StageIndex) -> (StagePlan, Vec<Route>) {
@@ -108,6 +153,13 @@ impl SegmentBuilder<'_> {
         };
         (plan, routes)
     }
+}
+
+/// The number of what a target leads to.
+#[derive(Clone, Copy)]
+enum Number {
+    Edge(Option<EdgeId>),
+    Output(Option<OutputId>),
 }
 
 fn rule(key: &EdgeKey) -> KeyRule {

@@ -20,8 +20,9 @@ use sluicebox_core::partition::{
 use sluicebox_engine::invoker::{Invocation, Invoker, LogLevel, Metric, Outcome, Said};
 use tokio::sync::oneshot;
 
+use super::record::Recording;
 use super::{Life, Local};
-use crate::mailbox::{Command, Mailbox, Retired};
+use crate::mailbox::{Command, Delivery, Mailbox, Retired};
 use crate::running::{Route, SegmentRuntime, StageRuntime};
 
 /// How long a batch goes on without giving others a turn.
@@ -32,8 +33,13 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
     let segment = mailbox.segment.clone();
     let seed = key::hash(&local.clock.now().to_le_bytes()) ^ std::process::id() as u64;
     let mut machine = Partition::new(segment.plan.clone(), seed);
-    for (name, state) in mailbox.take_inherited().unwrap_or_default() {
+    let inherited = mailbox.take_inherited();
+    for (name, state) in inherited.states {
         machine.adopt(&name, state);
+    }
+    if let Some(durable) = &segment.durable {
+        let ids = durable.ids(mailbox.partition);
+        machine.keep_ledger(ids, inherited.progress.unwrap_or_default());
     }
     let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
     let invokers = segment.stages.iter().map(invoker).collect();
@@ -49,26 +55,31 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         commits: 0,
         retire: None,
         carry: false,
+        stopped: false,
+        recording: Recording::default(),
     };
     driver.note_state();
     while driver.turn().await {}
 }
 
-struct Driver {
-    mailbox: Arc<Mailbox>,
-    segment: Arc<SegmentRuntime>,
-    local: Rc<Local>,
+pub(super) struct Driver {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) segment: Arc<SegmentRuntime>,
+    pub(super) local: Rc<Local>,
     life: Rc<Life>,
-    machine: Partition,
+    pub(super) machine: Partition,
     invokers: Vec<Box<dyn Invoker>>,
     /// Runs not accepted yet.
-    outgoing: Vec<(Arc<Mailbox>, Frame)>,
+    pub(super) outgoing: Vec<(Arc<Mailbox>, Delivery)>,
     /// Frames of the inbox whose results are not all passed on yet.
     taken: usize,
     commits: u64,
     retire: Option<oneshot::Sender<Retired>>,
     /// On retiring, give up what cannot be finished.
     carry: bool,
+    /// It takes nothing more, whatever comes.
+    pub(super) stopped: bool,
+    pub(super) recording: Recording,
 }
 
 impl Driver {
@@ -78,8 +89,9 @@ impl Driver {
         if self.life.trim.take() {
             self.trim();
         }
-        if !self.deliver() || self.machine.halted().is_some() {
-            if self.carry && self.retire.is_some() {
+        if !self.log() || !self.deliver() || self.stopped || self.machine.halted().is_some() {
+            // A commit the log has not taken is not given up while it may still go in.
+            if self.carry && self.retire.is_some() && (self.stopped || self.log()) {
                 self.retired();
                 return false;
             }
@@ -93,13 +105,14 @@ impl Driver {
         };
         if ending {
             self.batch(now).await;
-        } else if let Some((frame, frames)) = self.mailbox.take() {
-            self.taken += frames;
+        } else if let Some(batch) = self.mailbox.take() {
+            self.taken += batch.done;
             let tenant = &self.segment.shared.tenant;
             self.machine.bound_state(tenant.state_bytes().room());
             self.machine.bound_streams(tenant.streams().room());
-            self.machine.start(frame, now);
-            self.batch(now).await;
+            if self.start(batch.frame, batch.parts, now) {
+                self.batch(now).await;
+            }
         } else if self.retire.is_some() {
             self.retired();
             return false;
@@ -112,6 +125,15 @@ impl Driver {
             self.mailbox.schedule();
         }
         self.wait().await;
+        true
+    }
+
+    /// Starts a batch. False if it cannot be.
+    fn start(&mut self, frame: Frame, parts: Vec<Delivery>, now: u64) -> bool {
+        if self.segment.durable.is_some() {
+            return self.start_recorded(frame, parts, now);
+        }
+        self.machine.start(frame, now);
         true
     }
 
@@ -146,32 +168,38 @@ impl Driver {
         self.mailbox.set_halted(None);
         self.invokers.iter_mut().for_each(|invoker| invoker.abandon());
         let now = self.local.clock.now();
-        if !frame.is_empty() {
-            self.machine.start(frame, now);
+        let parts = std::mem::take(&mut self.recording.parts);
+        if !frame.is_empty() && self.start(frame, parts, now) {
             self.batch(now).await;
         }
     }
 
     /// Gives up everything it holds and lets the partition be forgotten.
     fn retired(&mut self) {
-        let mut left_over: Vec<(String, u16, Frame)> = Vec::new();
-        for (to, frame) in self.outgoing.drain(..) {
-            left_over.push((to.segment.root_name().to_owned(), to.partition, frame));
+        let mut left_over: Vec<(String, u16, Delivery)> = Vec::new();
+        for (to, delivery) in self.outgoing.drain(..) {
+            left_over.push((to.segment.root_name().to_owned(), to.partition, delivery));
         }
         // The batch of a halt first, then what was queued behind it.
-        let own = self.machine.resume().into_iter().chain(self.mailbox.take_all());
+        let batch = self.machine.resume().filter(|batch| !batch.is_empty());
+        let mut own = std::mem::take(&mut self.recording.parts);
+        if own.is_empty() {
+            own.extend(batch.map(Delivery::from));
+        }
+        own.extend(self.mailbox.take_all());
         let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
-        let own = own.filter(|frame| !frame.is_empty());
-        left_over.extend(own.map(|frame| (root.to_owned(), partition, frame)));
+        left_over.extend(own.into_iter().map(|delivery| (root.to_owned(), partition, delivery)));
         let tenant = &self.segment.shared.tenant;
         tenant.state_bytes().changed(self.machine.state_bytes(), 0);
         tenant.streams().changed(self.machine.open_streams(), 0);
         self.life.set_warm(&self.local, false);
+        let root = self.segment.durable.as_ref().and_then(|durable| durable.stages.first());
+        let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
         let empty = Partition::new(self.segment.plan.clone(), 0);
         let states = std::mem::replace(&mut self.machine, empty).into_states();
         if let Some(reply) = self.retire.take() {
             // Nobody wants what a pipeline held that was deleted meanwhile.
-            let _unwanted = reply.send(Retired { states, left_over });
+            let _unwanted = reply.send(Retired { states, progress, left_over });
         }
     }
 
@@ -211,8 +239,13 @@ impl Driver {
             self.mailbox.set_halted(Some(halt.clone()));
             return;
         }
-        let commit = self.machine.finish();
         self.segment.shared.metrics.commits.inc();
+        if self.segment.durable.is_some() {
+            self.commit_recorded();
+            self.note_state();
+            return;
+        }
+        let commit = self.machine.finish();
         self.note_state();
         self.pass_on(commit);
     }
@@ -230,6 +263,7 @@ impl Driver {
         metrics.calls.inc();
         metrics.events_in.add(events);
         metrics.fuel.add(usage.fuel);
+        self.recording.fuel += usage.fuel;
         if usage.cold {
             metrics.instances_created.inc();
         }
@@ -262,10 +296,10 @@ impl Driver {
                 Route::Inside => {}
                 Route::Same(there) => {
                     let to = there[usize::from(self.mailbox.partition)].clone();
-                    self.outgoing.push((to, frame));
+                    self.outgoing.push((to, frame.into()));
                 }
                 Route::Keyed(there) => {
-                    self.outgoing.push((there[usize::from(partition)].clone(), frame));
+                    self.outgoing.push((there[usize::from(partition)].clone(), frame.into()));
                 }
                 Route::Output { ring, reply } => {
                     ring.append(self.mailbox.partition, &frame);
@@ -276,7 +310,8 @@ impl Driver {
             }
         }
         if let Some(dead) = commit.dead_letters {
-            self.dead_letters(&dead);
+            self.count_dead_letters(&dead);
+            self.segment.shared.dead_letters.append(self.mailbox.partition, &dead);
         }
         for (request, delta) in commit.requests {
             self.segment.shared.requests.adjust(request, delta);
@@ -284,7 +319,7 @@ impl Driver {
         self.deliver();
     }
 
-    fn dead_letters(&self, dead: &Frame) {
+    pub(super) fn count_dead_letters(&self, dead: &Frame) {
         for event in dead.events() {
             let name = event.fields.get(dead_letter_field::STAGE).unwrap_or_default();
             let stage = self.segment.stages.iter().find(|stage| stage.name.as_bytes() == name);
@@ -292,19 +327,18 @@ impl Driver {
                 stage.metrics.dead_letters.inc();
             }
         }
-        self.segment.shared.dead_letters.append(self.mailbox.partition, dead);
     }
 
     /// Tries to get rid of the runs at hand. False if some are left.
-    fn deliver(&mut self) -> bool {
+    pub(super) fn deliver(&mut self) -> bool {
         let from = &self.mailbox;
         // In order: a later run must not overtake an earlier one to the same partition.
-        let mut stuck: Vec<(Arc<Mailbox>, Frame)> = Vec::new();
-        for (to, frame) in self.outgoing.drain(..) {
+        let mut stuck: Vec<(Arc<Mailbox>, Delivery)> = Vec::new();
+        for (to, delivery) in self.outgoing.drain(..) {
             let behind = stuck.iter().any(|(other, _)| Arc::ptr_eq(other, &to));
-            let refused = if behind { Err(frame) } else { to.push_or_block(frame, from) };
-            if let Err(frame) = refused {
-                stuck.push((to, frame));
+            let refused = if behind { Err(delivery) } else { to.push_or_block(delivery, from) };
+            if let Err(delivery) = refused {
+                stuck.push((to, delivery));
             }
         }
         self.outgoing = stuck;
@@ -341,7 +375,7 @@ async fn park() {
 }
 
 /// Answers the requests whose events left by the output `reply`.
-fn answer(segment: &SegmentRuntime, frame: &Frame) {
+pub(super) fn answer(segment: &SegmentRuntime, frame: &Frame) {
     let mut start = sluicebox_core::frame::HEADER_BYTES;
     for event in frame.events() {
         if let Some(request) = request_of(&event) {

@@ -11,12 +11,13 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use sluicebox_core::frame::{field, push_field};
 
-use super::{Call, REPLY, Request, single};
+use super::{Call, REPLY, Request, single, submit};
+use crate::durable::Logged;
 use crate::error::Error;
 use crate::http::body::Body;
 use crate::http::text::{holds_json, push_time};
 use crate::requests::{Answer, Reply, Waiting};
-use crate::running::Intake;
+use crate::running::{Intake, Submitted};
 
 /// Content type of a result whose event has none: JSON if it is, else bytes.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -41,8 +42,15 @@ impl Call<'_> {
             // Before the events can be read, as the first of them may be done at once. What a
             // version that was replaced did not take is taken back.
             waiting.arm(copies - std::mem::replace(&mut armed, copies));
-            if self.submit(intake, request.body).await? {
-                return Ok(waiting);
+            intake.identify(submit::identity(&request.parts.headers, true)?);
+            match self.submit(intake, request.body).await? {
+                None => {}
+                Some(Submitted::Logged(Logged::Repeat(_))) => {
+                    let message = "an event of this id was taken before; its result can be read \
+                                   from the output";
+                    return Err(Error::request("ingest.repeat", message));
+                }
+                Some(_) => return Ok(waiting),
             }
             self.room().await?;
         }

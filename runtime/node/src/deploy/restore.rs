@@ -1,0 +1,167 @@
+//! At the start: everything that was applied before runs again.
+//!
+//! - A pipeline without a log begins anew with the newest stored version.
+//! - One with a log goes on from where the log says it is: version, state, places, offsets, and the
+//!   runs that wait for their reader.
+//! - What cannot be started is logged and left out; the others run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sluicebox_core::dedup::{Dedup, DedupLimits};
+use sluicebox_core::ids::{Name, PipelineId};
+use sluicebox_core::numbering::Numbering;
+use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
+use sluicebox_core::recovery::Folded;
+use sluicebox_store::key::Key;
+
+use super::rings::Tails;
+use super::switch::{Next, Restored};
+use super::{Document, fill_random};
+use crate::components::blocking;
+use crate::durable::{Durable, Ingest};
+use crate::error::Error;
+use crate::mailbox::States;
+use crate::manifest_text::{self, Format};
+use crate::node::Node;
+use crate::recover::{Backlog, Found, Recovered};
+
+impl Node {
+    /// Starts everything that was applied before the node was last stopped.
+    pub(crate) async fn restore(self: &Arc<Self>) -> Result<(), Error> {
+        let Recovered { fold, mut found } = self.take_recovered();
+        for (tenant, name, key) in self.newest_versions().await? {
+            if let Err(error) = self.restore_stored(&tenant, &name, &key).await {
+                tracing::error!(tenant, pipeline = name, "not started: {error}");
+            }
+        }
+        for (id, folded) in fold.pipelines() {
+            let (tenant, name) = (folded.tenant().to_string(), folded.name().to_string());
+            if let Some(stopped) = folded.stopped() {
+                tracing::error!(tenant, pipeline = name, "not started: {stopped}");
+                continue;
+            }
+            if let Err(error) = self.restore_logged(id, folded, &mut found).await {
+                tracing::error!(tenant, pipeline = name, "not started: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest stored version of each pipeline.
+    async fn newest_versions(&self) -> Result<Vec<(String, String, Key)>, Error> {
+        let catalog = self.catalog().clone();
+        let under = Key::of(&["tenants"])?;
+        let keys = blocking(move || Ok(catalog.list(Some(&under))?)).await?;
+        let mut newest: BTreeMap<(String, String), Key> = BTreeMap::new();
+        for key in keys {
+            let segments: Vec<&str> = key.segments().collect();
+            if let [_, tenant, "pipelines", name, _] = segments.as_slice() {
+                let id = ((*tenant).to_owned(), (*name).to_owned());
+                // Keys come in order, so that the last is the newest.
+                newest.insert(id, key);
+            }
+        }
+        Ok(newest.into_iter().map(|((tenant, name), key)| (tenant, name, key)).collect())
+    }
+
+    async fn restore_stored(
+        self: &Arc<Self>,
+        tenant: &str,
+        name: &str,
+        key: &Key,
+    ) -> Result<(), Error> {
+        let (tenant, name) = (Name::new(tenant)?, Name::new(name)?);
+        let (catalog, key) = (self.catalog().clone(), key.clone());
+        let text = blocking(move || Ok(catalog.get(&key)?)).await?.unwrap_or_default();
+        let document: Document = serde_json::from_slice(&text)
+            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
+        let manifest = serde_json::to_vec(&document.manifest)
+            .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
+        let mut pipeline = read_manifest(&manifest)?;
+        if pipeline.delivery == Promise::ExactlyOnce {
+            // The log says which version of it runs, and whether one does.
+            return Ok(());
+        }
+        pipeline.fix_partitions(self.default_partitions());
+        let code = self.load_stages(&tenant, &pipeline).await?;
+        let next = Next { version: document.version, pipeline, code, restored: None };
+        self.switch(&tenant, &name, next).await
+    }
+
+    async fn restore_logged(
+        self: &Arc<Self>,
+        id: PipelineId,
+        folded: &Folded,
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        let (tenant, name) = (folded.tenant().clone(), folded.name().clone());
+        let mut pipeline = read_manifest(folded.manifest())?;
+        pipeline.fix_partitions(folded.partitions());
+        let code = self.load_stages(&tenant, &pipeline).await?;
+        let mut seed = [0; 8];
+        fill_random(&mut seed)?;
+        let dedup = found.dedup.remove(&id);
+        let dedup =
+            dedup.unwrap_or_else(|| Dedup::new(u64::from_le_bytes(seed), DedupLimits::DEFAULT));
+        let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
+        let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
+        let durable = Arc::new(Durable::new(id, self.log().clone(), ingest, numbering));
+        let restored = Restored {
+            durable,
+            folded: folded.clone(),
+            states: states(id, folded, found),
+            tails: tails(id, found),
+        };
+        let next = Next { version: folded.version(), pipeline, code, restored: Some(restored) };
+        self.switch(&tenant, &name, next).await?;
+        let waiting = self.requeue(&tenant, &name, folded)?;
+        tracing::info!(%tenant, pipeline = %name, version = folded.version(), waiting, "restored");
+        Ok(())
+    }
+
+    /// Hands the runs that wait to their partitions. Gives their number.
+    fn requeue(&self, tenant: &Name, name: &Name, folded: &Folded) -> Result<usize, Error> {
+        let Some(running) = self.running(tenant, name.as_str()) else { return Ok(0) };
+        let log = self.log().clone();
+        let mut backlog = Backlog::new(log.as_ref());
+        let mut count = 0;
+        for mailbox in running.mailboxes().iter().flatten() {
+            let durable = mailbox.segment.durable.as_ref();
+            let Some(root) = durable.and_then(|durable| durable.stages.first()) else { continue };
+            for waiting in folded.backlog(root.stage, mailbox.partition) {
+                mailbox.push_over(backlog.read(waiting)?);
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
+    let value = manifest_text::parse(text, Format::Json)?;
+    Ok(pipeline::build(&value, &Facts::default())?)
+}
+
+/// The state of a pipeline's stages, by partition and by the name of the stage.
+fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
+    let mut states: Vec<States> = Vec::new();
+    states.resize_with(folded.partitions().into(), Vec::new);
+    let mine = found.state.extract_if(.., |(of, ..), _| *of == id);
+    for ((_, stage, partition), state) in mine {
+        let name = folded.names().stages.iter().find(|(known, _)| *known == stage);
+        if let (Some((_, name)), Some(there)) = (name, states.get_mut(usize::from(partition))) {
+            there.push((name.to_string(), state));
+        }
+    }
+    states
+}
+
+fn tails(id: PipelineId, found: &mut Found) -> Tails {
+    let outputs = found.outputs.extract_if(.., |(of, ..), _| *of == id);
+    let outputs = outputs.map(|((_, output, partition), tail)| ((output, partition), tail));
+    let outputs = outputs.collect();
+    let dead = found.dead_letters.extract_if(.., |(of, ..), _| *of == id);
+    let dead = dead.map(|((_, root, partition), tail)| ((root, partition), tail));
+    Tails { outputs, dead_letters: dead.collect() }
+}

@@ -1,0 +1,187 @@
+//! A pipeline with a log: its numbers, and the way of its events into the log.
+//!
+//! - One of these lives as long as the pipeline, over all its versions.
+//! - An ingest is one record: logged whole, then handed to the partitions in the order of the log.
+//!   Producers may say which request or event it is; what has come before is taken once and
+//!   answered again.
+//! - What is refused by the log was not taken: nothing has changed.
+//!
+//! Acknowledging what was logged is the business of `worker/release.rs`, writing commits that of
+//! `worker/record.rs`.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sluicebox_core::codec::{IngestRecord, IngestRun, Producer, RecordWriter, kind};
+use sluicebox_core::dedup::{Dedup, DedupLimits, Seen};
+use sluicebox_core::frame::Frame;
+use sluicebox_core::ids::{PipelineId, StageId};
+use sluicebox_core::numbering::Numbering;
+use sluicebox_core::position::{Counter, RunHeader, Source};
+use sluicebox_store::log::{Class, Health, Log, Position, Refusal};
+
+use crate::error::Error;
+use crate::mailbox::{Delivery, Mailbox, lock};
+
+/// When to try again what the log refused for want of room.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+/// The same on a full disk, where somebody has to make room.
+const FULL_RETRY: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) id: PipelineId,
+    pub(crate) log: Arc<dyn Log>,
+    ingest: Mutex<Ingest>,
+    numbering: Mutex<Numbering>,
+}
+
+/// What ingest goes on from.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    numbers: Counter<(StageId, u16)>,
+    dedup: Dedup,
+    writer: RecordWriter,
+}
+
+impl Ingest {
+    /// Going on from `numbers`, knowing what `dedup` knows.
+    pub(crate) fn new(numbers: Counter<(StageId, u16)>, dedup: Dedup) -> Self {
+        Self { numbers, dedup, writer: RecordWriter::new() }
+    }
+
+    /// Of a pipeline that is new. `seed` is secret.
+    pub(crate) fn begin(seed: u64) -> Self {
+        Self::new(Counter::default(), Dedup::new(seed, DedupLimits::DEFAULT))
+    }
+}
+
+/// How a producer knows its events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The producer, and the number of this request there.
+    pub producer: Option<(String, u64)>,
+    /// A hash for each event that has an id of its own.
+    pub ids: Vec<u128>,
+    /// Events are known by their ids.
+    pub by_event: bool,
+}
+
+/// The events of one ingest for one partition of an entry stage.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub stage: StageId,
+    pub to: Arc<Mailbox>,
+    pub frame: Frame,
+}
+
+/// What became of an ingest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logged {
+    /// It is in the log, here.
+    At(Position),
+    /// It came before, and is in the log at or before this place.
+    Repeat(Position),
+}
+
+impl Durable {
+    pub(crate) fn new(
+        id: PipelineId,
+        log: Arc<dyn Log>,
+        ingest: Ingest,
+        numbering: Numbering,
+    ) -> Self {
+        Self { id, log, ingest: Mutex::new(ingest), numbering: Mutex::new(numbering) }
+    }
+
+    /// The numbers of the version that runs.
+    pub(crate) fn numbering(&self) -> Numbering {
+        lock(&self.numbering).clone()
+    }
+
+    /// From now on another version runs.
+    pub(crate) fn set_numbering(&self, numbering: Numbering) {
+        *lock(&self.numbering) = numbering;
+    }
+
+    /// Logs the events of one request and hands them to their partitions. They are not on disk
+    /// yet.
+    pub(crate) fn ingest(
+        &self,
+        identity: &Identity,
+        entries: &[Entry],
+        now: u64,
+    ) -> Result<Logged, Refusal> {
+        let mut ingest = lock(&self.ingest);
+        let Ingest { numbers, dedup, writer } = &mut *ingest;
+        if let Some(at) = repeat(dedup, identity, now) {
+            return Ok(Logged::Repeat(Position(at)));
+        }
+        let seq = numbers.next();
+        let run = |entry: &Entry| IngestRun {
+            stage: entry.stage,
+            partition: entry.to.partition,
+            previous: numbers.previous((entry.stage, entry.to.partition)),
+            frame: entry.frame.clone(),
+        };
+        let record = IngestRecord {
+            pipeline: self.id,
+            seq,
+            time: now,
+            producer: identity
+                .producer
+                .as_ref()
+                .map(|(id, sequence)| Producer { id, sequence: *sequence }),
+            ids: identity.ids.clone(),
+            runs: entries.iter().map(run).collect(),
+        };
+        writer.ingest(&record);
+        let position = self.log.append(Class::Ingest, kind::INGEST, &writer.parts())?;
+        for entry in entries {
+            let previous = numbers.send((entry.stage, entry.to.partition), seq);
+            let previous = previous.expect("each partition of a stage is in a request once");
+            let run = RunHeader { source: Source::Ingest, seq, previous };
+            // In the lock, so that partitions see ingests in the order of their numbers.
+            entry.to.push_over(Delivery::of(run, entry.frame.clone(), 0));
+        }
+        if let Some((producer, sequence)) = &identity.producer {
+            dedup.note_request(producer, *sequence, position.0, now);
+        }
+        for id in &identity.ids {
+            dedup.note_event(*id, position.0, now);
+        }
+        Ok(Logged::At(position))
+    }
+}
+
+/// Where the first copy is, if all of a request has come before.
+fn repeat(dedup: &mut Dedup, identity: &Identity, now: u64) -> Option<u64> {
+    if let Some((producer, sequence)) = &identity.producer
+        && let Seen::Repeat { at } = dedup.request(producer, *sequence, now)
+    {
+        return Some(at);
+    }
+    let seen = identity.ids.iter().map(|id| match dedup.event(*id, now) {
+        Seen::Repeat { at } => Some(at),
+        Seen::New => None,
+    });
+    seen.collect::<Option<Vec<u64>>>()?.into_iter().max()
+}
+
+/// What a client is told when the log refuses.
+pub(crate) fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Busy => Error::Busy { what: "the log", retry_after: BUSY_RETRY },
+        Refusal::Full => Error::DiskFull { retry_after: FULL_RETRY },
+        Refusal::Failed | Refusal::Closed => Error::LogFailed,
+        Refusal::TooLarge { bytes_max } => {
+            Error::TooLarge { what: "the request's record in the log", limit: bytes_max as u64 }
+        }
+    }
+}
+
+/// True if the log takes records.
+pub(crate) fn is_healthy(log: &dyn Log) -> bool {
+    log.status().health == Health::Healthy
+}

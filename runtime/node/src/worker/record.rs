@@ -1,0 +1,214 @@
+//! Commits of a partition with a log: written, numbered, passed on.
+//!
+//! - A batch says which parts of which runs it is; the machine checks that they follow.
+//! - A commit that the log has taken may be read by the next partition at once, since everything
+//!   read from it lies behind it in the log. What leaves the node waits until it is on disk.
+//! - A commit that the log refuses for want of room is kept, and the partition takes no other batch
+//!   until it is in. A commit it will never take halts the partition until the node is restarted.
+
+use std::sync::Arc;
+
+use sluicebox_core::codec::{Piece, RecordWriter, kind};
+use sluicebox_core::frame::Frame;
+use sluicebox_core::ids::{EdgeId, OutputId};
+use sluicebox_core::partition::{Halt, Recorded, SegmentIds, StageIds};
+use sluicebox_core::position::{Arrival, Place, Positions, RunHeader, Source};
+use sluicebox_store::log::{Class, Position, Refusal};
+
+use super::partition::{Driver, answer};
+use crate::durable::Durable;
+use crate::mailbox::{Delivery, Mailbox};
+use crate::ring::Output;
+
+/// What a segment of a pipeline with a log knows besides.
+#[derive(Debug)]
+pub(crate) struct SegmentDurable {
+    pub pipeline: Arc<Durable>,
+    pub version: u32,
+    pub stages: Vec<StageIds>,
+    /// The partitions behind each edge that leaves.
+    pub edges: Vec<(EdgeId, Vec<Arc<Mailbox>>)>,
+    /// The rings of its outputs, and which of them answers requests.
+    pub outputs: Vec<(OutputId, Arc<Output>, bool)>,
+    /// Where its dead letters are among those of the pipeline: the first ring for its partitions.
+    pub dead_letters: u16,
+}
+
+impl SegmentDurable {
+    /// The numbers of one partition.
+    pub(crate) fn ids(&self, partition: u16) -> Arc<SegmentIds> {
+        let (pipeline, version, stages) = (self.pipeline.id, self.version, self.stages.clone());
+        Arc::new(SegmentIds { pipeline, version, partition, stages })
+    }
+}
+
+/// What a partition with a log keeps besides.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    writer: RecordWriter,
+    /// What the batch under way is made of.
+    pub parts: Vec<Delivery>,
+    /// Fuel of its calls.
+    pub fuel: u64,
+    /// A commit the log has not taken yet; it is in `writer`.
+    pending: Option<Box<Recorded>>,
+}
+
+/// What a batch of these parts is for a reader at `positions`. `None` if they do not follow.
+pub(super) fn pieces(positions: &Positions, parts: &[Delivery]) -> Option<Vec<Piece>> {
+    let mut reached = positions.clone();
+    let piece = |part: &Delivery| {
+        let run = part.run?;
+        let from = reached.at(run.source);
+        match reached.classify(&run) {
+            Arrival::Next { skip } if skip == part.range.start => {}
+            _ => return None,
+        }
+        let to = Place::within(run.seq, part.range.end, part.frame.len() as u32);
+        reached.advance(run.source, to).ok()?;
+        Some(Piece { source: run.source, from, to, events: part.range.len() as u32 })
+    };
+    parts.iter().map(piece).collect()
+}
+
+impl Driver {
+    /// Starts a batch of runs. False if they do not follow from what was consumed.
+    pub(super) fn start_recorded(&mut self, frame: Frame, parts: Vec<Delivery>, now: u64) -> bool {
+        let progress = self.machine.progress().expect("a partition with a log has a ledger");
+        let pieces = pieces(&progress.positions, &parts);
+        self.recording.parts = parts;
+        let Some(pieces) = pieces else {
+            let message = "a run came that does not follow; the node has to be restarted";
+            self.stop(message.to_owned());
+            return false;
+        };
+        self.machine.start_batch(frame, pieces, now);
+        true
+    }
+
+    /// Ends a batch: its commit is written and goes into the log, if that has room.
+    pub(super) fn commit_recorded(&mut self) {
+        let fuel = std::mem::take(&mut self.recording.fuel);
+        let writer = &mut self.recording.writer;
+        let recorded = self.machine.finish_recorded(fuel, writer, |_, _| {});
+        self.recording.parts.clear();
+        self.recording.pending = Some(Box::new(recorded));
+        self.log();
+    }
+
+    /// Puts the commit that waits into the log. False if it waits on.
+    pub(super) fn log(&mut self) -> bool {
+        let Some(durable) = &self.segment.durable else { return true };
+        let Some(recorded) = self.recording.pending.take() else { return true };
+        let parts = self.recording.writer.parts();
+        match durable.pipeline.log.append(Class::Commit, kind::COMMIT, &parts) {
+            Ok(position) => {
+                self.pass_on_recorded(*recorded, position);
+                return true;
+            }
+            Err(Refusal::Busy | Refusal::Full) => self.local.releases.when_room(&self.mailbox),
+            Err(Refusal::Failed | Refusal::Closed) => {
+                self.stop("the log has failed; the node has to be restarted".to_owned());
+            }
+            Err(Refusal::TooLarge { bytes_max }) => {
+                let bytes = self.recording.writer.bytes_len();
+                self.stop(format!(
+                    "a commit of {bytes} bytes is larger than the {bytes_max} the log takes; lower \
+                     limits.emit-bytes and restart the node"
+                ));
+            }
+        }
+        self.recording.pending = Some(recorded);
+        false
+    }
+
+    /// Runs go to the next partitions at once; what leaves the node waits for the disk.
+    fn pass_on_recorded(&mut self, recorded: Recorded, position: Position) {
+        let Recorded { sent, requests, .. } = recorded;
+        let segment = self.segment.clone();
+        let durable = segment.durable.as_ref().expect("only such a segment records");
+        let from = self.mailbox.partition;
+        for run in sent.runs {
+            let source = Source::Edge { edge: run.edge, partition: from };
+            let header = RunHeader { source, seq: run.seq, previous: run.previous };
+            let there = durable.edges.iter().find(|(edge, _)| *edge == run.edge);
+            let (_, there) = there.expect("every edge that leaves has its partitions");
+            let to = there[usize::from(run.partition)].clone();
+            self.outgoing.push((to, Delivery::of(header, run.frame, 0)));
+        }
+        for run in sent.outputs {
+            let known = durable.outputs.iter().find(|(output, ..)| *output == run.output);
+            let (_, ring, reply) = known.expect("every output has its ring").clone();
+            let segment = reply.then(|| segment.clone());
+            self.local.releases.after(position, move || {
+                ring.append(from, &run.frame);
+                if let Some(segment) = segment {
+                    answer(&segment, &run.frame);
+                }
+            });
+        }
+        if let Some(dead) = sent.dead_letters {
+            self.count_dead_letters(&dead.frame);
+            let (ring, at) = (segment.shared.dead_letters.clone(), durable.dead_letters + from);
+            self.local.releases.after(position, move || ring.append(at, &dead.frame));
+        }
+        if !requests.is_empty() {
+            self.local.releases.after(position, move || {
+                for (request, delta) in requests {
+                    segment.shared.requests.adjust(request, delta);
+                }
+            });
+        }
+        self.deliver();
+    }
+
+    /// The partition stops for good, as if halted; what it holds is in the log.
+    fn stop(&mut self, message: String) {
+        tracing::error!(
+            tenant = %self.segment.shared.tenant.name(),
+            pipeline = %self.segment.shared.name,
+            partition = self.mailbox.partition,
+            "stopped: {message}",
+        );
+        let stage = self.segment.root_name().to_owned();
+        self.mailbox.set_halted(Some(Halt { stage, message }));
+        self.mailbox.set_stopped();
+        self.stopped = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicebox_core::frame::{FrameBuilder, Head};
+
+    use super::*;
+
+    fn part(seq: u64, previous: u64, range: std::ops::Range<u32>) -> Delivery {
+        let mut builder = FrameBuilder::new();
+        (0..4).for_each(|at| builder.push(&Head::data(at), b"k", b"", &[]));
+        let run = RunHeader { source: Source::Ingest, seq, previous };
+        Delivery { frame: builder.finish(), range, run: Some(run) }
+    }
+
+    #[test]
+    fn parts_become_pieces_that_follow_one_another() {
+        let positions = Positions::default();
+        let parts = [part(1, 0, 0..4), part(3, 1, 0..2)];
+        let found = pieces(&positions, &parts).expect("they follow");
+        let ends: Vec<Place> = found.iter().map(|piece| piece.to).collect();
+        assert_eq!(ends, [Place::after(1), Place { seq: 3, index: 2 }]);
+        assert_eq!(found[1].from, Place::after(1));
+        assert_eq!(found[1].events, 2);
+    }
+
+    #[test]
+    fn a_repeat_a_gap_and_a_wrong_beginning_are_refused() {
+        let mut positions = Positions::default();
+        positions.advance(Source::Ingest, Place { seq: 3, index: 2 }).expect("forward");
+        assert!(pieces(&positions, &[part(3, 1, 2..4)]).is_some());
+        assert!(pieces(&positions, &[part(3, 1, 0..4)]).is_none(), "two are consumed");
+        assert!(pieces(&positions, &[part(2, 1, 0..4)]).is_none(), "a repeat");
+        assert!(pieces(&positions, &[part(5, 4, 0..4)]).is_none(), "4 is missing");
+        assert!(pieces(&positions, &[part(4, 3, 0..4)]).is_none(), "the rest of 3 is missing");
+    }
+}

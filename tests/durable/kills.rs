@@ -1,0 +1,138 @@
+//! Killed at any moment, again and again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sluicebox_tests::client::{Client, FRAME, TENANT};
+use sluicebox_tests::events::{Given, frame};
+use sluicebox_tests::eventually::eventually;
+use sluicebox_tests::node::{Home, Setup};
+use tokio::sync::watch;
+
+use super::{Count, all_counts, with_words};
+
+/// Kills in a run, unless `SLUICEBOX_KILLS` says otherwise.
+const KILLS: u64 = 8;
+/// Producers that number their requests.
+const PRODUCERS: u64 = 3;
+/// Words they choose from.
+const VOCABULARY: u64 = 60;
+
+/// Small numbers drawn from a seed (SplitMix64, Steele et al., 2014).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// How often each word was sent in requests that were acknowledged.
+type Tally = BTreeMap<String, u64>;
+
+/// Sends requests until told to stop, each until it is acknowledged.
+async fn produce(
+    producer: u64,
+    seed: u64,
+    address: watch::Receiver<SocketAddr>,
+    stop: Arc<AtomicBool>,
+) -> Tally {
+    let mut dice = Dice(seed ^ (producer << 32));
+    let mut tally = Tally::new();
+    let name = format!("producer-{producer}");
+    for sequence in 1_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let words: Vec<String> =
+            (0..=dice.below(400)).map(|_| format!("w{}", dice.below(VOCABULARY))).collect();
+        let lines = words.chunks(8).enumerate();
+        let events = lines.map(|(at, line)| Given::new(&format!("{at}"), line.join(" ")));
+        let body = frame(&events.collect::<Vec<_>>());
+        let sequence = sequence.to_string();
+        let headers = [
+            ("content-type", FRAME),
+            ("sluicebox-producer", name.as_str()),
+            ("sluicebox-sequence", sequence.as_str()),
+        ];
+        loop {
+            let client = Client::new(*address.borrow(), TENANT, None);
+            let sent = client.attempt("words", &headers, body.bytes().clone()).await;
+            match sent.map(|reply| reply.status) {
+                Some(202) => break,
+                Some(429 | 503) | None => tokio::time::sleep(Duration::from_millis(5)).await,
+                Some(status) => panic!("seed {seed}: {name} request {sequence} got {status}"),
+            }
+        }
+        for word in words {
+            *tally.entry(word).or_default() += 1;
+        }
+    }
+    tally
+}
+
+/// Holds what came out against what was taken.
+fn check(seed: u64, counts: &[Count], expected: &Tally) {
+    let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut reached = Tally::new();
+    for Count { partition, offset, word, count } in counts {
+        let expected = next.entry(*partition).or_default();
+        assert_eq!(offset, expected, "seed {seed}: offsets of partition {partition} have a gap");
+        *expected += 1;
+        let last = reached.entry(word.clone()).or_default();
+        assert_eq!(*count, *last + 1, "seed {seed}: {word} at {partition}/{offset}");
+        *last = *count;
+    }
+    assert_eq!(&reached, expected, "seed {seed}: each word as often as it was sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_are_counted_once_through_kills() {
+    let seed = number("SLUICEBOX_SEED").unwrap_or(20_261_120);
+    let kills = number("SLUICEBOX_KILLS").unwrap_or(KILLS);
+    let home = Home::new();
+    let mut node = Setup::dev().home(&home).start().await;
+    with_words(&node.client()).await;
+    let (tell, address) = watch::channel(node.address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| tokio::spawn(produce(producer, seed, address.clone(), stop.clone())))
+        .collect();
+    let mut dice = Dice(seed);
+    for _ in 0..kills {
+        tokio::time::sleep(Duration::from_millis(20 + dice.below(300))).await;
+        drop(node.kill());
+        node = Setup::dev().home(&home).start().await;
+        tell.send(node.address()).expect("producers run");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut expected = Tally::new();
+    for producer in producers {
+        for (word, count) in producer.await.expect("a producer ends") {
+            *expected.entry(word).or_default() += count;
+        }
+    }
+    let client = node.client();
+    let total: u64 = expected.values().sum();
+    let counts = eventually("everything has come out", Duration::from_secs(60), || async {
+        let counts = all_counts(&client).await;
+        (counts.len() as u64 >= total).then_some(counts)
+    })
+    .await;
+    check(seed, &counts, &expected);
+    // And once more without a kill in between: what is there is what is kept.
+    node.terminate();
+    drop(node.ended().await);
+    let node = Setup::dev().home(&home).start().await;
+    assert_eq!(all_counts(&node.client()).await, counts, "seed {seed}");
+}
