@@ -25,7 +25,7 @@ mod extent;
 pub mod keys;
 pub mod memory;
 
-pub use embedded::EmbeddedStore;
+pub use embedded::{Compression, EmbeddedStore, StoreConfig};
 pub use extent::Extent;
 pub use memory::MemoryStore;
 

@@ -21,7 +21,7 @@ const DELETED: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Part {
-    table: HashTable<u32>,
+    table: HashTable<Slot>,
     entries: Vec<Entry>,
     chunks: Vec<Vec<u8>>,
     /// Bytes of all chunks.
@@ -32,10 +32,16 @@ pub(super) struct Part {
     payload: usize,
 }
 
+/// Which entry has a hash. With the hash beside it, growing looks at no entry.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    hash: u64,
+    entry: u32,
+}
+
 /// The key is at the place, the value after it.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    hash: u64,
     chunk: u32,
     at: u32,
     key: u32,
@@ -53,7 +59,7 @@ impl Part {
     pub(super) fn bytes(&self) -> usize {
         self.chunk_bytes
             + self.entries.capacity() * size_of::<Entry>()
-            + self.table.capacity() * (size_of::<u32>() + 1)
+            + self.table.capacity() * (size_of::<Slot>() + 1)
     }
 
     pub(super) fn payload_bytes(&self) -> usize {
@@ -91,11 +97,10 @@ impl Part {
     }
 
     fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let is_it = |number: &u32| {
-            let entry = &self.entries[*number as usize];
-            entry.hash == hash && entry.key_in(&self.chunks) == key
+        let is_it = |slot: &Slot| {
+            slot.hash == hash && self.entries[slot.entry as usize].key_in(&self.chunks) == key
         };
-        self.table.find(hash, is_it).copied()
+        self.table.find(hash, is_it).map(|slot| slot.entry)
     }
 
     fn insert(&mut self, hash: u64, key: &[u8], value: &[u8]) -> usize {
@@ -103,8 +108,8 @@ impl Part {
         assert!(number < 1 << ENTRY_BITS, "a checkpoint is taken long before so many changes");
         let (chunk, at) = self.place(key, value, value.len());
         let (key, value) = (key.len() as u32, value.len() as u32);
-        self.entries.push(Entry { hash, chunk, at, key, room: value, value });
-        self.table.insert_unique(hash, number, |i| self.entries[*i as usize].hash);
+        self.entries.push(Entry { chunk, at, key, room: value, value });
+        self.table.insert_unique(hash, Slot { hash, entry: number }, |slot| slot.hash);
         self.payload += (key + value) as usize;
         number as usize
     }

@@ -33,6 +33,8 @@ pub(super) const NAME: &[u8] = b"fjall 3";
 const FOLDER: &str = "tree";
 const MAKING: &str = "making";
 const ENTRIES: &str = "entries";
+/// The tree's parts: what it keeps for itself, and the entries.
+const PARTS: usize = 2;
 
 /// The tree refuses less. Nothing is written to its journal.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -60,7 +62,7 @@ impl Tree {
     /// Opens the tree in the store's directory, which must have been made.
     pub(super) fn open(path: &Path, config: StoreConfig) -> Result<Self, Error> {
         let folder = path.join(FOLDER);
-        check_journal(path, &folder)?;
+        check_parts(path, &folder)?;
         open_at(path, &folder, config)
     }
 
@@ -136,6 +138,7 @@ impl Tree {
             return Ok(());
         }
         self.ingest(changes).map_err(|e| self.error("write a table", e))?;
+        self.remove_replaced()?;
         self.wait_for_merging();
         Ok(())
     }
@@ -150,6 +153,15 @@ impl Tree {
             }
         }
         ingestion.finish()
+    }
+
+    /// Removes tables that merging has replaced and no read still uses. The tree itself does that
+    /// only when it merges again, and until then takes twice the room.
+    fn remove_replaced(&self) -> Result<(), Error> {
+        let watermark = self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+        let mut versions = self.entries.tree.get_version_history_lock();
+        let removed = versions.maintenance(self.entries.path(), watermark);
+        removed.map_err(|e| self.error("remove replaced tables", e.into()))
     }
 
     /// Bounds what a read has to look through. Bounded itself: slow is better than never.
@@ -201,18 +213,24 @@ pub(super) fn make(path: &Path, config: StoreConfig) -> Result<(), Error> {
     fs::File::open(path).and_then(|directory| directory.sync_all()).map_err(cannot)
 }
 
-/// The tree numbers its tables by what it finds in its journal: without one it would begin anew
-/// and take old values for newer ones.
-fn check_journal(path: &Path, folder: &Path) -> Result<(), Error> {
-    let cannot = |e| Place(path).read_error("look into its folder `tree`", e);
-    for entry in fs::read_dir(folder).map_err(cannot)? {
-        let name = entry.map_err(cannot)?.file_name();
-        if Path::new(&name).extension().is_some_and(|extension| extension == "jnl") {
-            return Ok(());
-        }
+/// Looks for what the tree would take for a beginning if it were missing: without its journal it
+/// would number tables anew and take old values for newer ones; a part without its list of tables
+/// it would remove.
+fn check_parts(path: &Path, folder: &Path) -> Result<(), Error> {
+    let damaged = |what: &str| Error::Damaged { path: path.into(), what: what.into() };
+    let list = |folder: &Path| -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect()
+    };
+    let cannot = |e| error_at(path, "look into its folder `tree`", fjall::Error::Io(e));
+    let is_journal = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "jnl");
+    if !list(folder).map_err(cannot)?.iter().any(is_journal) {
+        return Err(damaged("the journal in its folder `tree` is gone"));
     }
-    let what = "the journal in its folder `tree` is gone".into();
-    Err(Error::Damaged { path: path.into(), what })
+    let parts = list(&folder.join("keyspaces")).map_err(cannot)?;
+    if parts.len() != PARTS || !parts.iter().all(|part| part.join("current").is_file()) {
+        return Err(damaged("a list of tables in its folder `tree` is gone"));
+    }
+    Ok(())
 }
 
 fn open_at(path: &Path, folder: &Path, config: StoreConfig) -> Result<Tree, Error> {
@@ -256,8 +274,8 @@ fn options(config: StoreConfig) -> KeyspaceCreateOptions {
 fn error_at(path: &Path, doing: &str, error: fjall::Error) -> Error {
     match error {
         fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) => {
-            // What is missing from the end of a file is damage, not a refusal of the system.
-            if source.kind() == io::ErrorKind::UnexpectedEof {
+            // What the files say or lack is damage, not a refusal of the system.
+            if is_damage(source.kind()) {
                 let what = format!("cannot {doing}: {source}");
                 return Error::Damaged { path: path.into(), what };
             }
@@ -267,4 +285,9 @@ fn error_at(path: &Path, doing: &str, error: fjall::Error) -> Error {
         fjall::Error::Poisoned => Error::Poisoned { path: path.into() },
         other => Error::Damaged { path: path.into(), what: format!("cannot {doing}: {other}") },
     }
+}
+
+fn is_damage(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(kind, AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof)
 }
