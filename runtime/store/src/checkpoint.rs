@@ -23,7 +23,7 @@ use crate::store::{Change, Checkpoint, Store};
 
 /// Bytes of a piece unless its limit says otherwise: what a disk takes in some hundredths of a
 /// second, so that a commit beside it waits no longer.
-pub const PIECE_BYTES_DEFAULT: usize = 4 * 1024 * 1024;
+pub const PIECE_BYTES_DEFAULT: usize = 8 * 1024 * 1024;
 /// A pause is looked at this often for a reason to stop.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 

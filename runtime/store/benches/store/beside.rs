@@ -27,15 +27,7 @@ pub(crate) fn run() {
     let store = EmbeddedStore::open(&folder.path().join("store"), StoreConfig::default())
         .expect("the folder is empty");
     let mut horizon = 0;
-    for (piece, rate) in [
-        (4, None),
-        (1, Some(20)),
-        (4, Some(20)),
-        (16, Some(20)),
-        (1, Some(40)),
-        (4, Some(40)),
-        (4, Some(10)),
-    ] {
+    for (piece, rate) in [(8, None), (8, Some(20)), (2, Some(20)), (8, Some(10))] {
         let pace = Pace {
             piece_bytes: piece * 1024 * 1024,
             bytes_per_second: rate.map(|rate| rate * MEGA),
@@ -50,7 +42,7 @@ pub(crate) fn run() {
         });
         // Nothing settles while the log is written: some time in which merging is done.
         let after = commits_while(&log, || thread::sleep(Duration::from_secs(2)));
-        let rate = rate.map_or("at once".into(), |rate| format!("{rate} MB/s"));
+        let rate = rate.map_or_else(|| "at once".into(), |rate| format!("{rate} MB/s"));
         print(&format!("pieces of {piece} MiB, {rate}"), alone, beside, after);
     }
 }

@@ -20,8 +20,8 @@ pub(crate) fn large() {
 
 fn series(keys: u64) {
     let folder = TempDir::new().expect("there is a place for temporary files");
-    let store =
-        EmbeddedStore::open(folder.path(), StoreConfig::default()).expect("the folder is empty");
+    let config = StoreConfig { merge_bytes_per_second: None, ..StoreConfig::default() };
+    let store = EmbeddedStore::open(folder.path(), config).expect("the folder is empty");
     let mut horizon = 0;
     let mut numbers = Numbers(3);
     let mut next = |title: &str, count: u64, share: u64| {

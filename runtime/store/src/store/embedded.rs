@@ -19,6 +19,7 @@
 //! Leaves to others: which entries there are (`keys`), how large pieces are and how fast they
 //! come (`checkpoint`).
 
+mod merging;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub struct StoreConfig {
     pub cache_bytes: u64,
     /// How values are packed on disk. Fixed when the store is made.
     pub compression: Compression,
+    /// Keys and values merged in a second; `None` is as fast as can be. A pace far below that of
+    /// checkpoints makes them wait.
+    pub merge_bytes_per_second: Option<u64>,
 }
 
 /// How values are packed on disk.
@@ -60,7 +64,12 @@ pub enum Compression {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, compression: Compression::Lz4 }
+        Self {
+            cache_bytes: 64 * 1024 * 1024,
+            compression: Compression::Lz4,
+            // A quarter of what a plain disk writes.
+            merge_bytes_per_second: Some(40_000_000),
+        }
     }
 }
 

@@ -14,16 +14,19 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fjall::compaction::filter::Factory;
 use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use fjall::{LsmError, PersistMode, Slice};
 
 use crate::dir::Place;
 use crate::error::Error;
+use crate::store::embedded::merging::Paced;
 use crate::store::embedded::{Compression, StoreConfig};
 use crate::store::{Change, Page, PageLimit, end_of};
 
@@ -41,9 +44,9 @@ const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Tables written by merging.
 const TABLE_BYTES: u64 = 16 * 1024 * 1024;
 /// Tables that wait before they are merged: more spare writing, and cost reading.
-const TABLES_WAITING: u8 = 16;
+const TABLES_WAITING: u8 = 32;
 /// Tables over one another before a writer waits for merging, and how long it does at most.
-const RUNS_MAX: usize = 32;
+const RUNS_MAX: usize = 48;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// One key in so many that are not in a table is looked for in vain.
 const FALSE_POSITIVES: f32 = 0.001;
@@ -235,7 +238,12 @@ fn check_parts(path: &Path, folder: &Path) -> Result<(), Error> {
 
 fn open_at(path: &Path, folder: &Path, config: StoreConfig) -> Result<Tree, Error> {
     let open = || -> fjall::Result<Tree> {
+        let pace = config
+            .merge_bytes_per_second
+            .map(|bytes_per_second| Arc::new(Paced { bytes_per_second }) as Arc<dyn Factory>);
+        let of_part = move |part: &str| pace.clone().filter(|_| part == ENTRIES);
         let database = Database::builder(folder)
+            .with_compaction_filter_factories(Arc::new(of_part))
             .cache_size(config.cache_bytes)
             .manual_journal_persist(true)
             .max_journaling_size(JOURNAL_BYTES)
@@ -267,7 +275,7 @@ fn options(config: StoreConfig) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .data_block_compression_policy(CompressionPolicy::all(compression))
         .filter_policy(FilterPolicy::all(filter))
-        .compaction_strategy(std::sync::Arc::new(merging))
+        .compaction_strategy(Arc::new(merging))
         .manual_journal_persist(true)
 }
 

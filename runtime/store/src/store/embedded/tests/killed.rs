@@ -31,13 +31,13 @@ fn changes_at(position: u64) -> Model {
         let number = random(position * 1_000 + n);
         let key = random(number % KEYS).to_be_bytes().to_vec();
         let value = format!("{position} {number} {}", "x".repeat(number as usize % 60));
-        (key, (number % 5 > 0).then(|| value.into_bytes()))
+        (key, (!number.is_multiple_of(5)).then(|| value.into_bytes()))
     });
     changes.collect()
 }
 
 fn step(model: &mut Model, position: u64) {
-    if position % 7 == 0 {
+    if position.is_multiple_of(7) {
         model.retain(|key, _| !key.starts_with(&DISCARDED));
     }
     model.extend(changes_at(position));
@@ -51,7 +51,7 @@ fn write(store: &EmbeddedStore, position: u64) {
     };
     let changes: Vec<Change<'_>> = Box::leak(Box::new(changes)).iter().map(change).collect();
     let mut checkpoint = store.begin(position).unwrap();
-    if position % 7 == 0 {
+    if position.is_multiple_of(7) {
         checkpoint.delete_prefix(&DISCARDED).unwrap();
     }
     for piece in changes.chunks(PIECE) {
@@ -129,7 +129,7 @@ fn each_is_old_or_new(store: &EmbeddedStore, old: &Model, reach: u64) {
     for key in (0..KEYS).map(|n| random(n).to_be_bytes()) {
         let value = store.get(&key).unwrap().map(|value| value.to_vec());
         let of = |model: &Model| model.get(&key[..]).cloned().flatten();
-        let discarded = reach % 7 == 0 && key.starts_with(&DISCARDED) && value.is_none();
+        let discarded = reach.is_multiple_of(7) && key.starts_with(&DISCARDED) && value.is_none();
         assert!(value == of(old) || value == of(&new) || discarded, "{key:?} is {value:?}");
     }
 }
