@@ -51,9 +51,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_json", &["core", "node", "cli", "guest-sdk", "guest", "xtask"]),
     ("tokio", &["store", "engine", "node", "cli"]),
     ("tracing", &["engine", "node", "cli"]),
-    // Keyed state and key groups.
-    ("hashbrown", &["core"]),
-    ("xxhash-rust", &["core"]),
+    // Keyed state and key groups; what changed since a checkpoint.
+    ("hashbrown", &["core", "store"]),
+    ("xxhash-rust", &["core", "store"]),
+    // The tree under the checkpoint store.
+    ("fjall", &["store"]),
     // The engine.
     ("wasmtime", &["engine"]),
     ("wasmtime-wasi", &["engine"]),

@@ -283,14 +283,14 @@ impl Drop for Temp<'_> {
 
 /// The directory, to say where something failed.
 #[derive(Clone, Copy)]
-struct Place<'a>(&'a Path);
+pub(crate) struct Place<'a>(pub(crate) &'a Path);
 
 impl Place<'_> {
-    fn read_error(self, doing: &str, source: io::Error) -> Error {
+    pub(crate) fn read_error(self, doing: &str, source: io::Error) -> Error {
         Error::Io { doing: doing.into(), path: self.0.into(), source }
     }
 
-    fn write_error(self, doing: &str, source: io::Error) -> Error {
+    pub(crate) fn write_error(self, doing: &str, source: io::Error) -> Error {
         let path = self.0.into();
         match source.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {

@@ -114,6 +114,38 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A checkpoint that would make the store older than it is.
+    #[error("a checkpoint up to {horizon} does not go with a store complete up to {stored}")]
+    HorizonBehind {
+        /// Where the checkpoint would have ended.
+        horizon: u64,
+        /// Where the store is.
+        stored: u64,
+    },
+    /// Part of a checkpoint is larger than the store takes.
+    #[error("{what} has {bytes} bytes, at most {bytes_max} go into a checkpoint")]
+    EntryTooLarge {
+        /// Which part.
+        what: &'static str,
+        /// How large it is.
+        bytes: u64,
+        /// How large it may be.
+        bytes_max: u64,
+    },
+    /// The keys of a piece of a checkpoint do not ascend.
+    #[error("the keys of a checkpoint do not ascend; this is a bug, report it with the log")]
+    Unordered,
+    /// The files of the checkpoint store are not what was written.
+    #[error("the checkpoint store in {} is damaged: {what}; restore it from a backup", path.display())]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The store was closed.
+    #[error("the checkpoint store is closed")]
+    Closed,
 }
 
 impl Classify for Error {
@@ -124,6 +156,10 @@ impl Classify for Error {
             }
             Self::Conflict { .. } | Self::Locked { .. } => Kind::Conflict,
             Self::Corrupt { .. } | Self::FormatNewer { .. } => Kind::Internal,
+            Self::EntryTooLarge { .. } => Kind::Invalid,
+            Self::HorizonBehind { .. } => Kind::Conflict,
+            Self::Damaged { .. } | Self::Unordered => Kind::Internal,
+            Self::Closed => Kind::Unavailable,
             Self::ReadOnly { .. } | Self::Full { .. } | Self::Poisoned { .. } | Self::Io { .. } => {
                 Kind::Unavailable
             }
@@ -143,6 +179,11 @@ impl Classify for Error {
             Self::Full { .. } => "store.full",
             Self::Poisoned { .. } => "store.poisoned",
             Self::Io { .. } => "store.io",
+            Self::HorizonBehind { .. } => "store.horizon-behind",
+            Self::EntryTooLarge { .. } => "store.entry-too-large",
+            Self::Unordered => "store.unordered",
+            Self::Damaged { .. } => "store.damaged",
+            Self::Closed => "store.closed",
         }
     }
 }

@@ -10,14 +10,18 @@
 //! or events.
 
 pub mod catalog;
+pub mod checkpoint;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod dir;
+pub mod dirty;
 pub mod error;
 pub mod header;
 pub mod key;
 pub mod log;
 pub mod memory;
+pub mod store;
 
 pub use catalog::Catalog;
 pub use error::Error;
+pub use store::Store;
