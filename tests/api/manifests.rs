@@ -68,7 +68,7 @@ async fn twenty_mistakes_are_reported_at_once() {
     found.sort_unstable();
     let expected = [
         ("colour", "manifest.unknown-field"),
-        ("delivery", "manifest.unsupported"),
+        ("delivery", "manifest.choice"),
         ("edges[0].key", "manifest.choice"),
         ("edges[0].to", "pipeline.unknown-input"),
         ("ingest.key", "manifest.pointer"),
@@ -104,17 +104,18 @@ async fn what_does_not_exist_yet_is_refused_in_plain_words() {
     let node = NODE.lend().await;
     let client = node.client();
     client.push(ECHO).await;
-    let later = single("later", "echo", "on-failure = \"park\"");
+    let later = single("later", "echo", "scope = \"stream\"\non-failure = \"park\"");
     let later = later.replace("best-effort", "exactly-once");
     let problem = refused(&client, "later", &later).await;
     assert_eq!(
         problem["problems"],
         json!([
             {
-                "field": "delivery",
+                "field": "stages.stage-0.scope",
                 "code": "manifest.unsupported",
-                "message": "exactly-once delivery does not exist yet",
-                "fix": "write \"best-effort\"",
+                "message": "a stream does not outlive its node yet, so that it cannot be part of \
+                            a pipeline with exactly-once delivery",
+                "fix": "use scope \"key\" with keyed state, or delivery = \"best-effort\"",
             },
             {
                 "field": "stages.stage-0.on-failure",

@@ -11,6 +11,7 @@ use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::eventually;
 use sluicebox_tests::node::{Home, Setup};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::{Count, all_counts, with_words};
 
@@ -96,29 +97,57 @@ fn check(seed: u64, counts: &[Count], expected: &Tally) {
     assert_eq!(&reached, expected, "seed {seed}: each word as often as it was sent");
 }
 
+/// Checkpoints all the time, and a log of small files, so that it is recycled again and again.
+const OFTEN: [(&str, &str); 3] = [
+    ("log.checkpoint-interval", "250ms"),
+    ("log.segment-bytes", "1MiB"),
+    ("log.checkpoint-bytes-per-second", "1GiB"),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills() {
+    drop(counted_through_kills(&[], 300).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_are_counted_once_through_kills_beside_checkpoints() {
+    let home = counted_through_kills(&OFTEN, 1_200).await;
+    let log = std::fs::read_dir(home.data().join("log")).expect("there is a log");
+    let names = log.map(|entry| entry.expect("an entry").file_name().into_string());
+    let names: Vec<String> = names.map(|name| name.expect("UTF-8")).collect();
+    let first = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse::<u64>().ok()).min();
+    assert!(first.expect("segments") > 1, "the log was never recycled: {names:?}");
+}
+
+/// Kills a node again and again while producers send, each time within so many milliseconds. Gives
+/// its directory.
+async fn counted_through_kills(settings: &[(&str, &str)], millis_max: u64) -> Arc<Home> {
     let seed = number("SLUICEBOX_SEED").unwrap_or(20_261_120);
     let kills = number("SLUICEBOX_KILLS").unwrap_or(KILLS);
     let home = Home::new();
-    let mut node = Setup::dev().home(&home).start().await;
+    let setup = || {
+        let setup = Setup::dev().home(&home);
+        settings.iter().fold(setup, |setup, (field, value)| setup.set(field, value))
+    };
+    let mut node = setup().start().await;
     with_words(&node.client()).await;
     let (tell, address) = watch::channel(node.address());
     let stop = Arc::new(AtomicBool::new(false));
-    let producers: Vec<_> = (0..PRODUCERS)
-        .map(|producer| tokio::spawn(produce(producer, seed, address.clone(), stop.clone())))
-        .collect();
+    let mut producers = JoinSet::new();
+    for producer in 0..PRODUCERS {
+        producers.spawn(produce(producer, seed, address.clone(), stop.clone()));
+    }
     let mut dice = Dice(seed);
     for _ in 0..kills {
-        tokio::time::sleep(Duration::from_millis(20 + dice.below(300))).await;
+        tokio::time::sleep(Duration::from_millis(20 + dice.below(millis_max))).await;
         drop(node.kill());
-        node = Setup::dev().home(&home).start().await;
+        node = setup().start().await;
         tell.send(node.address()).expect("producers run");
     }
     stop.store(true, Ordering::Relaxed);
     let mut expected = Tally::new();
-    for producer in producers {
-        for (word, count) in producer.await.expect("a producer ends") {
+    while let Some(tally) = producers.join_next().await {
+        for (word, count) in tally.expect("a producer ends") {
             *expected.entry(word).or_default() += count;
         }
     }
@@ -133,6 +162,8 @@ async fn words_are_counted_once_through_kills() {
     // And once more without a kill in between: what is there is what is kept.
     node.terminate();
     drop(node.ended().await);
-    let node = Setup::dev().home(&home).start().await;
+    let node = setup().start().await;
     assert_eq!(all_counts(&node.client()).await, counts, "seed {seed}");
+    drop(node);
+    home
 }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use crate::codec::{
     ApplyRecord, CheckpointRecord, CommitHead, DeadRun, IngestRecord, OutputRun, Record,
 };
-use crate::ids::{PipelineId, StageId};
+use crate::ids::{Name, PipelineId, StageId};
 use crate::state::Change;
 
 /// Takes what the fold does not keep, in the order of the log.
@@ -40,6 +40,11 @@ pub trait Sink {
 
     /// An ingest, for the table of what has come before; the record is at `position`.
     fn ingested(&mut self, ingest: &IngestRecord<'_>, position: u64);
+
+    /// A pipeline of this tenant is new.
+    fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {
+        let _of_no_interest = (tenant, pipeline);
+    }
 
     /// A stage was given up, with all state it has in any partition.
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId);
@@ -158,6 +163,7 @@ impl Fold {
                     return Err(Wrong::Name);
                 }
                 self.pipelines.insert(record.pipeline, Folded::begin(record)?);
+                sink.applied(&record.tenant, record.pipeline);
                 Ok(())
             }
         }

@@ -117,6 +117,24 @@ section! {
 }
 
 section! {
+    /// What outlives the node: the log, and the checkpoints that keep it short.
+    LogConfig in "log" {
+        /// Bytes of log after which a checkpoint is made.
+        checkpoint_log_bytes: usize = Bytes { default: 256 * MIB, least: MIB, most: 64 * GIB };
+        /// How long after the last checkpoint the next one is made, if there is anything to keep.
+        checkpoint_interval: Duration =
+            Period { default: MINUTE, least: 250 * MILLISECOND, most: 24 * HOUR };
+        /// Bytes a second that a checkpoint writes, so that commits beside it wait little.
+        checkpoint_bytes_per_second: usize =
+            Bytes { default: 20 * MIB, least: 64 * KIB, most: 64 * GIB };
+        /// Bytes of the store that are kept in memory.
+        store_cache_bytes: usize = Bytes { default: 64 * MIB, least: MIB, most: 64 * GIB };
+        /// Bytes of one file of the log.
+        segment_bytes: usize = Bytes { default: 64 * MIB, least: MIB, most: GIB };
+    }
+}
+
+section! {
     /// The engine that runs components, and the process that compiles them.
     EngineConfig in "engine" {
         /// Component instances that may exist at once, over all tenants.
@@ -240,6 +258,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The engine and the compiler.
     pub engine: EngineConfig,
+    /// See [`LogConfig`].
+    pub log: LogConfig,
     /// Memory between the parts.
     pub limits: LimitsConfig,
     /// A tenant's quotas by default.
@@ -275,6 +295,7 @@ impl Config {
             node: NodeConfig::read(&mut reader),
             http: HttpConfig::read(&mut reader),
             engine: EngineConfig::read(&mut reader),
+            log: LogConfig::read(&mut reader),
             limits: LimitsConfig::read(&mut reader),
             quota: QuotaConfig::read(&mut reader),
         };

@@ -11,6 +11,7 @@
 //! files (`sluicebox-store`).
 
 pub mod admission;
+mod checkpoint;
 pub mod components;
 pub mod config;
 mod counted;

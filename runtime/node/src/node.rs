@@ -25,6 +25,7 @@ use sluicebox_store::catalog::Catalog;
 use sluicebox_store::log::{self, Log};
 
 use crate::admission::Admission;
+use crate::checkpoint::Checkpointer;
 use crate::components::{AssetInfo, ComponentInfo, Components};
 use crate::config::Config;
 use crate::deploy;
@@ -62,7 +63,9 @@ pub struct Node {
     catalog: Arc<dyn Catalog>,
     log: Arc<dyn Log>,
     /// What the log held, until it is started again.
-    recovered: Mutex<Recovered>,
+    recovered: Mutex<Option<Recovered>>,
+    /// Until its thread is started.
+    checkpointer: Mutex<Option<Checkpointer>>,
     components: Arc<Components>,
     requests: Arc<Requests>,
     metrics: Metrics,
@@ -92,10 +95,7 @@ impl Node {
             Arc::new(sluicebox_store::dir::DirCatalog::open(&dir.join("catalog"))?);
         let mut seed = [0; 8];
         deploy::fill_random(&mut seed)?;
-        let tail = config.limits.output_bytes_max;
-        let seed = u64::from_le_bytes(seed);
-        let (log, recovered) =
-            recover::open(&dir.join("log"), log::Config::default(), (seed, tail))?;
+        let (log, recovered) = recover::open(&config, u64::from_le_bytes(seed))?;
         let engine_config = config.engine.tuning();
         if let Some(warning) = engine_config.mappings_warning() {
             tracing::warn!("{warning}");
@@ -127,7 +127,8 @@ impl Node {
             tenants,
             catalog,
             log: Arc::new(log),
-            recovered: Mutex::new(recovered),
+            recovered: Mutex::new(Some(recovered)),
+            checkpointer: Mutex::default(),
             components: Arc::new(components),
             requests: Arc::new(Requests::new(config.limits.requests_max)),
             metrics: Metrics::new(),
@@ -285,8 +286,17 @@ impl Node {
     }
 
     /// What the log held when the node was built. Given once.
-    pub(crate) fn take_recovered(&self) -> Recovered {
-        std::mem::take(&mut *lock(&self.recovered))
+    pub(crate) fn take_recovered(&self) -> Option<Recovered> {
+        lock(&self.recovered).take()
+    }
+
+    /// Keeps what makes checkpoints until its thread takes it.
+    pub(crate) fn keep_checkpointer(&self, checkpointer: Checkpointer) {
+        *lock(&self.checkpointer) = Some(checkpointer);
+    }
+
+    pub(crate) fn take_checkpointer(&self) -> Option<Checkpointer> {
+        lock(&self.checkpointer).take()
     }
 
     /// A pipeline with a log that nobody knows yet. Its number is one no other ever had.

@@ -10,36 +10,47 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sluicebox_core::codec::{self, CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field};
-use sluicebox_core::ids::{OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
 use sluicebox_core::state::{Change, KeyedState, StateLimits};
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
+use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
 
+use crate::checkpoint::{self, Collected, Loaded, Outputs};
+use crate::config::{Config as NodeConfig, LogConfig};
 use crate::error::Error;
 use crate::mailbox::Delivery;
 
 /// No bound: what was committed once is loaded, whatever the limits are now.
-const UNBOUNDED: StateLimits = StateLimits { key_bytes: usize::MAX, total_bytes: usize::MAX };
+pub(crate) const UNBOUNDED: StateLimits =
+    StateLimits { key_bytes: usize::MAX, total_bytes: usize::MAX };
 
-/// What was found in the log.
-#[derive(Debug, Default)]
+/// What was found in the log and behind it.
+#[derive(Debug)]
 pub(crate) struct Recovered {
     pub fold: Fold,
     pub found: Found,
+    pub store: Arc<dyn Store>,
+    /// What is before this is in the store, and not in the log.
+    pub horizon: Position,
+    /// For the next checkpoint: what came since the last.
+    pub collected: Collected,
+    /// The log was read up to here.
+    pub read_to: Position,
 }
 
 /// What the fold does not keep.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Keys the hash tables.
-    seed: u64,
+    pub seed: u64,
     /// Bytes kept of the end of each output.
     tail_bytes_max: usize,
     pub state: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
@@ -59,6 +70,10 @@ pub(crate) struct Tail {
 
 impl Tail {
     fn push(&mut self, first: u64, frame: Frame, bytes_max: usize) {
+        // What a checkpoint has kept already is read again from the log.
+        if self.frames.back().is_some_and(|(last, _)| *last >= first) {
+            return;
+        }
         self.bytes += frame.bytes().len();
         self.frames.push_back((first, frame));
         while self.bytes > bytes_max && self.frames.len() > 1 {
@@ -68,48 +83,99 @@ impl Tail {
     }
 }
 
-/// Opens the log of a node and reads all of it. `seed` is secret.
-pub(crate) fn open(
-    path: &Path,
-    config: Config,
-    (seed, tail_bytes_max): (u64, usize),
-) -> Result<(DurableLog, Recovered), Error> {
-    let mut recovered = Recovered::default();
-    recovered.found = Found { seed, tail_bytes_max, ..Found::default() };
+/// What is made of the records.
+struct Reading {
+    fold: Fold,
+    found: Found,
+    collected: Collected,
+}
+
+/// Opens the store and the log of a node, and reads what there is. `seed` is secret.
+pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recovered), Error> {
+    let dir = &config.node.data_dir;
+    let cache_bytes = config.log.store_cache_bytes as u64;
+    let store = StoreConfig { cache_bytes, ..StoreConfig::default() };
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&dir.join("store"), store)?);
+    let outputs = Outputs {
+        output_bytes_max: config.limits.output_bytes_max,
+        dead_letter_bytes: config.limits.dead_letter_bytes,
+    };
+    let mut found = Found { seed, tail_bytes_max: outputs.output_bytes_max, ..Found::default() };
+    let mut collected = Collected::new(seed, outputs);
+    let Loaded { fold, horizon, reach } =
+        checkpoint::load(store.as_ref(), &mut found, &mut collected)?;
+    let mut reading = Reading { fold, found, collected };
     let mut wrong = None;
-    let log = DurableLog::open(path, config, Position(0), &mut |record| match take(
-        &mut recovered,
-        &record,
-    ) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            wrong = Some(error);
-            ControlFlow::Break(())
+    let log = DurableLog::open(&dir.join("log"), log_config(&config.log), horizon, &mut |record| {
+        match take(&mut reading, &record) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                wrong = Some(error);
+                ControlFlow::Break(())
+            }
         }
     });
-    match (log, wrong) {
-        (_, Some(error)) => Err(error),
-        (log, None) => Ok((log?, recovered)),
+    if let Some(error) = wrong {
+        return Err(error);
+    }
+    let log = log?;
+    let read_to = log.synced();
+    if read_to < reach {
+        // Only records that were on disk are in a checkpoint.
+        return Err(LogError::Behind { from: reach, end: read_to }.into());
+    }
+    let Reading { fold, found, collected } = reading;
+    Ok((log, Recovered { fold, found, store, horizon, collected, read_to }))
+}
+
+fn log_config(config: &LogConfig) -> Config {
+    let defaults = Config::default();
+    Config {
+        segment_bytes: config.segment_bytes as u64,
+        record_bytes_max: defaults.record_bytes_max.min(config.segment_bytes / 2),
+        ..defaults
     }
 }
 
 /// Takes one record. Only bytes that are no record stop everything; what is wrong with one pipeline
 /// is noted there.
-fn take(recovered: &mut Recovered, record: &Record<'_>) -> Result<(), Error> {
+fn take(reading: &mut Reading, record: &Record<'_>) -> Result<(), Error> {
     let Record { position, kind, body } = *record;
     let decoded = codec::decode(kind, body);
     let decoded = decoded
         .map_err(|error| Error::Internal(format!("the log at position {position}: {error}")))?;
-    let mut visit = Visit { found: &mut recovered.found, body };
-    if let Err(stopped) = recovered.fold.apply(position.0, &decoded, &mut visit) {
+    let Reading { fold, found, collected } = reading;
+    let mut visit = Visit { found, collected, body };
+    if let Err(stopped) = fold.apply(position.0, &decoded, &mut visit) {
         tracing::error!("a pipeline stays out: {stopped}");
     }
     Ok(())
 }
 
+impl Found {
+    /// Events that left by an output.
+    pub(crate) fn left(
+        &mut self,
+        place: (PipelineId, OutputId, u16),
+        (first, frame): (u64, Frame),
+    ) {
+        self.outputs.entry(place).or_default().push(first, frame, self.tail_bytes_max);
+    }
+
+    /// Dead letters.
+    pub(crate) fn dead_letter(
+        &mut self,
+        place: (PipelineId, StageId, u16),
+        (first, frame): (u64, Frame),
+    ) {
+        self.dead_letters.entry(place).or_default().push(first, frame, self.tail_bytes_max);
+    }
+}
+
 /// Takes what comes of one record.
 struct Visit<'a> {
     found: &'a mut Found,
+    collected: &'a mut Collected,
     body: &'a [u8],
 }
 
@@ -125,6 +191,7 @@ impl Visit<'_> {
 
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
+        self.collected.changed(commit, stage, change);
         let Found { state, seed, .. } = &mut *self.found;
         let place = (commit.pipeline, stage, commit.partition);
         let state = state.entry(place).or_insert_with(|| KeyedState::new(*seed, UNBOUNDED));
@@ -134,21 +201,21 @@ impl Sink for Visit<'_> {
         }
     }
 
-    fn output(&mut self, commit: &CommitHead, run: &OutputRun, _: u64) {
+    fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {
+        self.collected.output(commit, run, position);
         let Some(frame) = self.frame(&run.frame) else { return };
-        let most = self.found.tail_bytes_max;
-        let place = (commit.pipeline, run.output, commit.partition);
-        self.found.outputs.entry(place).or_default().push(run.first, frame, most);
+        self.found.left((commit.pipeline, run.output, commit.partition), (run.first, frame));
     }
 
-    fn dead_letters(&mut self, commit: &CommitHead, run: &DeadRun, _: u64) {
+    fn dead_letters(&mut self, commit: &CommitHead, run: &DeadRun, position: u64) {
+        self.collected.dead_letters(commit, run, position);
         let Some(frame) = self.frame(&run.frame) else { return };
-        let most = self.found.tail_bytes_max;
         let place = (commit.pipeline, commit.stage, commit.partition);
-        self.found.dead_letters.entry(place).or_default().push(run.first, frame, most);
+        self.found.dead_letter(place, (run.first, frame));
     }
 
     fn ingested(&mut self, ingest: &IngestRecord<'_>, position: u64) {
+        self.collected.ingested(ingest, position);
         let seed = self.found.seed;
         let dedup = self.found.dedup.entry(ingest.pipeline);
         let dedup = dedup.or_insert_with(|| Dedup::new(seed, DedupLimits::DEFAULT));
@@ -160,11 +227,17 @@ impl Sink for Visit<'_> {
         }
     }
 
+    fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {
+        self.collected.applied(tenant, pipeline);
+    }
+
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
+        self.collected.discarded(pipeline, stage);
         self.found.state.retain(|(of, at, _), _| (*of, *at) != (pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
+        self.collected.deleted(pipeline);
         let Found { state, outputs, dead_letters, dedup, .. } = &mut *self.found;
         state.retain(|(of, ..), _| *of != pipeline);
         outputs.retain(|(of, ..), _| *of != pipeline);
@@ -173,23 +246,32 @@ impl Sink for Visit<'_> {
     }
 }
 
-/// Reads runs that wait for their reader, whose records are in the log.
+/// Reads runs that wait for their reader, from the log or from the store.
 #[derive(Debug)]
 pub(crate) struct Backlog<'a> {
     log: &'a dyn Log,
+    store: &'a dyn Store,
+    horizon: Position,
     /// The record read last: several runs are in one.
     last: Option<(u64, Bytes)>,
 }
 
 impl<'a> Backlog<'a> {
-    pub(crate) fn new(log: &'a dyn Log) -> Self {
-        Self { log, last: None }
+    pub(crate) fn new(log: &'a dyn Log, store: &'a dyn Store, horizon: Position) -> Self {
+        Self { log, store, horizon, last: None }
     }
 
-    /// A run, as it is handed to its partition.
-    pub(crate) fn read(&mut self, waiting: &Waiting) -> Result<Delivery, Error> {
-        let body = self.body(waiting.position)?;
-        let bytes = body.slice(waiting.range.clone());
+    /// A run that is kept in the store under `key`, if it is from before the horizon, as it is
+    /// handed to its partition.
+    pub(crate) fn read(&mut self, waiting: &Waiting, key: &[u8]) -> Result<Delivery, Error> {
+        let bytes = if waiting.position < self.horizon.0 {
+            self.store.get(key)?
+        } else {
+            let body = self.body(waiting.position)?;
+            (waiting.range.end <= body.len()).then(|| body.slice(waiting.range.clone()))
+        };
+        let gone = || Error::Internal(format!("the run at position {} is gone", waiting.position));
+        let bytes = bytes.ok_or_else(gone)?;
         let frame = Frame::parse(bytes, &FrameLimits::FORMAT).map_err(|error| {
             Error::Internal(format!("the log at position {}: {error}", waiting.position))
         })?;

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct RunningNode {
     address: SocketAddr,
     stop_listening: watch::Sender<bool>,
     stop: watch::Sender<bool>,
+    stop_checkpoints: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,18 +75,37 @@ impl Node {
             threads.push(spawned);
         }
         drop(restored);
-        let running = RunningNode { node, address, stop_listening, stop, threads };
+        let stop_checkpoints = Arc::default();
+        let running =
+            RunningNode { node, address, stop_listening, stop, stop_checkpoints, threads };
         match wait_restored.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(Error::Internal("the first worker ended at once".to_owned())),
         }
+        let mut running = running;
+        running.keep_checkpoints()?;
         running.node.set_ready();
         Ok(running)
     }
 }
 
 impl RunningNode {
+    /// Starts the thread that makes checkpoints.
+    fn keep_checkpoints(&mut self) -> Result<(), Error> {
+        let Some(checkpointer) = self.node.take_checkpointer() else { return Ok(()) };
+        let (config, stop) = (self.node.config().log.clone(), self.stop_checkpoints.clone());
+        let spawned = std::thread::Builder::new()
+            .name("checkpoints".to_owned())
+            .spawn(move || checkpointer.run(&config, &stop));
+        let spawned = spawned.map_err(|source| Error::Io {
+            doing: "start the thread of checkpoints".to_owned(),
+            source,
+        })?;
+        self.threads.push(spawned);
+        Ok(())
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -135,6 +156,7 @@ impl Drop for RunningNode {
     fn drop(&mut self) {
         let _nobody_left = self.stop_listening.send(true);
         let _nobody_left = self.stop.send(true);
+        self.stop_checkpoints.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked");

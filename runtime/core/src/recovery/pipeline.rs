@@ -135,6 +135,12 @@ impl Folded {
         self.readers.get(&(root, partition)).into_iter().flat_map(|reader| reader.backlog.iter())
     }
 
+    /// Every run that waits, with the root and the partition it waits for.
+    pub fn waiting(&self) -> impl Iterator<Item = ((StageId, u16), &Waiting)> {
+        let each = self.readers.iter();
+        each.flat_map(|(to, reader)| reader.backlog.iter().map(move |waiting| (*to, waiting)))
+    }
+
     /// A pipeline that is new.
     pub(super) fn begin(record: &ApplyRecord<'_>) -> Result<Self, Wrong> {
         let mut folded = Self {

@@ -18,6 +18,7 @@ use sluicebox_store::key::Key;
 use super::rings::Tails;
 use super::switch::{Next, Restored};
 use super::{Document, fill_random};
+use crate::checkpoint::{Checkpointer, key_of_waiting};
 use crate::components::blocking;
 use crate::durable::{Durable, Ingest};
 use crate::error::Error;
@@ -29,22 +30,29 @@ use crate::recover::{Backlog, Found, Recovered};
 impl Node {
     /// Starts everything that was applied before the node was last stopped.
     pub(crate) async fn restore(self: &Arc<Self>) -> Result<(), Error> {
-        let Recovered { fold, mut found } = self.take_recovered();
+        let Some(mut recovered) = self.take_recovered() else { return Ok(()) };
         for (tenant, name, key) in self.newest_versions().await? {
             if let Err(error) = self.restore_stored(&tenant, &name, &key).await {
                 tracing::error!(tenant, pipeline = name, "not started: {error}");
             }
         }
+        let Recovered { fold, found, store, horizon, .. } = &mut recovered;
+        let log = self.log().clone();
+        let mut backlog = Backlog::new(log.as_ref(), store.as_ref(), *horizon);
         for (id, folded) in fold.pipelines() {
             let (tenant, name) = (folded.tenant().to_string(), folded.name().to_string());
             if let Some(stopped) = folded.stopped() {
                 tracing::error!(tenant, pipeline = name, "not started: {stopped}");
                 continue;
             }
-            if let Err(error) = self.restore_logged(id, folded, &mut found).await {
+            let restored = self.restore_logged(id, folded, found).await;
+            if let Err(error) = restored.and_then(|()| self.requeue(id, folded, &mut backlog)) {
                 tracing::error!(tenant, pipeline = name, "not started: {error}");
             }
         }
+        drop(backlog);
+        let Recovered { fold, store, collected, read_to, .. } = recovered;
+        self.keep_checkpointer(Checkpointer::new(log, store, (fold, collected), read_to));
         Ok(())
     }
 
@@ -113,28 +121,35 @@ impl Node {
             states: states(id, folded, found),
             tails: tails(id, found),
         };
-        let next = Next { version: folded.version(), pipeline, code, restored: Some(restored) };
-        self.switch(&tenant, &name, next).await?;
-        let waiting = self.requeue(&tenant, &name, folded)?;
-        tracing::info!(%tenant, pipeline = %name, version = folded.version(), waiting, "restored");
-        Ok(())
+        let version = folded.version();
+        let next = Next { version, pipeline, code, restored: Some(restored) };
+        self.switch(&tenant, &name, next).await
     }
 
-    /// Hands the runs that wait to their partitions. Gives their number.
-    fn requeue(&self, tenant: &Name, name: &Name, folded: &Folded) -> Result<usize, Error> {
-        let Some(running) = self.running(tenant, name.as_str()) else { return Ok(0) };
-        let log = self.log().clone();
-        let mut backlog = Backlog::new(log.as_ref());
+    /// Hands the runs that wait to their partitions.
+    fn requeue(
+        &self,
+        id: PipelineId,
+        folded: &Folded,
+        backlog: &mut Backlog<'_>,
+    ) -> Result<(), Error> {
+        let (tenant, pipeline, version) = (folded.tenant(), folded.name(), folded.version());
+        let Some(running) = self.running(tenant, pipeline.as_str()) else { return Ok(()) };
         let mut count = 0;
-        for mailbox in running.mailboxes().iter().flatten() {
+        // The last segment first: a partition runs as soon as it has something, and what it sends
+        // must not come before what waits there.
+        for mailbox in running.mailboxes().iter().rev().flatten() {
             let durable = mailbox.segment.durable.as_ref();
             let Some(root) = durable.and_then(|durable| durable.stages.first()) else { continue };
-            for waiting in folded.backlog(root.stage, mailbox.partition) {
-                mailbox.push_over(backlog.read(waiting)?);
+            let to = (root.stage, mailbox.partition);
+            for waiting in folded.backlog(to.0, to.1) {
+                let key = key_of_waiting((tenant, id), to, waiting);
+                mailbox.push_over(backlog.read(waiting, &key)?);
                 count += 1;
             }
         }
-        Ok(count)
+        tracing::info!(%tenant, %pipeline, version, waiting = count, "restored");
+        Ok(())
     }
 }
 

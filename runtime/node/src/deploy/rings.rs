@@ -133,8 +133,7 @@ impl Rings<'_> {
 
 /// Puts back what was kept, and goes on at `next`.
 fn fill(ring: &Output, partition: u16, tail: Option<&Tail>, next: Option<u64>) {
-    let frames = tail.into_iter().flat_map(|tail| &tail.frames);
-    for (first, frame) in frames {
+    for (first, frame) in tail.into_iter().flat_map(|tail| &tail.frames) {
         ring.resume(partition, *first);
         ring.append(partition, frame);
     }

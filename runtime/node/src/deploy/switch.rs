@@ -287,13 +287,15 @@ fn by_partition(mut states: Vec<States>, partitions: u16) -> Vec<States> {
     states
 }
 
-fn hand_over(running: &Running, left_over: LeftOver) {
-    for (root, partition, delivery) in left_over {
-        let segment = running.mailboxes().iter().find(|segment| {
-            segment.first().is_some_and(|mailbox| mailbox.segment.root_name() == root)
-        });
-        if let Some(mailbox) = segment.and_then(|segment| segment.get(usize::from(partition))) {
-            mailbox.push_over(delivery);
+/// The last segment first: a partition runs as soon as it has something, and what it sends must not
+/// come before what is handed over there.
+fn hand_over(running: &Running, mut left_over: LeftOver) {
+    for segment in running.mailboxes().iter().rev() {
+        let Some(root) = segment.first().map(|mailbox| mailbox.segment.root_name()) else { return };
+        for (_, partition, delivery) in left_over.extract_if(.., |(to, ..)| to == root) {
+            if let Some(mailbox) = segment.get(usize::from(partition)) {
+                mailbox.push_over(delivery);
+            }
         }
     }
 }

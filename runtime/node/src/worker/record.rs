@@ -54,19 +54,22 @@ pub(super) struct Recording {
     pending: Option<Box<Recorded>>,
 }
 
-/// What a batch of these parts is for a reader at `positions`. `None` if they do not follow.
-pub(super) fn pieces(positions: &Positions, parts: &[Delivery]) -> Option<Vec<Piece>> {
+/// What a batch of these parts is for a reader at `positions`, or which of them does not follow.
+pub(super) fn pieces(positions: &Positions, parts: &[Delivery]) -> Result<Vec<Piece>, String> {
     let mut reached = positions.clone();
     let piece = |part: &Delivery| {
-        let run = part.run?;
+        let run = part.run.as_ref().ok_or("events came that are no run")?;
         let from = reached.at(run.source);
-        match reached.classify(&run) {
+        match reached.classify(run) {
             Arrival::Next { skip } if skip == part.range.start => {}
-            _ => return None,
+            _ => {
+                let range = &part.range;
+                return Err(format!("{run:?} came from event {range:?} on, and {from:?} is next"));
+            }
         }
         let to = Place::within(run.seq, part.range.end, part.frame.len() as u32);
-        reached.advance(run.source, to).ok()?;
-        Some(Piece { source: run.source, from, to, events: part.range.len() as u32 })
+        reached.advance(run.source, to).map_err(|error| error.to_string())?;
+        Ok(Piece { source: run.source, from, to, events: part.range.len() as u32 })
     };
     parts.iter().map(piece).collect()
 }
@@ -77,10 +80,12 @@ impl Driver {
         let progress = self.machine.progress().expect("a partition with a log has a ledger");
         let pieces = pieces(&progress.positions, &parts);
         self.recording.parts = parts;
-        let Some(pieces) = pieces else {
-            let message = "a run came that does not follow; the node has to be restarted";
-            self.stop(message.to_owned());
-            return false;
+        let pieces = match pieces {
+            Ok(pieces) => pieces,
+            Err(why) => {
+                self.stop(format!("{why}; the node has to be restarted"));
+                return false;
+            }
         };
         self.machine.start_batch(frame, pieces, now);
         true
@@ -205,10 +210,10 @@ mod tests {
     fn a_repeat_a_gap_and_a_wrong_beginning_are_refused() {
         let mut positions = Positions::default();
         positions.advance(Source::Ingest, Place { seq: 3, index: 2 }).expect("forward");
-        assert!(pieces(&positions, &[part(3, 1, 2..4)]).is_some());
-        assert!(pieces(&positions, &[part(3, 1, 0..4)]).is_none(), "two are consumed");
-        assert!(pieces(&positions, &[part(2, 1, 0..4)]).is_none(), "a repeat");
-        assert!(pieces(&positions, &[part(5, 4, 0..4)]).is_none(), "4 is missing");
-        assert!(pieces(&positions, &[part(4, 3, 0..4)]).is_none(), "the rest of 3 is missing");
+        assert!(pieces(&positions, &[part(3, 1, 2..4)]).is_ok());
+        assert!(pieces(&positions, &[part(3, 1, 0..4)]).is_err(), "two are consumed");
+        assert!(pieces(&positions, &[part(2, 1, 0..4)]).is_err(), "a repeat");
+        assert!(pieces(&positions, &[part(5, 4, 0..4)]).is_err(), "4 is missing");
+        assert!(pieces(&positions, &[part(4, 3, 0..4)]).is_err(), "the rest of 3 is missing");
     }
 }

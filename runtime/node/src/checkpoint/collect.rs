@@ -1,0 +1,395 @@
+//! What a stretch of the log changes in the store.
+//!
+//! - State goes into the changes as it is read. Of outputs and dead letters only places in the log
+//!   are noted: most of them have made way for newer ones before a checkpoint comes.
+//! - [`Collected::settle`] then reads the frames that are still wanted, and takes out what is not
+//!   wanted any more.
+//! - What was settled is in the changes until a checkpoint with them stands.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use sluicebox_core::codec::{CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
+use sluicebox_core::dedup::{Dedup, DedupLimits, KnownId, KnownProducer};
+use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
+use sluicebox_core::pipeline::{self, Facts};
+use sluicebox_core::recovery::{Fold, Folded, Sink};
+use sluicebox_core::state::Change;
+use sluicebox_store::dirty::{Changes, Dirty};
+use sluicebox_store::log::{Log, Position};
+use sluicebox_store::store::keys;
+
+use super::entries::{self, Of};
+use crate::error::Error;
+use crate::manifest_text::{self, Format};
+
+/// Bytes kept of each output and of the dead letters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outputs {
+    /// Most an output may keep, whatever its manifest says.
+    pub output_bytes_max: usize,
+    /// Dead letters of a pipeline.
+    pub dead_letter_bytes: usize,
+}
+
+/// What events left by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Output(OutputId),
+    DeadLetters(StageId),
+}
+
+/// Events that left, and where their frame is.
+#[derive(Debug, Clone)]
+pub(super) struct Left {
+    pub first: u64,
+    pub bytes: usize,
+    /// Where in the log; none if it is in the store.
+    pub place: Option<(u64, Range<usize>)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    seed: u64,
+    outputs: Outputs,
+    dirty: Dirty,
+    /// Prefixes of what is gone; discarded again by the next checkpoint, as changes may have come
+    /// behind them.
+    discarded: Vec<Vec<u8>>,
+    discarded_before: Vec<Vec<u8>>,
+    tenants: BTreeMap<PipelineId, u32>,
+    left: BTreeMap<(PipelineId, Way, u16), VecDeque<Left>>,
+    /// Keys of runs that are in the store.
+    waiting: BTreeSet<Vec<u8>>,
+    known: BTreeMap<PipelineId, Known>,
+    /// Horizons whose folds are in the store.
+    folds: VecDeque<u64>,
+    key: Vec<u8>,
+}
+
+/// Known ids of a pipeline.
+#[derive(Debug)]
+struct Known {
+    dedup: Dedup,
+    /// Those that came since the last checkpoint.
+    fresh: Vec<KnownId>,
+    /// Entries in the store: their keys, and the newest time in each.
+    kept: VecDeque<(Vec<u8>, u64)>,
+    producers_changed: bool,
+}
+
+impl Collected {
+    pub(crate) fn new(seed: u64, outputs: Outputs) -> Self {
+        Self {
+            seed,
+            outputs,
+            dirty: Dirty::new(seed),
+            discarded: Vec::new(),
+            discarded_before: Vec::new(),
+            tenants: BTreeMap::new(),
+            left: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            known: BTreeMap::new(),
+            folds: VecDeque::new(),
+            key: Vec::new(),
+        }
+    }
+
+    /// Notes the pipelines of a fold, and that it is in the store.
+    pub(super) fn note_fold(&mut self, fold: &Fold, horizon: u64) {
+        self.folds.push_back(horizon);
+        self.note_tenants(fold);
+    }
+
+    /// Notes a run that is in the store.
+    pub(super) fn note_waiting(&mut self, key: Vec<u8>) {
+        self.waiting.insert(key);
+    }
+
+    /// Notes events of an output that are in the store.
+    pub(super) fn note_output(&mut self, id: (PipelineId, OutputId, u16), left: Left) {
+        let (pipeline, output, partition) = id;
+        let way = (pipeline, Way::Output(output), partition);
+        self.left.entry(way).or_default().push_back(left);
+    }
+
+    /// Notes dead letters that are in the store.
+    pub(super) fn note_dead(&mut self, id: (PipelineId, StageId, u16), left: Left) {
+        let (pipeline, root, partition) = id;
+        let way = (pipeline, Way::DeadLetters(root), partition);
+        self.left.entry(way).or_default().push_back(left);
+    }
+
+    /// Notes ids that are in the store under `key`.
+    pub(super) fn note_ids(&mut self, pipeline: PipelineId, key: Vec<u8>, ids: &[KnownId]) {
+        let known = self.known(pipeline);
+        for id in ids {
+            known.dedup.note_event(id.hash, id.at, id.time);
+        }
+        let newest = ids.iter().map(|id| id.time).max().unwrap_or(0);
+        known.kept.push_back((key, newest));
+    }
+
+    /// Notes a producer that is in the store.
+    pub(super) fn note_producer(&mut self, pipeline: PipelineId, producer: KnownProducer) {
+        self.known(pipeline).dedup.note_producer(producer);
+    }
+
+    fn known(&mut self, pipeline: PipelineId) -> &mut Known {
+        let seed = self.seed;
+        self.known.entry(pipeline).or_insert_with(|| Known {
+            dedup: Dedup::new(seed, DedupLimits::DEFAULT),
+            fresh: Vec::new(),
+            kept: VecDeque::new(),
+            producers_changed: false,
+        })
+    }
+
+    fn note_tenants(&mut self, fold: &Fold) {
+        for (id, folded) in fold.pipelines() {
+            self.tenants.insert(id, Of::new(folded.tenant(), id).tenant);
+        }
+    }
+
+    fn of(&self, pipeline: PipelineId) -> Of {
+        Of { tenant: self.tenants.get(&pipeline).copied().unwrap_or(0), pipeline }
+    }
+
+    /// Brings everything but state up to date with the fold, which is that at `end`.
+    pub(super) fn settle(
+        &mut self,
+        fold: &Fold,
+        log: &dyn Log,
+        end: Position,
+    ) -> Result<(), Error> {
+        self.note_tenants(fold);
+        let mut wanted: Wanted = BTreeMap::new();
+        self.settle_left(fold, &mut wanted);
+        self.settle_waiting(fold, &mut wanted);
+        self.settle_known(end);
+        let Some((first, _)) = wanted.first_key_value() else { return Ok(()) };
+        let first = Position(*first);
+        let dirty = &mut self.dirty;
+        log.read(first, &mut |record| {
+            for (range, key) in wanted.remove(&record.position.0).unwrap_or_default() {
+                if let Some(frame) = record.body.get(range) {
+                    dirty.put(&key, frame);
+                }
+            }
+            match wanted.is_empty() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        match wanted.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Internal("frames that are wanted are not in the log".to_owned())),
+        }
+    }
+
+    /// What is kept of outputs and dead letters.
+    fn settle_left(&mut self, fold: &Fold, wanted: &mut Wanted) {
+        let retained: BTreeMap<PipelineId, Retained> =
+            fold.pipelines().map(|(id, folded)| (id, Retained::of(folded, self.outputs))).collect();
+        let mut left = std::mem::take(&mut self.left);
+        left.retain(|(pipeline, ..), _| retained.contains_key(pipeline));
+        for ((pipeline, way, partition), frames) in &mut left {
+            let Some(retained) = retained.get(pipeline) else { continue };
+            let of = self.of(*pipeline);
+            let key = |first: u64| match *way {
+                Way::Output(output) => of.output((output, *partition), first),
+                Way::DeadLetters(root) => of.dead_letters((root, *partition), first),
+            };
+            let mut bytes: usize = frames.iter().map(|left| left.bytes).sum();
+            while bytes > retained.bytes(*way) && frames.len() > 1 {
+                let Some(old) = frames.pop_front() else { break };
+                bytes -= old.bytes;
+                if old.place.is_none() {
+                    self.dirty.delete(&key(old.first));
+                }
+            }
+            for left in frames.iter_mut() {
+                if let Some((position, range)) = left.place.take() {
+                    wanted.entry(position).or_default().push((range, key(left.first)));
+                }
+            }
+        }
+        self.left = left;
+    }
+
+    /// Runs that wait for their reader.
+    fn settle_waiting(&mut self, fold: &Fold, wanted: &mut Wanted) {
+        let mut now = BTreeSet::new();
+        for (id, folded) in fold.pipelines() {
+            let of = self.of(id);
+            for (to, waiting) in folded.waiting() {
+                let offset = waiting.position + waiting.range.start as u64;
+                let key = of.waiting(to, offset);
+                if !self.waiting.contains(&key) {
+                    let place = wanted.entry(waiting.position).or_default();
+                    place.push((waiting.range.clone(), key.clone()));
+                }
+                now.insert(key);
+            }
+        }
+        for gone in self.waiting.difference(&now) {
+            self.dirty.delete(gone);
+        }
+        self.waiting = now;
+    }
+
+    /// Known ids.
+    fn settle_known(&mut self, end: Position) {
+        let Self { known, dirty, tenants, .. } = self;
+        for (pipeline, known) in known {
+            let Some(tenant) = tenants.get(pipeline) else { continue };
+            let of = Of { tenant: *tenant, pipeline: *pipeline };
+            let oldest = known.dedup.events().next().map_or(u64::MAX, |id| id.time);
+            while known.kept.front().is_some_and(|(_, newest)| *newest < oldest) {
+                let Some((key, _)) = known.kept.pop_front() else { break };
+                dirty.delete(&key);
+            }
+            if let Some(newest) = known.fresh.iter().map(|id| id.time).max() {
+                let key = of.known(end.0);
+                dirty.put(&key, &entries::put_ids(known.fresh.drain(..)));
+                known.kept.push_back((key, newest));
+            }
+            if std::mem::take(&mut known.producers_changed) {
+                let producers = entries::put_producers(known.dedup.producers());
+                dirty.put(&of.producers(), &producers);
+            }
+        }
+    }
+
+    /// Puts the fold among the changes. The one before stays until the next, as it is the one that
+    /// counts until this checkpoint stands.
+    pub(super) fn keep_fold(&mut self, fold: &Fold, end: Position) {
+        while self.folds.len() > 1 {
+            let Some(old) = self.folds.pop_front() else { break };
+            self.dirty.delete(&entries::fold(old));
+        }
+        self.dirty.put(&entries::fold(end.0), &fold.keep());
+        self.folds.push_back(end.0);
+    }
+
+    /// Everything that is to go into a checkpoint.
+    pub(super) fn freeze(&mut self) -> (Vec<Arc<Changes>>, Vec<Vec<u8>>) {
+        let discarded = self.discarded.iter().chain(&self.discarded_before).cloned().collect();
+        (self.dirty.freeze(), discarded)
+    }
+
+    /// A checkpoint with what was frozen stands.
+    pub(super) fn release(&mut self) {
+        self.dirty.release();
+        self.discarded_before = std::mem::take(&mut self.discarded);
+    }
+}
+
+/// Frames to read: by the position of their record, where in its body, and their keys.
+type Wanted = BTreeMap<u64, Vec<(Range<usize>, Vec<u8>)>>;
+
+/// Bytes a partition may keep of each output, and of dead letters.
+struct Retained {
+    outputs: BTreeMap<OutputId, usize>,
+    dead_letters: usize,
+}
+
+impl Retained {
+    fn of(folded: &Folded, most: Outputs) -> Self {
+        let partitions = usize::from(folded.partitions()).max(1);
+        let value = manifest_text::parse(folded.manifest(), Format::Json).ok();
+        let pipeline = value.and_then(|value| pipeline::build(&value, &Facts::default()).ok());
+        let retain = |name: &Name| {
+            let mut outputs = pipeline.as_ref()?.outputs.iter();
+            let output = outputs.find(|output| output.name == name.as_str())?;
+            usize::try_from(output.retain_bytes).ok()
+        };
+        let outputs = folded.names().outputs.iter().map(|(id, name)| {
+            let bytes = retain(name).unwrap_or(usize::MAX);
+            (*id, bytes.min(most.output_bytes_max) / partitions)
+        });
+        Self { outputs: outputs.collect(), dead_letters: most.dead_letter_bytes / partitions }
+    }
+
+    fn bytes(&self, way: Way) -> usize {
+        match way {
+            // What left by an output that is gone is not read any more.
+            Way::Output(output) => self.outputs.get(&output).copied().unwrap_or(0),
+            Way::DeadLetters(_) => self.dead_letters,
+        }
+    }
+}
+
+impl Collected {
+    fn leave(
+        &mut self,
+        (commit, way): (&CommitHead, Way),
+        (first, frame): (u64, &FrameAt),
+        position: u64,
+    ) {
+        let range = frame.range.clone();
+        let left = Left { first, bytes: range.len(), place: Some((position, range)) };
+        let frames = self.left.entry((commit.pipeline, way, commit.partition)).or_default();
+        // Recovery reads again what a checkpoint that did not stand has put into the store.
+        if frames.back().is_none_or(|last| last.first < first) {
+            frames.push_back(left);
+        }
+    }
+}
+
+impl Sink for Collected {
+    fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
+        let of = self.of(commit.pipeline);
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        of.slot(stage, change.key, change.slot, &mut key);
+        match change.value {
+            Some(value) => self.dirty.put(&key, value),
+            None => self.dirty.delete(&key),
+        }
+        self.key = key;
+    }
+
+    fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {
+        let way = Way::Output(run.output);
+        self.leave((commit, way), (run.first, &run.frame), position);
+    }
+
+    fn dead_letters(&mut self, commit: &CommitHead, run: &DeadRun, position: u64) {
+        let way = Way::DeadLetters(commit.stage);
+        self.leave((commit, way), (run.first, &run.frame), position);
+    }
+
+    fn ingested(&mut self, ingest: &IngestRecord<'_>, position: u64) {
+        if ingest.producer.is_none() && ingest.ids.is_empty() {
+            return;
+        }
+        let known = self.known(ingest.pipeline);
+        if let Some(producer) = &ingest.producer {
+            known.dedup.note_request(producer.id, producer.sequence, position, ingest.time);
+            known.producers_changed = true;
+        }
+        for id in &ingest.ids {
+            known.dedup.note_event(*id, position, ingest.time);
+            known.fresh.push(KnownId { hash: *id, at: position, time: ingest.time });
+        }
+    }
+
+    fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {
+        self.tenants.insert(pipeline, Of::new(tenant, pipeline).tenant);
+    }
+
+    fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
+        let of = self.of(pipeline);
+        self.discarded.extend(keys::of_stage(of.tenant, of.pipeline.0, stage.0));
+    }
+
+    fn deleted(&mut self, pipeline: PipelineId) {
+        let of = self.of(pipeline);
+        self.discarded.extend(keys::of_pipeline(of.tenant, of.pipeline.0));
+        self.left.retain(|(known, ..), _| *known != pipeline);
+        self.known.remove(&pipeline);
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading a checkpoint back, at the start.
+//!
+//! - A checkpoint that did not stand may have left entries from beyond the horizon. State of that
+//!   kind does no harm, as the log is read on from the horizon and says all of it again; events of
+//!   outputs from there are passed over, since reading the log gives them too.
+//! - What the entries of the store are is noted for the next checkpoint, which changes them.
+
+use sluicebox_core::dedup::{Dedup, DedupLimits};
+use sluicebox_core::frame::{Frame, FrameLimits};
+use sluicebox_core::ids::{OutputId, PipelineId, StageId};
+use sluicebox_core::key;
+use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
+use sluicebox_core::recovery::{Fold, Folded};
+use sluicebox_core::state::KeyedState;
+use sluicebox_store::log::Position;
+use sluicebox_store::store::keys::{self, Id};
+use sluicebox_store::store::{PageLimit, Store};
+
+use super::collect::{Collected, Left};
+use super::entries::{self, Of};
+use crate::error::Error;
+use crate::recover::{Found, UNBOUNDED};
+
+/// Entries read at a time.
+const PAGE: PageLimit = PageLimit { entries: 4096, bytes: 4 * 1024 * 1024 };
+
+/// Where to go on.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The fold at the horizon.
+    pub fold: Fold,
+    /// From here on the log has to be read.
+    pub horizon: Position,
+    /// At least up to here.
+    pub reach: Position,
+}
+
+/// Reads the last checkpoint.
+pub(crate) fn load(
+    store: &dyn Store,
+    found: &mut Found,
+    collected: &mut Collected,
+) -> Result<Loaded, Error> {
+    let extent = store.extent();
+    let (horizon, reach) = (Position(extent.horizon), Position(extent.reach));
+    if horizon == Position(0) {
+        return Ok(Loaded { fold: Fold::new(), horizon, reach });
+    }
+    let kept = store.get(&entries::fold(horizon.0))?;
+    let kept = kept.ok_or_else(|| damaged("the fold is missing"))?;
+    let fold = Fold::from_kept(&kept).map_err(|error| damaged(&error.to_string()))?;
+    collected.note_fold(&fold, horizon.0);
+    for (id, folded) in fold.pipelines() {
+        let of = Of::new(folded.tenant(), id);
+        let mut loading = Loading { id, folded, found, collected };
+        for prefix in keys::of_pipeline(of.tenant, id.0) {
+            loading.all(store, &prefix)?;
+        }
+    }
+    Ok(Loaded { fold, horizon, reach })
+}
+
+fn damaged(what: &str) -> Error {
+    Error::Internal(format!("the last checkpoint: {what}; restore the data directory"))
+}
+
+/// Takes the entries of one pipeline.
+struct Loading<'a> {
+    id: PipelineId,
+    folded: &'a Folded,
+    found: &'a mut Found,
+    collected: &'a mut Collected,
+}
+
+impl Loading<'_> {
+    fn all(&mut self, store: &dyn Store, prefix: &[u8]) -> Result<(), Error> {
+        let mut from = prefix.to_vec();
+        loop {
+            let page = store.scan(prefix, &from, PAGE)?;
+            for (key, value) in &page.entries {
+                self.take(key, value)?;
+            }
+            match page.next {
+                Some(next) => from = next.to_vec(),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn take(&mut self, key: &[u8], value: &bytes::Bytes) -> Result<(), Error> {
+        let id = Id::decode(key).ok_or_else(|| damaged("a key is none of ours"))?;
+        match id {
+            Id::State { place, key, slot } => self.slot(place.stage, &key, (slot, value)),
+            Id::Backlog { .. } => self.collected.note_waiting(key.to_vec()),
+            Id::Dedup { event, .. } => self.known(key, event, value)?,
+            Id::Output { place, port, offset } => {
+                self.left((place.stage, place.group, port), offset, value)?;
+            }
+            Id::Position { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, stage: u32, key: &[u8], (slot, value): (&[u8], &[u8])) {
+        let partition = key::partition_of(key::group_of(key), self.folded.partitions());
+        let place = (self.id, StageId(stage), partition);
+        let seed = self.found.seed;
+        let state = self.found.state.entry(place);
+        state.or_insert_with(|| KeyedState::new(seed, UNBOUNDED)).restore(key, slot, value);
+    }
+
+    fn known(&mut self, key: &[u8], event: &[u8], value: &[u8]) -> Result<(), Error> {
+        let seed = self.found.seed;
+        let dedup = self.found.dedup.entry(self.id);
+        let dedup = dedup.or_insert_with(|| Dedup::new(seed, DedupLimits::DEFAULT));
+        match entries::holds_ids(event) {
+            Some(true) => {
+                let ids: Vec<_> = entries::ids(value).collect();
+                ids.iter().for_each(|id| dedup.note_event(id.hash, id.at, id.time));
+                self.collected.note_ids(self.id, key.to_vec(), &ids);
+            }
+            Some(false) => {
+                for producer in entries::producers(value) {
+                    dedup.note_producer(producer);
+                    self.collected.note_producer(self.id, producer);
+                }
+            }
+            None => return Err(damaged("what it knows of producers cannot be read")),
+        }
+        Ok(())
+    }
+
+    fn left(
+        &mut self,
+        (number, partition, port): (u32, u16, u16),
+        first: u64,
+        value: &bytes::Bytes,
+    ) -> Result<(), Error> {
+        let dead = port == entries::DEAD_LETTER;
+        if first >= self.next((number, partition), dead) {
+            return Ok(());
+        }
+        let frame = Frame::parse(value.clone(), &FrameLimits::FORMAT);
+        let frame = frame.map_err(|error| damaged(&error.to_string()))?;
+        let left = Left { first, bytes: value.len(), place: None };
+        if dead {
+            let place = (self.id, StageId(number), partition);
+            self.collected.note_dead(place, left);
+            self.found.dead_letter(place, (first, frame));
+        } else {
+            let place = (self.id, OutputId(number), partition);
+            self.collected.note_output(place, left);
+            self.found.left(place, (first, frame));
+        }
+        Ok(())
+    }
+
+    /// The offset behind what the fold knows of an output or of dead letters.
+    fn next(&self, (number, partition): (u32, u16), dead: bool) -> u64 {
+        let output = OutputId(number);
+        let leads = if dead { Vec::new() } else { vec![Leads::Output(output)] };
+        let stages = vec![StageIds { stage: StageId(number), leads }];
+        let ids = SegmentIds { pipeline: self.id, version: 0, partition, stages };
+        let progress = self.folded.progress(&ids);
+        match dead {
+            true => progress.dead_letters,
+            false => progress.offsets.get(&output).copied().unwrap_or(0),
+        }
+    }
+}
