@@ -150,6 +150,7 @@ smoke! {
     any_text_may_be_in_the_configuration: "config";
     any_text_may_be_given_as_a_name: "names";
     any_bytes_may_be_found_as_a_document: "stored_document";
+    any_bytes_may_be_found_as_a_record: "record";
     any_bytes_may_be_found_as_an_artefact: "artefact";
     any_bytes_may_be_uploaded: "component";
 }
