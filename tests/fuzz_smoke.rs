@@ -151,6 +151,7 @@ smoke! {
     any_text_may_be_given_as_a_name: "names";
     any_bytes_may_be_found_as_a_document: "stored_document";
     any_bytes_may_be_found_as_a_segment: "log_segment";
+    any_bytes_may_be_found_as_a_record: "record";
     any_bytes_may_be_found_as_an_artefact: "artefact";
     any_bytes_may_be_uploaded: "component";
 }

@@ -17,14 +17,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use sluicebox_core::codec::{
+    self, CommitHead, DeadRun, IngestRecord, OutputRun, Record, RecordWriter,
+};
 use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, HEADER_BYTES, Head, Kind, NO_CAUSE};
 use sluicebox_core::frame::{check, field, push_field};
-use sluicebox_core::ids::{Digest, Name};
+use sluicebox_core::ids::{Digest, Name, PipelineId, StageId};
 use sluicebox_core::json_key::{self, Pointer};
 use sluicebox_core::layer::{self, KeyRule, Layer, LayerLimits, Ports, Spread};
 use sluicebox_core::pipeline::{self, Facts};
 use sluicebox_core::quota::Allowance;
-use sluicebox_core::state::{KeyedState, StateLimits};
+use sluicebox_core::recovery::{Fold, Sink};
+use sluicebox_core::state::{Change, KeyedState, StateLimits};
 use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::component;
 use sluicebox_engine::tuning::{Fingerprint, compile_engine};
@@ -42,7 +46,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -55,6 +59,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("names", names),
     ("stored_document", stored_document),
     ("log_segment", log_segment),
+    ("record", record),
     ("artefact", artefact),
     ("component", component),
 ];
@@ -305,6 +310,65 @@ fn open_log(disk: &SimDisk) -> Result<Vec<(Position, u8, Vec<u8>)>, log::Error> 
     end.expect("what was recovered can be read");
     assert_eq!(again, records.len());
     Ok(records)
+}
+
+/// Takes what a fold hands out, and has no use for it.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn changed(&mut self, _: &CommitHead, _: StageId, change: Change<'_>) {
+        assert!(change.key.len() <= 512 && change.slot.len() <= 64);
+    }
+    fn output(&mut self, _: &CommitHead, _: &OutputRun, _: u64) {}
+    fn dead_letters(&mut self, _: &CommitHead, _: &DeadRun, _: u64) {}
+    fn ingested(&mut self, _: &IngestRecord<'_>, _: u64) {}
+    fn discarded(&mut self, _: PipelineId, _: StageId) {}
+    fn deleted(&mut self, _: PipelineId) {}
+}
+
+/// A record of the log: its kind, then its body. Kind 0 is what a checkpoint keeps of the fold.
+pub fn record(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else { return };
+    if *kind == 0 {
+        match Fold::from_kept(body) {
+            Ok(fold) => assert_eq!(Fold::from_kept(&fold.keep()), Ok(fold)),
+            Err(error) => expect_message(&error.to_string()),
+        }
+        return;
+    }
+    let body = Bytes::copy_from_slice(body);
+    let record = match codec::decode(*kind, &body) {
+        Ok(record) => record,
+        Err(error) => return expect_message(&error.to_string()),
+    };
+    let mut writer = RecordWriter::new();
+    match &record {
+        Record::Ingest(ingest) => {
+            for run in &ingest.runs {
+                let frame = run.frame.frame(&body);
+                assert!(frame.is_err() || run.frame.events > 0);
+            }
+        }
+        Record::Commit(commit) => {
+            assert!(commit.batch.inputs().len() <= commit.batch.pieces.len());
+            assert!(commit.state.iter().all(|(_, change)| change.key.len() <= 512));
+            for run in &commit.sent.runs {
+                assert!(run.previous < run.seq);
+                let _whole_or_not = run.frame.frame(&body);
+            }
+        }
+        Record::Apply(apply) => writer.apply(apply),
+        Record::Delete(delete) => writer.delete(delete),
+        Record::Checkpoint(checkpoint) => writer.checkpoint(checkpoint),
+    }
+    if writer.kind() != 0 {
+        assert_eq!(codec::decode(*kind, &writer.to_bytes()).as_ref(), Ok(&record));
+    }
+    let mut fold = Fold::new();
+    if let Err(stopped) = fold.apply(1, &record, &mut Nowhere) {
+        expect_message(&stopped.to_string());
+    }
+    assert_eq!(Fold::from_kept(&fold.keep()), Ok(fold));
 }
 
 /// A file in the folder of compiled components: code that must not be loaded unless we sealed it.

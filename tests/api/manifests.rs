@@ -9,7 +9,7 @@ use super::{ECHO, NODE, with};
 const TWENTY_MISTAKES: &str = r#"
 version = 1
 name = "Bad Name"
-delivery = "exactly-once"
+delivery = "at-most-once"
 partitions = 0
 colour = "blue"
 

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! every body     format u8 = 1 · oldest format a reader must know u8 = 1 · fields · extensions
-//! n              varint, see `wire`        bytes  n, then so many        frame  bytes, wit/FRAME.md
+//! n              varint, see `wire`       bytes  n, then so many       frame  bytes, wit/FRAME.md
 //! 1 ingest       pipeline n · seq n · time n · flags u8 (1 producer) · [id bytes · sequence n]
 //!                · n × id 16 bytes · n × { stage n · partition n · seq - previous n · frame }
 //! 2 commit       pipeline n · version n · root stage n · partition n · number n · time n
 //!                · flags u8 (1 ends) · [ends until n] · n × piece · state · n × run
-//!                · n × { output n · first offset n · frame } · 0 or 1 × { first offset n · frame }
+//!                · n × { output n · first offset n · frame } · 0 or 1 × { first n · frame }
 //!                · fuel n · events n · reruns n
 //!    piece       0, or edge + 1 n · partition n; then from: seq n · index n;
 //!                to: seq - from.seq n · index n; events n
@@ -15,15 +15,14 @@
 //!    change      u8: 1, + 2 removed, + 4 key as before, + 8 slot as before;
 //!                · [key bytes] · [slot bytes] · [value bytes]
 //!    run         edge n · seq n · partition n · seq - previous n · frame
-//! 3 apply        tenant bytes · name bytes · pipeline n · version n · partitions n · manifest bytes
-//!                · n × { stage n · name bytes } · n × { edge n · from stage n · port bytes
-//!                · to stage n · input bytes } · n × { output n · name bytes } · n × discarded stage n
-//! 4 delete       pipeline n
-//! 5 checkpoint   horizon n · generation n
+//! 3 apply        tenant bytes · name bytes · pipeline n · version n · partitions n
+//!                · manifest bytes · names · n × discarded stage n
+//!    names       n × { stage n · name bytes } · n × { edge n · from stage n · port bytes
+//!                · to stage n · input bytes } · n × { output n · name bytes }
+//! 4 delete       pipeline n                  5 checkpoint   horizon n · generation n
 //! extensions     { id n · bytes } … to the end of the body; a reader skips what it does not know
 //! ```
-//!
-//! The kind is not in the body: the log keeps it beside. What was written once can be read for ever.
+//! The log keeps the kind beside the body. What was written once can be read for ever.
 
 mod commit;
 mod control;

@@ -199,7 +199,7 @@ impl<D: Ord + Copy> Counter<D> {
     /// The number the next commit that carries data will have.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.last + 1
+        self.last.saturating_add(1)
     }
 
     /// The last run for a destination; 0 if there was none.

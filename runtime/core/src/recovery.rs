@@ -4,9 +4,9 @@
 //! - What it keeps is tables and the backlog: runs that were sent and not yet consumed, by where
 //!   they are in the log. State, outputs, dead letters and ids go to a [`Sink`] as they come, so
 //!   that memory does not grow with history.
-//! - A record that does not follow from those before it is our bug or damage. It stops its pipeline,
-//!   with the position and what is wrong; the others go on. A stopped pipeline takes no more records
-//!   but its end.
+//! - A record that does not follow from those before it is our bug or damage. It stops its
+//!   pipeline, with the position and what is wrong; the others go on. A stopped pipeline takes no
+//!   more records but its end.
 //!
 //! Reading the log, and doing anything about what was found, is the business of the node.
 

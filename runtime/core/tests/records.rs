@@ -271,6 +271,25 @@ fn a_length_beyond_the_end_makes_no_room() {
 }
 
 #[test]
+fn a_table_of_names_is_in_order_and_leads_to_stages_it_has() {
+    type Change = fn(&mut ApplyRecord<'_>);
+    let cases: [(Change, &str); 5] = [
+        (|record| record.names.stages.swap(0, 1), "the stages"),
+        (|record| record.names.stages[1].0 = StageId(1), "stage"),
+        (|record| record.names.edges[0].1.to = StageId(2), "an edge's stage"),
+        (|record| record.names.outputs.push((OutputId(0), name("more"))), "the outputs"),
+        (|record| record.discarded.swap(0, 1), "the discarded"),
+    ];
+    for (change, part) in cases {
+        let mut record = apply();
+        change(&mut record);
+        let (kind, body) = written(|writer| writer.apply(&record));
+        let error = decode(kind, &body).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}, not {part}");
+    }
+}
+
+#[test]
 fn a_number_has_one_form() {
     let long = [1, 1, 0x80, 0x00];
     assert!(decode(4, &long).unwrap_err().to_string().contains("pipeline"));

@@ -5,7 +5,8 @@
 //!                  ─► write them to the store ─► move the horizon ─► recycle the log before it
 //! ```
 //!
-//! - A checkpoint is made from the log alone, by a thread of its own: workers do nothing for it, and
+//! - A checkpoint is made from the log alone, by a thread of its own: workers do nothing for it,
+//!   and
 //!   only what is on disk goes into it.
 //! - It holds everything recovery would need from before the horizon: state, the fold, runs that
 //!   wait for their reader, what is kept of outputs and dead letters, known ids.

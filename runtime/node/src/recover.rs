@@ -3,7 +3,8 @@
 //! - State, the ends of outputs and of dead letters, and known ids are collected while the log is
 //!   read; where partitions stand and what waits for them is the fold's.
 //! - A pipeline whose records do not follow stays out, with the reason; the others run.
-//! - Events that waited for a client's reply wait for nobody now: their client is gone with the node
+//! - Events that waited for a client's reply wait for nobody now: their client is gone with the
+//!   node
 //!   it spoke to.
 //!
 //! Starting the pipelines is the business of `deploy/restore.rs`.

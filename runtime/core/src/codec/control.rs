@@ -1,4 +1,4 @@
-//! Records that are no events: a version of a pipeline begins, a pipeline ends, a checkpoint stands.
+//! Records without events: a version of a pipeline begins, a pipeline ends, a checkpoint stands.
 //!
 //! A version carries the numbers of everything the log speaks of. A stage keeps its number when it
 //! is renamed, and a number that is free again is not used again.

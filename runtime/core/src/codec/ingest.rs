@@ -1,5 +1,7 @@
 //! The record of one request's events: who sent it, for de-duplication, and a run for each
 //! partition they go to.
+//!
+//! It is whole or not there, and so is the request; that is what the acknowledgement says.
 
 use super::wire::{FRAME_BYTES_MIN, Reader};
 use super::{FrameAt, RecordError, RecordWriter, kind};

@@ -1,5 +1,7 @@
 //! The machine against a naive model, driven by a native stage.
 
+mod ledger;
+
 use proptest::prelude::*;
 
 use super::*;

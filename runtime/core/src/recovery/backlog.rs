@@ -1,4 +1,7 @@
 //! Runs that were sent to one partition and are not consumed, in order for each source.
+//!
+//! A batch takes them from the front, the last one perhaps in part. What it says it took is held
+//! against what lies between the places it names: that finds every event left out or taken twice.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;

@@ -2,20 +2,21 @@
 //! records behind the horizon.
 //!
 //! ```text
-//! format u8 = 1 · oldest reader u8 = 1 · last position + 1 or 0 n · generation + 1 or 0 n [horizon n]
-//! n × { pipeline n · tenant bytes · name bytes · version n · partitions n · manifest bytes · names
-//!       · 3 × highest + 1 or 0 n · position it stopped at + 1 or 0 n
+//! format u8 = 1 · oldest reader u8 = 1 · maybe last position · maybe generation [horizon n]
+//! n × { pipeline n · tenant bytes · name bytes · version n · partitions n · manifest bytes
+//!       · names · 3 × maybe highest number · maybe position it stopped at
 //!       · ingest: last n · n × { stage n · partition n · seq n }
-//!       · n × { stage n · partition n · number n · dead letters n · n × { source · seq n · index n }
+//!       · n × { stage n · partition n · number n · dead letters n
+//!               · n × { source · seq n · index n }
 //!               · n × { source · seq n · seq - previous n · skip n · events n
 //!                       · position n · start n · bytes n } }
 //!       · n × { edge n · partition n · last n · n × { partition n · seq n } }
 //!       · n × { output n · partition n · next n } }
-//! extensions
+//! extensions                                                   maybe: 0 u8, or 1 u8 · n
 //! ```
 //!
-//! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the bytes
-//! come from a disk.
+//! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
+//! bytes come from a disk.
 
 use std::collections::BTreeMap;
 
@@ -204,11 +205,18 @@ fn counter(reader: &mut Reader<'_>) -> Result<Counter<u16>, RecordError> {
 }
 
 fn option(writer: &mut RecordWriter, number: Option<u64>) {
-    writer.number(number.map_or(0, |number| number.saturating_add(1)));
+    writer.byte(number.is_some().into());
+    if let Some(number) = number {
+        writer.number(number);
+    }
 }
 
 fn optional(reader: &mut Reader<'_>, part: &'static str) -> Result<Option<u64>, RecordError> {
-    Ok(reader.number(part)?.checked_sub(1))
+    match reader.byte(part)? {
+        0 => Ok(None),
+        1 => reader.number(part).map(Some),
+        _ => Err(reader.bad(part)),
+    }
 }
 
 fn numbers(writer: &mut RecordWriter, numbers: &[u64]) {

@@ -1,4 +1,8 @@
 //! Where one pipeline stands, as far as its records tell.
+//!
+//! - What is numbered is kept where the number is given out: runs by edge and sending partition,
+//!   offsets by output and partition. So a version may cut the pipeline into other segments.
+//! - A record is held against all of that before anything of it is handed on.
 
 use std::collections::BTreeMap;
 

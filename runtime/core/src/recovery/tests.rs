@@ -372,6 +372,24 @@ fn a_version_strands_no_run_and_uses_no_number_again() {
 }
 
 #[test]
+fn a_kept_fold_has_the_bytes_it_always_had() {
+    let mut log = under_way();
+    log.write(|writer| writer.apply(&word_count(PipelineId(2), 3))).expect("another");
+    log.write(|writer| writer.checkpoint(&CheckpointRecord { horizon: 350, generation: 4 }))
+        .expect("a mark");
+    let kept = log.fold.keep();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record-v1/0-kept.bin");
+    if std::env::var_os("SLUICEBOX_GOLDEN").is_some_and(|value| value == "new")
+        && !std::path::Path::new(file).exists()
+    {
+        std::fs::write(file, &kept).expect("a file of the repository");
+    }
+    let golden = std::fs::read(file).expect("a file of the repository");
+    assert_eq!(kept.escape_ascii().to_string(), golden.escape_ascii().to_string());
+    assert_eq!(Fold::from_kept(&golden), Ok(log.fold));
+}
+
+#[test]
 fn a_checkpoint_keeps_the_fold() {
     let mut log = under_way();
     let checkpoint = CheckpointRecord { horizon: 350, generation: 4 };

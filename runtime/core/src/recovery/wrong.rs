@@ -1,11 +1,17 @@
 //! What can be wrong with a record that is well formed: it does not follow from those before it.
+//!
+//! Either our bug, or damage that a checksum did not see. The messages are for whoever has to find
+//! out which; what to do about it is said by the node.
 
 use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
 use crate::position::{Backwards, OutOfOrder, Place, Source};
 
 /// Why a pipeline stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the record at position {position} of the log does not fit pipeline {}: {wrong}", pipeline.0)]
+#[error(
+    "the record at position {position} of the log does not fit pipeline {}: {wrong}",
+    pipeline.0
+)]
 pub struct Stopped {
     /// The pipeline.
     pub pipeline: PipelineId,

@@ -1,6 +1,7 @@
 //! Where the partitions of a pipeline with a log stand, on the way from one version to the next.
 //!
-//! A segment may be cut differently in the next version: what was sent over an edge and what left by
+//! A segment may be cut differently in the next version: what was sent over an edge and what left
+//! by
 //! an output goes with the edge and the output, how far was read and committed with the root.
 
 use std::collections::BTreeMap;

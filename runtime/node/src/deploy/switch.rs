@@ -1,8 +1,10 @@
 //! One version in the place of another.
 //!
 //! A switch drains: ingest is held back, what is under way runs to its end, open streams end, and
-//! each partition hands over the state of the stages that stay; in a pipeline with a log the version
-//! is then a record of it. Ingest sees a pause, not an error, if it is short. A pipeline that has halted cannot drain; then what is queued is handed over as
+//! each partition hands over the state of the stages that stay; in a pipeline with a log the
+//! version
+//! is then a record of it. Ingest sees a pause, not an error, if it is short. A pipeline that has
+//! halted cannot drain; then what is queued is handed over as
 //! it is, so that the fix for a halt can be applied.
 
 use std::collections::BTreeSet;
