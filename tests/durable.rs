@@ -1,4 +1,5 @@
-//! Exactly-once through the real program: what was acknowledged is counted once, whatever happens to
+//! Exactly-once through the real program: what was acknowledged is counted once, whatever happens
+//! to
 //! the node.
 //!
 //! - Nodes are killed at any moment and started again in the same directory. What comes out is held
@@ -8,6 +9,8 @@
 //! Leaves to others: power loss, of which a process on a machine that lives sees nothing (the log's
 //! own tests), and every order of events (the simulation in `core`).
 
+#[path = "durable/checkpoints.rs"]
+mod checkpoints;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

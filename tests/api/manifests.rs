@@ -111,17 +111,17 @@ async fn what_does_not_exist_yet_is_refused_in_plain_words() {
         problem["problems"],
         json!([
             {
+                "field": "stages.stage-0.on-failure",
+                "code": "manifest.unsupported",
+                "message": "parking failed events does not exist yet",
+                "fix": "write \"dead-letter\" or \"halt\"",
+            },
+            {
                 "field": "stages.stage-0.scope",
                 "code": "manifest.unsupported",
                 "message": "a stream does not outlive its node yet, so that it cannot be part of \
                             a pipeline with exactly-once delivery",
                 "fix": "use scope \"key\" with keyed state, or delivery = \"best-effort\"",
-            },
-            {
-                "field": "stages.stage-0.on-failure",
-                "code": "manifest.unsupported",
-                "message": "parking failed events does not exist yet",
-                "fix": "write \"dead-letter\" or \"halt\"",
             },
         ])
     );

@@ -115,7 +115,8 @@ async fn words_are_counted_once_through_kills_beside_checkpoints() {
     let log = std::fs::read_dir(home.data().join("log")).expect("there is a log");
     let names = log.map(|entry| entry.expect("an entry").file_name().into_string());
     let names: Vec<String> = names.map(|name| name.expect("UTF-8")).collect();
-    let first = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse::<u64>().ok()).min();
+    let first =
+        names.iter().filter_map(|name| name.strip_suffix(".log")?.parse::<u64>().ok()).min();
     assert!(first.expect("segments") > 1, "the log was never recycled: {names:?}");
 }
 

@@ -80,7 +80,12 @@ impl Checkpointer {
                 continue;
             }
             last = Instant::now();
-            match self.round(config, stop) {
+            if let Err(error) = self.prepare() {
+                // What was read half-way cannot be read again from where it began.
+                tracing::error!("no more checkpoints until the node is restarted: {error}");
+                break;
+            }
+            match self.write(config, stop) {
                 Ok(None) => {}
                 Ok(Some(written)) => tracing::info!(
                     horizon = self.horizon.0,
@@ -95,16 +100,18 @@ impl Checkpointer {
         self.store.close();
     }
 
-    /// Makes one checkpoint. `None` if it was told to stop.
-    pub(crate) fn round(
-        &mut self,
-        config: &LogConfig,
-        stop: &AtomicBool,
-    ) -> Result<Option<Written>, Error> {
+    /// Brings the changes up to date with the log.
+    fn prepare(&mut self) -> Result<(), Error> {
         let end = self.log.synced();
         self.fold_to(end)?;
         self.collected.settle(&self.fold, self.log.as_ref(), end)?;
-        self.collected.keep_fold(&self.fold, end);
+        self.collected.keep_fold(&self.fold, end, self.horizon);
+        Ok(())
+    }
+
+    /// Writes a checkpoint of what was prepared. `None` if it was told to stop.
+    fn write(&mut self, config: &LogConfig, stop: &AtomicBool) -> Result<Option<Written>, Error> {
+        let end = self.read_to;
         let (changes, discarded) = self.collected.freeze();
         let plan = Plan { horizon: end.0, metadata: &[], discarded: &discarded, changes: &changes };
         let pace = Pace {

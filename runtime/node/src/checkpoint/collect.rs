@@ -263,10 +263,10 @@ impl Collected {
         }
     }
 
-    /// Puts the fold among the changes. The one before stays until the next, as it is the one that
-    /// counts until this checkpoint stands.
-    pub(super) fn keep_fold(&mut self, fold: &Fold, end: Position) {
-        while self.folds.len() > 1 {
+    /// Puts the fold among the changes. That at `horizon` stays, as it is the one that counts until
+    /// this checkpoint stands: deletions are seen before.
+    pub(super) fn keep_fold(&mut self, fold: &Fold, end: Position, horizon: Position) {
+        while self.folds.front().is_some_and(|old| *old < horizon.0) {
             let Some(old) = self.folds.pop_front() else { break };
             self.dirty.delete(&entries::fold(old));
         }

@@ -1,0 +1,105 @@
+//! What lies behind a checkpoint is not read from the log again, and all of it is there.
+
+use sluicebox_tests::client::Client;
+use sluicebox_tests::eventually::{SOON, eventually};
+use sluicebox_tests::manifest::single;
+use sluicebox_tests::node::{Node, Setup};
+
+use super::{COUNTS, all_counts, with_words};
+
+fn setup() -> Setup {
+    Setup::dev().set("log.checkpoint-interval", "250ms")
+}
+
+/// Waits until a checkpoint holds everything that was acknowledged before the call.
+async fn checkpoint(node: &Node) {
+    let made = || node.log().lines().filter(|line| line.contains("checkpoint horizon=")).count();
+    // The first may have been under way; the second began after it, as there is something new.
+    for marker in ["first", "second"] {
+        let before = made();
+        node.client().send("words", "?key=marker", &[], marker).await.is(202);
+        eventually("a checkpoint is made", SOON, || async { (made() > before).then_some(()) })
+            .await;
+    }
+}
+
+async fn send_numbered(client: &Client, sequence: &str, text: &'static str) -> u64 {
+    let headers = [("sluicebox-producer", "p"), ("sluicebox-sequence", sequence)];
+    let reply = client.send("words", "?key=k", &headers, text).await.is(202).json();
+    reply["accepted"].as_u64().expect("a number")
+}
+
+#[tokio::test]
+async fn everything_goes_on_behind_a_checkpoint() {
+    let node = setup().start().await;
+    let home = node.home().clone();
+    let client = node.client();
+    with_words(&client).await;
+    client.push("hostile/trap-always").await;
+    let dead = single("dead", "trap-always", "").replace("best-effort", "exactly-once");
+    client.apply("dead", dead).await;
+    let halt = single("halt", "trap-always", "on-failure = \"halt\"");
+    client.apply("halt", halt.replace("best-effort", "exactly-once")).await;
+    assert_eq!(send_numbered(&client, "1", "to be").await, 1);
+    client.send("dead", "?key=k", &[], "x").await.is(202);
+    for text in ["one", "two"] {
+        client.send("halt", "?key=k", &[], text).await.is(202);
+    }
+    client.records("words", COUNTS, 2).await;
+    client.records("dead", "dead-letters", 1).await;
+    let cursor = client.page("words", COUNTS, "cursor=oldest").await.is(200).cursor();
+    checkpoint(&node).await;
+    drop(node.kill());
+
+    let node = setup().home(&home).start().await;
+    let client = node.client();
+    assert_eq!(send_numbered(&client, "1", "to be").await, 0, "it was taken before");
+    assert_eq!(send_numbered(&client, "2", "be").await, 1);
+    let be = eventually("it is counted on", SOON, || async {
+        let counts = all_counts(&client).await;
+        let be: Vec<(u64, u64)> =
+            counts.iter().filter(|c| c.word == "be").map(|c| (c.count, c.offset)).collect();
+        (be.len() == 2).then_some(be)
+    })
+    .await;
+    assert_eq!((be[0].0, be[1].0), (1, 2), "state went on");
+    assert!(be[1].1 > be[0].1, "offsets went on");
+    let behind = client.page("words", COUNTS, &format!("cursor={cursor}")).await.is(200).records();
+    assert_eq!(behind.len(), 3, "two markers and a word: {behind:?}");
+    assert_eq!(client.records("dead", "dead-letters", 1).await.len(), 1);
+    client.push("hostile/echo").await;
+    let fixed = single("halt", "echo", "").replace("best-effort", "exactly-once");
+    client.apply("halt", fixed).await;
+    let waited = client.records("halt", "outputs/reply", 2).await;
+    assert_eq!(waited.len(), 2, "runs that waited were kept");
+    // Again, with what was put back and what came since.
+    checkpoint(&node).await;
+    let before = all_counts(&client).await;
+    drop(node.kill());
+    let node = setup().home(&home).start().await;
+    let client = node.client();
+    assert_eq!(all_counts(&client).await, before);
+    assert_eq!(client.records("halt", "outputs/reply", 2).await, waited);
+}
+
+#[tokio::test]
+async fn a_pipeline_that_was_deleted_leaves_nothing_behind() {
+    let node = setup().start().await;
+    let home = node.home().clone();
+    let client = node.client();
+    with_words(&client).await;
+    client.push("hostile/echo").await;
+    let echo = single("echo", "echo", "").replace("best-effort", "exactly-once");
+    client.apply("echo", echo.clone()).await;
+    client.call("echo", "k", "old").await.is(200);
+    checkpoint(&node).await;
+    client.delete("pipelines/echo").await.is(204);
+    checkpoint(&node).await;
+    drop(node.kill());
+    let node = setup().home(&home).start().await;
+    let client = node.client();
+    client.get("pipelines/echo").await.problem(404, "pipeline.unknown");
+    client.apply("echo", echo).await;
+    client.call("echo", "k", "new").await.is(200);
+    assert_eq!(client.records("echo", "outputs/reply", 1).await.len(), 1);
+}
