@@ -128,7 +128,7 @@ async fn measure(
     let body = [b'x'; events::PAYLOAD_BYTES];
     let mut asking = Asking {
         address: node.address,
-        request: with_body("POST", &path, &headers, &body),
+        requests: vec![with_body("POST", &path, &headers, &body)],
         status: 200,
         connections: CONNECTIONS,
         time: time / 4,

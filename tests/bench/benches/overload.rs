@@ -259,7 +259,7 @@ impl Load<'_> {
             None => Client::connect(self.node.address).await?,
         };
         let Ok(reply) = client.ask(&self.request).await else { return Ok(Done::Broken) };
-        let closes = reply.header("connection") == Some("close");
+        let closes = reply.closes();
         let accepted = match reply.status {
             202 => true,
             429 | 503 => false,

@@ -129,7 +129,7 @@ type Found = (f64, f64, f64, Duration, Duration);
 async fn measure(node: &Node, process: &Process, part: &Part, time: Duration) -> Result<Found> {
     let asking = Asking {
         address: part.address,
-        request: part.request.clone(),
+        requests: vec![part.request.clone()],
         status: part.status,
         connections: CONNECTIONS,
         time,
@@ -213,7 +213,7 @@ async fn pace(parts: &[Part], options: &Options) -> Result<()> {
     for part in &parts[..2] {
         let asking = Asking {
             address: part.address,
-            request: part.request.clone(),
+            requests: vec![part.request.clone()],
             status: part.status,
             connections: CONNECTIONS,
             time: options.time(Duration::from_secs(4), Duration::from_secs(1)),

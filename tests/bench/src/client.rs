@@ -43,6 +43,13 @@ impl Reply<'_> {
         header(self.head, name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok())
     }
 
+    /// True if the connection ends with this reply: a node that refuses a request may not read the
+    /// rest of it.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        self.header("connection") == Some("close")
+    }
+
     /// An error that shows this reply, for one that should not be.
     #[must_use]
     pub fn unexpected(&self) -> Error {

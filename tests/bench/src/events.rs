@@ -118,6 +118,26 @@ pub fn text(lines: usize, first: usize) -> Batch {
     Batch { body: body.into(), tally: Tally { events: (lines * WORDS) as u64, marks: 0 } }
 }
 
+/// Packed frames of events that have nothing but a key, a different one each.
+#[must_use]
+pub fn keyed(events: usize, first: usize) -> Batch {
+    let mut body = Vec::new();
+    let mut builder = FrameBuilder::new();
+    for number in first..first + events {
+        builder.push(&Head::data(0), numbered_key(number).as_bytes(), &[], &[]);
+        if builder.len() == FRAME_EVENTS || number + 1 == first + events {
+            body.extend_from_slice(builder.finish().bytes());
+        }
+    }
+    Batch { body: body.into(), tally: Tally { events: events as u64, marks: 0 } }
+}
+
+/// A key of [`keyed`].
+#[must_use]
+pub fn numbered_key(number: usize) -> String {
+    format!("key-{number:012}")
+}
+
 /// Numbers that look like chance and are the same every time.
 const fn spread(number: usize) -> u64 {
     let mixed = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod cores;
+pub mod disk;
 pub mod events;
 pub mod histogram;
 pub mod load;
@@ -24,6 +25,7 @@ pub mod options;
 pub mod pipelines;
 pub mod process;
 pub mod report;
+pub mod rounds;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -5,9 +5,10 @@
 //! whatever the server does, and counts the time from when a request was due: it finds what a
 //! client would see.
 
+mod pour;
 mod stream;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,15 +20,16 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::client::{Client, Reply};
 use crate::histogram::Histogram;
+pub use pour::{Pour, Poured, Until, pour};
 pub use stream::{Flow, Flown, flow};
 
-/// One request that is sent again and again.
+/// Requests that are sent again and again.
 #[derive(Debug, Clone)]
 pub struct Asking {
     /// Where to.
     pub address: SocketAddr,
-    /// The whole request.
-    pub request: Bytes,
+    /// The whole requests, in turn; there is at least one.
+    pub requests: Vec<Bytes>,
     /// The status of a good reply.
     pub status: u16,
     /// Connections at once.
@@ -43,6 +45,8 @@ pub struct Answers {
     pub latency: Histogram,
     /// Good replies with another body than the first one.
     pub odd: u64,
+    /// When each good reply came.
+    pub moments: Vec<Instant>,
     /// From the first request to the last reply.
     pub elapsed: Duration,
 }
@@ -77,7 +81,7 @@ pub async fn closed_loop(asking: &Asking) -> Result<Answers> {
 pub async fn open_loop(asking: &Asking, rate: f64) -> Result<Answers> {
     let begun = Instant::now();
     let end = begun + asking.time;
-    let sent = std::cell::Cell::new(0_u64);
+    let sent = Cell::new(0_u64);
     drive(asking, begun, || {
         let due = begun + Duration::from_secs_f64(sent.get() as f64 / rate);
         sent.set(sent.get() + 1);
@@ -94,15 +98,18 @@ async fn drive(
 ) -> Result<Answers> {
     let answers = RefCell::new(Answers::default());
     let first = RefCell::new(None::<Vec<u8>>);
+    let turn = Cell::new(0);
     let connection = || async {
         let mut client = Client::connect(asking.address).await?;
         while let Some(due) = next() {
             wait_until(due).await;
-            let reply = client.ask(&asking.request).await?;
+            let at = turn.replace(turn.get() + 1);
+            let reply = client.ask(&asking.requests[at % asking.requests.len()]).await?;
             let now = Instant::now();
             ensure!(reply.status == asking.status, reply.unexpected());
             let mut answers = answers.borrow_mut();
             answers.latency.add(now.saturating_duration_since(due));
+            answers.moments.push(now);
             answers.odd += u64::from(is_odd(&first, &reply));
         }
         Ok(())

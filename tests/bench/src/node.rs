@@ -61,8 +61,14 @@ impl Home {
         Ok(Self { dir: TempDir::with_prefix("sluicebox-bench-")? })
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.path().join("data")
     }
 
     /// Adds a tenant and gives its token.

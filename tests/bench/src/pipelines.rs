@@ -6,12 +6,16 @@ use std::fmt::Write as _;
 pub const COPY: &str = "bench-map";
 /// The guest that emits each event again as it is, key included; its file is `hostile/echo`.
 pub const ECHO: &str = "echo";
+/// The guest that counts the events of each key in its state and emits the count as 8 bytes.
+pub const COUNT: &str = "bench-count";
 
 /// Stages one after another in one segment, and one output behind the last.
 #[derive(Debug, Clone)]
 pub struct Chain<'a> {
     /// Name of the pipeline.
     pub name: &'a str,
+    /// With the log; else best-effort.
+    pub exactly_once: bool,
     /// Name of the component of each stage.
     pub stages: &'a [&'a str],
     /// Name of the output.
@@ -28,6 +32,7 @@ impl Default for Chain<'_> {
     fn default() -> Self {
         Self {
             name: "chain",
+            exactly_once: false,
             stages: &[COPY, COPY],
             output: "copies",
             key: None,
@@ -41,8 +46,9 @@ impl Chain<'_> {
     /// The manifest.
     #[must_use]
     pub fn manifest(&self) -> String {
+        let delivery = if self.exactly_once { "exactly-once" } else { "best-effort" };
         let mut text = format!(
-            "version = 1\nname = \"{}\"\ndelivery = \"best-effort\"\n\n[ingest]\nto = [\"s0\"]\n",
+            "version = 1\nname = \"{}\"\ndelivery = \"{delivery}\"\n\n[ingest]\nto = [\"s0\"]\n",
             self.name
         );
         let mut add = |line: std::fmt::Arguments<'_>| {

@@ -129,7 +129,7 @@ impl<'a> Pulses<'a> {
         let (key, payload) = (key(number), payload(number));
         self.handed[number as usize].store(self.nanos(Instant::now()), Ordering::Release);
         intake.push(&Head::data(1), key.as_bytes(), &payload, &[]);
-        ensure!(intake.submit().is_ok(), "the node is busy at this pace");
+        ensure!(intake.submit(0).is_ok(), "the node is busy at this pace");
         Ok(())
     }
 

@@ -60,6 +60,8 @@ pub struct Flown {
     pub refused: u64,
     /// Time from sending a batch to its reply.
     pub latency: Histogram,
+    /// When each batch that was accepted was said to be.
+    pub moments: Vec<Instant>,
     /// Pages read.
     pub pages: u64,
 }
@@ -85,6 +87,7 @@ struct Shared {
     refused: Cell<u64>,
     pages: Cell<u64>,
     latency: RefCell<Histogram>,
+    moments: RefCell<Vec<Instant>>,
 }
 
 /// Lets events flow and waits until all that were accepted have come out.
@@ -114,9 +117,8 @@ pub async fn flow(flow: &Flow<'_>) -> Result<Flown> {
         let sender = Sender { flow, shared: &shared, requests: &requests, end };
         sender.run(number)
     }));
-    let (sent, read) = tokio::join!(senders, Box::pin(read(flow, &shared, reader, cursor)));
-    sent?;
-    let last = read?;
+    let read = Box::pin(read(flow, &shared, reader, cursor));
+    let ((), last) = tokio::try_join!(senders, read)?;
     let (accepted, came) = (*shared.accepted.borrow(), *shared.read.borrow());
     ensure!(
         accepted.events == came.events,
@@ -132,6 +134,7 @@ pub async fn flow(flow: &Flow<'_>) -> Result<Flown> {
         elapsed: last - begun,
         refused: shared.refused.get(),
         latency: shared.latency.into_inner(),
+        moments: shared.moments.into_inner(),
         pages: shared.pages.get(),
     })
 }
@@ -170,11 +173,15 @@ impl Sender<'_> {
                 202 => {
                     shared.accepted.borrow_mut().join(batch);
                     shared.latency.borrow_mut().add(begun.elapsed());
+                    shared.moments.borrow_mut().push(Instant::now());
                     at += self.flow.connections;
                 }
                 429 | 503 => {
                     shared.sent.set(shared.sent.get() - batch.events);
                     shared.refused.set(shared.refused.get() + 1);
+                    if reply.closes() {
+                        client = Client::connect(self.flow.address).await?;
+                    }
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 _ => return Err(reply.unexpected().into()),
