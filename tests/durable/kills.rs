@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use sluicebox_tests::client::{Client, FRAME, TENANT};
 use sluicebox_tests::events::{Given, frame};
-use sluicebox_tests::eventually::eventually;
 use sluicebox_tests::node::{Home, Setup};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Count, all_counts, with_words};
+use super::{COUNTS, Count, all_counts, count, with_words};
 
 /// Kills in a run, unless `SLUICEBOX_KILLS` says otherwise.
 const KILLS: u64 = 8;
@@ -80,6 +79,22 @@ async fn produce(
         }
     }
     tally
+}
+
+/// Reads the output until so many counts are there.
+async fn until(client: &Client, total: u64, seed: u64) -> Vec<Count> {
+    let mut counts = Vec::new();
+    let mut cursor = "oldest".to_owned();
+    while (counts.len() as u64) < total {
+        let query = format!("cursor={cursor}&wait=20s");
+        let page = client.page("words", COUNTS, &query).await.is(200);
+        let records = page.records();
+        let found = counts.len();
+        assert!(!records.is_empty(), "seed {seed}: {found} of {total} came out, and nothing more");
+        counts.extend(records.iter().map(count));
+        cursor = page.cursor();
+    }
+    counts
 }
 
 /// Holds what came out against what was taken.
@@ -154,11 +169,7 @@ async fn counted_through_kills(settings: &[(&str, &str)], millis_max: u64) -> Ar
     }
     let client = node.client();
     let total: u64 = expected.values().sum();
-    let counts = eventually("everything has come out", Duration::from_secs(60), || async {
-        let counts = all_counts(&client).await;
-        (counts.len() as u64 >= total).then_some(counts)
-    })
-    .await;
+    let counts = until(&client, total, seed).await;
     check(seed, &counts, &expected);
     // And once more without a kill in between: what is there is what is kept.
     node.terminate();

@@ -2,7 +2,7 @@
 
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
-use sluicebox_tests::node::Setup;
+use sluicebox_tests::node::{Home, Setup};
 
 use super::{COUNTS, all_counts, with_words, words};
 
@@ -120,4 +120,44 @@ async fn dead_letters_and_a_halt_outlive_the_node() {
     let node = Setup::dev().home(&home).start().await;
     let found = node.client().records("halt", "outputs/reply", 1).await;
     assert_eq!(found.len(), 1, "handled once");
+}
+
+#[tokio::test]
+async fn what_was_not_read_yet_stays_when_an_output_is_made_larger() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    with_words(&client).await;
+    client.send("words", "?key=k", &[], "one two").await.is(202);
+    let before = client.records("words", COUNTS, 2).await;
+    let larger = words("").replace("256MiB", "300MiB");
+    assert_eq!(client.apply("words", larger).await["version"], 2);
+    client.send("words", "?key=k", &[], "three").await.is(202);
+    let after = client.records("words", COUNTS, 3).await;
+    assert!(before.iter().all(|record| after.contains(record)), "{after:#?}");
+}
+
+#[tokio::test]
+async fn a_pipeline_whose_components_are_gone_is_kept_until_it_is_deleted() {
+    let home = Home::without_artefacts();
+    let node = Setup::dev().home(&home).start().await;
+    let client = node.client();
+    with_words(&client).await;
+    drop(node.kill());
+    for gone in ["catalog", "artefacts"] {
+        std::fs::remove_dir_all(home.data().join(gone)).expect("a directory");
+    }
+    let node = Setup::dev().home(&home).start().await;
+    let client = node.client();
+    client.get("pipelines/words").await.problem(404, "pipeline.unknown");
+    client.push("word-count-split").await;
+    client.push("word-count-count").await;
+    let refused = client.put("pipelines/words", words("")).await;
+    refused.problem(409, "pipeline.conflict");
+    client.delete("pipelines/words").await.is(204);
+    client.apply("words", words("")).await;
+    client.send("words", "?key=k", &[], "again").await.is(202);
+    client.records("words", COUNTS, 1).await;
+    drop(node.kill());
+    let node = Setup::dev().home(&home).start().await;
+    assert_eq!(all_counts(&node.client()).await.len(), 1);
 }

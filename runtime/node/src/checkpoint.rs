@@ -136,8 +136,10 @@ impl Checkpointer {
             }
             match codec::decode(record.kind, record.body) {
                 Ok(decoded) => {
-                    // What stopped there stopped at recovery, or will at the next.
-                    let _stopped = fold.apply(record.position.0, &decoded, collected);
+                    if let Err(stopped) = fold.apply(record.position.0, &decoded, collected) {
+                        // It runs on, and would not start again: our bug, to be seen early.
+                        tracing::error!("a pipeline does not follow from its log: {stopped}");
+                    }
                     ControlFlow::Continue(())
                 }
                 Err(error) => {

@@ -92,6 +92,15 @@ impl Node {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
         let pipeline = self.check_manifest(tenant, name, &text).await?;
+        if self.dormant(tenant, name).is_some() {
+            return Err(Error::Conflict {
+                what: "pipeline",
+                name: name.to_string(),
+                why: "it is in the log and could not be started, the node's log says why: mend \
+                      that and restart the node, or delete the pipeline"
+                    .to_owned(),
+            });
+        }
         let old = self.running(tenant, name.as_str());
         let diff = plan::diff(old.as_ref().map(|old| old.pipeline()), &pipeline);
         if !diff.refused.is_empty() {
@@ -116,7 +125,8 @@ impl Node {
         if old.is_none() {
             self.admit_pipeline(tenant)?;
         }
-        applied.version = self.next_version(tenant, name).await?;
+        // The catalogue may have lost what the running version knows.
+        applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version(tenant, name, applied.version, &pipeline).await?;
         let switched = self
@@ -140,7 +150,14 @@ impl Node {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
         let running = self.take_running(tenant, name.as_str());
-        let known = running.is_some();
+        let dormant = self.dormant(tenant, name);
+        let known = running.is_some() || dormant.is_some();
+        if let Some(pipeline) = dormant {
+            let mut writer = RecordWriter::new();
+            writer.delete(&DeleteRecord { pipeline });
+            self.log_and_wait(kind::DELETE, writer).await?;
+            self.set_dormant(tenant, name, None);
+        }
         if let Some(running) = running {
             // Whatever is left over goes with the pipeline.
             drop(switch::retire(&running, true).await);

@@ -175,7 +175,7 @@ fn info(running: &Running) -> PipelineInfo {
     PipelineInfo {
         name: running.name().to_string(),
         version: running.version(),
-        delivery: "best-effort".to_owned(),
+        delivery: running.pipeline().delivery.word().to_owned(),
         stages: running.pipeline().stages.len(),
         state: state.to_owned(),
     }

@@ -73,6 +73,8 @@ pub struct Node {
     workers: Vec<Arc<WorkerHandle>>,
     running: DashMap<Named, Arc<Running>>,
     tenancies: DashMap<Name, Arc<Tenancy>>,
+    /// Pipelines of the log that could not be started.
+    dormant: DashMap<Named, PipelineId>,
     /// Held by whoever changes a pipeline.
     deploying: DashMap<Named, Weak<tokio::sync::Mutex<()>>>,
     memory: Arc<MemoryMeter>,
@@ -136,6 +138,7 @@ impl Node {
             workers,
             running: DashMap::new(),
             tenancies: DashMap::new(),
+            dormant: DashMap::new(),
             deploying: DashMap::new(),
             memory: Arc::new(MemoryMeter::new(config.engine.memory_bytes_total as u64, None)),
             next_tenant: AtomicUsize::new(0),
@@ -297,6 +300,20 @@ impl Node {
 
     pub(crate) fn take_checkpointer(&self) -> Option<Checkpointer> {
         lock(&self.checkpointer).take()
+    }
+
+    /// The number of a pipeline that is in the log and could not be started.
+    pub(crate) fn dormant(&self, tenant: &Name, name: &Name) -> Option<PipelineId> {
+        self.dormant.get(&(tenant.clone(), name.clone())).map(|id| *id)
+    }
+
+    /// Notes that a pipeline of the log could not be started, or is not there any more.
+    pub(crate) fn set_dormant(&self, tenant: &Name, name: &Name, id: Option<PipelineId>) {
+        let named = (tenant.clone(), name.clone());
+        match id {
+            Some(id) => drop(self.dormant.insert(named, id)),
+            None => drop(self.dormant.remove(&named)),
+        }
     }
 
     /// A pipeline with a log that nobody knows yet. Its number is one no other ever had.

@@ -36,8 +36,8 @@ pub struct Output {
     incarnation: u64,
     partitions: Box<[Mutex<Ring>]>,
     /// Bytes a partition may hold in frames of ordinary size.
-    share_bytes: usize,
-    bytes_max: usize,
+    share_bytes: AtomicUsize,
+    bytes_max: AtomicUsize,
     /// Bytes in frames larger than a share, over all partitions.
     oversize_bytes: AtomicUsize,
     /// Readers in `wait`; while there are none, appending wakes nobody and takes no second lock.
@@ -61,6 +61,8 @@ struct Kept {
     first: u64,
     frame: Frame,
     since: Instant,
+    /// It was larger than a share when it came, and counts among those.
+    oversize: bool,
 }
 
 /// What a reader gets at once.
@@ -163,8 +165,8 @@ impl Output {
         Self {
             incarnation,
             partitions: (0..partitions).map(|_| Mutex::default()).collect(),
-            share_bytes: bytes_max / usize::from(partitions),
-            bytes_max,
+            share_bytes: AtomicUsize::new(bytes_max / usize::from(partitions)),
+            bytes_max: AtomicUsize::new(bytes_max),
             oversize_bytes: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             news: Notify::new(),
@@ -194,17 +196,19 @@ impl Output {
         }
         let since = Instant::now();
         let cost = cost_of(frame);
+        let share_bytes = self.share_bytes.load(Ordering::Relaxed);
         {
             let mut ring = lock(ring);
-            while ring.bytes + cost > self.share_bytes {
+            while ring.bytes + cost > share_bytes {
                 let Some(old) = ring.frames.pop_front() else { break };
                 self.forget(&mut ring, &old);
             }
             let first = ring.next;
             ring.next += frame.len() as u64;
-            if cost <= self.share_bytes || self.admit_oversize(cost) {
+            let oversize = cost > share_bytes;
+            if !oversize || self.admit_oversize(cost) {
                 ring.bytes += cost;
-                ring.frames.push_back(Kept { first, frame: frame.clone(), since });
+                ring.frames.push_back(Kept { first, frame: frame.clone(), since, oversize });
             } else {
                 self.dropped.fetch_add(frame.len() as u64, Ordering::Relaxed);
             }
@@ -215,6 +219,12 @@ impl Output {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.news.notify_waiters();
         }
+    }
+
+    /// Bounds all partitions together anew. What is kept beyond it goes with the next event.
+    pub fn resize(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.share_bytes.store(bytes_max / self.partitions.len(), Ordering::Relaxed);
     }
 
     /// Lets the offsets of a partition that holds nothing go on at `next`.
@@ -358,7 +368,8 @@ impl Output {
 
     /// Whether a partition may hold a frame of this cost, larger than a share, alone.
     fn admit_oversize(&self, cost: usize) -> bool {
-        let add = |held: usize| held.checked_add(cost).filter(|sum| *sum <= self.bytes_max);
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let add = |held: usize| held.checked_add(cost).filter(|sum| *sum <= bytes_max);
         let order = Ordering::Relaxed;
         self.oversize_bytes.fetch_update(order, order, add).is_ok()
     }
@@ -367,7 +378,7 @@ impl Output {
     fn forget(&self, ring: &mut Ring, old: &Kept) {
         let cost = cost_of(&old.frame);
         ring.bytes -= cost;
-        if cost > self.share_bytes {
+        if old.oversize {
             self.oversize_bytes.fetch_sub(cost, Ordering::Relaxed);
         }
         self.dropped.fetch_add(old.frame.len() as u64, Ordering::Relaxed);

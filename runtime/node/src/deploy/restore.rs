@@ -43,11 +43,14 @@ impl Node {
             let (tenant, name) = (folded.tenant().to_string(), folded.name().to_string());
             if let Some(stopped) = folded.stopped() {
                 tracing::error!(tenant, pipeline = name, "not started: {stopped}");
+                self.set_dormant(folded.tenant(), folded.name(), Some(id));
                 continue;
             }
             let restored = self.restore_logged(id, folded, found).await;
             if let Err(error) = restored.and_then(|()| self.requeue(id, folded, &mut backlog)) {
                 tracing::error!(tenant, pipeline = name, "not started: {error}");
+                drop(self.take_running(folded.tenant(), folded.name().as_str()));
+                self.set_dormant(folded.tenant(), folded.name(), Some(id));
             }
         }
         drop(backlog);

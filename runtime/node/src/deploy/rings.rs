@@ -43,28 +43,32 @@ impl Rings<'_> {
     /// The rings of the outputs, in the pipeline's order.
     pub(super) fn outputs(&self, pipeline: &Pipeline) -> Vec<Arc<Output>> {
         let partitions = pipeline.partitions.unwrap_or(1);
-        // An output whose size changes begins anew; without a log, cursors of the old one are told.
+        // Without a log an output whose size changes begins anew, and cursors of the old one are told.
+        // With one nothing may be lost that was not read yet, so that the ring is made fit.
         let kept = |output: &OutputOf| {
             let before = self.old?.pipeline().outputs.iter().find(|o| o.name == output.name)?;
+            let ring = self.old?.output(&output.name)?;
             let same = before.retain_bytes == output.retain_bytes;
-            self.old?.output(&output.name).filter(|_| same).cloned()
+            if !same && self.durable.is_some() {
+                ring.resize(self.retain(output));
+                return Some(ring.clone());
+            }
+            same.then(|| ring.clone())
         };
         let ring = |output: &OutputOf| {
-            kept(output).unwrap_or_else(|| {
-                let retain = usize::try_from(output.retain_bytes).unwrap_or(usize::MAX);
-                self.output(pipeline, output, (partitions, retain))
-            })
+            kept(output).unwrap_or_else(|| self.output(pipeline, output, partitions))
         };
         pipeline.outputs.iter().map(ring).collect()
     }
 
-    fn output(
-        &self,
-        pipeline: &Pipeline,
-        output: &OutputOf,
-        (partitions, retain): (u16, usize),
-    ) -> Arc<Output> {
-        let retain = retain.min(self.node.config().limits.output_bytes_max);
+    /// Bytes an output keeps.
+    fn retain(&self, output: &OutputOf) -> usize {
+        let retain = usize::try_from(output.retain_bytes).unwrap_or(usize::MAX);
+        retain.min(self.node.config().limits.output_bytes_max)
+    }
+
+    fn output(&self, pipeline: &Pipeline, output: &OutputOf, partitions: u16) -> Arc<Output> {
+        let retain = self.retain(output);
         let Some((durable, numbering)) = self.durable else {
             return Arc::new(Output::new(partitions, retain, self.node.next_incarnation()));
         };
