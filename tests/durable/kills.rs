@@ -40,9 +40,10 @@ fn number(variable: &str) -> Option<u64> {
 /// How often each word was sent in requests that were acknowledged.
 type Tally = BTreeMap<String, u64>;
 
-/// Sends requests until told to stop, each until it is acknowledged.
+/// Sends requests until told to stop, each until it is acknowledged, with a pause of at most so many
+/// milliseconds behind each.
 async fn produce(
-    producer: u64,
+    (producer, pause): (u64, u64),
     seed: u64,
     address: watch::Receiver<SocketAddr>,
     stop: Arc<AtomicBool>,
@@ -74,6 +75,8 @@ async fn produce(
                 Some(status) => panic!("seed {seed}: {name} request {sequence} got {status}"),
             }
         }
+        // No more in all than the output keeps.
+        tokio::time::sleep(Duration::from_millis(dice.below(pause))).await;
         for word in words {
             *tally.entry(word).or_default() += 1;
         }
@@ -151,7 +154,7 @@ async fn counted_through_kills(settings: &[(&str, &str)], millis_max: u64) -> Ar
     let stop = Arc::new(AtomicBool::new(false));
     let mut producers = JoinSet::new();
     for producer in 0..PRODUCERS {
-        producers.spawn(produce(producer, seed, address.clone(), stop.clone()));
+        producers.spawn(produce((producer, kills.max(20)), seed, address.clone(), stop.clone()));
     }
     let mut dice = Dice(seed);
     for _ in 0..kills {
