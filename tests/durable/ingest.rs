@@ -24,6 +24,13 @@ async fn a_numbered_request_that_is_sent_again_is_counted_once() {
     client.records("words", COUNTS, 4).await;
     let words: Vec<String> = all_counts(&client).await.into_iter().map(|c| c.word).collect();
     assert_eq!(words.len(), 4, "{words:?}");
+    let reply = client.plain("/metrics").await.is(200);
+    let figures = reply.text();
+    for (name, count) in [("ingest_events", 2), ("ingest_duplicates", 2)] {
+        let line = format!("sluicebox_{name}_total{{tenant=\"dev\",pipeline=\"words\"}} {count}");
+        assert!(figures.lines().any(|found| found == line), "{line} is missing in:\n{figures}");
+    }
+    assert!(figures.contains("sluicebox_log_health{state=\"healthy\"} 1"), "{figures}");
     let reply = client.send("words", "", &[("sluicebox-producer", "p")], "x").await;
     reply.problem(400, "request.producer");
 }

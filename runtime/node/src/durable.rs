@@ -105,6 +105,11 @@ impl Durable {
         *lock(&self.numbering) = numbering;
     }
 
+    /// How far back a request or event that comes again is known for sure.
+    pub(crate) fn known_for(&self) -> Duration {
+        Duration::from_micros(lock(&self.ingest).dedup.window())
+    }
+
     /// Logs the events of one request and hands them to their partitions. They are not on disk
     /// yet.
     pub(crate) fn ingest(

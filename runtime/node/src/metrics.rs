@@ -7,9 +7,11 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! How the text is written: `metrics/encode.rs`. Who may read it: `http`.
+//! How the text is written: `metrics/encode.rs`; the log's figures: `metrics/log.rs`. Who may read
+//! it: `http`.
 
 mod encode;
+mod log;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +22,9 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
+use sluicebox_store::log::Log;
 
+use crate::durable::Durable;
 use crate::ring::Output;
 use encode::Row;
 
@@ -199,6 +203,10 @@ pub struct PipelineMetrics {
     pub rejected: ByWord,
     /// Batches that were committed.
     pub commits: Counter,
+    /// Events that had come before and were not taken again.
+    pub duplicates: Counter,
+    /// What it knows of the log, if it has one.
+    durable: Mutex<Weak<Durable>>,
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
 }
@@ -388,6 +396,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Sets {
     node: NodeMetrics,
+    log: Mutex<Option<Arc<dyn Log>>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
     pipelines: Mutex<BTreeMap<(Name, Name), Weak<PipelineMetrics>>>,
 }
@@ -436,6 +445,8 @@ impl Metrics {
                 requests_accepted: Counter::default(),
                 rejected: ByWord::default(),
                 commits: Counter::default(),
+                duplicates: Counter::default(),
+                durable: Mutex::default(),
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
             });

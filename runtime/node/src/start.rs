@@ -50,6 +50,7 @@ impl Node {
     pub fn start_with(config: Config, compile: PathBuf) -> Result<RunningNode, Error> {
         raise_file_limit();
         let node = Arc::new(Self::build(config, compile)?);
+        node.metrics().set_log(node.log().clone());
         let (stop_listening, listening) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (address, sockets) = listen(node.config().http.listen, node.workers().len())?;

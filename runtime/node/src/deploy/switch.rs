@@ -108,6 +108,7 @@ impl Node {
         let metrics = self.metrics().pipeline(tenant, name);
         let stage_is = |wanted: &str| pipeline.stage_index(wanted).is_some();
         let output_is = |wanted: &str| pipeline.outputs.iter().any(|o| o.name == wanted);
+        metrics.set_durable(taken.durable.as_ref().map(|(durable, _)| durable));
         metrics.retain(stage_is, |wanted| wanted == DEAD_LETTERS || output_is(wanted));
         for (output, ring) in pipeline.outputs.iter().zip(&outputs) {
             let _figures = metrics.output(&output.name, ring);

@@ -19,7 +19,8 @@ use crate::error::Error;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Codes whose status is not that of their kind.
+/// Codes whose status is not that of their kind. A full disk (`log.full`) is 503 as its kind says,
+/// and not 507: a client should come back by itself, which 507 forbids.
 const BY_CODE: &[(&str, StatusCode)] = &[
     ("auth.token", StatusCode::UNAUTHORIZED),
     ("request.method", StatusCode::METHOD_NOT_ALLOWED),
@@ -31,6 +32,7 @@ const BY_CODE: &[(&str, StatusCode)] = &[
     ("component.import", StatusCode::BAD_REQUEST),
     ("output.trimmed", StatusCode::GONE),
     ("request.deadline", StatusCode::GATEWAY_TIMEOUT),
+    ("ingest.repeat", StatusCode::CONFLICT),
 ];
 
 /// The status of an error.
@@ -122,7 +124,8 @@ fn problem_row(problem: &sluicebox_core::manifest::Problem) -> Value {
 
 /// True if it is the operator's business and not the client's.
 fn is_inside(error: &Error) -> bool {
-    let of_a_part = matches!(error, Error::Store(_) | Error::Engine(_) | Error::Io { .. });
+    let of_a_part =
+        matches!(error, Error::Store(_) | Error::Log(_) | Error::Engine(_) | Error::Io { .. });
     match error.kind() {
         Kind::Internal => true,
         Kind::Unavailable => of_a_part,
@@ -166,6 +169,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use sluicebox_core::manifest::{Problem, Problems};
+    use sluicebox_store::log::Error as LogError;
 
     use super::*;
     use crate::error::LineError;
@@ -201,6 +205,8 @@ mod tests {
             (Error::Internal("secret".into()), 500),
             (Error::Overloaded { what: "more", retry_after: wait }, 503),
             (Error::Draining, 503),
+            (Error::DiskFull { retry_after: wait }, 503),
+            (Error::request("ingest.repeat", "again"), 409),
             (Error::Deadline { cursor: None }, 504),
         ];
         for (error, status) in rows {
@@ -230,6 +236,7 @@ mod tests {
         let source = std::io::Error::other("/secret/path is broken");
         for error in [
             Error::Internal("secret".into()),
+            LogError::Failed { reason: "/secret/path is broken".into() }.into(),
             Error::Io { doing: "write /secret/path".into(), source },
         ] {
             let (_, _, value) = document(&error);

@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::log::{LOG_ROWS, LOGGED_ROWS, Logged};
 use super::{
     GUEST_COUNTER, GUEST_GAUGE, GuestValue, LATENCY_MICROS, Latency, NODE_ROWS, OUTPUT_ROWS,
     PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, WORKER_ROWS, lock,
@@ -17,6 +18,14 @@ use super::{
 
 /// Counts by word.
 pub(super) type Words = Vec<(&'static str, u64)>;
+
+/// How often something took how long, in seconds.
+pub(super) struct Buckets {
+    /// Of all together.
+    pub sum: f64,
+    /// By upper end; each counts those that are in no bucket before.
+    pub counts: Vec<(f64, u64)>,
+}
 
 /// One family of metrics and how to read it from a set of figures.
 pub(super) struct Row<T: 'static> {
@@ -29,11 +38,16 @@ pub(super) struct Row<T: 'static> {
 pub(super) enum Shape<T: 'static> {
     Counter(fn(&T) -> u64),
     Gauge(fn(&T) -> u64),
+    /// Gauges by a further label.
+    Gauges(&'static str, fn(&T) -> Words),
+    /// A gauge that is a time.
+    Seconds(fn(&T) -> f64),
     /// Counted in microseconds, shown in seconds.
     Micros(fn(&T) -> u64),
     /// Counters by a further label.
     Words(&'static str, fn(&T) -> Words),
     Latency(fn(&T) -> &Latency),
+    Buckets(fn(&T) -> Buckets),
 }
 
 impl<T> Row<T> {
@@ -47,6 +61,31 @@ impl<T> Row<T> {
 
     pub(super) const fn gauge(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Self {
         Self { name, help, shape: Shape::Gauge(read) }
+    }
+
+    pub(super) const fn gauges(
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        read: fn(&T) -> Words,
+    ) -> Self {
+        Self { name, help, shape: Shape::Gauges(label, read) }
+    }
+
+    pub(super) const fn seconds(
+        name: &'static str,
+        help: &'static str,
+        read: fn(&T) -> f64,
+    ) -> Self {
+        Self { name, help, shape: Shape::Seconds(read) }
+    }
+
+    pub(super) const fn buckets(
+        name: &'static str,
+        help: &'static str,
+        read: fn(&T) -> Buckets,
+    ) -> Self {
+        Self { name, help, shape: Shape::Buckets(read) }
     }
 
     pub(super) const fn micros(
@@ -77,8 +116,8 @@ impl<T> Row<T> {
     const fn metric_type(&self) -> MetricType {
         match self.shape {
             Shape::Counter(_) | Shape::Micros(_) | Shape::Words(..) => MetricType::Counter,
-            Shape::Gauge(_) => MetricType::Gauge,
-            Shape::Latency(_) => MetricType::Histogram,
+            Shape::Gauge(_) | Shape::Gauges(..) | Shape::Seconds(_) => MetricType::Gauge,
+            Shape::Latency(_) | Shape::Buckets(_) => MetricType::Histogram,
         }
     }
 
@@ -88,6 +127,12 @@ impl<T> Row<T> {
                 out.encode_family(labels)?.encode_counter::<NoLabelSet, u64, u64>(&read(set), None)
             }
             Shape::Gauge(read) => out.encode_family(labels)?.encode_gauge(&read(set)),
+            Shape::Gauges(label, read) => read(set).into_iter().try_for_each(|(word, value)| {
+                let mut labels = labels.clone();
+                labels.push((label, word.to_owned()));
+                out.encode_family(&labels)?.encode_gauge(&value)
+            }),
+            Shape::Seconds(read) => out.encode_family(labels)?.encode_gauge(&read(set)),
             Shape::Micros(read) => {
                 let seconds = read(set) as f64 / 1e6;
                 out.encode_family(labels)?.encode_counter::<NoLabelSet, f64, u64>(&seconds, None)
@@ -98,20 +143,23 @@ impl<T> Row<T> {
                 let mut out = out.encode_family(&labels)?;
                 out.encode_counter::<NoLabelSet, u64, u64>(&count, None)
             }),
-            Shape::Latency(read) => encode_latency(out.encode_family(labels)?, read(set)),
+            Shape::Latency(read) => encode(out.encode_family(labels)?, &buckets_of(read(set))),
+            Shape::Buckets(read) => encode(out.encode_family(labels)?, &read(set)),
         }
     }
 }
 
 type Labels = Vec<(&'static str, String)>;
 
-fn encode_latency(mut out: MetricEncoder<'_>, latency: &Latency) -> fmt::Result {
+fn buckets_of(latency: &Latency) -> Buckets {
     let ends = LATENCY_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> =
-        ends.zip(&latency.counts).map(|(end, count)| (end, count.get())).collect();
-    let count = buckets.iter().map(|bucket| bucket.1).sum();
-    let sum = latency.micros.get() as f64 / 1e6;
-    out.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    let counts = ends.zip(&latency.counts).map(|(end, count)| (end, count.get())).collect();
+    Buckets { sum: latency.micros.get() as f64 / 1e6, counts }
+}
+
+fn encode(mut out: MetricEncoder<'_>, Buckets { sum, counts }: &Buckets) -> fmt::Result {
+    let count = counts.iter().map(|bucket| bucket.1).sum();
+    out.encode_histogram::<NoLabelSet>(*sum, count, counts, None)
 }
 
 fn encode_rows<T>(
@@ -170,6 +218,9 @@ fn borrowed<T>(sets: &[(Labels, Arc<T>)]) -> Vec<(Labels, &T)> {
 impl Collector for Sets {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         encode_rows(&mut encoder, NODE_ROWS, &[(Labels::new(), &self.node)])?;
+        let log = lock(&self.log).as_ref().map(|log| log.status());
+        let log: Vec<_> = log.iter().map(|status| (Labels::new(), status)).collect();
+        encode_rows(&mut encoder, LOG_ROWS, &log)?;
         let workers: Vec<_> = lock(&self.workers)
             .iter()
             .filter_map(|(number, set)| {
@@ -183,6 +234,10 @@ impl Collector for Sets {
             .map(|set| (labels_of(&set, None), set))
             .collect();
         encode_rows(&mut encoder, PIPELINE_ROWS, &borrowed(&pipelines))?;
+        let logged: Vec<(&Labels, Logged)> =
+            pipelines.iter().filter_map(|(labels, set)| Some((labels, Logged::of(set)?))).collect();
+        let logged: Vec<_> = logged.iter().map(|(labels, set)| ((*labels).clone(), set)).collect();
+        encode_rows(&mut encoder, LOGGED_ROWS, &logged)?;
         let (mut stages, mut outputs) = (Vec::new(), Vec::new());
         for (_, pipeline) in &pipelines {
             let labels = |label, name: &String| labels_of(pipeline, Some((label, name)));

@@ -86,3 +86,62 @@ fn an_output_shows_what_its_ring_dropped() {
     pipeline.retain(|_| true, |_| false);
     assert!(!metrics.text().expect("text").contains("sluicebox_output"));
 }
+
+#[test]
+fn the_log_shows_its_positions_its_syncs_and_its_health() {
+    use sluicebox_store::log::{Class, Config, Log as _, MemoryLog};
+
+    let metrics = Metrics::new();
+    assert!(!metrics.text().expect("text").contains("sluicebox_log"));
+    let log = Arc::new(MemoryLog::new(Config::default()));
+    metrics.set_log(log.clone());
+    let at = log.append(Class::Commit, 1, &[&[7; 100]]).expect("there is room");
+    log.wait_synced(at).expect("it is synced");
+    let status = log.status();
+    let text = metrics.text().expect("text");
+    let has = |line: String| assert!(text.lines().any(|l| l == line), "{line} not in:\n{text}");
+    has("sluicebox_log_health{state=\"healthy\"} 1".into());
+    has("sluicebox_log_health{state=\"full\"} 0".into());
+    has("sluicebox_log_health{state=\"failed\"} 0".into());
+    has(format!("sluicebox_log_position_bytes{{at=\"synced\"}} {}", status.synced));
+    has(format!("sluicebox_log_position_bytes{{at=\"appended\"}} {}", status.appended));
+    has("sluicebox_log_position_bytes{at=\"oldest\"} 0".into());
+    has("sluicebox_log_records_total{} 1".into());
+    has(format!("sluicebox_log_syncs_total{{}} {}", status.figures.syncs));
+    has(format!("sluicebox_log_sync_seconds_count{{}} {}", status.figures.syncs));
+    has(format!("sluicebox_log_written_bytes_total{{}} {}", status.figures.bytes_written));
+    has("sluicebox_log_failures_total{} 0".into());
+    for name in ["segments", "spares", "pending_bytes", "sync_max_seconds"] {
+        assert!(text.contains(&format!("\nsluicebox_log_{name}{{}} ")), "{name} not in:\n{text}");
+    }
+}
+
+#[test]
+fn what_came_twice_is_shown_for_pipelines_with_a_log_only() {
+    use sluicebox_core::ids::PipelineId;
+    use sluicebox_core::numbering::Numbering;
+    use sluicebox_store::log::{Config, MemoryLog};
+
+    use crate::durable::Ingest;
+
+    let metrics = Metrics::new();
+    let plain = metrics.pipeline(&name("t"), &name("plain"));
+    plain.duplicates.add(1);
+    let pipeline = metrics.pipeline(&name("t"), &name("p"));
+    let log = Arc::new(MemoryLog::new(Config::default()));
+    let ingest = Ingest::begin(1);
+    let durable = Arc::new(Durable::new(PipelineId(1), log, ingest, Numbering::default()));
+    pipeline.set_durable(Some(&durable));
+    pipeline.duplicates.add(3);
+    let text = metrics.text().expect("text");
+    let labels = "{tenant=\"t\",pipeline=\"p\"}";
+    for line in [
+        format!("sluicebox_ingest_duplicates_total{labels} 3"),
+        format!("sluicebox_ingest_duplicate_window_seconds{labels} 600.0"),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+    }
+    assert!(!text.contains("duplicates_total{tenant=\"t\",pipeline=\"plain\"}"), "{text}");
+    pipeline.set_durable(None);
+    assert!(!metrics.text().expect("text").contains("duplicates_total"));
+}

@@ -81,8 +81,13 @@ impl Call<'_> {
                 tokio::time::sleep(LOG_PAUSE).await;
             }
         };
-        self.running.metrics().events.add(events);
-        self.running.metrics().bytes.add(bytes);
+        let metrics = self.running.metrics();
+        if matches!(submitted, Submitted::Logged(Logged::Repeat(_))) {
+            metrics.duplicates.add(events);
+        } else {
+            metrics.events.add(events);
+            metrics.bytes.add(bytes);
+        }
         Ok(Some(submitted))
     }
 

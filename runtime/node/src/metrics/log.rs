@@ -1,0 +1,88 @@
+//! The figures of the log, and of what is told apart by it: taken from it when they are asked for.
+//!
+//! A node has one log, so its figures have no tenant. What producers sent twice is the pipeline's,
+//! and shown only for pipelines with a log.
+
+use std::sync::{Arc, PoisonError, Weak};
+
+use sluicebox_store::log::{Figures, Health, Log, Status};
+
+use super::encode::{Buckets, Row};
+use super::{Metrics, PipelineMetrics, lock};
+use crate::durable::Durable;
+
+pub(super) const LOG_ROWS: &[Row<Status>] = &[
+    Row::gauges("log_health", "1 for the state the log is in", "state", |s| {
+        let states =
+            [("healthy", Health::Healthy), ("full", Health::Full), ("failed", Health::Failed)];
+        states.into_iter().map(|(word, health)| (word, u64::from(s.health == health))).collect()
+    }),
+    Row::gauges(
+        "log_position_bytes",
+        "Where the log is appended to, synced up to, and begins",
+        "at",
+        |s| vec![("appended", s.appended.0), ("synced", s.synced.0), ("oldest", s.oldest.0)],
+    ),
+    Row::gauge("log_segments", "Files that hold records", |s| s.segments as u64),
+    Row::gauge("log_spares", "Files that wait to be used again", |s| s.spares as u64),
+    Row::gauge("log_pending_bytes", "Bytes in memory that are not on disk", |s| {
+        s.pending_bytes as u64
+    }),
+    Row::counter("log_records", "Records appended", |s| s.figures.records),
+    Row::counter("log_syncs", "Groups of records brought to disk", |s| s.figures.syncs),
+    Row::counter("log_written_bytes", "Bytes written, with headers and padding", |s| {
+        s.figures.bytes_written
+    }),
+    Row::counter("log_failures", "Writes and syncs that failed", |s| s.figures.failures),
+    Row::buckets("log_sync_seconds", "Time to write and sync a group", |s| sync_times(&s.figures)),
+    Row::seconds("log_sync_max_seconds", "The longest of it since the start", |s| {
+        s.figures.sync_time_max.as_secs_f64()
+    }),
+];
+
+fn sync_times(figures: &Figures) -> Buckets {
+    let ends = Figures::SYNC_TIMES_US.iter().map(|micros| *micros as f64 / 1e6);
+    let ends = ends.chain([f64::INFINITY]);
+    Buckets { sum: figures.sync_time.as_secs_f64(), counts: ends.zip(figures.sync_times).collect() }
+}
+
+/// A pipeline with a log.
+pub(super) struct Logged {
+    metrics: Arc<PipelineMetrics>,
+    durable: Arc<Durable>,
+}
+
+pub(super) const LOGGED_ROWS: &[Row<Logged>] = &[
+    Row::counter(
+        "ingest_duplicates",
+        "Events that had come before and were not taken again",
+        |m| m.metrics.duplicates.get(),
+    ),
+    Row::seconds(
+        "ingest_duplicate_window_seconds",
+        "How far back an event or request that comes again is known for sure",
+        |m| m.durable.known_for().as_secs_f64(),
+    ),
+];
+
+impl Logged {
+    /// The pipeline, if it has a log and lives.
+    pub(super) fn of(metrics: &Arc<PipelineMetrics>) -> Option<Self> {
+        let durable = lock(&metrics.durable).upgrade()?;
+        Some(Self { metrics: metrics.clone(), durable })
+    }
+}
+
+impl PipelineMetrics {
+    /// Says what the pipeline knows of the log, if it has one.
+    pub(crate) fn set_durable(&self, durable: Option<&Arc<Durable>>) {
+        *lock(&self.durable) = durable.map_or_else(Weak::new, Arc::downgrade);
+    }
+}
+
+impl Metrics {
+    /// Shows this log from now on.
+    pub fn set_log(&self, log: Arc<dyn Log>) {
+        *self.sets.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+    }
+}
