@@ -224,6 +224,50 @@ async fn a_tenant_is_let_in_by_its_token_and_kept_out_of_others() {
     assert_eq!(names, ["ann", "bob"]);
 }
 
+#[tokio::test]
+async fn the_log_of_a_pipeline_is_inspected_while_it_runs_and_when_it_was_killed() {
+    let node = Setup::dev().start().await;
+    ask(&node, &["push", &guest("hostile/echo")]).json();
+    let kept = single("kept", "echo", "").replace("best-effort", "exactly-once");
+    let manifest = file(&node, "manifest.toml", &kept);
+    ask(&node, &["apply", text(&manifest)]).json();
+    let send = ["send", "kept", "--key", "k", "--id", "e1", "--wait", "20s", "--data", "7"];
+    ask(&node, &send).json();
+    let data = node.home().data();
+    let inspect = ["log", "inspect", "--data-dir", text(&data), "--records"];
+    let running = ask(&node, &inspect).lines();
+    assert_ne!(running[0]["verdict"], "damaged", "{running:?}");
+    let home = node.kill();
+    let command = |arguments: &[&str]| {
+        let mut command = node::command(arguments);
+        Run::of(command.args(["--output", "json"]).output().expect("the program can be started"))
+    };
+    let lines = command(&inspect).lines();
+    let of = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+    let (applied, ingested, committed) = (of("apply"), of("ingest"), of("commit"));
+    assert_eq!((applied.len(), ingested.len(), committed.len()), (1, 1, 1), "{lines:#?}");
+    assert_eq!(applied[0]["name"], "dev/kept");
+    assert_eq!(
+        (&ingested[0]["says"]["events"], &ingested[0]["says"]["ids"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(committed[0]["says"]["results"], 1, "{lines:#?}");
+    assert_eq!(committed[0]["says"]["stage"], "stage-0");
+    // What was on disk and changes is found, and nothing is repaired.
+    let segment = home.data().join("log/00000000000000000001.log");
+    let mut bytes = std::fs::read(&segment).expect("a file of ours");
+    let at = 4096 + applied[0]["position"].as_u64().expect("a position") as usize + 40;
+    bytes[at] ^= 1;
+    std::fs::write(&segment, &bytes).expect("a file of ours");
+    let damaged = command(&inspect[..4]);
+    assert_eq!(damaged.error(74)["code"], "log.corrupt");
+    let doctor = command(&["doctor", "--data-dir", text(&data), "--url", "http://127.0.0.1:1"]);
+    assert_eq!(doctor.code, 69, "{doctor:?}");
+    let checks: Value = serde_json::from_str(&doctor.out).expect("JSON");
+    let log = checks.as_array().expect("a list").iter().find(|row| row["check"] == "log");
+    assert_eq!(log.expect("a row")["verdict"], "bad", "{checks:#}");
+}
+
 #[test]
 fn the_demo_plays_both_examples_to_the_end() {
     let mut command = node::command(&["demo", "--seconds", "1", "--output", "json"]);

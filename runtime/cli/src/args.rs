@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluicebox_core::ids::Name;
 
-pub(crate) use self::node::{ConfigCommand, DemoArgs, ServeArgs, TenantArgs};
+pub(crate) use self::node::{ConfigCommand, DemoArgs, LogCommand, ServeArgs, TenantArgs};
 pub(crate) use self::traffic::{SampleCommand, SendArgs, TailArgs};
 
 const ABOUT: &str = "Runs WebAssembly components as stages of stream pipelines.
@@ -155,6 +155,9 @@ pub(crate) enum Command {
     /// Show, check or explain a node's configuration
     #[command(subcommand, after_long_help = node::CONFIG_EXAMPLES)]
     Config(ConfigCommand),
+    /// Look at the log of a data directory
+    #[command(subcommand, after_long_help = node::LOG_EXAMPLES)]
+    Log(LogCommand),
     /// Check whether this machine and the node are fit
     Doctor(DoctorArgs),
     /// Write a completion script for a shell

@@ -6,17 +6,24 @@
 use hyper::Method;
 use serde_json::{Value, json};
 use sluicebox_node::config::{Config, EngineConfig};
+use sluicebox_node::inspect::{self, Look, Room, Verdict as LogVerdict};
 
 use crate::args::DoctorArgs;
 use crate::args::node::Overrides;
 use crate::client::{Call, Client};
 use crate::config::sources;
 use crate::failure::{Cause, Failure};
+use crate::log::{DAMAGE_FIX, unreadable, verdict};
 use crate::render;
 use crate::screen::Screen;
 
 /// Open files a node needs besides its connections.
 const FILES_OF_THE_REST: u64 = 256;
+
+/// Below this the log has no room for another file and its first groups.
+const ROOM_BAD: u64 = 128 << 20;
+/// Below this it is worth knowing.
+const ROOM_NOTE: u64 = 2 << 30;
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +49,8 @@ pub(crate) async fn run(screen: Screen, args: DoctorArgs) -> Result<(), Failure>
         mappings(&config.engine),
         files(config.http.connections_max as u64, files_allowed()),
         data_dir(&config.node.data_dir),
+        disk(inspect::room(&config.node.data_dir)),
+        log(inspect::log(&config.node.data_dir).map_err(|error| error.to_string())),
     ];
     findings.push(node(&Client::new(&args.connection)?).await);
     let rows = findings.iter().map(Finding::row).collect();
@@ -135,6 +144,54 @@ fn data_dir(path: &std::path::Path) -> Finding {
     }
 }
 
+/// A node on a full disk takes nothing new into its log.
+fn disk(room: std::io::Result<Room>) -> Finding {
+    let what = "disk";
+    let room = match room {
+        Ok(room) => room,
+        Err(error) => {
+            return Finding::new(Verdict::Note, what, format!("its room is not known: {error}"));
+        }
+    };
+    let says = format!("{} of {} are free", rounded(room.free_bytes), rounded(room.bytes));
+    let fix = "free some space, or set node.data-dir";
+    match room.free_bytes {
+        free if free < ROOM_BAD => Finding::new(Verdict::Bad, what, says).fix(fix),
+        free if free < ROOM_NOTE => Finding::new(Verdict::Note, what, says).fix(fix),
+        _ => Finding::new(Verdict::Good, what, says),
+    }
+}
+
+fn rounded(bytes: u64) -> String {
+    if bytes >= 10 << 30 { format!("{} GiB", bytes >> 30) } else { format!("{} MiB", bytes >> 20) }
+}
+
+/// Reads all of it, as a start would.
+fn log(found: Result<Option<Look>, String>) -> Finding {
+    let what = "log";
+    let look = match found {
+        Ok(Some(look)) => look,
+        Ok(None) => return Finding::new(Verdict::Good, what, "none yet"),
+        Err(error) => {
+            return Finding::new(Verdict::Bad, what, error)
+                .fix("run this as the user the node runs as, with its data directory");
+        }
+    };
+    let says = verdict(&look);
+    if look.found.verdict == LogVerdict::Damaged {
+        return Finding::new(Verdict::Bad, what, says).fix(DAMAGE_FIX);
+    }
+    if let Some((_, error)) = &look.unreadable {
+        return Finding::new(Verdict::Bad, what, says).fix(unreadable(error).1);
+    }
+    let files = match look.found.segments.len() {
+        1 => "1 file".to_owned(),
+        files => format!("{files} files"),
+    };
+    let records = render::grouped(look.records());
+    Finding::new(Verdict::Good, what, format!("{says}; {records} records in {files}"))
+}
+
 /// A node need not be running for the machine to be fit.
 async fn node(client: &Client) -> Finding {
     match client.send(Call::new(Method::GET, "/readyz")).await {
@@ -173,5 +230,15 @@ mod tests {
         assert_eq!(soft_limit(text, "Max open files"), Some(1024));
         assert_eq!(soft_limit(text, "Max address space"), Some(u64::MAX));
         assert_eq!(soft_limit(text, "Max stack size"), None);
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_is_told_before_it_is_full() {
+        let of = |free_bytes| disk(Ok(Room { free_bytes, bytes: 100 << 30 }));
+        assert_eq!(of(50 << 30).verdict, Verdict::Good);
+        assert_eq!(of((50 << 30) + 9).says, "50 GiB of 100 GiB are free");
+        assert_eq!(of((1 << 30) + 1).verdict, Verdict::Note);
+        assert_eq!(of(100 << 20).verdict, Verdict::Bad);
+        assert_eq!(disk(Err(std::io::Error::other("x"))).verdict, Verdict::Note);
     }
 }

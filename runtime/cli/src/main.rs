@@ -15,6 +15,7 @@ mod deploy;
 mod doctor;
 mod failure;
 mod host_metrics;
+mod log;
 mod logging;
 mod render;
 mod sample;
@@ -119,6 +120,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Doctor(args) => doctor::run(screen, args).await?,
         Command::Tenant(args) => tenant::run(screen, args)?,
         Command::Config(command) => config::run(screen, command)?,
+        Command::Log(command) => log::run(screen, command)?,
         Command::Completion(args) => completion(screen, args.shell)?,
         // Both are begun before this: they do not share what is set up for the others.
         Command::Serve(_) | Command::Compile => {}

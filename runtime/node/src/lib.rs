@@ -20,6 +20,7 @@ pub mod describe;
 mod durable;
 pub mod error;
 pub mod http;
+pub mod inspect;
 mod mailbox;
 pub mod manifest_text;
 pub mod metrics;

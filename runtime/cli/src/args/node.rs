@@ -51,6 +51,19 @@ Examples:
 Each field is taken from, in this order: a flag; the environment, as SLUICEBOX__SECTION__FIELD;
 the file; the default.";
 
+pub(crate) const LOG_EXAMPLES: &str = "\
+Examples:
+  sluicebox log inspect --data-dir /var/lib/sluicebox
+  sluicebox log inspect --records | less
+  sluicebox log inspect --records --output json | tail -n +2 | jq .says
+
+Reads the files of the log, changes nothing and takes no lock, so that it can be used beside a
+running node. Shows each file, what is in it, and whether the log is
+  clean    everything in it is valid;
+  torn     a write was cut short at its end, as by a kill: the next start leaves it out;
+  damaged  something that was on disk is not there as it was written: no node starts with it.
+Damage ends the command with exit code 74, and so does a record that only a newer version reads.";
+
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Configuration")]
@@ -58,7 +71,7 @@ pub(crate) struct Configuration {
     /// The configuration file [default: sluicebox.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "SLUICEBOX_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
-    /// Directory of components, artefacts and pipelines (node.data-dir)
+    /// Directory of everything the node keeps (node.data-dir)
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 }
@@ -105,6 +118,26 @@ pub(crate) struct ConfigArgs {
     pub(crate) configuration: Configuration,
     #[command(flatten)]
     pub(crate) overrides: Overrides,
+}
+
+/// What to do with a log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Show its files, what is in them, and whether they are sound
+    #[command(after_long_help = LOG_EXAMPLES)]
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `log inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) configuration: Configuration,
+    /// Then show each record: where it is, its kind, its pipeline, what it says
+    ///
+    /// As JSON it is one record a line, behind the line of the log as a whole.
+    #[arg(long)]
+    pub(crate) records: bool,
 }
 
 /// Arguments of `demo`.

@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "serve",
     "demo",
     "push",
@@ -20,6 +20,8 @@ const COMMANDS: [&str; 17] = [
     "tenant",
     "tenant token add",
     "config",
+    "log",
+    "log inspect",
     "doctor",
     "completion",
 ];

@@ -8,6 +8,7 @@
 
 mod errors;
 mod help;
+mod log;
 mod serve;
 mod support;
 mod traffic;

@@ -49,6 +49,9 @@ fn a_node_says_where_it_is_answers_and_ends_when_told() {
         let doctor = node.ask(directory.path(), &["doctor"]);
         assert_eq!(doctor.code, 0, "{doctor:?}");
         assert!(doctor.out.contains("is ready"), "{}", doctor.out);
+        let doctor = node.ask(directory.path(), &["doctor", "--data-dir", "data"]);
+        assert!(doctor.out.contains("clean up to position 0; 0 records"), "{}", doctor.out);
+        assert!(doctor.out.contains(" are free"), "{}", doctor.out);
         assert_eq!(node.end(signal), Some(0), "{signal}");
     }
 }
