@@ -1,4 +1,5 @@
-//! Durable things: small documents and blobs by key, and the log of a node.
+//! Durable things: small documents and blobs by key (`catalog`), the log of a node (`log`), and the
+//! store that checkpoints move to what the log need not keep (`store`, `dirty`, `checkpoint`).
 //!
 //! Keeps true: what was acknowledged is read back or reported as damaged, never silently changed;
 //! a write is there whole or not at all; no process shares a directory with another; nothing
@@ -6,8 +7,8 @@
 //!
 //! All calls block: the node makes them from its blocking pool, never from a worker.
 //!
-//! Leaves to others: what the documents mean (`node`). This crate does not know stages, tenants
-//! or events.
+//! Leaves to others: what documents, records and entries mean (`core`, `node`). This crate does not
+//! know stages or events.
 
 pub mod catalog;
 pub mod checkpoint;
