@@ -40,8 +40,8 @@ fn number(variable: &str) -> Option<u64> {
 /// How often each word was sent in requests that were acknowledged.
 type Tally = BTreeMap<String, u64>;
 
-/// Sends requests until told to stop, each until it is acknowledged, with a pause of at most so many
-/// milliseconds behind each.
+/// Sends requests until told to stop, each until it is acknowledged, with a pause of at most so
+/// many milliseconds behind each.
 async fn produce(
     (producer, pause): (u64, u64),
     seed: u64,

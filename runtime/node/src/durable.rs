@@ -18,7 +18,7 @@ use sluicebox_core::frame::Frame;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::position::{Counter, RunHeader, Source};
-use sluicebox_store::log::{Class, Health, Log, Position, Refusal};
+use sluicebox_store::log::{Class, Log, Position, Refusal};
 
 use crate::error::Error;
 use crate::mailbox::{Delivery, Mailbox, lock};
@@ -184,9 +184,4 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
             Error::TooLarge { what: "the request's record in the log", limit: bytes_max as u64 }
         }
     }
-}
-
-/// True if the log takes records.
-pub(crate) fn is_healthy(log: &dyn Log) -> bool {
-    log.status().health == Health::Healthy
 }

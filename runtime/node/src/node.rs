@@ -206,10 +206,11 @@ impl Node {
         &self.config
     }
 
-    /// Everything applied before is running again.
+    /// Everything applied before is running again, and what is acknowledged can be kept.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.draining()
+        let failed = self.log.status().health == log::Health::Failed;
+        self.ready.load(Ordering::Acquire) && !self.draining() && !failed
     }
 
     /// The node is about to stop.

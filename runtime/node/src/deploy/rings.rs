@@ -43,8 +43,8 @@ impl Rings<'_> {
     /// The rings of the outputs, in the pipeline's order.
     pub(super) fn outputs(&self, pipeline: &Pipeline) -> Vec<Arc<Output>> {
         let partitions = pipeline.partitions.unwrap_or(1);
-        // Without a log an output whose size changes begins anew, and cursors of the old one are told.
-        // With one nothing may be lost that was not read yet, so that the ring is made fit.
+        // Without a log an output whose size changes begins anew, and cursors of the old one are
+        // told. With one nothing may be lost that was not read yet, so that the ring is made fit.
         let kept = |output: &OutputOf| {
             let before = self.old?.pipeline().outputs.iter().find(|o| o.name == output.name)?;
             let ring = self.old?.output(&output.name)?;

@@ -18,13 +18,13 @@ use sluicebox_core::pipeline::{Delivery as Promise, Pipeline};
 use sluicebox_core::recovery::Folded;
 use sluicebox_core::segment;
 use sluicebox_engine::stage::{StageCode, StageSettings};
-use sluicebox_store::log::Refusal;
+use sluicebox_store::log::{Health, Refusal};
 use tokio::sync::oneshot;
 
 use super::DEAD_LETTERS;
 use super::rings::{Rings, Tails};
 use super::standing::{Left, Standing};
-use crate::durable::{Durable, is_healthy, refused};
+use crate::durable::{Durable, refused};
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Retired, States};
 use crate::node::Node;
@@ -139,8 +139,10 @@ impl Node {
 
     /// Refuses a switch that the log could not keep.
     fn check_log(&self, old: Option<&Running>) -> Result<(), Error> {
-        if !is_healthy(self.log().as_ref()) {
-            return Err(refused(Refusal::Full));
+        match self.log().status().health {
+            Health::Healthy => {}
+            Health::Full => return Err(refused(Refusal::Full)),
+            Health::Failed => return Err(refused(Refusal::Failed)),
         }
         let mut mailboxes = old.into_iter().flat_map(Running::mailboxes).flatten();
         if mailboxes.any(|mailbox| mailbox.is_stopped()) {
