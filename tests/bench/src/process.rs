@@ -48,16 +48,6 @@ impl Process {
         self.status("VmHWM:")
     }
 
-    /// Bytes it has had written to storage.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn written_bytes(&self) -> Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"));
-        line.and_then(|rest| rest.trim().parse().ok()).context("no write_bytes of the program")
-    }
-
     /// Ends it at once, whatever it is doing, and waits until it is gone.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ fn note_spread(report: &mut Report, rounds: &Rounds) {
     }
 }
 
-/// Bytes that the node has had written to storage: while events flow that is its log.
-fn log_bytes(node: &Node) -> Result<f64> {
-    Ok(node.process.written_bytes()? as f64)
+/// Bytes that the log has written.
+async fn log_bytes(node: &Node) -> Result<f64> {
+    node.figure("sluicebox_log_written_bytes_total").await
 }

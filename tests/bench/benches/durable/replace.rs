@@ -102,9 +102,9 @@ impl Replacing<'_> {
         show("one event a request", &answers.moments, &windows, report)
     }
 
-    /// Long enough for all of them, and for as many looks at the time without one.
+    /// Long enough for all of them, also where one takes twice as long as the rest behind it.
     fn time(&self) -> Duration {
-        REST * u32::try_from(self.times).unwrap_or(u32::MAX) * 2 + REST * 4
+        REST * u32::try_from(self.times).unwrap_or(u32::MAX) * 3 + REST * 4
     }
 
     async fn replace(&self, name: &str) -> Result<Vec<Window>> {

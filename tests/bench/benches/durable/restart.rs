@@ -53,8 +53,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     note_spread(&mut report, &ready);
     report.row("start to the first result", served.median(), " s", Target::AtMost(READY_SECONDS));
     report.row("memory at the most", peak as f64 / MIB, " MiB", Target::None);
-    let log = files_bytes(&home)? / MIB;
-    report.row("files of the log and of the store", log, " MiB", Target::None);
+    let log = log_files_bytes(&home)? / MIB;
+    report.row("files of the log", log, " MiB", Target::None);
     Ok(())
 }
 
@@ -103,14 +103,9 @@ async fn count_again(node: &Node, number: usize, expected: i64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of all files of a node that are not compiled components.
-fn files_bytes(home: &Home) -> Result<f64> {
-    let mut bytes = 0;
-    for folder in ["log", "store"] {
-        let Ok(files) = std::fs::read_dir(home.path().join("data").join(folder)) else { continue };
-        for file in files {
-            bytes += file?.metadata()?.len();
-        }
-    }
-    Ok(bytes as f64)
+/// Bytes of the log's files.
+fn log_files_bytes(home: &Home) -> Result<f64> {
+    let files = std::fs::read_dir(home.path().join("data/log"))?;
+    let sizes = files.map(|file| Ok(file?.metadata()?.len()));
+    Ok(sizes.sum::<Result<u64>>()? as f64)
 }

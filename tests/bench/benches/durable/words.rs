@@ -39,15 +39,23 @@ struct Seen {
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
+    let (rounds, time) = super::rounds(options);
     super::with_node(&Setup::one_core(), async |home: &Home, node: &Node| {
-        drive(home, node, options).await
+        let mut disk = Rounds::default();
+        let seen = Load::rounds(node, (rounds, time), async || {
+            disk.add(synced_bytes_per_second(home.path(), time / 4)? / MIB);
+            Ok(())
+        });
+        let seen = seen.await?;
+        show(&seen, &disk);
+        Ok(())
     })
 }
 
-async fn drive(home: &Home, node: &Node, options: &Options) -> Result<()> {
-    let tenant = Tenant::dev();
+/// Applies the three pipelines.
+async fn apply(node: &Node, tenant: &Tenant) -> Result<()> {
     for guest in ["word-count-split", "word-count-count", COUNT] {
-        node.push(&tenant, guest).await?;
+        node.push(tenant, guest).await?;
     }
     let example = example_manifest("word-count")?;
     let example = example.replace("[outputs.counts]", "[outputs.counts]\nretain-bytes = \"64MiB\"");
@@ -56,29 +64,9 @@ async fn drive(home: &Home, node: &Node, options: &Options) -> Result<()> {
     let kept = |name: &str| named(name).replace("\"best-effort\"", "\"exactly-once\"");
     let quiet = kept("quiet").replace("word-count-count", COUNT);
     let (quiet, _) = quiet.split_once("[outputs").unwrap_or((&quiet, ""));
-    node.apply(&tenant, "plain", &named("plain")).await?;
-    node.apply(&tenant, "kept", &kept("kept")).await?;
-    node.apply(&tenant, "quiet", quiet).await?;
-    let batches: Vec<Batch> =
-        (0..BODIES).map(|at| events::text(FRAME_EVENTS, at * 10_007)).collect();
-    let load = Load { node, tenant: &tenant, batches: &batches };
-    let mut seen = [Seen::default(), Seen::default(), Seen::default()];
-    let mut disk = Rounds::default();
-    let (rounds, time) = super::rounds(options);
-    for round in 0..=rounds {
-        disk.add(synced_bytes_per_second(home.path(), time / 4)? / MIB);
-        for (at, name) in ["plain", "kept", "quiet"].iter().enumerate() {
-            let found = load.round(name, time).await;
-            let found = found.with_context(|| format!("pipeline {name}, round {round}"))?;
-            if round > 0 {
-                seen[at].rate.add(found.0);
-                seen[at].log_bytes.add(found.1);
-                seen[at].cpu = found.2;
-            }
-        }
-    }
-    show(&seen, &disk);
-    Ok(())
+    node.apply(tenant, "plain", &named("plain")).await?;
+    node.apply(tenant, "kept", &kept("kept")).await?;
+    node.apply(tenant, "quiet", quiet).await
 }
 
 struct Load<'a> {
@@ -91,8 +79,35 @@ struct Load<'a> {
 type Found = (f64, f64, String);
 
 impl Load<'_> {
+    /// Rounds of all three in turn, and the first that does not count; `between` runs before each.
+    async fn rounds(
+        node: &Node,
+        (rounds, time): (usize, Duration),
+        mut between: impl AsyncFnMut() -> Result<()>,
+    ) -> Result<[Seen; 3]> {
+        let tenant = Tenant::dev();
+        apply(node, &tenant).await?;
+        let text = |at: usize| events::text(FRAME_EVENTS, at * 10_007);
+        let batches: Vec<Batch> = (0..BODIES).map(text).collect();
+        let load = Load { node, tenant: &tenant, batches: &batches };
+        let mut seen = <[Seen; 3]>::default();
+        for round in 0..=rounds {
+            between().await?;
+            for (name, seen) in ["plain", "kept", "quiet"].iter().zip(&mut seen) {
+                let found = load.round(name, time).await;
+                let found = found.with_context(|| format!("pipeline {name}, round {round}"))?;
+                if round > 0 {
+                    seen.rate.add(found.0);
+                    seen.log_bytes.add(found.1);
+                    seen.cpu = found.2;
+                }
+            }
+        }
+        Ok(seen)
+    }
+
     async fn round(&self, pipeline: &str, time: Duration) -> Result<Found> {
-        let before = log_bytes(self.node)?;
+        let before = log_bytes(self.node).await?;
         let spent = Spent::since_now(&self.node.process)?;
         let (words, rate) = if pipeline == "quiet" {
             self.counted(pipeline, time).await?
@@ -101,7 +116,7 @@ impl Load<'_> {
             (flown.events, flown.per_second())
         };
         let cpu = spent.for_each(words, "a word")?;
-        let bytes = log_bytes(self.node)? - before;
+        let bytes = log_bytes(self.node).await? - before;
         Ok((rate, bytes / words as f64, cpu))
     }
 
@@ -161,11 +176,10 @@ fn show([plain, kept, quiet]: &[Seen; 3], disk: &Rounds) {
     rate("exactly-once, counters only", quiet, Target::AtLeast(RATE));
     let ratio = kept.rate.over(&plain.rate).median();
     report.row("exactly-once of best-effort", ratio, "", Target::None);
-    let mut bytes = |what: &str, seen: &Seen| {
-        report.row(what, seen.log_bytes.median(), " B", Target::AtMost(LOG_BYTES));
-    };
-    bytes("log bytes a word, each count an output", kept);
-    bytes("log bytes a word, counters only", quiet);
+    for (what, seen) in [("each count an output", kept), ("counters only", quiet)] {
+        let what = format!("log bytes a word, {what}");
+        report.row(&what, seen.log_bytes.median(), " B", Target::AtMost(LOG_BYTES));
+    }
     report.row("a plain file, 1 MiB synced at a time", disk.median(), " MiB/s", Target::None);
     note_spread(&mut report, disk);
 }
