@@ -198,7 +198,8 @@ impl Segments {
         let mut at = from.0;
         loop {
             let Some(part) = self.part_at(at)? else { return Ok(Position(at)) };
-            match self.read_part(&part, from, visit)? {
+            // A segment that has grown is looked at again from a group before this place.
+            match self.read_part(&part, Position(at), visit)? {
                 ControlFlow::Break(next) => return Ok(next),
                 ControlFlow::Continue(()) => at = part.end,
             }
