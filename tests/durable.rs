@@ -11,6 +11,8 @@
 
 #[path = "durable/checkpoints.rs"]
 mod checkpoints;
+#[path = "durable/cold.rs"]
+mod cold;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

@@ -20,7 +20,7 @@ mod entries;
 mod load;
 
 pub(crate) use collect::{Collected, Outputs};
-pub(crate) use entries::key_of_waiting;
+pub(crate) use entries::{Of, key_of_waiting};
 pub(crate) use load::{Loaded, load};
 
 use std::ops::ControlFlow;
@@ -34,6 +34,7 @@ use sluicebox_store::checkpoint::{Pace, Plan, Written, write};
 use sluicebox_store::log::{Log, Position};
 use sluicebox_store::store::Store;
 
+use crate::backing::Backing;
 use crate::config::LogConfig;
 use crate::error::Error;
 
@@ -48,6 +49,7 @@ const PIECE_BYTES: usize = 2 * 1024 * 1024;
 pub(crate) struct Checkpointer {
     log: Arc<dyn Log>,
     store: Arc<dyn Store>,
+    backing: Arc<Backing>,
     fold: Fold,
     collected: Collected,
     /// The log is folded up to here.
@@ -60,12 +62,12 @@ impl Checkpointer {
     /// Goes on from what recovery found: `fold` and `collected` are those at `read_to`.
     pub(crate) fn new(
         log: Arc<dyn Log>,
-        store: Arc<dyn Store>,
+        (store, backing): (Arc<dyn Store>, Arc<Backing>),
         (fold, collected): (Fold, Collected),
         read_to: Position,
     ) -> Self {
         let horizon = Position(store.extent().horizon);
-        Self { log, store, fold, collected, read_to, horizon }
+        Self { log, store, backing, fold, collected, read_to, horizon }
     }
 
     /// Makes checkpoints when it is time, until told to stop.
@@ -76,7 +78,11 @@ impl Checkpointer {
             let behind = self.log.synced().0.saturating_sub(self.horizon.0);
             let much = behind >= config.checkpoint_log_bytes as u64;
             let old = last.elapsed() >= config.checkpoint_interval;
-            if behind == 0 || !(much || old) {
+            let hurry = self.backing.take_hurry();
+            if behind == 0 && hurry {
+                self.backing.reached(self.horizon);
+            }
+            if behind == 0 || !(much || old || hurry) {
                 continue;
             }
             last = Instant::now();
@@ -122,6 +128,7 @@ impl Checkpointer {
         let Some(written) = write(self.store.as_ref(), &plan, &pace)? else { return Ok(None) };
         self.collected.release();
         self.horizon = end;
+        self.backing.reached(end);
         self.log.trim(end)?;
         Ok(Some(written))
     }

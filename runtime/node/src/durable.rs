@@ -20,6 +20,7 @@ use sluicebox_core::numbering::Numbering;
 use sluicebox_core::position::{Counter, RunHeader, Source};
 use sluicebox_store::log::{Class, Log, Position, Refusal};
 
+use crate::backing::Backing;
 use crate::error::Error;
 use crate::mailbox::{Delivery, Mailbox, lock};
 
@@ -33,6 +34,7 @@ const FULL_RETRY: Duration = Duration::from_secs(10);
 pub(crate) struct Durable {
     pub(crate) id: PipelineId,
     pub(crate) log: Arc<dyn Log>,
+    pub(crate) backing: Arc<Backing>,
     ingest: Mutex<Ingest>,
     numbering: Mutex<Numbering>,
 }
@@ -88,11 +90,11 @@ pub enum Logged {
 impl Durable {
     pub(crate) fn new(
         id: PipelineId,
-        log: Arc<dyn Log>,
+        (log, backing): (Arc<dyn Log>, Arc<Backing>),
         ingest: Ingest,
         numbering: Numbering,
     ) -> Self {
-        Self { id, log, ingest: Mutex::new(ingest), numbering: Mutex::new(numbering) }
+        Self { id, log, backing, ingest: Mutex::new(ingest), numbering: Mutex::new(numbering) }
     }
 
     /// The numbers of the version that runs.

@@ -9,7 +9,7 @@
 //!
 //! Starting the pipelines is the business of `deploy/restore.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use sluicebox_core::state::{Change, KeyedState, StateLimits};
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
 
+use crate::backing::Backing;
 use crate::checkpoint::{self, Collected, Loaded, Outputs};
 use crate::config::{Config as NodeConfig, LogConfig};
 use crate::error::Error;
@@ -39,6 +40,7 @@ pub(crate) struct Recovered {
     pub fold: Fold,
     pub found: Found,
     pub store: Arc<dyn Store>,
+    pub backing: Arc<Backing>,
     /// What is before this is in the store, and not in the log.
     pub horizon: Position,
     /// For the next checkpoint: what came since the last.
@@ -48,12 +50,16 @@ pub(crate) struct Recovered {
 }
 
 /// What the fold does not keep.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Found {
     /// Keys the hash tables.
     pub seed: u64,
     /// Bytes kept of the end of each output.
     tail_bytes_max: usize,
+    pub backing: Arc<Backing>,
+    /// Stages with state in the store.
+    pub in_store: BTreeSet<(PipelineId, StageId)>,
+    /// What the log has of state; with what is in the store it is all of it.
     pub state: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
     pub outputs: BTreeMap<(PipelineId, OutputId, u16), Tail>,
     /// By the root of the segment.
@@ -101,8 +107,9 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
         output_bytes_max: config.limits.output_bytes_max,
         dead_letter_bytes: config.limits.dead_letter_bytes,
     };
-    let mut found = Found { seed, tail_bytes_max: outputs.output_bytes_max, ..Found::default() };
-    let mut collected = Collected::new(seed, outputs);
+    let backing = Arc::new(Backing::new(store.clone()));
+    let mut found = Found::new(seed, outputs.output_bytes_max, backing.clone());
+    let mut collected = Collected::new(seed, backing.clone(), outputs);
     let Loaded { fold, horizon, reach } =
         checkpoint::load(store.as_ref(), &mut found, &mut collected)?;
     let mut reading = Reading { fold, found, collected };
@@ -126,7 +133,7 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
         return Err(LogError::Behind { from: reach, end: read_to }.into());
     }
     let Reading { fold, found, collected } = reading;
-    Ok((log, Recovered { fold, found, store, horizon, collected, read_to }))
+    Ok((log, Recovered { fold, found, store, backing, horizon, collected, read_to }))
 }
 
 fn log_config(config: &LogConfig) -> Config {
@@ -154,6 +161,30 @@ fn take(reading: &mut Reading, record: &Record<'_>) -> Result<(), Error> {
 }
 
 impl Found {
+    fn new(seed: u64, tail_bytes_max: usize, backing: Arc<Backing>) -> Self {
+        Self {
+            seed,
+            tail_bytes_max,
+            backing,
+            in_store: BTreeSet::new(),
+            state: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+            dedup: BTreeMap::new(),
+        }
+    }
+
+    /// The state of a stage in a partition, as far as it is known now.
+    pub(crate) fn state_of(&mut self, place: (PipelineId, StageId, u16)) -> &mut KeyedState {
+        let whole = !self.in_store.contains(&(place.0, place.1));
+        let seed = self.seed;
+        self.state.entry(place).or_insert_with(|| {
+            let mut state = KeyedState::new(seed, UNBOUNDED);
+            state.back(whole);
+            state
+        })
+    }
+
     /// Events that left by an output.
     pub(crate) fn left(
         &mut self,
@@ -193,9 +224,7 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
-        let Found { state, seed, .. } = &mut *self.found;
-        let place = (commit.pipeline, stage, commit.partition);
-        let state = state.entry(place).or_insert_with(|| KeyedState::new(*seed, UNBOUNDED));
+        let state = self.found.state_of((commit.pipeline, stage, commit.partition));
         match change.value {
             Some(value) => state.restore(change.key, change.slot, value),
             None => state.forget(change.key, change.slot),
@@ -235,11 +264,13 @@ impl Sink for Visit<'_> {
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         self.collected.discarded(pipeline, stage);
         self.found.state.retain(|(of, at, _), _| (*of, *at) != (pipeline, stage));
+        self.found.in_store.remove(&(pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         self.collected.deleted(pipeline);
-        let Found { state, outputs, dead_letters, dedup, .. } = &mut *self.found;
+        let Found { state, outputs, dead_letters, dedup, in_store, .. } = &mut *self.found;
+        in_store.retain(|(of, _)| *of != pipeline);
         state.retain(|(of, ..), _| *of != pipeline);
         outputs.retain(|(of, ..), _| *of != pipeline);
         dead_letters.retain(|(of, ..), _| *of != pipeline);

@@ -21,6 +21,7 @@ use sluicebox_store::log::{Log, Position};
 use sluicebox_store::store::keys;
 
 use super::entries::{self, Of};
+use crate::backing::{Backing, Noted};
 use crate::error::Error;
 use crate::manifest_text::{self, Format};
 
@@ -53,6 +54,9 @@ pub(super) struct Left {
 #[derive(Debug)]
 pub(crate) struct Collected {
     seed: u64,
+    backing: Arc<Backing>,
+    /// The slot that was noted last: most changes are of the same.
+    noted: Option<(PipelineId, StageId, Vec<u8>)>,
     outputs: Outputs,
     dirty: Dirty,
     /// Prefixes of what is gone; discarded again by the next checkpoint, as changes may have come
@@ -81,9 +85,11 @@ struct Known {
 }
 
 impl Collected {
-    pub(crate) fn new(seed: u64, outputs: Outputs) -> Self {
+    pub(crate) fn new(seed: u64, backing: Arc<Backing>, outputs: Outputs) -> Self {
         Self {
             seed,
+            backing,
+            noted: None,
             outputs,
             dirty: Dirty::new(seed),
             discarded: Vec::new(),
@@ -323,6 +329,21 @@ impl Retained {
 }
 
 impl Collected {
+    /// Before anything under a name is in the store, the name is known to whoever reads it.
+    fn note_slot(&mut self, pipeline: PipelineId, stage: StageId, slot: &[u8]) {
+        let known = self.noted.as_ref();
+        if known.is_some_and(|(p, s, name)| (*p, *s, &name[..]) == (pipeline, stage, slot)) {
+            return;
+        }
+        self.noted = Some((pipeline, stage, slot.to_vec()));
+        let of = self.of(pipeline);
+        match self.backing.note((pipeline, stage), slot) {
+            None => {}
+            Some(Noted::Name) => self.dirty.put(&of.slot_name(stage, Some(slot)), b""),
+            Some(Noted::Many) => self.dirty.put(&of.slot_name(stage, None), b""),
+        }
+    }
+
     fn leave(
         &mut self,
         (commit, way): (&CommitHead, Way),
@@ -346,7 +367,10 @@ impl Sink for Collected {
         key.clear();
         of.slot(stage, change.key, change.slot, &mut key);
         match change.value {
-            Some(value) => self.dirty.put(&key, value),
+            Some(value) => {
+                self.dirty.put(&key, value);
+                self.note_slot(commit.pipeline, stage, change.slot);
+            }
             None => self.dirty.delete(&key),
         }
         self.key = key;
@@ -384,11 +408,15 @@ impl Sink for Collected {
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         let of = self.of(pipeline);
         self.discarded.extend(keys::of_stage(of.tenant, of.pipeline.0, stage.0));
+        self.noted = None;
+        self.backing.forget(|known, at| (known, at) == (pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         let of = self.of(pipeline);
         self.discarded.extend(keys::of_pipeline(of.tenant, of.pipeline.0));
+        self.noted = None;
+        self.backing.forget(|known, _| known == pipeline);
         self.left.retain(|(known, ..), _| *known != pipeline);
         self.known.remove(&pipeline);
     }

@@ -54,7 +54,8 @@ impl Node {
             }
         }
         drop(backlog);
-        let Recovered { fold, store, collected, read_to, .. } = recovered;
+        let Recovered { fold, store, backing, collected, read_to, .. } = recovered;
+        let store = (store, backing);
         self.keep_checkpointer(Checkpointer::new(log, store, (fold, collected), read_to));
         Ok(())
     }
@@ -117,7 +118,8 @@ impl Node {
             dedup.unwrap_or_else(|| Dedup::new(u64::from_le_bytes(seed), DedupLimits::DEFAULT));
         let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
-        let durable = Arc::new(Durable::new(id, self.log().clone(), ingest, numbering));
+        let behind = (self.log().clone(), self.backing().clone());
+        let durable = Arc::new(Durable::new(id, behind, ingest, numbering));
         let restored = Restored {
             durable,
             folded: folded.clone(),
@@ -165,6 +167,14 @@ fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
 fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
     let mut states: Vec<States> = Vec::new();
     states.resize_with(folded.partitions().into(), Vec::new);
+    for (stage, _) in &folded.names().stages {
+        if found.in_store.contains(&(id, *stage)) {
+            // There may be nothing of it in the log, but it is not all here.
+            for partition in 0..folded.partitions() {
+                let _cold = found.state_of((id, *stage, partition));
+            }
+        }
+    }
     let mine = found.state.extract_if(.., |(of, ..), _| *of == id);
     for ((_, stage, partition), state) in mine {
         let name = folded.names().stages.iter().find(|(known, _)| *known == stage);
