@@ -40,7 +40,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let time = Duration::from_secs(if options.quick { 1 } else { 6 });
     let memory = keys * KEY_BYTES / 4;
     let settings = vec![
-        ("QUOTA__STATE_BYTES", memory.to_string()),
+        ("QUOTA__STATE_BYTES", format!("{memory}B")),
         ("LOG__CHECKPOINT_LOG_BYTES", "64MiB".to_owned()),
     ];
     let setup = Setup { settings, ..Setup::default() };
