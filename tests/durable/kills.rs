@@ -12,7 +12,7 @@ use sluicebox_tests::node::{Home, Setup};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{COUNTS, Count, all_counts, count, with_words};
+use super::{COUNTS, Count, Dice, all_counts, count, number, with_words};
 
 /// Kills in a run, unless `SLUICEBOX_KILLS` says otherwise.
 const KILLS: u64 = 8;
@@ -20,22 +20,6 @@ const KILLS: u64 = 8;
 const PRODUCERS: u64 = 3;
 /// Words they choose from.
 const VOCABULARY: u64 = 60;
-
-/// Small numbers drawn from a seed (SplitMix64, Steele et al., 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
 
 /// How often each word was sent in requests that were acknowledged.
 type Tally = BTreeMap<String, u64>;
