@@ -11,6 +11,8 @@
 
 #[path = "durable/adverse.rs"]
 mod adverse;
+#[path = "durable/chaos.rs"]
+mod chaos;
 #[path = "durable/checkpoints.rs"]
 mod checkpoints;
 #[path = "durable/damage.rs"]

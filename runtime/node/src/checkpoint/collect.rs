@@ -279,7 +279,8 @@ impl Collected {
         self.folds.push_back(end.0);
     }
 
-    /// Everything that is to go into a checkpoint. What is collected from now on goes into the next.
+    /// Everything that is to go into a checkpoint. What is collected from now on goes into the
+    /// next.
     pub(super) fn freeze(&mut self) -> (Vec<Arc<Changes>>, Vec<Vec<u8>>) {
         let discarded = self.discarded.iter().chain(&self.discarded_before).cloned().collect();
         self.discarding = self.discarded.len();
