@@ -205,7 +205,23 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Option<Reply> {
         let path = self.path(&format!("pipelines/{pipeline}/events"));
-        let mut request = Request::post(format!("http://{}{path}", self.address));
+        self.try_to(Method::POST, &path, headers, body).await
+    }
+
+    /// Applies a manifest at a node that may not be there; gives its answer, if it gave one.
+    pub async fn attempt_apply(&self, name: &str, manifest: impl Into<Bytes>) -> Option<Reply> {
+        self.try_to(Method::PUT, &self.path(&format!("pipelines/{name}")), &[], manifest).await
+    }
+
+    async fn try_to(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Option<Reply> {
+        let mut request =
+            Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, value.as_bytes());
         }

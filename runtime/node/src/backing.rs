@@ -220,6 +220,11 @@ impl Backing {
         self.hurry.store(true, Ordering::Release);
     }
 
+    /// True if somebody waits for a checkpoint.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.hurry.load(Ordering::Acquire)
+    }
+
     /// True if somebody waits for a checkpoint; whoever asks makes one.
     pub(crate) fn take_hurry(&self) -> bool {
         self.hurry.load(Ordering::Acquire) && self.hurry.swap(false, Ordering::AcqRel)

@@ -21,6 +21,7 @@ use sluicebox_store::log::{Log, Position};
 use sluicebox_store::store::keys;
 
 use super::entries::{self, Of};
+use super::rests::Rests;
 use crate::backing::{Backing, Noted};
 use crate::error::Error;
 use crate::manifest_text::{self, Format};
@@ -63,6 +64,8 @@ pub(crate) struct Collected {
     /// behind them.
     discarded: Vec<Vec<u8>>,
     discarded_before: Vec<Vec<u8>>,
+    /// The first so many go with the checkpoint under way; others came since.
+    discarding: usize,
     tenants: BTreeMap<PipelineId, u32>,
     left: BTreeMap<(PipelineId, Way, u16), VecDeque<Left>>,
     /// Keys of runs that are in the store.
@@ -94,6 +97,7 @@ impl Collected {
             dirty: Dirty::new(seed),
             discarded: Vec::new(),
             discarded_before: Vec::new(),
+            discarding: 0,
             tenants: BTreeMap::new(),
             left: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -167,8 +171,8 @@ impl Collected {
     pub(super) fn settle(
         &mut self,
         fold: &Fold,
-        log: &dyn Log,
-        end: Position,
+        (log, end): (&dyn Log, Position),
+        rests: &mut Rests,
     ) -> Result<(), Error> {
         self.note_tenants(fold);
         let mut wanted: Wanted = BTreeMap::new();
@@ -179,6 +183,7 @@ impl Collected {
         let first = Position(*first);
         let dirty = &mut self.dirty;
         log.read(first, &mut |record| {
+            rests.after(record.body.len());
             for (range, key) in wanted.remove(&record.position.0).unwrap_or_default() {
                 if let Some(frame) = record.body.get(range) {
                     dirty.put(&key, frame);
@@ -280,16 +285,18 @@ impl Collected {
         self.folds.push_back(end.0);
     }
 
-    /// Everything that is to go into a checkpoint.
+    /// Everything that is to go into a checkpoint. What is collected from now on goes into the
+    /// next.
     pub(super) fn freeze(&mut self) -> (Vec<Arc<Changes>>, Vec<Vec<u8>>) {
         let discarded = self.discarded.iter().chain(&self.discarded_before).cloned().collect();
+        self.discarding = self.discarded.len();
         (self.dirty.freeze(), discarded)
     }
 
     /// A checkpoint with what was frozen stands.
     pub(super) fn release(&mut self) {
         self.dirty.release();
-        self.discarded_before = std::mem::take(&mut self.discarded);
+        self.discarded_before = self.discarded.drain(..self.discarding).collect();
     }
 }
 

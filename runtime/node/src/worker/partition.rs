@@ -117,9 +117,9 @@ impl Driver {
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
             let tenant = &self.segment.shared.tenant;
-            // With a log, state leaves memory instead of being refused.
-            let room = tenant.state_bytes().room();
-            let room = if self.segment.durable.is_some() { usize::MAX } else { room };
+            // With a log what is there leaves; only what would never fit is refused.
+            let memory = tenant.state_bytes();
+            let room = if self.segment.durable.is_some() { memory.most() } else { memory.room() };
             self.machine.bound_state(room);
             self.machine.bound_streams(tenant.streams().room());
             if self.start(batch.frame, batch.parts, now) {
