@@ -42,6 +42,11 @@ pub struct StateLimits {
     pub total_bytes: usize,
 }
 
+impl StateLimits {
+    /// No bounds.
+    pub const NONE: Self = Self { key_bytes: usize::MAX, total_bytes: usize::MAX };
+}
+
 /// Why a write was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -88,8 +93,6 @@ struct Key {
     bytes: usize,
     /// The epoch of the last write.
     written: u32,
-    /// Only what was written since the store was: the rest is there.
-    part: bool,
     /// A call asked for it since it was last looked at for making room.
     used: bool,
     /// Nothing is here: the place is on the list of free ones.
@@ -192,7 +195,6 @@ impl KeyedState {
         self.admit(used + slot.len() + value.len() - old, used, overhead)?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
         let entry = &mut self.keys[index as usize];
-        debug_assert!(!entry.part, "a key is loaded before it is written");
         entry.written = self.epoch;
         self.bytes = self.bytes + slot.len() + value.len() - old;
         entry.bytes = entry.bytes + slot.len() + value.len() - old;
@@ -354,7 +356,6 @@ impl KeyedState {
             slots: Vec::new(),
             bytes: 0,
             written: self.epoch,
-            part: false,
             used: true,
             vacant: false,
         };
@@ -393,9 +394,6 @@ impl KeyedState {
         entry.bytes = 0;
         entry.vacant = true;
         self.free.push(index);
-        if let Some(cold) = &mut self.cold {
-            cold.forget(index);
-        }
     }
 }
 

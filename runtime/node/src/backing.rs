@@ -3,8 +3,10 @@
 //! - A key's slots are read by their names where a stage has few of them, which is a look at
 //!   filters for a key that is not there; else by looking through everything the key has. A name is
 //!   noted before anything under it is in the store.
-//! - What is read of a key is all the store has of it. That it has everything that is not in memory
-//!   is kept true by [`sluicebox_core::state::KeyedState`].
+//! - What a start found in the log behind the last checkpoint lies over the store until the next
+//!   checkpoint stands.
+//! - What is read of a key is all there is of it on disk. That this is everything that is not in
+//!   memory is kept true by [`sluicebox_core::state::KeyedState`].
 //! - Whoever has no room until a checkpoint is made asks for one here and is told.
 //!
 //! Reading blocks, and is done off the workers. What goes into the store is the business of
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::key;
+use sluicebox_store::dirty::{Known, Overlay};
 use sluicebox_store::log::Position;
 use sluicebox_store::store::keys::{self, Place};
 use sluicebox_store::store::{PageLimit, Store};
@@ -82,8 +85,11 @@ pub(crate) enum Noted {
 #[derive(Debug)]
 pub(crate) struct Backing {
     store: Arc<dyn Store>,
+    overlay: RwLock<Option<Arc<Overlay>>>,
     names: RwLock<BTreeMap<(PipelineId, StageId), Names>>,
     horizon: AtomicU64,
+    /// Log that may wait for a checkpoint.
+    log_bytes_max: u64,
     /// Checkpoints that were made, or were found not to be needed.
     rounds: AtomicU64,
     hurry: AtomicBool,
@@ -91,16 +97,29 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    /// Over this store. More than `log_bytes_max` bytes of log shall not wait for a checkpoint.
+    pub(crate) fn new(store: Arc<dyn Store>, log_bytes_max: u64) -> Self {
         let horizon = AtomicU64::new(store.extent().horizon);
         Self {
             store,
+            overlay: RwLock::default(),
             names: RwLock::default(),
             horizon,
+            log_bytes_max,
             rounds: AtomicU64::new(0),
             hurry: AtomicBool::new(false),
             waiting: Mutex::default(),
         }
+    }
+
+    /// Lays what was found in the log over the store, until there is a checkpoint with it.
+    pub(crate) fn lay_over(&self, overlay: Overlay) {
+        *self.overlay.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(overlay));
+    }
+
+    /// True if there may be state of a stage on disk.
+    pub(crate) fn has(&self, of: (PipelineId, StageId)) -> bool {
+        self.names_of(of).is_some()
     }
 
     /// Notes that slots of a stage have this name. `None` if that was known.
@@ -146,6 +165,8 @@ impl Backing {
         bytes_max: usize,
     ) -> Result<Slots, Error> {
         let names = self.names_of((of.pipeline, of.stage));
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let behind = Behind { store: &*self.store, overlay: overlay.as_deref() };
         let mut read = Slots::default();
         let (mut bytes, mut prefix) = (0, Vec::new());
         for (index, name) in keys.iter().enumerate() {
@@ -159,8 +180,10 @@ impl Backing {
             let before = read.slots.len();
             match &names {
                 None => {}
-                Some(Names::These(names)) => self.by_name(&mut prefix, names, index, &mut read)?,
-                Some(Names::Many) => self.all(&prefix, index, &mut read)?,
+                Some(Names::These(names)) => {
+                    behind.by_name(&mut prefix, names, index, &mut read)?;
+                }
+                Some(Names::Many) => behind.all(&prefix, index, &mut read)?,
             }
             read.keys += 1;
             bytes += name.len();
@@ -169,41 +192,15 @@ impl Backing {
         Ok(read)
     }
 
-    fn by_name(
-        &self,
-        prefix: &mut Vec<u8>,
-        names: &[Box<[u8]>],
-        index: usize,
-        read: &mut Slots,
-    ) -> Result<(), Error> {
-        let length = prefix.len();
-        for name in names {
-            prefix.extend_from_slice(name);
-            if let Some(value) = self.store.get(prefix)? {
-                read.slots.push((index, Bytes::copy_from_slice(name), value));
-            }
-            prefix.truncate(length);
-        }
-        Ok(())
-    }
-
-    fn all(&self, prefix: &[u8], index: usize, read: &mut Slots) -> Result<(), Error> {
-        let mut from = Bytes::new();
-        loop {
-            let page = self.store.scan(prefix, &from, PAGE)?;
-            for (key, value) in page.entries {
-                read.slots.push((index, key.slice(prefix.len()..), value));
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(()),
-            }
-        }
-    }
-
     /// The last checkpoint that stands.
     pub(crate) fn horizon(&self) -> Position {
         Position(self.horizon.load(Ordering::Acquire))
+    }
+
+    /// True if so much of the log waits for a checkpoint that nothing new may come in: what a start
+    /// has to read is bounded by this.
+    pub(crate) fn is_behind(&self, synced: Position) -> bool {
+        synced.0.saturating_sub(self.horizon().0) > self.log_bytes_max
     }
 
     /// Grows with each checkpoint, and each that was asked for and had nothing to do.
@@ -232,11 +229,71 @@ impl Backing {
 
     /// A checkpoint up to `horizon` stands.
     pub(crate) fn reached(&self, horizon: Position) {
+        // Before anybody is told what may leave memory: the overlay does not know it as it is now.
+        self.overlay.write().unwrap_or_else(PoisonError::into_inner).take();
         self.horizon.store(horizon.0, Ordering::Release);
         self.rounds.fetch_add(1, Ordering::AcqRel);
         for mailbox in std::mem::take(&mut *lock(&self.waiting)) {
             mailbox.schedule();
         }
+    }
+}
+
+/// What is on disk.
+struct Behind<'a> {
+    store: &'a dyn Store,
+    overlay: Option<&'a Overlay>,
+}
+
+impl Behind<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.overlay.and_then(|overlay| overlay.get(key)) {
+            Some(Known::Value(value)) => Ok(Some(Bytes::copy_from_slice(value))),
+            Some(Known::Deleted) => Ok(None),
+            None => Ok(self.store.get(key)?),
+        }
+    }
+
+    fn by_name(
+        &self,
+        prefix: &mut Vec<u8>,
+        names: &[Box<[u8]>],
+        index: usize,
+        read: &mut Slots,
+    ) -> Result<(), Error> {
+        let length = prefix.len();
+        for name in names {
+            prefix.extend_from_slice(name);
+            if let Some(value) = self.get(prefix)? {
+                read.slots.push((index, Bytes::copy_from_slice(name), value));
+            }
+            prefix.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn all(&self, prefix: &[u8], index: usize, read: &mut Slots) -> Result<(), Error> {
+        let mut found = BTreeMap::new();
+        let mut from = Bytes::new();
+        loop {
+            let page = self.store.scan(prefix, &from, PAGE)?;
+            found.extend(page.entries);
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        for (key, known) in self.overlay.iter().flat_map(|overlay| overlay.under(prefix)) {
+            match known {
+                Known::Value(value) => {
+                    found.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                }
+                Known::Deleted => drop(found.remove(key)),
+            }
+        }
+        let slots = found.into_iter().map(|(key, value)| (index, key.slice(prefix.len()..), value));
+        read.slots.extend(slots);
+        Ok(())
     }
 }
 
@@ -268,7 +325,7 @@ mod tests {
         let mut checkpoint = store.begin(7).expect("begins");
         checkpoint.write(&piece).expect("is written");
         checkpoint.commit(&[]).expect("stands");
-        Backing::new(Arc::new(store))
+        Backing::new(Arc::new(store), 100)
     }
 
     fn read(backing: &Backing, keys: &[&[u8]], bytes_max: usize) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -296,6 +353,39 @@ mod tests {
         assert_eq!(by_name[2].len(), 2);
         backing.note_many((OF.pipeline, OF.stage));
         assert_eq!(read(&backing, &keys, 1 << 20), by_name);
+    }
+
+    #[test]
+    fn what_was_found_in_the_log_lies_over_the_store() {
+        let backing = backing(&[(b"a", b"n", b"1"), (b"a", b"s", b"2"), (b"b", b"n", b"3")]);
+        let of = (OF.pipeline, OF.stage);
+        for slot in [b"n", b"s"] {
+            assert_eq!(backing.note(of, slot), Some(Noted::Name));
+        }
+        let key = |name: &[u8], slot: &[u8]| {
+            let group = key::group_of(name);
+            let mut key = keys::slots_of(Place { tenant: 1, pipeline: 2, stage: 3, group }, name);
+            key.extend_from_slice(slot);
+            key
+        };
+        let mut dirty = sluicebox_store::dirty::Dirty::new(1);
+        dirty.delete(&key(b"a", b"n"));
+        dirty.put(&key(b"a", b"s"), b"new");
+        dirty.put(&key(b"c", b"n"), b"only here");
+        backing.lay_over(Overlay::new(dirty.freeze()[0].clone()));
+        let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+        let slot = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+        let laid =
+            [vec![slot(b"s", b"new")], vec![slot(b"n", b"3")], vec![slot(b"n", b"only here")]];
+        assert_eq!(read(&backing, &keys, 1 << 20), laid);
+        let Names::These(names) = backing.names_of(of).expect("names") else { panic!("few") };
+        backing.note_many(of);
+        assert_eq!(read(&backing, &keys, 1 << 20), laid);
+        backing.names.write().unwrap().insert(of, Names::These(names));
+        assert!(backing.is_behind(Position(108)) && !backing.is_behind(Position(107)));
+        backing.reached(Position(9));
+        assert!(!backing.is_behind(Position(108)));
+        assert_eq!(read(&backing, &keys, 1 << 20)[0].len(), 2, "the store alone");
     }
 
     #[test]

@@ -125,6 +125,9 @@ impl Durable {
         if let Some(at) = repeat(dedup, identity, now) {
             return Ok(Logged::Repeat(Position(at)));
         }
+        if self.backing.is_behind(self.log.synced()) {
+            return Err(Refusal::Busy);
+        }
         let seq = numbers.next();
         let run = |entry: &Entry| IngestRun {
             stage: entry.stage,

@@ -1,7 +1,8 @@
 //! Opening the log: from its records to what every pipeline goes on from.
 //!
-//! - State, the ends of outputs and of dead letters, and known ids are collected while the log is
-//!   read; where partitions stand and what waits for them is the fold's.
+//! - What changed in state, the ends of outputs and of dead letters, and known ids are collected
+//!   while the log is read; where partitions stand and what waits for them is the fold's.
+//! - State is not put together: what changed lies over the store, to be read when it is needed.
 //! - A pipeline whose records do not follow stays out, with the reason; the others run.
 //! - Events that waited for a client's reply wait for nobody now: their client is gone with the
 //!   node
@@ -9,7 +10,7 @@
 //!
 //! Starting the pipelines is the business of `deploy/restore.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field}
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
-use sluicebox_core::state::{Change, KeyedState, StateLimits};
+use sluicebox_core::state::Change;
+use sluicebox_store::dirty::Overlay;
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
 
@@ -30,9 +32,8 @@ use crate::config::{Config as NodeConfig, LogConfig};
 use crate::error::Error;
 use crate::mailbox::Delivery;
 
-/// No bound: what was committed once is loaded, whatever the limits are now.
-pub(crate) const UNBOUNDED: StateLimits =
-    StateLimits { key_bytes: usize::MAX, total_bytes: usize::MAX };
+/// So many times the log a checkpoint is made after may wait for one before no more is taken.
+const CHECKPOINTS_BEHIND: u64 = 4;
 
 /// What was found in the log and behind it.
 #[derive(Debug)]
@@ -57,10 +58,6 @@ pub(crate) struct Found {
     /// Bytes kept of the end of each output.
     tail_bytes_max: usize,
     pub backing: Arc<Backing>,
-    /// Stages with state in the store.
-    pub in_store: BTreeSet<(PipelineId, StageId)>,
-    /// What the log has of state; with what is in the store it is all of it.
-    pub state: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
     pub outputs: BTreeMap<(PipelineId, OutputId, u16), Tail>,
     /// By the root of the segment.
     pub dead_letters: BTreeMap<(PipelineId, StageId, u16), Tail>,
@@ -107,7 +104,8 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
         output_bytes_max: config.limits.output_bytes_max,
         dead_letter_bytes: config.limits.dead_letter_bytes,
     };
-    let backing = Arc::new(Backing::new(store.clone()));
+    let log_bytes_max = config.log.checkpoint_log_bytes as u64 * CHECKPOINTS_BEHIND;
+    let backing = Arc::new(Backing::new(store.clone(), log_bytes_max));
     let mut found = Found::new(seed, outputs.output_bytes_max, backing.clone());
     let mut collected = Collected::new(seed, backing.clone(), outputs);
     let Loaded { fold, horizon, reach } =
@@ -132,7 +130,10 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
         // Only records that were on disk are in a checkpoint.
         return Err(LogError::Behind { from: reach, end: read_to }.into());
     }
-    let Reading { fold, found, collected } = reading;
+    let Reading { fold, found, mut collected } = reading;
+    if let Some(changes) = collected.set_aside() {
+        backing.lay_over(Overlay::new(changes));
+    }
     Ok((log, Recovered { fold, found, store, backing, horizon, collected, read_to }))
 }
 
@@ -166,23 +167,10 @@ impl Found {
             seed,
             tail_bytes_max,
             backing,
-            in_store: BTreeSet::new(),
-            state: BTreeMap::new(),
             outputs: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             dedup: BTreeMap::new(),
         }
-    }
-
-    /// The state of a stage in a partition, as far as it is known now.
-    pub(crate) fn state_of(&mut self, place: (PipelineId, StageId, u16)) -> &mut KeyedState {
-        let whole = !self.in_store.contains(&(place.0, place.1));
-        let seed = self.seed;
-        self.state.entry(place).or_insert_with(|| {
-            let mut state = KeyedState::new(seed, UNBOUNDED);
-            state.back(whole);
-            state
-        })
     }
 
     /// Events that left by an output.
@@ -224,11 +212,6 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
-        let state = self.found.state_of((commit.pipeline, stage, commit.partition));
-        match change.value {
-            Some(value) => state.restore(change.key, change.slot, value),
-            None => state.forget(change.key, change.slot),
-        }
     }
 
     fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {
@@ -263,15 +246,11 @@ impl Sink for Visit<'_> {
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         self.collected.discarded(pipeline, stage);
-        self.found.state.retain(|(of, at, _), _| (*of, *at) != (pipeline, stage));
-        self.found.in_store.remove(&(pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         self.collected.deleted(pipeline);
-        let Found { state, outputs, dead_letters, dedup, in_store, .. } = &mut *self.found;
-        in_store.retain(|(of, _)| *of != pipeline);
-        state.retain(|(of, ..), _| *of != pipeline);
+        let Found { outputs, dead_letters, dedup, .. } = &mut *self.found;
         outputs.retain(|(of, ..), _| *of != pipeline);
         dead_letters.retain(|(of, ..), _| *of != pipeline);
         dedup.remove(&pipeline);

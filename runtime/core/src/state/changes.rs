@@ -68,7 +68,7 @@ impl KeyedState {
     /// there must be no write that still can.
     pub fn restore(&mut self, key: &[u8], slot: &[u8], value: &[u8]) {
         assert!(self.undo.is_empty(), "state is restored between batches");
-        let index = self.find_to_restore(key);
+        let index = self.find(key).unwrap_or_else(|| self.insert_key(key));
         let entry = &mut self.keys[index as usize];
         match position(&entry.slots, slot) {
             Ok(at) => {
@@ -82,16 +82,11 @@ impl KeyedState {
                 self.bytes += slot.len() + value.len() + SLOT_OVERHEAD;
             }
         }
-        self.unearth(index, slot);
     }
 
     /// Removes a slot for good, as [`KeyedState::restore`] sets one.
     pub fn forget(&mut self, key: &[u8], slot: &[u8]) {
         assert!(self.undo.is_empty(), "state is restored between batches");
-        if !self.is_whole() {
-            let index = self.find_to_restore(key);
-            self.note_gone(index, slot);
-        }
         if self.delete(key, slot) {
             self.commit();
         }

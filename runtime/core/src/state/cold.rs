@@ -6,16 +6,15 @@
 //!
 //! - A state is *whole* while all of it is here. Then a key that is not here does not exist, and
 //!   nothing in this file costs anything. A state is whole until its first key leaves.
-//! - A key is here with all its slots, or it is *part*: it has what was written behind the store
-//!   and was found in the log; the rest is laid under that when it is loaded.
-//! - Only what the store has as it is here may leave. Writes belong to an *epoch*, and whoever
+//! - A key is here with all its slots or not at all.
+//! - Only what can be loaded again as it is may leave. Writes belong to an *epoch*, and whoever
 //!   makes checkpoints says which epochs are kept.
 //! - A key that lost its last slot stays, empty, until its end is kept; the store would otherwise
 //!   give it back.
 //!
 //! What is read when, and how much memory there is, is for the worker and the tenant's quota.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::{KeyedState, SLOT_OVERHEAD, Slot, Value, position};
 
@@ -29,8 +28,6 @@ pub(super) struct Cold {
     whole: bool,
     /// Writes of this epoch and before are in the store.
     kept: u32,
-    /// Slots of part keys that are gone, whatever the store has.
-    gone: BTreeMap<u32, BTreeSet<Box<[u8]>>>,
     /// Emptied keys, the oldest first.
     buried: VecDeque<u32>,
     /// Where room is made next.
@@ -39,19 +36,12 @@ pub(super) struct Cold {
     in_vain: usize,
 }
 
-impl Cold {
-    /// A place is free: what it said of its key goes.
-    pub(super) fn forget(&mut self, index: u32) {
-        self.gone.remove(&index);
-    }
-}
-
 impl KeyedState {
     /// Puts a store behind the state; `whole` says that all there is of it is here.
     pub fn back(&mut self, whole: bool) {
         if self.cold.is_none() {
-            let (gone, buried) = (BTreeMap::new(), VecDeque::new());
-            self.cold = Some(Box::new(Cold { whole, kept: 0, gone, buried, hand: 0, in_vain: 0 }));
+            let buried = VecDeque::new();
+            self.cold = Some(Box::new(Cold { whole, kept: 0, buried, hand: 0, in_vain: 0 }));
             self.epoch = 1;
         }
     }
@@ -70,30 +60,19 @@ impl KeyedState {
         let Some(index) = self.find(key) else { return true };
         let entry = &mut self.keys[index as usize];
         entry.used = true;
-        entry.part
+        false
     }
 
-    /// Takes what the store has of a key. What was written since stands.
+    /// Takes what the store has of a key. One that is here stays as it is.
     pub fn load<'a>(&mut self, key: &[u8], slots: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
-        let found = self.find(key);
-        if found.is_some_and(|index| !self.keys[index as usize].part) {
+        if self.find(key).is_some() {
             return;
         }
-        let index = found.unwrap_or_else(|| {
-            let index = self.insert_key(key);
-            // Nothing of it was written here.
-            self.keys[index as usize].written = 0;
-            index
-        });
-        let gone = self.cold.as_mut().and_then(|cold| cold.gone.remove(&index));
-        let gone = gone.unwrap_or_default();
+        let index = self.insert_key(key);
         let entry = &mut self.keys[index as usize];
-        entry.part = false;
-        entry.used = true;
+        // Nothing of it was written here.
+        entry.written = 0;
         for (name, value) in slots {
-            if gone.contains(name) {
-                continue;
-            }
             if let Err(at) = position(&entry.slots, name) {
                 entry.slots.insert(at, Slot { name: Value::new(name), value: Value::new(value) });
                 entry.bytes += name.len() + value.len();
@@ -185,33 +164,6 @@ impl KeyedState {
         match (self.is_fresh(index), &mut self.cold) {
             (true, Some(cold)) => cold.buried.push_back(index),
             _ => self.remove_if_empty(index),
-        }
-    }
-
-    /// A key that is to hold what was found in the log.
-    pub(super) fn find_to_restore(&mut self, key: &[u8]) -> u32 {
-        let whole = self.is_whole();
-        let index = self.find(key).unwrap_or_else(|| {
-            let index = self.insert_key(key);
-            self.keys[index as usize].part = !whole;
-            index
-        });
-        self.keys[index as usize].written = self.epoch;
-        index
-    }
-
-    /// A slot of a part key is gone.
-    pub(super) fn note_gone(&mut self, index: u32, slot: &[u8]) {
-        let part = self.keys[index as usize].part;
-        let Some(cold) = self.cold.as_mut().filter(|_| part) else { return };
-        cold.gone.entry(index).or_default().insert(slot.into());
-    }
-
-    /// A slot of a key is there again.
-    pub(super) fn unearth(&mut self, index: u32, slot: &[u8]) {
-        let Some(cold) = self.cold.as_mut().filter(|cold| !cold.gone.is_empty()) else { return };
-        if let Some(gone) = cold.gone.get_mut(&index) {
-            gone.remove(slot);
         }
     }
 }

@@ -285,6 +285,12 @@ impl Collected {
         self.folds.push_back(end.0);
     }
 
+    /// Sets aside what was collected so far, to be read beside the store until the next checkpoint
+    /// stands. To be called once, before there was one.
+    pub(crate) fn set_aside(&mut self) -> Option<Arc<Changes>> {
+        self.dirty.freeze().pop()
+    }
+
     /// Everything that is to go into a checkpoint. What is collected from now on goes into the
     /// next.
     pub(super) fn freeze(&mut self) -> (Vec<Arc<Changes>>, Vec<Vec<u8>>) {

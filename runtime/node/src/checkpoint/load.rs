@@ -111,14 +111,13 @@ impl Loading<'_> {
     fn stages(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
         for (stage, _) in &self.folded.names().stages {
             let place = (self.id, *stage);
-            if self.found.in_store.contains(&place) {
+            if self.found.backing.has(place) {
                 continue;
             }
             // Written by a checkpoint that did not stand, or before names were kept.
             let prefix = keys::state_of_stage(of.tenant, self.id.0, stage.0);
             if !store.scan(&prefix, &prefix, ONE)?.entries.is_empty() {
                 self.found.backing.note_many(place);
-                self.found.in_store.insert(place);
             }
         }
         Ok(())
@@ -130,7 +129,6 @@ impl Loading<'_> {
             Some(slot) => drop(self.found.backing.note(place, slot)),
             None => self.found.backing.note_many(place),
         }
-        self.found.in_store.insert(place);
     }
 
     fn known(&mut self, key: &[u8], event: &[u8], value: &[u8]) -> Result<(), Error> {

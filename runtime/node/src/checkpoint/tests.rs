@@ -91,7 +91,7 @@ impl Bed {
     /// It is never time, but after so many bytes of log.
     fn new(log_bytes: usize) -> Self {
         let (log, store) = (Arc::new(MemoryLog::default()), Arc::new(Watched::default()));
-        let backing = Arc::new(Backing::new(store.clone()));
+        let backing = Arc::new(Backing::new(store.clone(), u64::MAX));
         let collected = Collected::new(1, backing.clone(), OUTPUTS);
         let begin = log.synced();
         let behind = (store.clone() as Arc<dyn Store>, backing);
@@ -218,7 +218,7 @@ fn a_checkpoint_that_failed_goes_into_the_next() {
 
 #[test]
 fn what_is_discarded_while_a_checkpoint_is_written_goes_with_the_next_two() {
-    let backing = Arc::new(Backing::new(Arc::new(MemoryStore::new())));
+    let backing = Arc::new(Backing::new(Arc::new(MemoryStore::new()), u64::MAX));
     let mut collected = Collected::new(1, backing, OUTPUTS);
     collected.applied(&Name::new("t").unwrap(), PipelineId(1));
     assert_eq!(collected.freeze().1.len(), 0);

@@ -13,6 +13,7 @@ use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
 use sluicebox_core::recovery::Folded;
+use sluicebox_core::state::{KeyedState, StateLimits};
 use sluicebox_store::key::Key;
 
 use super::rings::Tails;
@@ -163,26 +164,20 @@ fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
     Ok(pipeline::build(&value, &Facts::default())?)
 }
 
-/// The state of a pipeline's stages, by partition and by the name of the stage.
-fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
-    let mut states: Vec<States> = Vec::new();
-    states.resize_with(folded.partitions().into(), Vec::new);
-    for (stage, _) in &folded.names().stages {
-        if found.in_store.contains(&(id, *stage)) {
-            // There may be nothing of it in the log, but it is not all here.
-            for partition in 0..folded.partitions() {
-                let _cold = found.state_of((id, *stage, partition));
-            }
-        }
-    }
-    let mine = found.state.extract_if(.., |(of, ..), _| *of == id);
-    for ((_, stage, partition), state) in mine {
-        let name = folded.names().stages.iter().find(|(known, _)| *known == stage);
-        if let (Some((_, name)), Some(there)) = (name, states.get_mut(usize::from(partition))) {
-            there.push((name.to_string(), state));
-        }
-    }
-    states
+/// The state of a pipeline's stages, by partition and by the name of the stage: none of it is in
+/// memory. A stage without any on disk begins with none.
+fn states(id: PipelineId, folded: &Folded, found: &Found) -> Vec<States> {
+    let names = folded.names().stages.iter().filter(|(stage, _)| found.backing.has((id, *stage)));
+    let states = |_| -> States {
+        let cold = |(_, name): &(_, Name)| {
+            // Its bounds are those of the stage, which it is given to.
+            let mut state = KeyedState::new(found.seed, StateLimits::NONE);
+            state.back(false);
+            (name.to_string(), state)
+        };
+        names.clone().map(cold).collect()
+    };
+    (0..folded.partitions()).map(states).collect()
 }
 
 fn tails(id: PipelineId, found: &mut Found) -> Tails {

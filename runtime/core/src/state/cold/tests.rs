@@ -36,6 +36,8 @@ struct World {
     store: Model,
     /// What was committed and is not in the store.
     log: Vec<Delta>,
+    /// How much of that a restart found, to be read beside the store.
+    found: usize,
     /// Epochs that ended, and how much of the log was there then.
     ended: Vec<(u32, usize)>,
     truth: Model,
@@ -46,12 +48,14 @@ impl World {
         let mut state = KeyedState::new(1, WIDE);
         state.back(true);
         let (store, truth) = (Model::new(), Model::new());
-        Self { state, store, log: Vec::new(), ended: Vec::new(), truth }
+        Self { state, store, log: Vec::new(), found: 0, ended: Vec::new(), truth }
     }
 
     fn need(&mut self, key: &[u8]) {
         if self.state.lacks(key) {
-            let slots = self.store.get(key).cloned().unwrap_or_default();
+            let mut behind = self.store.clone();
+            self.log[..self.found].iter().for_each(|delta| put(&mut behind, delta));
+            let slots = behind.get(key).cloned().unwrap_or_default();
             self.state.load(key, slots.iter().map(|(slot, value)| (&slot[..], &value[..])));
         }
         assert!(!self.state.lacks(key));
@@ -74,6 +78,7 @@ impl World {
         for delta in self.log.drain(..end) {
             put(&mut self.store, &delta);
         }
+        self.found = self.found.saturating_sub(end);
         let epoch = self.state.next_epoch();
         for (_, at) in &mut self.ended {
             *at = at.saturating_sub(end);
@@ -88,18 +93,12 @@ impl World {
 
     /// What a restart finds. Pieces of a checkpoint that was not finished may be in the store.
     fn restart(&mut self, pieces: usize) {
-        let whole = self.store.is_empty() && pieces == 0;
         for delta in self.log.iter().take(pieces) {
             put(&mut self.store, delta);
         }
+        self.found = self.log.len();
         self.state = KeyedState::new(2, WIDE);
-        self.state.back(whole);
-        for (key, slot, value) in self.log.iter().flatten() {
-            match value {
-                Some(value) => self.state.restore(key, slot, value),
-                None => self.state.forget(key, slot),
-            }
-        }
+        self.state.back(false);
         let epoch = self.state.next_epoch();
         self.ended = vec![(epoch, self.log.len())];
     }
