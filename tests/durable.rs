@@ -23,6 +23,10 @@ mod damage;
 mod ingest;
 #[path = "durable/kills.rs"]
 mod kills;
+#[path = "durable/park.rs"]
+mod park;
+#[path = "durable/replay.rs"]
+mod replay;
 #[path = "durable/versions.rs"]
 mod versions;
 

@@ -19,7 +19,7 @@ use cap_std::fs::Dir;
 use sluicebox_core::frame::Frame;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
 use sluicebox_core::partition::{Call, Commit, Halt, Partition, SegmentPlan, StagePlan, Verdict};
-use sluicebox_core::pipeline::{OnFailure, Scope, StageLimits, StreamLimits};
+use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StageLimits, StreamLimits};
 use sluicebox_core::state::StateLimits;
 use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
@@ -216,6 +216,7 @@ fn plan(at: usize, spec: &Spec, last: bool) -> StagePlan {
         on_failure: spec.on_failure,
         retries: spec.retries,
         stream: spec.stream,
+        park: ParkLimits::default(),
         ports: Arc::new(Ports::new(ports, (0..ports).map(target).collect())),
         inside: (0..ports).map(|_| (!last).then_some(at + 1)).collect(),
         limits: LayerLimits {

@@ -141,7 +141,7 @@ pub(crate) enum Command {
     /// Follow an output of a pipeline
     #[command(after_long_help = traffic::TAIL_EXAMPLES)]
     Tail(TailArgs),
-    /// Follow the events a pipeline could not handle
+    /// Follow the events a pipeline could not handle, or replay them
     ///
     /// Each record is the event as it was, and says which stage failed and why. They are kept in a
     /// bounded ring: the oldest are dropped, and counted.

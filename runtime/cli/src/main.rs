@@ -18,6 +18,7 @@ mod host_metrics;
 mod log;
 mod logging;
 mod render;
+mod replay;
 mod sample;
 mod screen;
 mod send;

@@ -129,7 +129,7 @@ impl Feed {
 }
 
 /// Makes a request again while the node says it has no room.
-async fn patiently(
+pub(crate) async fn patiently(
     client: &Client,
     call: &Call,
     patience: Duration,

@@ -13,9 +13,10 @@ use sluicebox_core::ids::Name;
 use sluicebox_node::config::quantity::duration_text;
 
 use crate::args::TailArgs;
-use crate::args::traffic::{DeadLettersArgs, Reading};
+use crate::args::traffic::{DeadLettersArgs, DeadLettersCommand, Reading};
 use crate::client::{Call, Client, Reply};
 use crate::failure::{Cause, Failure, printable};
+use crate::replay;
 use crate::screen::Screen;
 
 /// Longest wait asked for in one request; nodes allow more, proxies often do not.
@@ -39,8 +40,14 @@ pub(crate) async fn run(screen: Screen, args: TailArgs) -> Result<(), Failure> {
 
 /// `dead-letters`
 pub(crate) async fn dead_letters(screen: Screen, args: DeadLettersArgs) -> Result<(), Failure> {
+    if let Some(DeadLettersCommand::Replay(args)) = args.command {
+        return replay::run(screen, args).await;
+    }
+    let Some(pipeline) = args.pipeline else {
+        return Err(Failure::new(Cause::Usage, "the pipeline's name is missing"));
+    };
     let client = Client::new(&args.connection)?;
-    let path = client.pipeline(&args.pipeline, "/dead-letters");
+    let path = client.pipeline(&pipeline, "/dead-letters");
     let follower = Follower { client, path, cursor: args.reading.from.clone() };
     follow(screen, follower, &args.reading).await
 }

@@ -126,6 +126,23 @@ pub struct PipelineId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StageId(pub u32);
 
+impl StageId {
+    /// Stages are numbered below this.
+    const PARKED: u32 = 1 << 31;
+
+    /// Under which the events parked at this stage are kept, as state beside its own.
+    #[must_use]
+    pub const fn parked(self) -> Self {
+        Self(self.0 | Self::PARKED)
+    }
+
+    /// The stage itself, and whether this stood for what is parked there.
+    #[must_use]
+    pub const fn unparked(self) -> (Self, bool) {
+        (Self(self.0 & !Self::PARKED), self.0 & Self::PARKED != 0)
+    }
+}
+
 /// An edge of a pipeline: from a stage's port to a stage's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EdgeId(pub u32);

@@ -24,5 +24,6 @@ pub mod plan;
 pub mod position;
 pub mod quota;
 pub mod recovery;
+pub mod replayed;
 pub mod segment;
 pub mod state;

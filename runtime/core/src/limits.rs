@@ -49,6 +49,14 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// Longest id of a producer that numbers its requests; it is in every record of one.
 pub const PRODUCER_BYTES_MAX: usize = 128;
 
+/// Keys that may be parked at one stage in one partition. Each is looked at when its pause is over,
+/// so that their number bounds what trying again costs others.
+pub const PARKED_KEYS_MAX: usize = 10_000;
+
+/// Bytes of all events parked at one stage in one partition, overheads included: what a stage that
+/// is broken for every key may hold of the memory before its events become dead letters.
+pub const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 const _: () = {
     assert!(KEY_BYTES_MAX < u16::MAX as usize);
     assert!(BATCH_EVENTS_MAX.is_power_of_two());

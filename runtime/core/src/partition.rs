@@ -19,14 +19,19 @@
 
 mod cold;
 mod commit;
+mod entry;
 mod held;
+mod hold;
 mod invoke;
 mod isolate;
 mod ledger;
+mod park;
 mod streams;
 
 pub use cold::Wanted;
 pub use commit::{Commit, OutRun, dead_letter_field};
+pub use entry::push_again;
+pub use held::{name_of_parked, stage_of_state};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
 pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds};
@@ -36,13 +41,15 @@ use std::sync::Arc;
 
 use crate::frame::Frame;
 use crate::layer::{Layer, LayerLimits, Ports};
-use crate::pipeline::{OnFailure, Scope, StreamLimits};
+use crate::limits::BATCH_EVENTS_MAX;
+use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use crate::state::{KeyedState, StateLimits};
 
 use cold::Wanting;
 use commit::Draft;
 use invoke::Work;
 use ledger::Ledger;
+use park::Park;
 use streams::Streams;
 
 /// One stage of a segment, as the machine needs it.
@@ -58,6 +65,8 @@ pub struct StagePlan {
     pub retries: u8,
     /// When a stream ends by itself.
     pub stream: StreamLimits,
+    /// How long and how often parked events are tried.
+    pub park: ParkLimits,
     /// Where the stage's ports lead.
     pub ports: Arc<Ports>,
     /// For each target of `ports`: the stage of this segment it leads to, if it stays inside.
@@ -98,6 +107,8 @@ pub struct Partition {
     /// Keys the next call needs and that are not in memory.
     wanting: Wanting,
     now: u64,
+    /// Most events in the next batch of parked ones.
+    parked_width: u32,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,
 }
@@ -109,6 +120,7 @@ struct Stage {
     layer: Option<Box<Layer>>,
     work: VecDeque<Work>,
     streams: Streams,
+    park: Park,
     /// Most events in the next call; small after a trap, doubling with each success.
     width: u32,
 }
@@ -120,10 +132,12 @@ impl Partition {
         let stage = |(at, plan): (usize, &StagePlan)| {
             let state = KeyedState::new(seed.wrapping_add(at as u64), plan.state);
             let layer = Layer::new(plan.ports.clone(), plan.limits, state);
+            let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
                 layer: Some(Box::new(layer)),
                 work: VecDeque::new(),
                 streams: Streams::default(),
+                park: Park::new(parked),
                 width: u32::MAX,
             }
         };
@@ -131,7 +145,19 @@ impl Partition {
         let draft = Draft::default();
         let (batch, halted, ledger) = (None, None, None);
         let wanting = Wanting::default();
-        Self { plan, stages, current: 0, draft, batch, halted, wanting, now: 0, ledger }
+        let parked_width = BATCH_EVENTS_MAX as u32;
+        Self {
+            plan,
+            stages,
+            current: 0,
+            draft,
+            batch,
+            halted,
+            wanting,
+            now: 0,
+            parked_width,
+            ledger,
+        }
     }
 
     /// Begins a batch. The one before must be finished, and the partition not halted.
@@ -141,7 +167,7 @@ impl Partition {
         self.current = 0;
         self.draft.consume(&frame);
         self.batch = Some(frame.clone());
-        self.enqueue(0, frame);
+        self.enter(frame);
     }
 
     /// Begins a batch of nothing but streams that end now. False if there are none.
@@ -213,8 +239,10 @@ impl Partition {
         assert!(!self.wanting.is_some(), "a batch that waits for state is not done");
         assert!(self.ledger.is_none(), "a commit of a partition with a ledger is recorded");
         self.batch = None;
+        self.settle_parked();
         for stage in &mut self.stages {
             layer_of(stage).commit_state();
+            stage.park.commit();
         }
         self.draft.finish()
     }
@@ -229,13 +257,7 @@ impl Partition {
     /// returned to be run again. Streams that were open in it have lost their instances.
     pub fn resume(&mut self) -> Option<Frame> {
         self.halted.take()?;
-        self.wanting = Wanting::default();
-        for stage in &mut self.stages {
-            stage.work.clear();
-            stage.streams.abandon();
-            let layer = layer_of(stage);
-            layer.abandon();
-        }
+        self.take_back_stages();
         self.draft = Draft::default();
         self.batch.take()
     }

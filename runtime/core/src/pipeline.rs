@@ -123,6 +123,8 @@ pub struct Stage {
     pub inputs: Vec<String>,
     /// When a stream ends by itself; of use only with scope `stream`.
     pub stream: StreamLimits,
+    /// How long and how often parked events are tried; of use only where they are parked.
+    pub park: ParkLimits,
 }
 
 /// Which component a stage runs: by name, by digest, or a name pinned to a digest. At least one of
@@ -178,7 +180,7 @@ pub type Grants = BTreeSet<Grant>;
 #[non_exhaustive]
 pub enum Grant {}
 
-/// What happens to an event that failed for good. Park will join it when it exists.
+/// What happens to an event that failed for good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum OnFailure {
@@ -187,6 +189,8 @@ pub enum OnFailure {
     DeadLetter,
     /// The partition stops and says why.
     Halt,
+    /// It waits with the later events of its key, and is tried again; other keys go on.
+    Park,
 }
 
 impl OnFailure {
@@ -196,6 +200,7 @@ impl OnFailure {
         match self {
             Self::DeadLetter => "dead-letter",
             Self::Halt => "halt",
+            Self::Park => "park",
         }
     }
 }
@@ -253,6 +258,36 @@ impl Default for StreamLimits {
             events_max: bounds::EVENTS_MAX.default,
             bytes_max: bounds::BYTES_MAX.default,
             duration_max_ms: bounds::DURATION_MAX_MS.default,
+        }
+    }
+}
+
+/// How long and how often parked events are tried, and how many of a key may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkLimits {
+    /// How often the event in front is run again before it is given up on.
+    pub attempts: u32,
+    /// Milliseconds before it is run again for the first time; twice as many each time after.
+    pub pause_ms: u64,
+    /// At most so many.
+    pub pause_max_ms: u64,
+    /// Milliseconds after which it is given up on when it fails, whatever the attempts.
+    pub age_max_ms: u64,
+    /// Events of one key.
+    pub events_max: u64,
+    /// Bytes of one key's events.
+    pub bytes_max: u64,
+}
+
+impl Default for ParkLimits {
+    fn default() -> Self {
+        Self {
+            attempts: bounds::PARK_ATTEMPTS.default as u32,
+            pause_ms: bounds::PARK_PAUSE_MS.default,
+            pause_max_ms: bounds::PARK_PAUSE_MAX_MS.default,
+            age_max_ms: bounds::PARK_AGE_MAX_MS.default,
+            events_max: bounds::PARK_EVENTS_MAX.default,
+            bytes_max: bounds::PARK_BYTES_MAX.default,
         }
     }
 }

@@ -16,7 +16,7 @@ mod pipeline;
 mod wrong;
 
 pub use backlog::Waiting;
-pub use pipeline::Folded;
+pub use pipeline::{Folded, Stood};
 pub use wrong::{Stopped, Wrong};
 
 use std::collections::BTreeMap;
@@ -155,6 +155,7 @@ impl Fold {
                 folded.change(record)?;
                 for stage in &record.discarded {
                     sink.discarded(record.pipeline, *stage);
+                    sink.discarded(record.pipeline, stage.parked());
                 }
                 Ok(())
             }

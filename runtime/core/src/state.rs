@@ -16,6 +16,7 @@
 mod batch;
 mod changes;
 mod cold;
+mod keys;
 mod value;
 
 pub use batch::BatchError;

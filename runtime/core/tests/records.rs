@@ -19,6 +19,7 @@ use sluicebox_core::codec::{
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
 use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
 use sluicebox_core::position::{Place, Source};
+use sluicebox_core::replayed::{Offsets, ReplayedRun};
 use sluicebox_core::state::Change;
 
 /// A frame of events of these keys.
@@ -45,7 +46,21 @@ fn ingest() -> IngestRecord<'static, Frame> {
             IngestRun { stage: StageId(1), partition: 0, previous: 6, frame: frame(&["a", "b"]) },
             IngestRun { stage: StageId(1), partition: 1023, previous: 0, frame: frame(&["c"]) },
         ],
+        replayed: Vec::new(),
     }
+}
+
+/// Dead letters that were given to their stage again.
+fn replay() -> IngestRecord<'static, Frame> {
+    let mut offsets = Offsets::default();
+    offsets.insert(17..20);
+    offsets.insert(300..301);
+    let run = |partition| {
+        let offsets = offsets.clone();
+        ReplayedRun { root: StageId(1), partition, kept_from: 16, offsets }
+    };
+    let replayed = vec![run(0), run(1023)];
+    IngestRecord { producer: None, ids: Vec::new(), replayed, ..ingest() }
 }
 
 const HEAD: CommitHead = CommitHead {
@@ -154,10 +169,15 @@ fn samples() -> Vec<(&'static str, (u8, Bytes))> {
     ]
 }
 
+/// Records that came to be written later, each with an extension.
+fn later_samples() -> Vec<(&'static str, (u8, Bytes))> {
+    vec![("1-ingest-of-replay", written(|writer| writer.ingest(&replay())))]
+}
+
 #[test]
 fn records_of_version_1_have_the_bytes_they_always_had() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/record-v1");
-    for (name, (_, body)) in samples() {
+    for (name, (_, body)) in samples().into_iter().chain(later_samples()) {
         let file = folder.join(format!("{name}.bin"));
         if !file.exists() && std::env::var_os("SLUICEBOX_GOLDEN").is_some_and(|v| v == "new") {
             std::fs::create_dir_all(&folder).unwrap();
@@ -183,6 +203,18 @@ fn an_ingest_reads_back() {
     });
     assert_eq!(runs.collect::<Vec<_>>(), wanted.runs);
     assert_eq!(read.runs[0].frame.events, 2);
+}
+
+#[test]
+fn an_ingest_says_which_dead_letters_it_is() {
+    let (kind, body) = written(|writer| writer.ingest(&replay()));
+    let Record::Ingest(read) = decode(kind, &body).unwrap() else { panic!("an ingest") };
+    assert_eq!(read.replayed, replay().replayed);
+    for at in 0..body.len() * 8 {
+        let mut flipped = body.to_vec();
+        flipped[at / 8] ^= 1 << (at % 8);
+        look_at(kind, flipped.into());
+    }
 }
 
 #[test]

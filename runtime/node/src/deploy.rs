@@ -9,7 +9,8 @@ mod rings;
 mod standing;
 mod switch;
 
-pub(crate) use standing::Standing;
+pub(crate) use rings::DeadLetters;
+pub(crate) use standing::{Apart, Standing};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -181,7 +182,7 @@ impl Node {
         .await
     }
 
-    /// Lets halted partitions try their batch again.
+    /// Lets halted partitions try their batch again, and parked events be tried at once.
     ///
     /// # Errors
     /// There is no such pipeline.
@@ -190,9 +191,7 @@ impl Node {
             .running(tenant, name.as_str())
             .ok_or_else(|| Error::not_found("pipeline", name.as_str()))?;
         for mailbox in running.mailboxes().iter().flatten() {
-            if mailbox.halted().is_some() {
-                mailbox.command(Command::Resume);
-            }
+            mailbox.command(Command::Resume);
         }
         Ok(())
     }

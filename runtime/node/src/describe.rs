@@ -73,6 +73,12 @@ pub struct StageDetail {
     pub traps: u64,
     /// Events given up on.
     pub dead_letters: u64,
+    /// Keys that are parked.
+    #[serde(default)]
+    pub parked_keys: u64,
+    /// Events of those keys.
+    #[serde(default)]
+    pub parked_events: u64,
     /// Fuel charged.
     pub fuel: u64,
 }
@@ -194,12 +200,14 @@ fn stage_detail(running: &Running, stage: &sluicebox_core::pipeline::Stage) -> S
         failures: metrics.failures.get(),
         traps: metrics.traps.get().iter().map(|(_, count)| count).sum(),
         dead_letters: metrics.dead_letters.get(),
+        parked_keys: metrics.parked_keys.get(),
+        parked_events: metrics.parked_events.get(),
         fuel: metrics.fuel.get(),
     }
 }
 
 fn output_details(running: &Running) -> Vec<OutputDetail> {
-    let dead = std::iter::once((crate::deploy::DEAD_LETTERS, running.dead_letters()));
+    let dead = std::iter::once((crate::deploy::DEAD_LETTERS, &running.dead_letters().ring));
     let detail = |(name, ring): (&str, &Arc<crate::ring::Output>)| {
         let stats = ring.stats();
         OutputDetail {

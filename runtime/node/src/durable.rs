@@ -18,6 +18,7 @@ use sluicebox_core::frame::Frame;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::position::{Counter, RunHeader, Source};
+use sluicebox_core::replayed::{Replayed, ReplayedRun};
 use sluicebox_store::log::{Class, Log, Position, Refusal};
 
 use crate::backing::Backing;
@@ -44,13 +45,22 @@ pub(crate) struct Durable {
 pub(crate) struct Ingest {
     numbers: Counter<(StageId, u16)>,
     dedup: Dedup,
+    /// Dead letters that were replayed, and where in the log the last of them is.
+    replayed: Replayed,
+    replayed_at: Option<Position>,
     writer: RecordWriter,
 }
 
 impl Ingest {
     /// Going on from `numbers`, knowing what `dedup` knows.
     pub(crate) fn new(numbers: Counter<(StageId, u16)>, dedup: Dedup) -> Self {
-        Self { numbers, dedup, writer: RecordWriter::new() }
+        let (replayed, replayed_at) = (Replayed::default(), None);
+        Self { numbers, dedup, replayed, replayed_at, writer: RecordWriter::new() }
+    }
+
+    /// Knowing also which dead letters were replayed.
+    pub(crate) fn knowing(self, replayed: Replayed) -> Self {
+        Self { replayed, ..self }
     }
 
     /// Of a pipeline that is new. `seed` is secret.
@@ -121,13 +131,51 @@ impl Durable {
         now: u64,
     ) -> Result<Logged, Refusal> {
         let mut ingest = lock(&self.ingest);
-        let Ingest { numbers, dedup, writer } = &mut *ingest;
-        if let Some(at) = repeat(dedup, identity, now) {
+        if let Some(at) = repeat(&mut ingest.dedup, identity, now) {
             return Ok(Logged::Repeat(Position(at)));
         }
+        let position = self.append(&mut ingest, identity, entries, (now, &[]))?;
+        if let Some((producer, sequence)) = &identity.producer {
+            ingest.dedup.note_request(producer, *sequence, position.0, now);
+        }
+        for id in &identity.ids {
+            ingest.dedup.note_event(*id, position.0, now);
+        }
+        Ok(Logged::At(position))
+    }
+
+    /// Logs dead letters as events for the stage they failed in. `choose` makes them of those that
+    /// were not replayed before. Gives where the last of them is, or of those that came before.
+    pub(crate) fn replay(
+        &self,
+        now: u64,
+        choose: impl FnOnce(&Replayed) -> Result<(Vec<Entry>, Vec<ReplayedRun>), Error>,
+    ) -> Result<Option<Position>, Error> {
+        let mut ingest = lock(&self.ingest);
+        let (entries, runs) = choose(&ingest.replayed)?;
+        if entries.is_empty() {
+            return Ok(ingest.replayed_at);
+        }
+        let identity = Identity::default();
+        let position = self.append(&mut ingest, &identity, &entries, (now, &runs));
+        let position = position.map_err(refused)?;
+        runs.iter().for_each(|run| ingest.replayed.note(run));
+        ingest.replayed_at = Some(position);
+        Ok(Some(position))
+    }
+
+    /// Writes the record of an ingest, and hands its events to their partitions.
+    fn append(
+        &self,
+        ingest: &mut Ingest,
+        identity: &Identity,
+        entries: &[Entry],
+        (now, replayed): (u64, &[ReplayedRun]),
+    ) -> Result<Position, Refusal> {
         if self.backing.is_behind(self.log.synced()) {
             return Err(Refusal::Busy);
         }
+        let Ingest { numbers, writer, .. } = ingest;
         let seq = numbers.next();
         let run = |entry: &Entry| IngestRun {
             stage: entry.stage,
@@ -145,6 +193,7 @@ impl Durable {
                 .map(|(id, sequence)| Producer { id, sequence: *sequence }),
             ids: identity.ids.clone(),
             runs: entries.iter().map(run).collect(),
+            replayed: replayed.to_vec(),
         };
         writer.ingest(&record);
         let position = self.log.append(Class::Ingest, kind::INGEST, &writer.parts())?;
@@ -155,13 +204,7 @@ impl Durable {
             // In the lock, so that partitions see ingests in the order of their numbers.
             entry.to.push_over(Delivery::of(run, entry.frame.clone(), 0));
         }
-        if let Some((producer, sequence)) = &identity.producer {
-            dedup.note_request(producer, *sequence, position.0, now);
-        }
-        for id in &identity.ids {
-            dedup.note_event(*id, position.0, now);
-        }
-        Ok(Logged::At(position))
+        Ok(position)
     }
 }
 

@@ -256,6 +256,7 @@ impl Classify for Error {
                 "pipeline" => "pipeline.unknown",
                 "component" => "component.unknown",
                 "output" => "output.unknown",
+                "stage" => "stage.unknown",
                 "tenant" => "tenant.unknown",
                 _ => "route.unknown",
             },

@@ -18,6 +18,7 @@ mod control;
 mod deadline;
 mod ingest;
 mod outputs;
+mod replay;
 mod respond;
 mod route;
 mod server;

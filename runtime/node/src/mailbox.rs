@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use sluicebox_core::ids::StageId;
-use sluicebox_core::partition::{Halt, Progress};
+use sluicebox_core::partition::{Halt, Progress, stage_of_state};
 use sluicebox_core::state::KeyedState;
 use tokio::sync::{Notify, oneshot};
 
@@ -224,6 +224,12 @@ impl Mailbox {
 
     pub(crate) fn next_command(&self) -> Option<Command> {
         lock(&self.commands).pop_front()
+    }
+
+    /// True if the partition takes over parked events and did not run yet.
+    pub(crate) fn has_parked(&self) -> bool {
+        let states = &lock(&self.inherited).states;
+        states.iter().any(|(name, _)| stage_of_state(name).1)
     }
 
     pub(crate) fn take_inherited(&self) -> Inherited {

@@ -205,6 +205,8 @@ pub struct PipelineMetrics {
     pub commits: Counter,
     /// Events that had come before and were not taken again.
     pub duplicates: Counter,
+    /// Dead letters that were given to their stage again.
+    pub replayed: Counter,
     /// What it knows of the log, if it has one.
     durable: Mutex<Weak<Durable>>,
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
@@ -221,6 +223,9 @@ const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
     }),
     Row::words("ingest_rejected", "Events not accepted, by code", "code", |m| m.rejected.get()),
     Row::counter("commits", "Batches committed", |m| m.commits.get()),
+    Row::counter("dead_letters_replayed", "Dead letters given to their stage again", |m| {
+        m.replayed.get()
+    }),
 ];
 
 /// One stage, over all versions of its pipeline and all its instances.
@@ -242,6 +247,10 @@ pub struct StageMetrics {
     pub retries: Counter,
     /// Events it left as dead letters.
     pub dead_letters: Counter,
+    /// Keys that are parked.
+    pub parked_keys: Gauge,
+    /// Events of those keys.
+    pub parked_events: Gauge,
     /// Instances alive.
     pub instances: Gauge,
     /// Instances made.
@@ -272,6 +281,8 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_failures", "Events that failed", |m| m.failures.get()),
     Row::counter("stage_retries", "Events run again", |m| m.retries.get()),
     Row::counter("stage_dead_letters", "Events left as dead letters", |m| m.dead_letters.get()),
+    Row::gauge("stage_parked_keys", "Keys that are parked", |m| m.parked_keys.get()),
+    Row::gauge("stage_parked_events", "Events of parked keys", |m| m.parked_events.get()),
     Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
     Row::counter("stage_state_loads", "Keys whose state was not in memory", |m| {
@@ -451,6 +462,7 @@ impl Metrics {
                 rejected: ByWord::default(),
                 commits: Counter::default(),
                 duplicates: Counter::default(),
+                replayed: Counter::default(),
                 durable: Mutex::default(),
                 stages: Mutex::default(),
                 outputs: Mutex::default(),

@@ -6,6 +6,8 @@
 //!   share is kept alone, as long as all such frames together stay within the bound once more.
 //! - Readers never hold up a writer: appending is one short lock on one partition, and copies no
 //!   payload; reading clones handles of frames.
+//! - A larger output may take the place of one, with what it holds: who appends to or waits at
+//!   either does so at both.
 //! - Nothing outlives the output. A new one has another incarnation, so a cursor from before a
 //!   restart is refused instead of pointing at other events.
 //!
@@ -17,7 +19,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use sluicebox_core::frame::{Event, Frame, FrameBuilder};
@@ -34,7 +36,14 @@ const FRAME_OVERHEAD_BYTES: usize = 96;
 #[derive(Debug)]
 pub struct Output {
     incarnation: u64,
-    partitions: Box<[Mutex<Ring>]>,
+    /// What a larger output that takes its place holds as well.
+    partitions: Box<[Arc<Mutex<Ring>>]>,
+    shared: Arc<Shared>,
+}
+
+/// What an output has besides its partitions.
+#[derive(Debug)]
+struct Shared {
     /// Bytes a partition may hold in frames of ordinary size.
     share_bytes: AtomicUsize,
     bytes_max: AtomicUsize,
@@ -162,9 +171,7 @@ impl Output {
     #[must_use]
     pub fn new(partitions: u16, bytes_max: usize, incarnation: u64) -> Self {
         let partitions = partitions.max(1);
-        Self {
-            incarnation,
-            partitions: (0..partitions).map(|_| Mutex::default()).collect(),
+        let shared = Shared {
             share_bytes: AtomicUsize::new(bytes_max / usize::from(partitions)),
             bytes_max: AtomicUsize::new(bytes_max),
             oversize_bytes: AtomicUsize::new(0),
@@ -172,7 +179,49 @@ impl Output {
             news: Notify::new(),
             appended: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+        };
+        let partitions = (0..partitions).map(|_| Arc::default()).collect();
+        Self { incarnation, partitions, shared: Arc::new(shared) }
+    }
+
+    /// The same output with more partitions. Cursors stay good.
+    #[must_use]
+    pub fn grown(&self, partitions: u16) -> Self {
+        self.arranged(self.incarnation, partitions.max(self.partitions()), Some)
+    }
+
+    /// An output that holds what this one does, each partition being the one `from` says, or new.
+    #[must_use]
+    pub fn arranged(
+        &self,
+        incarnation: u64,
+        partitions: u16,
+        from: impl Fn(u16) -> Option<u16>,
+    ) -> Self {
+        let known = |at: u16| self.partitions.get(usize::from(from(at)?)).cloned();
+        let partitions = (0..partitions).map(|at| known(at).unwrap_or_default()).collect();
+        Self { incarnation, partitions, shared: self.shared.clone() }
+    }
+
+    /// Divides the bound by so many partitions, where not all of them are in use. What the others
+    /// hold beyond their share is dropped.
+    pub fn share_among(&self, partitions: usize) {
+        let share_bytes = self.shared.bytes_max.load(Ordering::Relaxed) / partitions.max(1);
+        self.shared.share_bytes.store(share_bytes, Ordering::Relaxed);
+        for ring in &self.partitions {
+            let mut ring = lock(ring);
+            while ring.bytes > share_bytes && ring.frames.len() > 1 {
+                let Some(old) = ring.frames.pop_front() else { break };
+                self.forget(&mut ring, &old);
+            }
         }
+    }
+
+    /// True if a partition holds something.
+    #[must_use]
+    pub fn holds(&self, partition: u16) -> bool {
+        let ring = self.partitions.get(usize::from(partition));
+        ring.is_some_and(|ring| !lock(ring).frames.is_empty())
     }
 
     /// Number of partitions.
@@ -196,7 +245,7 @@ impl Output {
         }
         let since = Instant::now();
         let cost = cost_of(frame);
-        let share_bytes = self.share_bytes.load(Ordering::Relaxed);
+        let share_bytes = self.shared.share_bytes.load(Ordering::Relaxed);
         {
             let mut ring = lock(ring);
             while ring.bytes + cost > share_bytes {
@@ -210,21 +259,21 @@ impl Output {
                 ring.bytes += cost;
                 ring.frames.push_back(Kept { first, frame: frame.clone(), since, oversize });
             } else {
-                self.dropped.fetch_add(frame.len() as u64, Ordering::Relaxed);
+                self.shared.dropped.fetch_add(frame.len() as u64, Ordering::Relaxed);
             }
         }
-        self.appended.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        self.shared.appended.fetch_add(frame.len() as u64, Ordering::Relaxed);
         // A reader counts itself before it looks: either it is seen here, or it saw the frame.
         // The partition's lock orders the two.
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.news.notify_waiters();
+        if self.shared.waiting.load(Ordering::Relaxed) > 0 {
+            self.shared.news.notify_waiters();
         }
     }
 
     /// Bounds all partitions together anew. What is kept beyond it goes with the next event.
     pub fn resize(&self, bytes_max: usize) {
-        self.bytes_max.store(bytes_max, Ordering::Relaxed);
-        self.share_bytes.store(bytes_max / self.partitions.len(), Ordering::Relaxed);
+        self.shared.bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.shared.share_bytes.store(bytes_max / self.partitions.len(), Ordering::Relaxed);
     }
 
     /// Lets the offsets of a partition that holds nothing go on at `next`.
@@ -281,11 +330,17 @@ impl Output {
         Ok(Page { chunks: page.chunks, next: Cursor::at(place) })
     }
 
+    /// Offset of the oldest event of a partition that is kept, or of the next one.
+    #[must_use]
+    pub fn kept_from(&self, partition: u16) -> u64 {
+        self.partitions.get(usize::from(partition)).map_or(0, |ring| lock(ring).oldest())
+    }
+
     /// Waits until something is behind the cursor, or it is trimmed. Cancelling loses nothing.
     pub async fn wait(&self, cursor: &Cursor) {
-        let _counted = Counted::new(&self.waiting);
+        let _counted = Counted::new(&self.shared.waiting);
         loop {
-            let mut news = std::pin::pin!(self.news.notified());
+            let mut news = std::pin::pin!(self.shared.news.notified());
             news.as_mut().enable();
             if self.has_news(cursor) {
                 return;
@@ -329,7 +384,7 @@ impl Output {
     /// Events that were dropped to make room, since the output was made.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Figures for people and metrics.
@@ -342,7 +397,7 @@ impl Output {
             PartitionStats { oldest: ring.oldest(), next: ring.next }
         });
         let partitions = partitions.collect();
-        let appended = self.appended.load(Ordering::Relaxed);
+        let appended = self.shared.appended.load(Ordering::Relaxed);
         OutputStats { partitions, bytes, appended, dropped: self.dropped() }
     }
 
@@ -352,9 +407,14 @@ impl Output {
             let offsets = vec![0; self.partitions.len()];
             return Some(Place { incarnation: self.incarnation, start: 0, offsets });
         };
-        let ours =
-            place.incarnation == self.incarnation && place.offsets.len() == self.partitions.len();
-        ours.then(|| place.clone())
+        let ours = place.incarnation == self.incarnation;
+        // Of an output that has grown since, nothing of what came to it was read.
+        let known = place.offsets.len() <= self.partitions.len();
+        (ours && known).then(|| {
+            let mut place = place.clone();
+            place.offsets.resize(self.partitions.len(), 0);
+            place
+        })
     }
 
     fn cursor_of(&self, offset: impl Fn(&Ring) -> u64) -> Cursor {
@@ -368,10 +428,10 @@ impl Output {
 
     /// Whether a partition may hold a frame of this cost, larger than a share, alone.
     fn admit_oversize(&self, cost: usize) -> bool {
-        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let bytes_max = self.shared.bytes_max.load(Ordering::Relaxed);
         let add = |held: usize| held.checked_add(cost).filter(|sum| *sum <= bytes_max);
         let order = Ordering::Relaxed;
-        self.oversize_bytes.fetch_update(order, order, add).is_ok()
+        self.shared.oversize_bytes.fetch_update(order, order, add).is_ok()
     }
 
     /// Accounts for a frame that has left its ring to make room.
@@ -379,9 +439,9 @@ impl Output {
         let cost = cost_of(&old.frame);
         ring.bytes -= cost;
         if old.oversize {
-            self.oversize_bytes.fetch_sub(cost, Ordering::Relaxed);
+            self.shared.oversize_bytes.fetch_sub(cost, Ordering::Relaxed);
         }
-        self.dropped.fetch_add(old.frame.len() as u64, Ordering::Relaxed);
+        self.shared.dropped.fetch_add(old.frame.len() as u64, Ordering::Relaxed);
     }
 }
 

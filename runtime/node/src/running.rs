@@ -9,9 +9,11 @@
 //! is done in `worker`.
 
 mod intake;
+mod replay;
 mod segment_builder;
 
 pub use intake::{Intake, Submitted, Unsubmitted};
+pub use replay::{Asked, Outcome};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -20,14 +22,14 @@ use std::time::Duration;
 use sluicebox_core::ids::Name;
 use sluicebox_core::key;
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::partition::SegmentPlan;
+use sluicebox_core::partition::{SegmentPlan, stage_of_state};
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::segment::{self, Plan};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::counted::Counted;
-use crate::deploy::Standing;
+use crate::deploy::{Apart, DeadLetters, Standing};
 use crate::durable::Durable;
 use crate::mailbox::{Inherited, Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};
@@ -42,7 +44,7 @@ pub struct PipelineShared {
     pub(crate) tenant: Arc<Tenancy>,
     pub(crate) name: Name,
     pub(crate) version: u32,
-    pub(crate) dead_letters: Arc<Output>,
+    pub(crate) dead_letters: DeadLetters,
     pub(crate) requests: Arc<Requests>,
     pub(crate) metrics: Arc<PipelineMetrics>,
     /// Its way into the log, if it has one.
@@ -125,7 +127,7 @@ pub(crate) struct Parts<'a> {
     pub workers: &'a [Arc<WorkerHandle>],
     pub requests: Arc<Requests>,
     pub metrics: Arc<PipelineMetrics>,
-    pub dead_letters: Arc<Output>,
+    pub dead_letters: DeadLetters,
     /// For each stage of the pipeline.
     pub code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
     /// Rings of the outputs, in the pipeline's order.
@@ -155,6 +157,7 @@ pub struct Running {
     /// The segments of the entries, each once.
     entered: Vec<usize>,
     outputs: Vec<Arc<Output>>,
+    apart: Apart,
     event_bytes_max: usize,
     /// Batches that are read and handed in at a time.
     turnstile: Arc<Semaphore>,
@@ -196,7 +199,6 @@ impl Running {
                 partitions,
                 mailboxes: &mailboxes,
                 parts: &parts,
-                at,
             };
             let runtime = Arc::new(builder.build(&shared));
             mailboxes[at] = place(&runtime, partitions, &mut parts);
@@ -206,6 +208,8 @@ impl Running {
             usize::try_from(pipeline.stages[*stage].limits.event_bytes).unwrap_or(usize::MAX)
         });
         let event_bytes_max = root_limits.min().unwrap_or(0);
+        let names = parts.durable.as_ref().map(|(_, numbering)| &numbering.names);
+        let apart = parts.standing.into_apart(names);
         let outputs = parts.outputs;
         let turns = parts.workers.len() * BATCHES_A_WORKER;
         Arc::new(Self {
@@ -217,6 +221,7 @@ impl Running {
             entries,
             entered,
             outputs,
+            apart,
             event_bytes_max,
             turnstile: Arc::new(Semaphore::new(turns)),
             queue: AtomicUsize::new(0),
@@ -322,14 +327,25 @@ impl Running {
         self.pipeline.outputs.iter().map(|output| output.name.as_str()).zip(&self.outputs)
     }
 
-    /// The ring of dead letters.
-    #[must_use]
-    pub fn dead_letters(&self) -> &Arc<Output> {
+    /// The dead letters.
+    pub(crate) fn dead_letters(&self) -> &DeadLetters {
         &self.shared.dead_letters
+    }
+
+    /// Where partitions stood that are not of this version.
+    pub(crate) fn apart(&self) -> &Apart {
+        &self.apart
     }
 
     pub(crate) fn mailboxes(&self) -> &[Vec<Arc<Mailbox>>] {
         &self.mailboxes
+    }
+
+    /// Lets partitions run that took over parked events. Not before everything that waits for the
+    /// partitions behind them was handed over: what they send comes later.
+    pub(crate) fn wake_parked(&self) {
+        let parked = self.mailboxes.iter().flatten().filter(|mailbox| mailbox.has_parked());
+        parked.for_each(Mailbox::schedule);
     }
 
     /// Takes no more events, or takes them again.
@@ -400,7 +416,7 @@ fn place(
     let mut make = |partition: u16| {
         let owner = &parts.workers[(first + usize::from(partition)) % workers];
         let states = parts.states.get_mut(usize::from(partition)).map(|states| {
-            let mine = |(name, _): &mut (String, _)| stages.contains(&name.as_str());
+            let mine = |(name, _): &mut (String, _)| stages.contains(&stage_of_state(name).0);
             states.extract_if(.., mine).collect()
         });
         let ids = runtime.durable.as_ref().map(|durable| durable.ids(partition));

@@ -31,6 +31,16 @@ Records are JSON lines {id, source, time, key, port, data | data_base64, partiti
 readable form on a terminal. If records were dropped before they could be read, a warning says so
 and reading goes on with the oldest that are kept.";
 
+pub(crate) const REPLAY_EXAMPLES: &str = "\
+Examples:
+  sluicebox dead-letters replay orders
+  sluicebox dead-letters replay orders --stage price --limit 10
+
+Each event goes into the stage it failed in, as that stage was given it; what it comes to goes on \
+from there. One that fails again is a new dead letter. With exactly-once a dead letter is replayed \
+once, so the command may be given again whatever became of it; with best-effort it is replayed each \
+time.";
+
 pub(crate) const SAMPLE_EXAMPLES: &str = "\
 Examples:
   sluicebox sample host
@@ -95,12 +105,42 @@ pub(crate) struct TailArgs {
 
 /// Arguments of `dead-letters`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct DeadLettersArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<DeadLettersCommand>,
+    /// The pipeline's name
+    #[arg(value_parser = name, required = true)]
+    pub(crate) pipeline: Option<Name>,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// What can be done with dead letters besides reading them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// Give dead letters to the stage they failed in again
+    #[command(after_long_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
+}
+
+/// Arguments of `dead-letters replay`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
     /// The pipeline's name
     #[arg(value_parser = name)]
     pub(crate) pipeline: Name,
-    #[command(flatten)]
-    pub(crate) reading: Reading,
+    /// Only those of this stage
+    #[arg(long, value_parser = name)]
+    pub(crate) stage: Option<Name>,
+    /// Where to begin: oldest or a cursor
+    #[arg(long, value_name = "CURSOR", default_value = "oldest", value_parser = cursor)]
+    pub(crate) from: String,
+    /// Stop after N events
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

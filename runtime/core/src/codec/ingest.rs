@@ -1,13 +1,15 @@
 //! The record of one request's events: who sent it, for de-duplication, and a run for each
 //! partition they go to.
 //!
-//! It is whole or not there, and so is the request; that is what the acknowledgement says.
+//! It is whole or not there, and so is the request; that is what the acknowledgement says. Dead
+//! letters that are replayed are an ingest as well, which says which ones they are.
 
 use super::wire::{FRAME_BYTES_MIN, Reader};
 use super::{FrameAt, RecordError, RecordWriter, kind};
 use crate::frame::Frame;
 use crate::ids::{PipelineId, StageId};
 use crate::limits::PRODUCER_BYTES_MAX;
+use crate::replayed::{self, ReplayedRun};
 
 /// The events of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct IngestRecord<'a, F = FrameAt> {
     pub ids: Vec<u128>,
     /// The events, by stage and partition. An event is in one run for each entry stage.
     pub runs: Vec<IngestRun<F>>,
+    /// Dead letters these events were.
+    pub replayed: Vec<ReplayedRun>,
 }
 
 /// A producer that numbers its requests.
@@ -51,6 +55,9 @@ pub struct IngestRun<F = FrameAt> {
 /// Bits of the byte behind the time.
 const HAS_PRODUCER: u8 = 1;
 
+/// The extension with the dead letters that were replayed.
+const REPLAYED: u64 = 19;
+
 /// Least bytes of a run.
 const RUN_BYTES_MIN: usize = 3 + FRAME_BYTES_MIN;
 
@@ -76,6 +83,9 @@ impl RecordWriter {
             self.number(run.partition.into());
             self.number(record.seq - run.previous);
             self.frame(&run.frame);
+        }
+        if !record.replayed.is_empty() {
+            self.extension(REPLAYED, |out| replayed::put_runs(out, &record.replayed));
         }
     }
 }
@@ -107,8 +117,14 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Result<IngestRecord<'a>, Reco
     if runs.is_empty() {
         return Err(reader.bad("the runs"));
     }
-    reader.extensions()?;
-    Ok(IngestRecord { pipeline, seq, time, producer, ids, runs })
+    let mut replayed = Vec::new();
+    reader.extensions_known(|id, reader| {
+        if id == REPLAYED {
+            replayed = replayed::runs(reader)?;
+        }
+        Ok(())
+    })?;
+    Ok(IngestRecord { pipeline, seq, time, producer, ids, runs, replayed })
 }
 
 /// The run before one of number `seq`, written as how far back it is.

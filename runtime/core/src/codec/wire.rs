@@ -228,10 +228,20 @@ impl<'a> Reader<'a> {
 
     /// What later writers of this format may have added: skipped.
     pub(crate) fn extensions(&mut self) -> Result<(), RecordError> {
+        self.extensions_known(|_, _| Ok(()))
+    }
+
+    /// Gives out each extension by its id; what `take` does not read of it is skipped.
+    pub(crate) fn extensions_known(
+        &mut self,
+        mut take: impl FnMut(u64, &mut Self) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
         while !self.is_at_end() {
-            self.number("an extension's id")?;
+            let id = self.number("an extension's id")?;
             let length = self.number("an extension")?;
-            self.take(length, "an extension")?;
+            let range = self.take(length, "an extension")?;
+            let body = &self.body[..range.end];
+            take(id, &mut Self { kind: self.kind, body, at: range.start })?;
         }
         Ok(())
     }

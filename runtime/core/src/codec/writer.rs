@@ -84,6 +84,14 @@ impl RecordWriter {
         put_bytes(&mut self.buffer, bytes);
     }
 
+    /// Appends an extension, at the end of a body; `fill` writes what is in it.
+    pub(crate) fn extension(&mut self, id: u64, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut inside = Vec::new();
+        fill(&mut inside);
+        self.number(id);
+        self.bytes(&inside);
+    }
+
     pub(crate) fn hash(&mut self, hash: u128) {
         self.buffer.extend_from_slice(&hash.to_le_bytes());
     }

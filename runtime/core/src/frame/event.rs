@@ -16,6 +16,8 @@ pub mod field {
     pub const REQUEST: u16 = 2;
     /// Handles lent by the host.
     pub const ATTACHMENTS: u16 = 3;
+    /// Name of the stage of the segment a replayed event enters by; no stage sees it.
+    pub const ENTRY: u16 = 4;
     /// CloudEvents `id`.
     pub const EVENT_ID: u16 = 256;
     /// CloudEvents `source`.

@@ -91,6 +91,20 @@ pub const BYTES_MAX: Range = Range { min: KIB, max: 1024 * GIB, default: GIB };
 pub const DURATION_MAX_MS: Range =
     Range { min: SECOND_MS, max: 7 * 24 * HOUR_MS, default: HOUR_MS };
 
+/// Runs of a parked event before it is given up on.
+pub const PARK_ATTEMPTS: Range = Range { min: 1, max: 1000, default: 10 };
+/// The first pause before a parked event is run again.
+pub const PARK_PAUSE_MS: Range = Range { min: 10, max: HOUR_MS, default: SECOND_MS };
+/// The longest pause.
+pub const PARK_PAUSE_MAX_MS: Range = Range { min: 10, max: 24 * HOUR_MS, default: 300 * SECOND_MS };
+/// How long an event is parked, before it is given up on when it fails.
+pub const PARK_AGE_MAX_MS: Range =
+    Range { min: SECOND_MS, max: 7 * 24 * HOUR_MS, default: 24 * HOUR_MS };
+/// Parked events of a key.
+pub const PARK_EVENTS_MAX: Range = Range { min: 1, max: 100_000, default: 1000 };
+/// Bytes of the parked events of a key.
+pub const PARK_BYTES_MAX: Range = Range { min: KIB, max: 32 * MIB, default: MIB };
+
 /// Bytes an output keeps for its readers.
 pub const RETAIN_BYTES: Range = Range { min: 64 * KIB, max: GIB, default: 16 * MIB };
 

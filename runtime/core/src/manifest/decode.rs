@@ -13,7 +13,9 @@ use super::walk::{Walk, member};
 use super::words::{Reference, parse_component, parse_duration, parse_size};
 use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
 use crate::json_key::Pointer;
-use crate::pipeline::{Delivery, EdgeKey, OnFailure, Scope, Stage, StageLimits, StreamLimits};
+use crate::pipeline::{
+    Delivery, EdgeKey, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits,
+};
 
 /// Reads a manifest. The declaration is complete if and only if there are no problems.
 ///
@@ -144,6 +146,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
     let path = member("stages", name);
     if !problems.names(&member(&path, "scope")) {
         scope_conflicts(view, scope, &path, problems);
+        park_conflicts(view, scope, &path, problems);
     }
     let component = view.at("component").text().and_then(parse_component);
     Stage {
@@ -156,6 +159,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         limits: limits(view.at("limits"), scope),
         on_failure: match view.at("on-failure").text() {
             Some("halt") => OnFailure::Halt,
+            Some("park") => OnFailure::Park,
             _ => OnFailure::DeadLetter,
         },
         retries: view.at("retries").small(bounds::RETRIES_DEFAULT),
@@ -166,6 +170,24 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         } else {
             StreamLimits::default()
         },
+        park: park(view.at("park")),
+    }
+}
+
+/// Parking needs events that can be run again, and its settings need parking.
+fn park_conflicts(view: View<'_>, scope: Scope, path: &str, problems: &mut Problems) {
+    let parks = view.at("on-failure").text() == Some("park");
+    if parks && scope == Scope::Stream {
+        let message = "cannot be \"park\" with scope = \"stream\": the memory of a stream's \
+                       instance cannot be taken back, so that its events cannot be run again";
+        let fix = "write \"dead-letter\" or \"halt\", or another scope";
+        let field = member(path, "on-failure");
+        problems.add(Problem::new(field, "manifest.scope", message.to_owned(), fix));
+    }
+    if !parks && view.at("park").is_there() {
+        let message = "has a meaning only with on-failure = \"park\"".to_owned();
+        let fix = "remove it, or write on-failure = \"park\"";
+        problems.add(Problem::new(member(path, "park"), "manifest.scope", message, fix));
     }
 }
 
@@ -207,6 +229,17 @@ fn stream(view: View<'_>) -> StreamLimits {
         events_max: view.at("events-max").small(bounds::EVENTS_MAX.default),
         bytes_max: view.at("bytes-max").size(bounds::BYTES_MAX),
         duration_max_ms: view.at("duration-max").duration(bounds::DURATION_MAX_MS),
+    }
+}
+
+fn park(view: View<'_>) -> ParkLimits {
+    ParkLimits {
+        attempts: view.at("attempts").small(bounds::PARK_ATTEMPTS.default as u32),
+        pause_ms: view.at("pause").duration(bounds::PARK_PAUSE_MS),
+        pause_max_ms: view.at("pause-max").duration(bounds::PARK_PAUSE_MAX_MS),
+        age_max_ms: view.at("age-max").duration(bounds::PARK_AGE_MAX_MS),
+        events_max: view.at("events-max").small(bounds::PARK_EVENTS_MAX.default),
+        bytes_max: view.at("bytes-max").size(bounds::PARK_BYTES_MAX),
     }
 }
 

@@ -73,12 +73,11 @@ pub(crate) enum Kind {
     Grants,
 }
 
-/// A word of a choice, what it means, and why it is refused for now, if it is.
+/// A word of a choice and what it means.
 #[derive(Debug)]
 pub(crate) struct Choice {
     pub(crate) word: &'static str,
     pub(crate) about: &'static str,
-    pub(crate) refused: Option<&'static str>,
 }
 
 const fn field(name: &'static str, kind: Kind, need: Need, about: &'static str) -> Field {
@@ -86,7 +85,7 @@ const fn field(name: &'static str, kind: Kind, need: Need, about: &'static str) 
 }
 
 const fn choice(word: &'static str, about: &'static str) -> Choice {
-    Choice { word, about, refused: None }
+    Choice { word, about }
 }
 
 const fn size(name: &'static str, range: bounds::Range, about: &'static str) -> Field {
@@ -177,7 +176,7 @@ static INGEST: [Field; 2] = [
     ),
 ];
 
-static STAGE: [Field; 11] = [
+static STAGE: [Field; 12] = [
     field(
         "component",
         Kind::Component,
@@ -240,6 +239,12 @@ static STAGE: [Field; 11] = [
         Need::Optional,
         "Only with scope stream: when a stream ends by itself.",
     ),
+    field(
+        "park",
+        Kind::Table(&PARK),
+        Need::Optional,
+        "Only with on-failure park: how long and how often parked events are tried.",
+    ),
 ];
 
 static SCOPE: [Choice; 3] = [
@@ -251,11 +256,11 @@ static SCOPE: [Choice; 3] = [
 static ON_FAILURE: [Choice; 3] = [
     choice("dead-letter", "It is kept aside with the reason, and later events go on."),
     choice("halt", "The partition stops and says why."),
-    Choice {
-        word: "park",
-        about: "Does not exist yet and is refused.",
-        refused: Some("parking failed events does not exist yet"),
-    },
+    choice(
+        "park",
+        "It waits, with the later events of its key, and is tried again after pauses; other keys go \
+         on. Not with scope stream.",
+    ),
 ];
 
 static LIMITS: [Field; 7] = [
@@ -291,6 +296,31 @@ static STREAM: [Field; 4] = [
     count("events-max", bounds::EVENTS_MAX, "The stream ends after this many events."),
     size("bytes-max", bounds::BYTES_MAX, "The stream ends after this much payload."),
     duration("duration-max", bounds::DURATION_MAX_MS, "The stream ends this long after it opened."),
+];
+
+static PARK: [Field; 6] = [
+    count(
+        "attempts",
+        bounds::PARK_ATTEMPTS,
+        "How often a parked event is run again before it becomes a dead letter.",
+    ),
+    duration(
+        "pause",
+        bounds::PARK_PAUSE_MS,
+        "The pause before it is run again; twice as long each time it fails.",
+    ),
+    duration("pause-max", bounds::PARK_PAUSE_MAX_MS, "The longest pause."),
+    duration(
+        "age-max",
+        bounds::PARK_AGE_MAX_MS,
+        "An event that fails after being parked for so long becomes a dead letter.",
+    ),
+    count(
+        "events-max",
+        bounds::PARK_EVENTS_MAX,
+        "Events of one key that may be parked; further ones become dead letters.",
+    ),
+    size("bytes-max", bounds::PARK_BYTES_MAX, "The same in bytes."),
 ];
 
 static EDGE: [Field; 3] = [

@@ -65,8 +65,7 @@ fn kind(kind: &Kind) -> Table {
         Kind::Size { .. } => pattern("^[0-9]{1,20}(B|KiB|MiB|GiB|kB|MB|GB)$"),
         Kind::Duration { .. } => pattern("^[0-9]{1,20}(ms|s|m|h)$"),
         Kind::Choice(choices) => {
-            let open = choices.iter().filter(|c| c.refused.is_none());
-            Table::from([("enum".to_owned(), strings(open.map(|c| c.word)))])
+            Table::from([("enum".to_owned(), strings(choices.iter().map(|c| c.word)))])
         }
         Kind::Name => pattern(NAME_PATTERN),
         Kind::Pointer => {

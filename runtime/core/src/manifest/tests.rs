@@ -92,7 +92,7 @@ fn a_manifest_with_twenty_mistakes_reports_all_twenty_at_once() {
                 "stream": { "idle-timeout": "30s" }
             },
             "count": {
-                "component": "count", "scope": "session", "on-failure": "park",
+                "component": "count", "scope": "session", "on-failure": "wait",
                 "config": { "window": 5 }, "grants": { "wasi-http": ["example.com"] }
             },
             "orphan": { "component": "count", "assets": { "table": "md5:abc" } }
@@ -123,7 +123,7 @@ fn a_manifest_with_twenty_mistakes_reports_all_twenty_at_once() {
         ("stages.split.limits.event-bytes", "manifest.range"),
         ("stages.split.stream", "manifest.scope"),
         ("stages.count.scope", "manifest.choice"),
-        ("stages.count.on-failure", "manifest.unsupported"),
+        ("stages.count.on-failure", "manifest.choice"),
         ("stages.count.config.window", "manifest.type"),
         ("stages.count.grants.wasi-http", "manifest.unsupported"),
         ("stages.orphan.assets.table", "manifest.digest"),
@@ -174,6 +174,14 @@ fn settings_without_effect_in_a_scope_are_refused() {
     assert_eq!(problem(&problems, "stages.split.limits.instances").code, "manifest.scope");
     let problems = with(&["stages", "count", "stream"], Value::Table(Table::new()));
     assert_eq!(problem(&problems, "stages.count.stream").code, "manifest.scope");
+    let problems = with(&["stages", "count", "park"], Value::Table(Table::new()));
+    assert_eq!(problem(&problems, "stages.count.park").code, "manifest.scope");
+    let mut stage = Table::new();
+    stage.insert("component".to_owned(), Value::from("split"));
+    stage.insert("scope".to_owned(), Value::from("stream"));
+    stage.insert("on-failure".to_owned(), Value::from("park"));
+    let problems = with(&["stages", "split"], Value::Table(stage));
+    assert_eq!(problem(&problems, "stages.split.on-failure").code, "manifest.scope");
     // With a scope that cannot be read nobody knows what has an effect.
     let mut stage = Table::new();
     stage.insert("component".to_owned(), Value::from("split"));
@@ -281,6 +289,7 @@ fn written(value: &Value, path: &str, known: &[String], out: &mut Vec<String>) {
 fn every_field_of_the_table_is_written_and_so_read() {
     let text =
         WORD_COUNT.replace("\"split\", \"ports\"", "\"split\", \"scope\": \"stream\", \"ports\"");
+    let text = text.replace("\"on-failure\": \"halt\"", "\"on-failure\": \"park\"");
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");
     let mut known = Vec::new();

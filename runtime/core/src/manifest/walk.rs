@@ -239,15 +239,12 @@ impl<'a> Walk<'a> {
     }
 
     fn choice(&mut self, choices: &'static [Choice], value: &Value, path: &str) {
-        let open = || choices.iter().filter(|c| c.refused.is_none()).map(|c| c.word);
+        let open = || choices.iter().map(|c| c.word);
         let all = open().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
         let Some(text) = value.as_str() else {
             return self.wrong_type(path, value, "a string", &format!("write {all}"));
         };
         match choices.iter().find(|c| c.word == text) {
-            Some(Choice { refused: Some(why), .. }) => {
-                self.add(path, "manifest.unsupported", *why, format!("write {all}"));
-            }
             Some(_) => {}
             None => {
                 let fix = match words::nearest(text, open()) {
@@ -377,8 +374,7 @@ fn example(name: &str, kind: &Kind) -> String {
     match kind {
         Kind::Version => "version = 1".to_owned(),
         Kind::Choice(choices) => {
-            let open = choices.iter().filter(|c| c.refused.is_none());
-            let words: Vec<_> = open.map(|c| format!("{name} = {:?}", c.word)).collect();
+            let words: Vec<_> = choices.iter().map(|c| format!("{name} = {:?}", c.word)).collect();
             words.join(" or ")
         }
         Kind::List { of: Kind::Reference(_), .. } => format!("{name} = [\"stage\"]"),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::value::{Table, Value};
 use super::words::{duration_text, size_text};
 use super::{Declaration, EdgeDeclaration, OutputDeclaration, bounds};
-use crate::pipeline::{EdgeKey, Scope, Stage, StageLimits, StreamLimits};
+use crate::pipeline::{EdgeKey, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits};
 
 impl Declaration {
     /// The manifest this declaration would be read from.
@@ -50,6 +50,9 @@ fn stage(stage: &Stage) -> Value {
     if stage.scope == Scope::Stream {
         table.insert("stream".to_owned(), stream(&stage.stream));
     }
+    if stage.on_failure == OnFailure::Park {
+        table.insert("park".to_owned(), park(&stage.park));
+    }
     Value::Table(table)
 }
 
@@ -74,6 +77,17 @@ fn stream(stream: &StreamLimits) -> Value {
         ("events-max", number(stream.events_max)),
         ("bytes-max", size(stream.bytes_max)),
         ("duration-max", text(&duration_text(stream.duration_max_ms))),
+    ]))
+}
+
+fn park(park: &ParkLimits) -> Value {
+    Value::Table(members([
+        ("attempts", Value::Integer(park.attempts.into())),
+        ("pause", text(&duration_text(park.pause_ms))),
+        ("pause-max", text(&duration_text(park.pause_max_ms))),
+        ("age-max", text(&duration_text(park.age_max_ms))),
+        ("events-max", number(park.events_max)),
+        ("bytes-max", size(park.bytes_max)),
     ]))
 }
 

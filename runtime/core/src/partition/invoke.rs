@@ -56,8 +56,14 @@ impl Work {
 }
 
 impl Partition {
-    /// Divides events for a stage into work, by instance and by the bounds of a batch.
+    /// Takes events for a stage; those of parked keys wait.
     pub(super) fn enqueue(&mut self, stage: usize, frame: Frame) {
+        let frame = self.hold_followers(stage, frame);
+        self.dispatch(stage, frame);
+    }
+
+    /// Divides events for a stage into work, by instance and by the bounds of a batch.
+    pub(super) fn dispatch(&mut self, stage: usize, frame: Frame) {
         let plan = &self.plan.stages[stage];
         let target = &mut self.stages[stage];
         match plan.scope {
@@ -202,13 +208,17 @@ impl Partition {
     }
 
     fn lose(&mut self, frame: &Frame, lost: &Lost) -> bool {
+        let event = frame.events().nth(lost.event as usize);
+        if event.is_some_and(|event| self.park(&event, lost)) {
+            return true;
+        }
         let plan = &self.plan.stages[self.current];
         if plan.on_failure == OnFailure::Halt {
             let message = format!("{}: {}", lost.class, lost.message);
             self.halted = Some(Halt { stage: plan.name.clone(), message });
             return false;
         }
-        if let Some(event) = frame.events().nth(lost.event as usize) {
+        if let Some(event) = event {
             self.draft.dead_letter(&plan.name, &event, lost.class, &lost.message);
         }
         true

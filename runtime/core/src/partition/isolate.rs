@@ -115,6 +115,23 @@ impl Isolation {
         }
     }
 
+    /// Goes on with another frame: its events are those of this one from `from` on which have a place
+    /// there, in the same order.
+    pub(super) fn renumber(&mut self, from: u32, places: &[Option<u32>]) {
+        let place = |event: u32| places.get(event.checked_sub(from)? as usize).copied().flatten();
+        self.known = std::mem::take(&mut self.known)
+            .into_iter()
+            .filter_map(|failure| Some(Failure { event: place(failure.event)?, ..failure }))
+            .collect();
+        let kept_before = |end: u32| {
+            let before = places.iter().take(end.saturating_sub(from) as usize);
+            before.filter(|place| place.is_some()).count() as u32
+        };
+        self.suspect_end = self.suspect_end.map(kept_before).filter(|end| *end > 0);
+        self.next = 0;
+        self.attempts = 0;
+    }
+
     /// Files the failures of a call that returned. Their events are relative to the call.
     fn note(&mut self, run: &Range<u32>, failures: Vec<Failure>) {
         if run.len() == 1 && self.known.front().is_some_and(|known| known.event == run.start) {

@@ -155,6 +155,7 @@ impl Partition {
         assert!(self.halted.is_none(), "a halted partition commits nothing");
         assert!(!self.wanting.is_some(), "a batch that waits for state is not done");
         let taken = self.batch.take().expect("a batch was started");
+        self.settle_parked();
         let commit = self.draft.finish();
         let now = self.now;
         let ledger =
@@ -173,6 +174,11 @@ impl Partition {
                 changed(ids.stage, change);
             });
             layer.commit_state();
+            stage.park.state().changes(&mut ledger.scratch, |change| {
+                record.change(ids.stage.parked(), &change);
+                changed(ids.stage.parked(), change);
+            });
+            stage.park.commit();
         }
         let reruns = std::mem::take(&mut ledger.reruns);
         record.finish(&sent, &Usage { fuel, events: taken.len() as u64, reruns });
@@ -189,9 +195,13 @@ impl Partition {
 
     /// Puts back a slot of a stage as some commit left it. Between batches.
     pub fn restore(&mut self, stage: StageId, change: &Change<'_>) {
+        let (stage, is_parked) = stage.unparked();
         let stages = self.ledger.as_ref().map(|ledger| ledger.ids.stages.as_slice());
         let at = stages.and_then(|stages| stages.iter().position(|ids| ids.stage == stage));
         let at = at.expect("the state of a stage is restored in the segment it is in");
+        if is_parked {
+            return self.stages[at].park.restore(change.key, change.slot, change.value);
+        }
         let state = layer_of(&mut self.stages[at]).state();
         match change.value {
             Some(value) => state.restore(change.key, change.slot, value),
@@ -203,6 +213,13 @@ impl Partition {
     pub(super) fn note_ends(&mut self, until: u64) {
         if let Some(ledger) = &mut self.ledger {
             ledger.batch = Batch { pieces: Vec::new(), ends: Some(until) };
+        }
+    }
+
+    /// The batch under way is of parked events: nothing new is taken.
+    pub(super) fn note_parked(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.batch = Batch::default();
         }
     }
 

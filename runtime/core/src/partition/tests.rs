@@ -1,6 +1,7 @@
 //! The machine against a naive model, driven by a native stage.
 
 mod ledger;
+mod park;
 
 use proptest::prelude::*;
 
@@ -39,6 +40,16 @@ fn play(layer: &mut Layer) -> Verdict {
     Verdict::Returned(failures)
 }
 
+/// Pauses of 1, 2, 4, 4 ms, and no more than four runs again.
+const PARK: ParkLimits = ParkLimits {
+    attempts: 4,
+    pause_ms: 1,
+    pause_max_ms: 4,
+    age_max_ms: 1000,
+    events_max: 5,
+    bytes_max: 1000,
+};
+
 fn stage(name: &str, scope: Scope, on_failure: OnFailure, child: Option<usize>) -> StagePlan {
     let target = Target {
         port: 0,
@@ -58,6 +69,7 @@ fn stage(name: &str, scope: Scope, on_failure: OnFailure, child: Option<usize>) 
             bytes_max: 1 << 20,
             duration_max_ms: 1000,
         },
+        park: PARK,
         ports: Arc::new(Ports::new(1, vec![target])),
         inside: vec![child],
         limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 20, reply_bytes: 1 << 20 },
@@ -333,4 +345,58 @@ proptest! {
             prop_assert_eq!(seen, expected, "writes of failed calls must not stand");
         }
     }
+}
+
+#[test]
+fn a_replayed_event_enters_by_the_stage_it_failed_in() {
+    let mut machine = partition(vec![
+        stage("first", Scope::Shared, OnFailure::DeadLetter, Some(1)),
+        stage("second", Scope::Shared, OnFailure::DeadLetter, None),
+    ]);
+    let mut fields = Vec::new();
+    assert!(push_field(&mut fields, field::REQUEST, &7_u64.to_le_bytes()));
+    assert!(push_field(&mut fields, field::EVENT_ID, b"id"));
+    let mut builder = FrameBuilder::new();
+    let head = Head { input: 3, ..Head::data(8) };
+    builder.push(&head, b"k", b"e1", &fields);
+    // A dead letter of the second stage.
+    let mut draft = Draft::default();
+    for event in builder.finish().events() {
+        draft.dead_letter("second", &event, "trap", "boom");
+    }
+    let dead = draft.finish().dead_letters.expect("one");
+    let mut batch = FrameBuilder::new();
+    batch.push(&Head::data(1), b"k", b"e0", &[]);
+    for event in dead.events() {
+        push_again(&event, Some("second"), &mut batch);
+        push_again(&event, None, &mut batch);
+        push_again(&event, Some("gone"), &mut batch);
+    }
+    machine.start(batch.finish(), 0);
+    let mut given = Vec::new();
+    while let Some(mut call) = machine.next_call() {
+        let each = call.layer.frame().clone();
+        for event in each.events() {
+            let ids: Vec<u16> = event.fields.iter().map(|(id, _)| id).collect();
+            let text = String::from_utf8_lossy(event.payload).into_owned();
+            given.push((call.stage, event.head.input, text, ids));
+        }
+        let verdict = play(&mut call.layer);
+        machine.done(call.layer, verdict);
+    }
+    let id = vec![field::EVENT_ID];
+    let expected = [
+        (0, 0, "e0".to_owned(), vec![]),
+        (0, 3, "e1".to_owned(), id.clone()),
+        (1, 3, "e1".to_owned(), id),
+        (1, 0, "e0".to_owned(), vec![]),
+        (1, 0, "e1".to_owned(), vec![]),
+    ];
+    assert_eq!(given, expected);
+    let commit = machine.finish();
+    let dead = commit.dead_letters.expect("the one whose stage is gone");
+    let event = dead.events().next().expect("one");
+    assert_eq!(event.fields.get(dead_letter_field::STAGE), Some(&b"gone"[..]));
+    assert_eq!(event.fields.get(dead_letter_field::CLASS), Some(&b"replay"[..]));
+    assert_eq!((event.head.input, event.payload), (3, &b"e1"[..]));
 }

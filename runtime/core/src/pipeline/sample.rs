@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ComponentRef, Delivery, EdgeKey, Facts, OnFailure, Pipeline, Scope, Stage, StageLimits,
-    StreamLimits, build,
+    ComponentRef, Delivery, EdgeKey, Facts, OnFailure, ParkLimits, Pipeline, Scope, Stage,
+    StageLimits, StreamLimits, build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -112,6 +112,19 @@ impl Choices<'_> {
                 duration_max_ms: self.within(bounds::DURATION_MAX_MS),
             };
         }
+        let policies = [OnFailure::DeadLetter, OnFailure::Halt, OnFailure::Park];
+        let on_failure = policies[self.below(if scope == Scope::Stream { 2 } else { 3 })];
+        let mut park = ParkLimits::default();
+        if on_failure == OnFailure::Park {
+            park = ParkLimits {
+                attempts: self.within(bounds::PARK_ATTEMPTS) as u32,
+                pause_ms: self.within(bounds::PARK_PAUSE_MS),
+                pause_max_ms: self.within(bounds::PARK_PAUSE_MAX_MS),
+                age_max_ms: self.within(bounds::PARK_AGE_MAX_MS),
+                events_max: self.within(bounds::PARK_EVENTS_MAX),
+                bytes_max: self.within(bounds::PARK_BYTES_MAX),
+            };
+        }
         let text = ["", "plain", "quote \" and \n ü", "{}"][self.below(4)].to_owned();
         Stage {
             name,
@@ -121,7 +134,8 @@ impl Choices<'_> {
             assets: (0..self.below(2)).map(|i| (format!("a{i}"), self.digest())).collect(),
             grants: BTreeSet::new(),
             limits,
-            on_failure: [OnFailure::DeadLetter, OnFailure::Halt][self.below(2)],
+            on_failure,
+            park,
             retries: self.below(usize::from(bounds::RETRIES_MAX) + 1) as u8,
             ports: (0..1 + self.below(3)).map(|i| format!("p{i}")).collect(),
             inputs: (0..1 + self.below(2)).map(|i| format!("i{i}")).collect(),

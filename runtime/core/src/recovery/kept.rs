@@ -13,6 +13,7 @@
 //!       · n × { edge n · partition n · last n · n × { partition n · seq n } }
 //!       · n × { output n · partition n · next n } }
 //! extensions                                                   maybe: 0 u8, or 1 u8 · n
+//!   19: pipeline n · n × { root n · partition n · 0 n · n × { gap n · length n } }  replayed
 //! ```
 //!
 //! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
@@ -23,10 +24,14 @@ use std::collections::BTreeMap;
 use super::backlog::{Backlog, Waiting};
 use super::pipeline::{Folded, ReaderState};
 use super::{Fold, Stopped, Wrong};
-use crate::codec::wire::Reader;
+use crate::codec::wire::{Reader, put};
 use crate::codec::{CheckpointRecord, RecordError, RecordWriter, kind, name_table, source};
 use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
 use crate::position::{Counter, Place, Positions, RunHeader};
+use crate::replayed::Replayed;
+
+/// The extension with the dead letters that were replayed.
+const REPLAYED: u64 = 19;
 
 impl Fold {
     /// The fold in bytes. What a record said is in them, not the state and not the frames of the
@@ -44,6 +49,7 @@ impl Fold {
             writer.number(id.0);
             keep_pipeline(writer, folded);
         });
+        keep_more(&mut writer, &self.pipelines);
         writer.to_bytes().into()
     }
 
@@ -65,9 +71,36 @@ impl Fold {
             let id = PipelineId(reader.number("a pipeline")?);
             Ok((id, pipeline(reader, id)?))
         })?;
-        reader.extensions()?;
-        Ok(Self { pipelines: pipelines.into_iter().collect(), checkpoint, last })
+        let mut pipelines: BTreeMap<PipelineId, Folded> = pipelines.into_iter().collect();
+        reader.extensions_known(|id, reader| more(id, reader, &mut pipelines))?;
+        Ok(Self { pipelines, checkpoint, last })
     }
+}
+
+/// What came to be kept of pipelines later, as extensions: those of each that have any.
+fn keep_more(writer: &mut RecordWriter, pipelines: &BTreeMap<PipelineId, Folded>) {
+    for (id, folded) in pipelines {
+        if folded.replayed != Replayed::default() {
+            writer.extension(REPLAYED, |out| {
+                put(out, id.0);
+                folded.replayed.put(out);
+            });
+        }
+    }
+}
+
+fn more(
+    extension: u64,
+    reader: &mut Reader<'_>,
+    pipelines: &mut BTreeMap<PipelineId, Folded>,
+) -> Result<(), RecordError> {
+    if extension != REPLAYED {
+        return Ok(());
+    }
+    let id = PipelineId(reader.number("a pipeline")?);
+    let folded = pipelines.get_mut(&id).ok_or_else(|| reader.bad("a pipeline"))?;
+    folded.replayed = Replayed::read(reader)?;
+    Ok(())
 }
 
 fn keep_pipeline(writer: &mut RecordWriter, folded: &Folded) {
@@ -153,6 +186,7 @@ fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordErr
         readers: readers.into_iter().collect(),
         sent: sent.into_iter().collect(),
         offsets: offsets.into_iter().collect(),
+        replayed: Replayed::default(),
         stopped,
     })
 }

@@ -13,6 +13,7 @@ use crate::codec::{NameTable, Piece};
 use crate::ids::{EdgeId, Name, OutputId, StageId};
 use crate::partition::{Leads, Progress, SegmentIds};
 use crate::position::{Counter, Numbers, Positions, RunHeader, Source};
+use crate::replayed::Replayed;
 
 /// A partition of a segment, by its root stage.
 type Reader = (StageId, u16);
@@ -34,6 +35,8 @@ pub struct Folded {
     pub(super) sent: BTreeMap<(EdgeId, u16), Counter<u16>>,
     /// The next offset of each output in each partition.
     pub(super) offsets: BTreeMap<(OutputId, u16), u64>,
+    /// Dead letters that were given to their stage again.
+    pub(super) replayed: Replayed,
     pub(super) stopped: Option<Stopped>,
 }
 
@@ -44,6 +47,19 @@ pub(super) struct ReaderState {
     pub(super) positions: Positions,
     pub(super) dead_letters: u64,
     pub(super) backlog: Backlog,
+}
+
+/// Where a partition stood, whether its root begins a segment now or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Stood<'a> {
+    /// The root of its segment, and its number.
+    pub root: (StageId, u16),
+    /// Its last commit.
+    pub number: u64,
+    /// What it consumed.
+    pub positions: &'a Positions,
+    /// The next offset of its dead letters.
+    pub dead_letters: u64,
 }
 
 impl Folded {
@@ -95,6 +111,12 @@ impl Folded {
         &self.ingest
     }
 
+    /// The dead letters that were given to their stage again.
+    #[must_use]
+    pub fn replayed(&self) -> &Replayed {
+        &self.replayed
+    }
+
     /// Why it stopped, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
@@ -133,6 +155,19 @@ impl Folded {
         }
     }
 
+    /// Every partition that ever committed, or waits to.
+    pub fn stood(&self) -> impl Iterator<Item = Stood<'_>> {
+        self.readers.iter().map(|(root, reader)| {
+            let ReaderState { number, positions, dead_letters, .. } = reader;
+            Stood { root: *root, number: *number, positions, dead_letters: *dead_letters }
+        })
+    }
+
+    /// What each partition sent over each edge.
+    pub fn sent(&self) -> impl Iterator<Item = ((EdgeId, u16), &Counter<u16>)> {
+        self.sent.iter().map(|(edge, counter)| (*edge, counter))
+    }
+
     /// The runs that wait for a partition of the segment with this root: source by source, in order
     /// within each.
     pub fn backlog(&self, root: StageId, partition: u16) -> impl Iterator<Item = &Waiting> {
@@ -159,6 +194,7 @@ impl Folded {
             readers: BTreeMap::new(),
             sent: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            replayed: Replayed::default(),
             stopped: None,
         };
         folded.change(record)?;
@@ -195,6 +231,7 @@ impl Folded {
             }
         }
         self.readers.retain(|(root, _), _| !record.discarded.contains(root));
+        self.replayed.discard(&record.discarded);
         self.strand_nothing(record)?;
         self.version = record.version;
         self.partitions = record.partitions;
@@ -247,6 +284,7 @@ impl Folded {
             let reader = self.readers.entry(to).or_default();
             reader.backlog.push(header, &run.frame, position);
         }
+        record.replayed.iter().for_each(|run| self.replayed.note(run));
         Ok(())
     }
 
@@ -273,7 +311,7 @@ impl Folded {
             reader.dead_letters = behind(dead.first, reader.dead_letters, dead.frame.events)?;
         }
         for (stage, change) in record.state.iter() {
-            self.expect_stage(stage)?;
+            self.expect_stage(stage.unparked().0)?;
             sink.changed(head, stage, change);
         }
         record.sent.outputs.iter().for_each(|run| sink.output(head, run, position));

@@ -91,13 +91,19 @@ proptest! {
         producer in prop::option::of(("[a-zö/]{0,60}", number())),
         ids in prop::collection::vec(any::<u128>(), 0..5),
         runs in prop::collection::vec(ingest_run(), 1..5),
+        replayed in prop::collection::vec((0_u32..9, 0_u16..1024, number(), 0_u64..9), 0..3),
     ) {
+        let replayed = replayed.into_iter().map(|(root, partition, kept_from, gap)| {
+            let mut offsets = Offsets::default();
+            (1..gap).for_each(|at| offsets.insert(at * gap..at * gap + at));
+            ReplayedRun { root: StageId(root), partition, kept_from, offsets }
+        }).collect();
         let producer = producer.as_ref().map(|(id, sequence)| Producer { id, sequence: *sequence });
         let runs = runs.into_iter().map(|(stage, partition, previous, frame)| IngestRun {
             stage: StageId(stage), partition, previous: previous % seq, frame,
         }).collect();
         let record =
-            IngestRecord { pipeline: PipelineId(pipeline), seq, time, producer, ids, runs };
+            IngestRecord { pipeline: PipelineId(pipeline), seq, time, producer, ids, runs, replayed };
         let (kind, body) = written(|writer| writer.ingest(&record));
         let Ok(Record::Ingest(read)) = decode(kind, &body) else { panic!("an ingest") };
         let runs = read.runs.iter().map(|run| IngestRun {
@@ -106,8 +112,9 @@ proptest! {
             previous: run.previous,
             frame: run.frame.frame(&body).expect("it was one"),
         }).collect();
-        let IngestRecord { pipeline, seq, time, producer, ids, .. } = read;
-        prop_assert_eq!(IngestRecord { pipeline, seq, time, producer, ids, runs }, record);
+        let IngestRecord { pipeline, seq, time, producer, ids, replayed, .. } = read;
+        let read = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed };
+        prop_assert_eq!(read, record);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use sluicebox_core::layer::{
     Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Spread, Target,
 };
 use sluicebox_core::partition::{Leads, SegmentIds, SegmentPlan, StageIds, StagePlan, Verdict};
-use sluicebox_core::pipeline::{OnFailure, Scope, StreamLimits};
+use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use sluicebox_core::state::StateLimits;
 
 pub(crate) const PIPELINE: PipelineId = PipelineId(5);
@@ -78,6 +78,7 @@ pub(crate) fn plan_of(root: StageId) -> SegmentPlan {
             on_failure: OnFailure::DeadLetter,
             retries: 1,
             stream: StreamLimits::default(),
+            park: ParkLimits::default(),
             ports: Arc::new(Ports::new(1, stage.leads.iter().map(target).collect())),
             inside: stage.leads.iter().map(inside).collect(),
             limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 16, reply_bytes: 1 << 16 },

@@ -184,7 +184,15 @@ impl World {
             runs.push(IngestRun { stage, partition, previous, frame: builder.finish() });
         }
         let time = self.now;
-        let record = IngestRecord { pipeline: PIPELINE, seq, time, producer, ids, runs };
+        let record = IngestRecord {
+            pipeline: PIPELINE,
+            seq,
+            time,
+            producer,
+            ids,
+            runs,
+            replayed: Vec::new(),
+        };
         let mut writer = RecordWriter::new();
         writer.ingest(&record);
         self.append(&writer)

@@ -7,7 +7,7 @@ use sluicebox_core::frame::Frame;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
 use sluicebox_core::limits::KEY_STATE_BYTES_DEFAULT;
 use sluicebox_core::partition::{Call, Commit, Partition, SegmentPlan, StagePlan, Verdict};
-use sluicebox_core::pipeline::{OnFailure, Scope, StageLimits, StreamLimits};
+use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StageLimits, StreamLimits};
 use sluicebox_core::state::StateLimits;
 use sluicebox_engine::invoker::{Invocation, Invoker};
 use sluicebox_engine::sandbox::Sandbox;
@@ -135,6 +135,7 @@ pub(crate) fn stage_plan(scope: Scope, target: Target, inside: Option<usize>) ->
         on_failure: OnFailure::DeadLetter,
         retries: 3,
         stream: StreamLimits::default(),
+        park: ParkLimits::default(),
         ports: Arc::new(Ports::new(1, vec![target])),
         inside: vec![inside],
         limits: LayerLimits {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
+use sluicebox_core::partition::name_of_parked;
 use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
 use sluicebox_core::recovery::Folded;
 use sluicebox_core::state::{KeyedState, StateLimits};
@@ -118,6 +119,7 @@ impl Node {
         let dedup =
             dedup.unwrap_or_else(|| Dedup::new(u64::from_le_bytes(seed), DedupLimits::DEFAULT));
         let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
+        let ingest = ingest.knowing(folded.replayed().clone());
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
         let behind = (self.log().clone(), self.backing().clone());
         let durable = Arc::new(Durable::new(id, behind, ingest, numbering));
@@ -154,6 +156,7 @@ impl Node {
                 count += 1;
             }
         }
+        running.wake_parked();
         tracing::info!(%tenant, %pipeline, version, waiting = count, "restored");
         Ok(())
     }
@@ -165,9 +168,10 @@ fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
 }
 
 /// The state of a pipeline's stages, by partition and by the name of the stage: none of it is in
-/// memory. A stage without any on disk begins with none.
-fn states(id: PipelineId, folded: &Folded, found: &Found) -> Vec<States> {
-    let names = folded.names().stages.iter().filter(|(stage, _)| found.backing.has((id, *stage)));
+/// memory, but for what is parked. A stage without any on disk begins with none.
+fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
+    let names = &folded.names().stages;
+    let on_disk = names.iter().filter(|(stage, _)| found.backing.has((id, *stage)));
     let states = |_| -> States {
         let cold = |(_, name): &(_, Name)| {
             // Its bounds are those of the stage, which it is given to.
@@ -175,9 +179,16 @@ fn states(id: PipelineId, folded: &Folded, found: &Found) -> Vec<States> {
             state.back(false);
             (name.to_string(), state)
         };
-        names.clone().map(cold).collect()
+        on_disk.clone().map(cold).collect()
     };
-    (0..folded.partitions()).map(states).collect()
+    let mut states: Vec<States> = (0..folded.partitions()).map(states).collect();
+    for ((_, stage, partition), state) in found.parked.extract_if(.., |(of, ..), _| *of == id) {
+        let name = names.iter().find(|(known, _)| *known == stage);
+        if let (Some((_, name)), Some(there)) = (name, states.get_mut(usize::from(partition))) {
+            there.push((name_of_parked(name.as_str()), state));
+        }
+    }
+    states
 }
 
 fn tails(id: PipelineId, found: &mut Found) -> Tails {

@@ -4,7 +4,7 @@
 //! where the last one ended, and cursors of the pipeline stay good as long as what they point at is
 //! kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluicebox_core::ids::{OutputId, StageId};
@@ -28,6 +28,26 @@ pub(super) struct Tails {
     pub outputs: BTreeMap<(OutputId, u16), Tail>,
     /// By the root of the segment.
     pub dead_letters: BTreeMap<(StageId, u16), Tail>,
+}
+
+/// Dead letters of a pipeline.
+#[derive(Debug, Clone)]
+pub(crate) struct DeadLetters {
+    pub ring: Arc<Output>,
+    /// In a pipeline with a log: partitions each stage has in it, those of stage 0 first.
+    pub width: u16,
+}
+
+impl DeadLetters {
+    /// The first partition of it that belongs to the segment with this root.
+    pub(crate) fn of(&self, root: StageId) -> u16 {
+        root.0 as u16 * self.width
+    }
+
+    /// The root and the partition there whose dead letters are in a partition of it.
+    pub(crate) fn place(&self, at: u16) -> (StageId, u16) {
+        (StageId(u32::from(at / self.width)), at % self.width)
+    }
 }
 
 /// Makes the rings of a version.
@@ -87,51 +107,58 @@ impl Rings<'_> {
         Arc::new(ring)
     }
 
-    /// The ring of the dead letters. In a pipeline with a log each segment has its own partitions
-    /// of it, as it numbers its own.
+    /// The ring of the dead letters. In a pipeline with a log each stage has partitions of it for
+    /// ever, as any may be the root of a segment that numbers its own: so those of a segment that is
+    /// cut differently in this version can still be read.
     pub(super) fn dead_letters(
         &self,
         pipeline: &Pipeline,
         plan: &Plan,
-    ) -> Result<Arc<Output>, Error> {
+    ) -> Result<DeadLetters, Error> {
         let partitions = pipeline.partitions.unwrap_or(1);
         let retain = self.node.config().limits.dead_letter_bytes;
         let Some((durable, numbering)) = self.durable else {
             let new = || Arc::new(Output::new(partitions, retain, self.node.next_incarnation()));
-            return Ok(self.old.map_or_else(new, |old| old.dead_letters().clone()));
+            let ring = self.old.map_or_else(new, |old| old.dead_letters().ring.clone());
+            return Ok(DeadLetters { ring, width: partitions });
         };
-        let all = plan.segments.len() * usize::from(partitions);
+        let old = self.old.map(Running::dead_letters);
+        let found = self.tails.dead_letters.keys().map(|(_, partition)| partition + 1).max();
+        let width = partitions.max(found.unwrap_or(0)).max(old.map_or(0, |old| old.width));
+        let stages = numbering.highest[0].map_or(0, |highest| highest as usize + 1);
+        let all = stages * usize::from(width);
         let all = u16::try_from(all).map_err(|_| Error::Conflict {
             what: "pipeline",
             name: pipeline.name.clone(),
-            why: format!("it has {all} partitions in all, at most 65535 are possible"),
+            why: format!("its stages have had {all} partitions in all, at most 65535 are possible"),
         })?;
-        let roots: Option<Vec<StageId>> = plan
-            .segments
-            .iter()
-            .map(|segment| numbering.stage(&pipeline.stages[segment.root].name))
-            .collect();
-        let roots = roots.expect("the numbers are of this pipeline");
-        let shape = roots.iter().fold(key::hash(&all.to_le_bytes()), |hash, root| {
-            key::hash(&[hash.to_le_bytes().as_slice(), &root.0.to_le_bytes()].concat())
-        });
-        let incarnation = incarnation(durable, shape);
-        let kept = self.old.map(Running::dead_letters);
-        if let Some(kept) = kept.filter(|kept| kept.incarnation() == incarnation) {
-            return Ok(kept.clone());
+        let incarnation = incarnation(durable, key::hash(&width.to_le_bytes()));
+        let ring = match old {
+            Some(old) => old.ring.arranged(incarnation, all, |at| {
+                let (stage, partition) = (at / width, at % width);
+                (partition < old.width).then(|| stage * old.width + partition)
+            }),
+            None => Output::new(all, retain, incarnation),
+        };
+        let place = |stage: StageId, partition: u16| stage.0 as u16 * width + partition;
+        for ((root, partition), tail) in &self.tails.dead_letters {
+            fill(&ring, place(*root, *partition), Some(tail), None);
         }
-        let ring = Output::new(all, retain, incarnation);
-        for (at, root) in (0_u16..).zip(&roots) {
+        let mut others: BTreeSet<u16> = (0..all).filter(|at| ring.holds(*at)).collect();
+        for segment in &plan.segments {
+            let root = numbering.stage(&pipeline.stages[segment.root].name);
+            let root = root.expect("the numbers are of this pipeline");
             for partition in 0..partitions {
-                let stages = vec![StageIds { stage: *root, leads: Vec::new() }];
+                let stages = vec![StageIds { stage: root, leads: Vec::new() }];
                 let (pipeline, version) = (durable.id, 0);
                 let ids = SegmentIds { pipeline, version, partition, stages };
                 let next = self.standing.progress(&ids).dead_letters;
-                let tail = self.tails.dead_letters.get(&(*root, partition));
-                fill(&ring, at * partitions + partition, tail, Some(next));
+                ring.resume(place(root, partition), next);
+                others.remove(&place(root, partition));
             }
         }
-        Ok(Arc::new(ring))
+        ring.share_among(plan.segments.len() * usize::from(partitions) + others.len());
+        Ok(DeadLetters { ring: Arc::new(ring), width })
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use sluicebox_core::codec::NameTable;
 use sluicebox_core::ids::{EdgeId, OutputId, StageId};
 use sluicebox_core::partition::{Leads, Progress, SegmentIds};
 use sluicebox_core::position::{Counter, Numbers, Positions};
-use sluicebox_core::recovery::Folded;
+use sluicebox_core::recovery::{Folded, Stood};
 
 /// What partitions go on from.
 #[derive(Debug, Default)]
@@ -31,6 +32,14 @@ pub(crate) struct Left {
     offsets: BTreeMap<(OutputId, u16), u64>,
 }
 
+/// Where partitions stood whose root begins no segment now, and what was sent over edges that are
+/// inside one. That may change in a later version, and both are then numbered on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Apart {
+    roots: BTreeMap<(StageId, u16), Root>,
+    sent: BTreeMap<(EdgeId, u16), Counter<u16>>,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Root {
     number: u64,
@@ -39,6 +48,12 @@ struct Root {
 }
 
 impl Left {
+    /// Nothing, beside those that stood apart in the version before.
+    pub(crate) fn beside(apart: &Apart) -> Self {
+        let Apart { roots, sent } = apart.clone();
+        Self { roots, sent, offsets: BTreeMap::new() }
+    }
+
     /// Takes over where a partition of the segment with this root stood.
     pub(crate) fn add(&mut self, (root, partition): (StageId, u16), progress: Progress) {
         let Progress { number, positions, numbers, offsets, dead_letters } = progress;
@@ -76,6 +91,27 @@ impl Left {
 }
 
 impl Standing {
+    /// What it knows of partitions and edges, whether they are of a segment or not. `names` are those
+    /// of the version: what is not there does not come again.
+    pub(crate) fn into_apart(self, names: Option<&NameTable>) -> Apart {
+        let mut apart = match self {
+            Self::New => Apart::default(),
+            Self::Found(folded) => {
+                let root = |stood: Stood<'_>| {
+                    let Stood { root, number, positions, dead_letters } = stood;
+                    (root, Root { number, positions: positions.clone(), dead_letters })
+                };
+                let roots = folded.stood().map(root).collect();
+                let sent = folded.sent().map(|(edge, counter)| (edge, counter.clone()));
+                Apart { roots, sent: sent.collect() }
+            }
+            Self::Left(Left { roots, sent, .. }) => Apart { roots, sent },
+        };
+        let edges = names.map_or(&[][..], |names| &names.edges);
+        apart.sent.retain(|(edge, _), _| edges.iter().any(|(known, _)| known == edge));
+        apart
+    }
+
     /// What a partition goes on from.
     pub(crate) fn progress(&self, ids: &SegmentIds) -> Progress {
         match self {

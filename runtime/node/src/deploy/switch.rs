@@ -73,6 +73,7 @@ impl Node {
         let Next { version, pipeline, code, restored } = next;
         let old = self.running(tenant, name.as_str());
         let partitions = pipeline.partitions.unwrap_or(1);
+        let is_restored = restored.is_some();
         let (restored, tails) = match restored {
             Some(Restored { durable, folded, states, tails }) => {
                 let numbering = durable.numbering();
@@ -113,7 +114,7 @@ impl Node {
         for (output, ring) in pipeline.outputs.iter().zip(&outputs) {
             let _figures = metrics.output(&output.name, ring);
         }
-        let _figures = metrics.output(DEAD_LETTERS, &dead_letters);
+        let _figures = metrics.output(DEAD_LETTERS, &dead_letters.ring);
         let Taken { states, standing, left_over, durable } = taken;
         let parts = Parts {
             tenant: self.tenancy(tenant),
@@ -133,6 +134,9 @@ impl Node {
         };
         let running = Running::build(pipeline, parts);
         hand_over(&running, left_over);
+        if !is_restored {
+            running.wake_parked();
+        }
         self.put_running(running);
         Ok(())
     }
@@ -198,7 +202,7 @@ async fn take_over(old: Option<&Running>, pipeline: &Pipeline) -> Result<Taken, 
     let Some(old) = old else { return Ok(Taken::default()) };
     check_left_over(old, pipeline)?;
     let mut taken = Taken::default();
-    let mut left = Left::default();
+    let mut left = Left::beside(old.apart());
     for (partition, retired) in retire(old, false).await? {
         taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
         taken.states[usize::from(partition)].extend(retired.states);

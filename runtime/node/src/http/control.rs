@@ -19,8 +19,8 @@ use sluicebox_core::ids::Name;
 
 use super::auth::Caller;
 use super::body::{announced, collect_control, no_memory};
-use super::respond;
 use super::text::{query_pairs, unknown_parameter};
+use super::{replay, respond};
 use crate::error::Error;
 use crate::node::Node;
 
@@ -39,6 +39,7 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
         .route("/assets", post(push_asset))
         .route("/pipelines", get(pipelines))
         .route("/pipelines/{name}", pipeline)
+        .route("/pipelines/{name}/dead-letters/replay", post(replay::replay))
         .route("/pipelines/{name}/resume", post(resume));
     Router::new()
         .nest("/v1/tenants/{tenant}", tenant)
@@ -54,16 +55,16 @@ async fn no_route(uri: Uri) -> Error {
 async fn no_method(uri: Uri) -> Error {
     let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
         ["components" | "pipelines"] => "GET, HEAD",
-        ["assets"] | [.., "resume"] => "POST",
+        ["assets"] | [.., "resume" | "replay"] => "POST",
         _ => "GET, HEAD, PUT, DELETE",
     };
     Error::Method { allow }
 }
 
 /// What every handler gets: the node, who calls, and the name in the path.
-struct Call {
-    node: Arc<Node>,
-    tenant: Name,
+pub(super) struct Call {
+    pub(super) node: Arc<Node>,
+    pub(super) tenant: Name,
     name: String,
 }
 
@@ -74,7 +75,7 @@ impl Call {
     }
 
     /// The name of something that should exist.
-    fn known_name(&self, what: &'static str) -> Result<Name, Error> {
+    pub(super) fn known_name(&self, what: &'static str) -> Result<Name, Error> {
         Name::new(&self.name).map_err(|_| Error::not_found(what, &self.name))
     }
 

@@ -65,7 +65,7 @@ impl Source<'_> {
                 let ring = running.output(name);
                 ring.cloned().ok_or_else(|| Error::not_found("output", name))
             }
-            Self::DeadLetters => Ok(Arc::clone(running.dead_letters())),
+            Self::DeadLetters => Ok(Arc::clone(&running.dead_letters().ring)),
         }
     }
 }

@@ -55,6 +55,7 @@ fn ingest(writer: &mut RecordWriter) {
         producer: Some(Producer { id: "press-4", sequence: 70 }),
         ids: vec![9],
         runs: vec![run(0, &["a", "b"]), run(3, &["c"])],
+        replayed: Vec::new(),
     });
 }
 

@@ -1,7 +1,8 @@
 //! A reader's place in an output, and its text.
 //!
 //! The text is opaque to readers: base64url of a version byte, the output's incarnation, the
-//! partition to read first, and one offset a partition, as numbers of variable length. The empty
+//! partition to read first, and one offset a partition, as numbers of variable length; where most
+//! offsets are 0, as of dead letters, only the others, each behind how many were left out. The empty
 //! text and `oldest` mean the oldest events that are there when the cursor is used. A cursor is not
 //! secret and not signed: whatever its numbers say, reading through it stays inside its output.
 
@@ -12,10 +13,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// First byte of every cursor of this form.
 const VERSION: u8 = 1;
+/// First byte of one in which offsets of 0 are left out.
+const SPARSE: u8 = 2;
 /// Longest text that is looked at: 1,024 partitions with offsets of ten bytes each fit.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// As many partitions as a pipeline may have.
-const PARTITIONS_MAX: u64 = 1024;
+/// As many partitions as an output may have.
+const PARTITIONS_MAX: u64 = u16::MAX as u64;
 
 /// A reader's place in an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,21 @@ impl Cursor {
         self.0.is_none()
     }
 
+    /// True if nothing between this and `other`, of the same output, is left to read.
+    #[must_use]
+    pub fn reaches(&self, other: &Self) -> bool {
+        let (Some(here), Some(there)) = (&self.0, &other.0) else { return false };
+        let there = there.offsets.iter().chain(std::iter::repeat(&0));
+        here.offsets.iter().zip(there).all(|(here, there)| here >= there)
+    }
+
+    /// The offset of the next event to read of a partition.
+    #[must_use]
+    pub fn offset(&self, partition: u16) -> u64 {
+        let place = self.0.as_ref();
+        place.and_then(|place| place.offsets.get(usize::from(partition)).copied()).unwrap_or(0)
+    }
+
     /// Reads the text of a cursor. (`latest` is not one: ask the output for it.)
     ///
     /// # Errors
@@ -78,26 +96,53 @@ impl fmt::Display for Cursor {
 }
 
 fn encode(place: &Place) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16 + 5 * place.offsets.len());
-    out.push(VERSION);
+    let mut out = Vec::new();
+    let read = place.offsets.iter().enumerate().filter(|(_, offset)| **offset > 0);
+    let sparse = 2 * read.clone().count() < place.offsets.len();
+    out.push(if sparse { SPARSE } else { VERSION });
     out.extend_from_slice(&place.incarnation.to_le_bytes());
     push_number(&mut out, place.start.into());
     push_number(&mut out, place.offsets.len() as u64);
-    place.offsets.iter().for_each(|offset| push_number(&mut out, *offset));
+    if !sparse {
+        place.offsets.iter().for_each(|offset| push_number(&mut out, *offset));
+        return out;
+    }
+    let mut at = 0;
+    for (partition, offset) in read {
+        push_number(&mut out, (partition - at) as u64);
+        push_number(&mut out, *offset);
+        at = partition + 1;
+    }
     out
 }
 
 fn decode(bytes: &[u8]) -> Option<Place> {
-    let rest = bytes.strip_prefix(&[VERSION])?;
+    let (version, rest) = bytes.split_first()?;
     let (incarnation, mut rest) = rest.split_first_chunk::<8>()?;
     let start = take_number(&mut rest)?;
     let count = take_number(&mut rest)?;
     if !(1..=PARTITIONS_MAX).contains(&count) || start >= count {
         return None;
     }
-    let offsets = (0..count).map(|_| take_number(&mut rest)).collect::<Option<_>>()?;
+    let offsets = match *version {
+        VERSION => (0..count).map(|_| take_number(&mut rest)).collect::<Option<_>>()?,
+        SPARSE => sparse(count, &mut rest)?,
+        _ => return None,
+    };
     let incarnation = u64::from_le_bytes(*incarnation);
     rest.is_empty().then_some(Place { incarnation, start: start as u16, offsets })
+}
+
+/// Offsets of which those of 0 are left out.
+fn sparse(count: u64, rest: &mut &[u8]) -> Option<Vec<u64>> {
+    let mut offsets = vec![0; usize::try_from(count).ok()?];
+    let mut places = offsets.iter_mut();
+    while !rest.is_empty() {
+        let left_out = usize::try_from(take_number(rest)?).ok()?;
+        let offset = take_number(rest).filter(|offset| *offset > 0)?;
+        *places.nth(left_out)? = offset;
+    }
+    Some(offsets)
 }
 
 /// Seven bits a byte, lowest first; the top bit says that more follow.
@@ -137,8 +182,10 @@ mod tests {
         fn a_cursor_reads_back_as_it_was_written(
             incarnation: u64,
             start: u16,
-            offsets in prop::collection::vec(any::<u64>(), 1..50),
+            mut offsets in prop::collection::vec(any::<u64>(), 1..50),
+            zeros in prop::collection::vec(any::<bool>(), 50),
         ) {
+            offsets.iter_mut().zip(&zeros).filter(|(_, zero)| **zero).for_each(|(at, _)| *at = 0);
             let start = start % offsets.len() as u16;
             let cursor = Cursor::at(Place { incarnation, start, offsets });
             prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
@@ -154,7 +201,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Some(first) = bytes.first_mut() {
-                *first = VERSION;
+                *first = VERSION + *first % 2;
             }
             if let Some(place) = decode(&bytes) {
                 prop_assert_eq!(decode(&encode(&place)), Some(place));
@@ -174,7 +221,7 @@ mod tests {
             assert_eq!(decode(&good[..cut]), None, "cut at {cut}");
         }
         let mut other_version = good.clone();
-        other_version[0] = 2;
+        other_version[0] = 3;
         assert_eq!(decode(&other_version), None);
         let mut many = good[..10].to_vec();
         push_number(&mut many, 1_000_000_000);
@@ -182,6 +229,16 @@ mod tests {
         for text in ["latest", "!", "AQ==", &"A".repeat(TEXT_BYTES_MAX + 1)] {
             assert_eq!(Cursor::parse(text), Err(CursorError));
         }
+    }
+
+    #[test]
+    fn a_cursor_of_many_partitions_of_which_few_were_read_is_short() {
+        let mut offsets = vec![0; usize::from(u16::MAX)];
+        (offsets[0], offsets[40_000]) = (7, 9);
+        let text = Cursor::at(Place { incarnation: 7, start: 0, offsets }).to_string();
+        assert!(text.len() < 40, "{text}");
+        let place = Cursor::parse(&text).expect("a cursor").0.expect("a place");
+        assert_eq!((place.offsets[0], place.offsets[40_000], place.offsets[1]), (7, 9, 0));
     }
 
     #[test]

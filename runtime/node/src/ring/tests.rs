@@ -127,7 +127,7 @@ fn a_frame_larger_than_a_share_is_kept_alone_within_a_bound() {
     for partition in 0..4 {
         output.append(partition, &numbers(0..1));
     }
-    assert_eq!(output.oversize_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(output.shared.oversize_bytes.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn waiting_ends_with_the_next_event() {
         assert_eq!(offsets_of(&output, &cursor), [0]);
         output.wait(&Cursor::OLDEST).await;
         thread.join().expect("no panic");
-        assert_eq!(output.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(output.shared.waiting.load(Ordering::Relaxed), 0);
     });
 }
 
@@ -222,4 +222,36 @@ fn readers_see_every_event_once_while_others_write() {
         })
         .collect();
     writers.into_iter().chain(readers).for_each(|thread| thread.join().expect("no panic"));
+}
+
+#[test]
+fn a_larger_output_goes_on_where_the_smaller_one_was() {
+    let small = Output::new(2, 10_000, INCARNATION);
+    small.append(0, &numbers(0..2));
+    small.append(1, &numbers(20..21));
+    let cursor = small.read(&Cursor::OLDEST, usize::MAX).expect("not trimmed").next;
+    let large = small.grown(4);
+    // What is appended to the smaller one by who still has it is seen, and the other way round.
+    small.append(0, &numbers(2..3));
+    large.append(1, &numbers(21..22));
+    large.append(3, &numbers(30..31));
+    let page = large.read(&cursor, usize::MAX).expect("the cursor is good");
+    assert_eq!(listed(&page), [(0, 2, 2), (1, 1, 21), (3, 0, 30)]);
+    assert_eq!((large.incarnation(), large.partitions()), (INCARNATION, 4));
+    assert_eq!((small.stats().appended, large.stats().appended), (6, 6));
+    assert!(large.holds(3) && !large.holds(2));
+    // A place in the larger one is none in the smaller.
+    assert!(small.read(&page.next, usize::MAX).is_err());
+}
+
+#[test]
+fn a_share_of_those_in_use_bounds_the_others_too() {
+    let output = Output::new(4, 4 * cost(2), INCARNATION);
+    output.share_among(1);
+    (0..8).for_each(|n| output.append(0, &numbers(n..n + 1)));
+    assert_eq!(output.dropped(), 0);
+    output.share_among(4);
+    let kept = offsets_of(&output, &Cursor::OLDEST);
+    assert!(kept.len() < 8 && kept.ends_with(&[7]), "{kept:?}");
+    assert_eq!(output.dropped() as usize, 8 - kept.len());
 }

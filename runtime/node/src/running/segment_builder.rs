@@ -27,8 +27,6 @@ pub(super) struct SegmentBuilder<'a> {
     pub partitions: u16,
     pub mailboxes: &'a [Vec<Arc<Mailbox>>],
     pub parts: &'a Parts<'a>,
-    /// Its place among the segments.
-    pub at: usize,
 }
 
 impl SegmentBuilder<'_> {
@@ -81,13 +79,14 @@ impl SegmentBuilder<'_> {
             let stage = stage.expect("the numbers are those of this pipeline");
             stages.push(StageIds { stage, leads });
         }
+        let root = stages.first().expect("a segment has a root").stage;
         Some(SegmentDurable {
             pipeline: durable.clone(),
             version: self.parts.version,
             stages,
             edges,
             outputs,
-            dead_letters: u16::try_from(self.at).unwrap_or(u16::MAX) * self.partitions,
+            dead_letters: self.parts.dead_letters.of(root),
         })
     }
 
@@ -146,6 +145,7 @@ impl SegmentBuilder<'_> {
             on_failure: stage.on_failure,
             retries: stage.retries,
             stream: stage.stream,
+            park: stage.park,
             ports: Arc::new(Ports::new(stage.ports.len() as u16, targets)),
             inside,
             limits,

@@ -44,6 +44,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
     }
     let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
     let invokers = segment.stages.iter().map(invoker).collect();
+    let parked = vec![(0, 0); segment.stages.len()];
     let mut driver = Driver {
         mailbox,
         segment,
@@ -56,6 +57,8 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         commits: 0,
         retire: None,
         carry: false,
+        retried: false,
+        parked,
         stopped: false,
         recording: Recording::default(),
         keeping: Keeping::default(),
@@ -80,6 +83,10 @@ pub(super) struct Driver {
     retire: Option<oneshot::Sender<Retired>>,
     /// On retiring, give up what cannot be finished.
     carry: bool,
+    /// The last batch was of parked events.
+    retried: bool,
+    /// Keys and events parked at each stage, as its figures know.
+    parked: Vec<(i64, i64)>,
     /// It takes nothing more, whatever comes.
     pub(super) stopped: bool,
     pub(super) recording: Recording,
@@ -108,11 +115,7 @@ impl Driver {
             return true;
         }
         let now = self.local.clock.now();
-        let ending = match self.retire {
-            Some(_) => self.machine.start_all_ends(now),
-            None => self.machine.start_ends(now),
-        };
-        if ending {
+        if self.start_by_time(now) {
             self.batch(now).await;
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
@@ -140,6 +143,20 @@ impl Driver {
         true
     }
 
+    /// Starts a batch of what time brings: streams that end, parked events whose pause is over. The
+    /// latter take turns with what is queued, and wait on when the partition is to be retired.
+    fn start_by_time(&mut self, now: u64) -> bool {
+        if self.retire.is_some() {
+            return self.machine.start_all_ends(now);
+        }
+        if self.machine.start_ends(now) {
+            return true;
+        }
+        let others_first = self.retried && !self.mailbox.is_empty();
+        self.retried = !others_first && self.machine.start_parked(now);
+        self.retried
+    }
+
     /// Starts a batch. False if it cannot be.
     fn start(&mut self, frame: Frame, parts: Vec<Delivery>, now: u64) -> bool {
         if self.segment.durable.is_some() {
@@ -149,9 +166,11 @@ impl Driver {
         true
     }
 
-    /// Sleeps until something happens, or a stream is to be ended.
+    /// Sleeps until something happens, a stream is to be ended or a parked event to be tried.
     async fn wait(&mut self) {
-        let Some(end) = self.machine.next_end() else { return park().await };
+        let parked = self.machine.next_parked().filter(|_| self.retire.is_none());
+        let next = self.machine.next_end().into_iter().chain(parked).min();
+        let Some(end) = next else { return park().await };
         let left = end.saturating_sub(self.local.clock.now()).max(1);
         let sleep = tokio::time::sleep(Duration::from_micros(left));
         tokio::select! {
@@ -174,9 +193,11 @@ impl Driver {
         }
     }
 
-    /// Runs the batch of a halted partition again.
+    /// Runs the batch of a halted partition again, and lets parked events be tried at once.
     async fn resume(&mut self) {
-        let Some(frame) = self.machine.resume() else { return };
+        let halted = self.machine.resume();
+        self.machine.hurry_parked();
+        let Some(frame) = halted else { return };
         self.mailbox.set_halted(None);
         self.invokers.iter_mut().for_each(|invoker| invoker.abandon());
         let now = self.local.clock.now();
@@ -209,6 +230,8 @@ impl Driver {
         let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
         let empty = Partition::new(self.segment.plan.clone(), 0);
         let states = std::mem::replace(&mut self.machine, empty).into_states();
+        // The next version counts what it takes over.
+        self.note_parked();
         if let Some(reply) = self.retire.take() {
             // Nobody wants what a pipeline held that was deleted meanwhile.
             let _unwanted = reply.send(Retired { states, progress, left_over });
@@ -337,7 +360,7 @@ impl Driver {
         }
         if let Some(dead) = commit.dead_letters {
             self.count_dead_letters(&dead);
-            self.segment.shared.dead_letters.append(self.mailbox.partition, &dead);
+            self.segment.shared.dead_letters.ring.append(self.mailbox.partition, &dead);
         }
         for (request, delta) in commit.requests {
             self.segment.shared.requests.adjust(request, delta);
@@ -374,13 +397,29 @@ impl Driver {
         self.outgoing.is_empty()
     }
 
-    pub(super) fn note_state(&self) {
+    pub(super) fn note_state(&mut self) {
+        self.note_parked();
         let after = self.machine.state_bytes();
         let before = self.mailbox.state_bytes.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.state_bytes().changed(before, after);
         let after = self.machine.open_streams();
         let before = self.mailbox.open_streams.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.streams().changed(before, after);
+    }
+}
+
+impl Driver {
+    /// Brings the figures of what is parked up to date.
+    fn note_parked(&mut self) {
+        for (at, (known, stage)) in self.parked.iter_mut().zip(&self.segment.stages).enumerate() {
+            let (keys, events) = self.machine.parked(at);
+            let now = (keys as i64, events as i64);
+            if now != *known {
+                stage.metrics.parked_keys.add(now.0 - known.0);
+                stage.metrics.parked_events.add(now.1 - known.1);
+                *known = now;
+            }
+        }
     }
 }
 

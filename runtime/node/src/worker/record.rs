@@ -155,7 +155,8 @@ impl Driver {
         }
         if let Some(dead) = sent.dead_letters {
             self.count_dead_letters(&dead.frame);
-            let (ring, at) = (segment.shared.dead_letters.clone(), durable.dead_letters + from);
+            let (ring, at) =
+                (segment.shared.dead_letters.ring.clone(), durable.dead_letters + from);
             self.local.releases.after(position, move || ring.append(at, &dead.frame));
         }
         if !requests.is_empty() {
