@@ -23,6 +23,8 @@ mod damage;
 mod ingest;
 #[path = "durable/kills.rs"]
 mod kills;
+#[path = "durable/large.rs"]
+mod large;
 #[path = "durable/park.rs"]
 mod park;
 #[path = "durable/replay.rs"]

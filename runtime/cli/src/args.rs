@@ -133,7 +133,8 @@ pub(crate) enum Command {
     /// Let a halted pipeline go on
     ///
     /// A pipeline halts when a stage with `on-failure = "halt"` fails for good. Resuming tries the
-    /// failed event again; put a better component in place first with `push` and `apply`.
+    /// failed event again; put a better component in place first with `push` and `apply`. Events
+    /// that are parked are tried at once as well, instead of when their pause is over.
     Resume(PipelineArgs),
     /// Send events into a pipeline
     #[command(after_long_help = traffic::SEND_EXAMPLES)]

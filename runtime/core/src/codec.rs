@@ -13,6 +13,7 @@
 //!    piece       0, or edge + 1 n · partition n; then from: seq n · index n;
 //!                to: seq - from.seq n · index n; events n
 //!    state       { stage + 1 n · changes · 0 u8 } … 0 u8
+//!                the stage is 2^31 more for what is parked at it
 //!    change      u8: 1, + 2 removed, + 4 key as before, + 8 slot as before;
 //!                · [key bytes] · [slot bytes] · [value bytes]
 //!    run         edge n · seq n · partition n · seq - previous n · frame

@@ -34,7 +34,7 @@ pub use entry::push_again;
 pub use held::{name_of_parked, stage_of_state};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
-pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds};
+pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds, TooLarge};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ pub struct Partition {
     /// Keys the next call needs and that are not in memory.
     wanting: Wanting,
     now: u64,
-    /// Most events in the next batch of parked ones.
+    /// Most events in the next batch of parked ones; 0 to give up on one.
     parked_width: u32,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,

@@ -248,6 +248,12 @@ impl Numbers {
         self.0.get(&edge).map_or(1, Counter::next)
     }
 
+    /// The last run over `edge` to a partition; 0 if there was none.
+    #[must_use]
+    pub fn previous(&self, edge: EdgeId, to: u16) -> u64 {
+        self.0.get(&edge).map_or(0, |counter| counter.previous(to))
+    }
+
     /// Numbers a run over `edge` to a partition, as [`Counter::send`].
     ///
     /// # Errors

@@ -151,7 +151,7 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
     let one = variable("SLUICEBOX_SEED");
     let many = variable("SLUICEBOX_SEEDS").unwrap_or(SEEDS);
     let seeds = one.map_or(0..many, |seed| seed..seed + 1);
-    let mut crashes = 0;
+    let (mut crashes, mut parked) = (0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = run(seed);
@@ -159,13 +159,17 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
             // What is in the log is all there is.
             world.restart();
             check(&world);
-            world.trace.iter().filter(|line| line.starts_with("crash")).count()
+            let lines = |word| world.trace.iter().filter(|line| line.starts_with(word)).count();
+            [lines("crash"), lines("parked")]
         });
         let command = "cargo test -p sluicebox-core --test simulation";
-        crashes +=
+        let outcome =
             outcome.unwrap_or_else(|_| panic!("seed {seed}: SLUICEBOX_SEED={seed} {command}"));
+        crashes += outcome[0];
+        parked += outcome[1];
     }
     assert!(one.is_some() || crashes > 1000, "only {crashes} crashes");
+    assert!(one.is_some() || parked > 1000, "only {parked} batches of parked events");
 }
 
 #[test]

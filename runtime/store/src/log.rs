@@ -199,6 +199,9 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     /// Expected on the hot path, so a value: [`Refusal`].
     fn append(&self, class: Class, kind: u8, parts: &[&[u8]]) -> Result<Position, Refusal>;
 
+    /// How large a record may be; a larger one is refused as [`Refusal::TooLarge`].
+    fn record_bytes_max(&self) -> usize;
+
     /// Every record that begins before it is on disk.
     fn synced(&self) -> Position;
 

@@ -10,10 +10,11 @@
 
 use super::cold::Wanting;
 use super::isolate::Lost;
+use super::ledger::TOO_LARGE;
 use super::{Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder};
 use crate::layer::request_of;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
+use crate::limits::BATCH_BYTES_MAX;
 use crate::pipeline::OnFailure;
 
 /// Class and message of an event that could not be parked.
@@ -29,13 +30,21 @@ impl Partition {
         let Some(at) = first.filter(|at| due(at).is_some_and(|due| due <= now)) else {
             return false;
         };
-        let events_max = u64::from(self.parked_width).min(BATCH_EVENTS_MAX as u64);
-        let frame = self.stages[at].park.take_due(now, events_max, BATCH_BYTES_MAX);
+        let width = u64::from(self.parked_width);
+        let frame = self.stages[at].park.take_due(now, width.max(1), BATCH_BYTES_MAX);
         self.now = now;
         self.current = 0;
         self.batch = Some(FrameBuilder::new().finish());
-        self.note_parked();
-        self.dispatch(at, frame);
+        self.note_parked(width == 0);
+        if width > 0 {
+            self.dispatch(at, frame);
+            return true;
+        }
+        // Alone it made a commit that is too large.
+        for event in frame.events() {
+            let (class, why) = TOO_LARGE;
+            self.draft.dead_letter(&self.plan.stages[at].name, &event, class, why);
+        }
         true
     }
 

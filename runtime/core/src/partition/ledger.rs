@@ -8,6 +8,8 @@
 //!   to where the batch ends, in the same record that holds what came of it.
 //! - Commits, runs and offsets are numbered without gaps. A commit that sends nothing over an edge
 //!   takes no number of that edge.
+//! - A commit whose record would be too large is not made: everything is taken back, and the batch
+//!   divided. Numbers are given out when the record is known to fit.
 //! - The state a batch changed is written straight from the stages into the record.
 //! - [`Progress`] is all that outlives the partition besides its state; recovery makes the same one
 //!   from the records.
@@ -17,12 +19,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{OutRun, Partition, layer_of};
+use super::{Commit, Draft, OutRun, Partition, layer_of};
 use crate::codec::{Batch, CommitHead, DeadRun, EdgeRun, OutputRun, Piece, RecordWriter};
 use crate::codec::{Sent, Usage};
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameBuilder, field};
 use crate::ids::{EdgeId, OutputId, PipelineId, RequestId, StageId};
 use crate::layer::Spread;
+use crate::limits::BATCH_EVENTS_MAX;
 use crate::position::{Numbers, Place, Positions, Source};
 use crate::state::{Change, Scratch};
 
@@ -103,9 +106,28 @@ pub(super) struct Ledger {
     progress: Progress,
     /// What the batch under way is made of.
     batch: Batch,
+    /// Calls since the last commit that were taken back.
     reruns: u64,
+    /// Calls of the batch that stand, as long as it does.
+    calls: u64,
+    /// The batch is nothing but an event that is given up on.
+    gives_up: bool,
     scratch: Scratch,
 }
+
+/// A commit whose record is larger than a record may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge {
+    /// How large it would be.
+    pub bytes: usize,
+}
+
+/// Class and message of an event whose commit is too large even alone.
+pub(super) const TOO_LARGE: (&str, &str) = (
+    "commit.too-large",
+    "what its stages emit and write for it alone is more than one commit may hold; lower \
+     limits.emit-bytes, or let the stage make less of one event",
+);
 
 impl Partition {
     /// Makes the partition exactly-once, going on from `progress`.
@@ -115,7 +137,9 @@ impl Partition {
         assert!(plans.eq(given), "every stage and every target of the segment has a number");
         assert!(self.batch.is_none(), "a ledger begins between two batches");
         let (batch, scratch) = (Batch::default(), Scratch::default());
-        self.ledger = Some(Box::new(Ledger { ids, progress, batch, reruns: 0, scratch }));
+        let (reruns, calls, gives_up) = (0, 0, false);
+        let ledger = Ledger { ids, progress, batch, reruns, calls, gives_up, scratch };
+        self.ledger = Some(Box::new(ledger));
     }
 
     /// Where the partition stands, if it has a ledger.
@@ -145,51 +169,93 @@ impl Partition {
     /// Ends a batch that ran to its end: its commit gets its number and is written to `writer`,
     /// which held nothing anybody needs; its state stands. `changed` sees each change of the state
     /// once. `fuel` is what the calls of the batch used.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The record has more than `bytes_max` bytes, so that nothing of it stands: what `changed` saw
+    /// is not so. Then comes [`Partition::take_back`]. A batch that gives up on one event is never
+    /// refused.
     pub fn finish_recorded(
         &mut self,
-        fuel: u64,
+        (fuel, bytes_max): (u64, usize),
         writer: &mut RecordWriter,
         mut changed: impl FnMut(StageId, Change<'_>),
-    ) -> Recorded {
+    ) -> Result<Recorded, TooLarge> {
         assert!(self.halted.is_none(), "a halted partition commits nothing");
         assert!(!self.wanting.is_some(), "a batch that waits for state is not done");
-        let taken = self.batch.take().expect("a batch was started");
         self.settle_parked();
+        let events = self.batch.as_ref().expect("a batch was started").len() as u64;
         let commit = self.draft.finish();
         let now = self.now;
         let ledger =
             self.ledger.as_mut().expect("a recorded commit is of a partition with a ledger");
-        let dead_letters = commit.dead_letters.map(|frame| ledger.dead_letters(frame));
-        let mut sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters };
         let spread = |run: &OutRun| self.plan.stages[run.stage].ports.targets()[run.target].spread;
-        ledger.number(commit.runs, spread, &mut sent);
-        let batch = std::mem::take(&mut ledger.batch);
-        let head = ledger.begin(&batch, now);
-        let mut record = writer.commit(&head, &batch);
-        for (stage, ids) in self.stages.iter_mut().zip(&ledger.ids.stages) {
-            let layer = layer_of(stage);
-            layer.state_ref().changes(&mut ledger.scratch, |change| {
-                record.change(ids.stage, &change);
-                changed(ids.stage, change);
-            });
-            layer.commit_state();
-            stage.park.state().changes(&mut ledger.scratch, |change| {
-                record.change(ids.stage.parked(), &change);
-                changed(ids.stage.parked(), change);
-            });
+        let sent = ledger.number(commit, spread);
+        let head = ledger.head(now);
+        let mut record = writer.commit(&head, &ledger.batch);
+        for (stage, ids) in self.stages.iter().zip(&ledger.ids.stages) {
+            let layer = stage.layer.as_ref().expect("no call is in flight while it commits");
+            for (id, state) in
+                [(ids.stage, layer.state_ref()), (ids.stage.parked(), stage.park.state())]
+            {
+                state.changes(&mut ledger.scratch, |change| {
+                    record.change(id, &change);
+                    changed(id, change);
+                });
+            }
+        }
+        record.finish(&sent.0, &Usage { fuel, events, reruns: ledger.reruns });
+        // Nothing less is left to try than giving up on one event.
+        let is_last_resort = std::mem::take(&mut ledger.gives_up);
+        if writer.bytes_len() > bytes_max && !is_last_resort {
+            return Err(TooLarge { bytes: writer.bytes_len() });
+        }
+        self.batch = None;
+        for stage in &mut self.stages {
+            layer_of(stage).commit_state();
             stage.park.commit();
         }
-        let reruns = std::mem::take(&mut ledger.reruns);
-        record.finish(&sent, &Usage { fuel, events: taken.len() as u64, reruns });
-        Recorded { number: head.number, batch, sent, requests: commit.requests }
+        self.parked_width = (self.parked_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
+        let (sent, requests) = sent;
+        let batch = ledger.stand(&sent);
+        Ok(Recorded { number: head.number, batch, sent, requests })
+    }
+
+    /// Takes back everything of a batch that ran to its end and cannot be committed, and gives it
+    /// back, to be divided: what is in each part makes a smaller commit. Of parked events there is
+    /// nothing to give; the next batch of them is smaller.
+    pub fn take_back(&mut self) -> (Frame, Batch) {
+        let frame = self.batch.take().expect("a batch was started");
+        if frame.is_empty() {
+            self.parked_width /= 2;
+        }
+        self.take_back_stages();
+        self.draft = Draft::default();
+        let ledger = self.ledger.as_mut().expect("only a recorded commit can be too large");
+        ledger.reruns += std::mem::take(&mut ledger.calls);
+        (frame, std::mem::take(&mut ledger.batch))
+    }
+
+    /// Begins a batch of events that are given up on at once, as [`Partition::start_batch`]: alone
+    /// each of them makes a commit that is too large.
+    pub fn start_lost(&mut self, frame: Frame, pieces: Vec<Piece>, now: u64) {
+        self.start_batch(FrameBuilder::new().finish(), Vec::new(), now);
+        self.draft.consume(&frame);
+        for event in frame.events() {
+            let entry = event.fields.get(field::ENTRY).and_then(|name| str::from_utf8(name).ok());
+            let stage = entry.unwrap_or(&self.plan.stages[0].name);
+            self.draft.dead_letter(stage, &event, TOO_LARGE.0, TOO_LARGE.1);
+        }
+        self.batch = Some(frame);
+        let ledger = self.ledger.as_mut().expect("a batch was begun with it");
+        ledger.batch = Batch { pieces, ends: None };
+        ledger.gives_up = true;
     }
 
     /// Lets a halted partition go on as [`Partition::resume`], with what its batch is made of.
     pub fn resume_batch(&mut self) -> Option<(Frame, Batch)> {
         let frame = self.resume()?;
         let ledger = self.ledger.as_mut()?;
-        ledger.reruns = 0;
+        (ledger.reruns, ledger.calls) = (0, 0);
         Some((frame, std::mem::take(&mut ledger.batch)))
     }
 
@@ -217,62 +283,56 @@ impl Partition {
     }
 
     /// The batch under way is of parked events: nothing new is taken.
-    pub(super) fn note_parked(&mut self) {
+    pub(super) fn note_parked(&mut self, gives_up: bool) {
         if let Some(ledger) = &mut self.ledger {
             ledger.batch = Batch::default();
+            ledger.gives_up = gives_up;
         }
     }
 
     /// A call came back.
     pub(super) fn note_outcome(&mut self, stands: bool) {
-        if let Some(ledger) = self.ledger.as_mut().filter(|_| !stands) {
-            ledger.reruns += 1;
+        if let Some(ledger) = &mut self.ledger {
+            let count = if stands { &mut ledger.calls } else { &mut ledger.reruns };
+            *count += 1;
         }
     }
 }
 
 impl Ledger {
-    /// Gives the next commit its number and moves the places on.
-    fn begin(&mut self, batch: &Batch, time: u64) -> CommitHead {
-        for piece in &batch.pieces {
-            let moved = self.progress.positions.advance(piece.source, piece.to);
-            moved.expect("pieces were found to go forward when the batch began");
-        }
-        self.progress.number += 1;
+    /// The next commit.
+    fn head(&self, time: u64) -> CommitHead {
         let SegmentIds { pipeline, version, partition, .. } = *self.ids;
         let stage = self.ids.stages.first().expect("a segment has a root").stage;
-        CommitHead { pipeline, version, stage, partition, number: self.progress.number, time }
+        CommitHead { pipeline, version, stage, partition, number: self.progress.number + 1, time }
     }
 
-    /// Numbers what leaves the segment.
+    /// Numbers what leaves the segment; nothing is moved on by it.
     fn number(
-        &mut self,
-        runs: Vec<OutRun>,
+        &self,
+        commit: Commit,
         spread: impl Fn(&OutRun) -> Spread,
-        sent: &mut Sent<Frame>,
-    ) {
-        // The seq of this commit on each edge it sends over.
-        let mut seqs: Vec<(EdgeId, u64)> = Vec::new();
-        for run in runs {
+    ) -> (Sent<Frame>, Vec<(RequestId, i64)>) {
+        let progress = &self.progress;
+        let mut sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
+        let first = progress.dead_letters;
+        sent.dead_letters = commit.dead_letters.map(|frame| DeadRun { first, frame });
+        let mut offsets: BTreeMap<OutputId, u64> = BTreeMap::new();
+        for run in commit.runs {
             let partition = match spread(&run) {
                 Spread::One => self.ids.partition,
                 Spread::Groups(_) => run.partition,
             };
             match self.ids.stages[run.stage].leads[run.target] {
                 Leads::Edge(edge) => {
-                    let known = seqs.iter().find(|(known, _)| *known == edge);
-                    let seq =
-                        known.map_or_else(|| self.progress.numbers.next(edge), |(_, seq)| *seq);
-                    if known.is_none() {
-                        seqs.push((edge, seq));
-                    }
-                    let previous = self.progress.numbers.send(edge, partition, seq);
-                    let previous = previous.expect("one run an edge and partition in a commit");
+                    let seq = progress.numbers.next(edge);
+                    let previous = progress.numbers.previous(edge, partition);
                     let frame = run.frame;
                     sent.runs.push(EdgeRun { edge, seq, partition, previous, frame });
                 }
                 Leads::Output(output) => {
-                    let next = self.progress.offsets.entry(output).or_default();
+                    let before = || progress.offsets.get(&output).copied().unwrap_or_default();
+                    let next = offsets.entry(output).or_insert_with(before);
                     let first = *next;
                     *next += run.frame.len() as u64;
                     sent.outputs.push(OutputRun { output, first, frame: run.frame });
@@ -280,11 +340,28 @@ impl Ledger {
                 Leads::Inside => unreachable!("what stays inside is no run of the commit"),
             }
         }
+        (sent, commit.requests)
     }
 
-    fn dead_letters(&mut self, frame: Frame) -> DeadRun<Frame> {
-        let first = self.progress.dead_letters;
-        self.progress.dead_letters += frame.len() as u64;
-        DeadRun { first, frame }
+    /// The commit that was numbered stands: everything is moved on.
+    fn stand(&mut self, sent: &Sent<Frame>) -> Batch {
+        let Progress { number, positions, numbers, offsets, dead_letters } = &mut self.progress;
+        *number += 1;
+        for piece in &self.batch.pieces {
+            let moved = positions.advance(piece.source, piece.to);
+            moved.expect("pieces were found to go forward when the batch began");
+        }
+        for run in &sent.runs {
+            let sent = numbers.send(run.edge, run.partition, run.seq);
+            sent.expect("one run an edge and partition in a commit");
+        }
+        for run in &sent.outputs {
+            offsets.insert(run.output, run.first + run.frame.len() as u64);
+        }
+        if let Some(dead) = &sent.dead_letters {
+            *dead_letters = dead.first + dead.frame.len() as u64;
+        }
+        (self.reruns, self.calls) = (0, 0);
+        std::mem::take(&mut self.batch)
     }
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `═` takes another key, so there are four segments; `count` and `tally` share one. Words that
-//! begin with x are rejected, words that begin with t trap.
+//! begin with x are rejected, words that begin with t trap, and those that begin with b fail for
+//! some time in `tally`. What fails is parked.
 
 use std::sync::Arc;
 
@@ -75,10 +76,16 @@ pub(crate) fn plan_of(root: StageId) -> SegmentPlan {
         StagePlan {
             name: format!("s{}", stage.stage.0),
             scope: Scope::Shared,
-            on_failure: OnFailure::DeadLetter,
+            on_failure: OnFailure::Park,
             retries: 1,
             stream: StreamLimits::default(),
-            park: ParkLimits::default(),
+            park: ParkLimits {
+                // Words that trap are given up on soon; others are tried until they pass.
+                attempts: if stage.stage == COUNT { 3 } else { 100_000 },
+                pause_ms: 1,
+                pause_max_ms: 8,
+                ..ParkLimits::default()
+            },
             ports: Arc::new(Ports::new(1, stage.leads.iter().map(target).collect())),
             inside: stage.leads.iter().map(inside).collect(),
             limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 16, reply_bytes: 1 << 16 },
@@ -122,7 +129,7 @@ pub(crate) fn is_lost(word: &str) -> bool {
 }
 
 /// Runs a call of a stage. What must not happen is a panic, which no stage of a user could make.
-pub(crate) fn play(stage: StageId, layer: &mut Layer) -> Verdict {
+pub(crate) fn play(stage: StageId, layer: &mut Layer, now: u64) -> Verdict {
     let mut failures = Vec::new();
     let frame = layer.frame().clone();
     for (index, event) in frame.events().enumerate() {
@@ -134,6 +141,11 @@ pub(crate) fn play(stage: StageId, layer: &mut Layer) -> Verdict {
             COUNT if one.key.starts_with('x') => {
                 let message = "not a word".into();
                 failures.push(Failure::new(one.cause, FailureClass::Reject, message));
+            }
+            // What it needs is away half of the time.
+            TALLY if one.key.starts_with('b') && now / 4096 % 2 == 0 => {
+                let message = "not now".into();
+                failures.push(Failure::new(one.cause, FailureClass::Retry, message));
             }
             COUNT => one.count(text),
             TALLY => one.tally(text),

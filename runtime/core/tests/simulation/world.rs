@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use sluicebox_core::codec::{IngestRecord, IngestRun, Piece, Producer, Record, RecordWriter};
+use sluicebox_core::codec::{
+    Batch, IngestRecord, IngestRun, Piece, Producer, Record, RecordWriter,
+};
 use sluicebox_core::dedup::{Dedup, Seen, id_hash};
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
 use sluicebox_core::ids::StageId;
@@ -110,6 +112,12 @@ impl World {
         for reader in readers {
             self.catch_up(reader);
             idle &= !self.batch(reader);
+            let due = self.machines[&reader].partition.next_parked();
+            if let Some(due) = due {
+                self.now = self.now.max(due);
+                self.parked(reader);
+                idle = false;
+            }
         }
         idle && self.producers.iter().all(|p| p.acknowledged == p.requests.len())
     }
@@ -219,6 +227,9 @@ impl World {
         if self.dice.one_in(6) {
             self.catch_up(reader);
         }
+        if self.dice.one_in(3) && self.parked(reader) {
+            return;
+        }
         self.batch(reader);
     }
 
@@ -238,19 +249,53 @@ impl World {
             return false;
         }
         let machine = self.machines.get_mut(&reader).expect("a machine");
-        let ids = ids_of(reader.0, reader.1, self.version);
         machine.partition.start_batch(frame, pieces, self.now);
+        while let Some((frame, batch)) = self.end(reader) {
+            let machine = self.machines.get_mut(&reader).expect("a machine");
+            machine.partition.start_batch(frame, batch.pieces, self.now);
+        }
+        true
+    }
+
+    /// Runs parked events that are due. False if there are none.
+    fn parked(&mut self, reader: (StageId, u16)) -> bool {
+        let machine = self.machines.get_mut(&reader).expect("a machine");
+        let any = machine.partition.start_parked(self.now);
+        if any {
+            self.trace.push(format!("parked {reader:?}"));
+        }
+        // What is refused is still parked.
+        let _refused = any.then(|| self.end(reader));
+        any
+    }
+
+    /// Makes the calls of a batch, and its commit. Gives the batch back if that was refused.
+    fn end(&mut self, reader: (StageId, u16)) -> Option<(Frame, Batch)> {
+        let machine = self.machines.get_mut(&reader).expect("a machine");
+        let ids = ids_of(reader.0, reader.1, self.version);
         while let Some(mut call) = machine.partition.next_call() {
-            let verdict = play(ids.stages[call.stage].stage, &mut call.layer);
+            let verdict = play(ids.stages[call.stage].stage, &mut call.layer, self.now);
             machine.partition.done(call.layer, verdict);
         }
         let mut writer = RecordWriter::new();
-        let state = &mut machine.state;
-        let changed = |stage, change: Change<'_>| note(state, stage, &change);
-        let recorded = machine.partition.finish_recorded(1, &mut writer, changed);
+        let mut changes = Vec::new();
+        let changed = |stage, change: Change<'_>| {
+            let value = change.value.map(<[u8]>::to_vec);
+            changes.push((stage, change.key.to_vec(), change.slot.to_vec(), value));
+        };
+        // Some commits are refused by chance.
+        let bytes_max = if self.dice.one_in(10) { 0 } else { usize::MAX };
+        let finished = machine.partition.finish_recorded((1, bytes_max), &mut writer, changed);
+        let Ok(recorded) = finished else {
+            return Some(machine.partition.take_back());
+        };
+        for (stage, key, slot, value) in changes {
+            let change = Change { key: &key, slot: &slot, value: value.as_deref() };
+            note(&mut machine.state, stage, &change);
+        }
         self.trace.push(format!("{reader:?} {} {:?}", recorded.number, recorded.batch));
         self.append(&writer);
-        true
+        None
     }
 
     /// Takes up to `most` events out of the inbox, fetching from the log what is missing.

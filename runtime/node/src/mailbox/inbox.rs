@@ -57,6 +57,14 @@ impl Delivery {
         HEADER_BYTES + at(self.range.end) - at(self.range.start)
     }
 
+    /// Appends the events that are left of it.
+    pub(crate) fn append_to(&self, builder: &mut FrameBuilder) {
+        let starts = self.starts();
+        let at = |event: u32| starts[event as usize] as usize;
+        let Range { start, end } = self.range.clone();
+        builder.push_packed(&self.frame.bytes()[at(start)..at(end)], end - start);
+    }
+
     fn starts(&self) -> Vec<u32> {
         let mut starts = Vec::new();
         self.frame.index_into(&mut starts);

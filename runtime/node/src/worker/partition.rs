@@ -115,7 +115,7 @@ impl Driver {
             return true;
         }
         let now = self.local.clock.now();
-        if self.start_by_time(now) {
+        if self.start_divided(now) || self.start_by_time(now) {
             self.batch(now).await;
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
@@ -136,7 +136,8 @@ impl Driver {
             return true;
         }
         // Others first; then, if there is more, us again.
-        if !self.mailbox.is_empty() || self.retire.is_some() {
+        let divided = !self.recording.divided.is_empty();
+        if !self.mailbox.is_empty() || divided || self.retire.is_some() {
             self.mailbox.schedule();
         }
         self.wait().await;
@@ -219,6 +220,7 @@ impl Driver {
         if own.is_empty() {
             own.extend(batch.map(Delivery::from));
         }
+        own.extend(self.recording.divided.drain(..).flatten());
         own.extend(self.mailbox.take_all());
         let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
         left_over.extend(own.into_iter().map(|delivery| (root.to_owned(), partition, delivery)));
@@ -391,7 +393,8 @@ impl Driver {
             }
         }
         self.outgoing = stuck;
-        if self.outgoing.is_empty() && self.machine.halted().is_none() && self.taken > 0 {
+        let done = self.machine.halted().is_none() && self.recording.divided.is_empty();
+        if self.outgoing.is_empty() && done && self.taken > 0 {
             self.segment.shared.left(std::mem::take(&mut self.taken));
         }
         self.outgoing.is_empty()

@@ -4,14 +4,17 @@
 //! - A commit that the log has taken may be read by the next partition at once, since everything
 //!   read from it lies behind it in the log. What leaves the node waits until it is on disk.
 //! - A commit that the log refuses for want of room is kept, and the partition takes no other batch
-//!   until it is in. A commit it will never take halts the partition until the node is restarted.
+//!   until it is in.
+//! - A commit that is too large for the log is taken back, and the batch is run again in two halves,
+//!   and so on. An event whose commit is too large even alone is given up on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sluicebox_core::codec::{Piece, RecordWriter, kind};
-use sluicebox_core::frame::Frame;
+use sluicebox_core::frame::{Frame, FrameBuilder};
 use sluicebox_core::ids::{EdgeId, OutputId};
-use sluicebox_core::partition::{Halt, Recorded, SegmentIds, StageIds};
+use sluicebox_core::partition::{Halt, Recorded, SegmentIds, StageIds, TooLarge};
 use sluicebox_core::position::{Arrival, Place, Positions, RunHeader, Source};
 use sluicebox_store::log::{Class, Position, Refusal};
 
@@ -48,10 +51,32 @@ pub(super) struct Recording {
     writer: RecordWriter,
     /// What the batch under way is made of.
     pub parts: Vec<Delivery>,
+    /// What comes before everything that is queued: parts of a batch that was divided.
+    pub divided: VecDeque<Vec<Delivery>>,
     /// Fuel of its calls.
     pub fuel: u64,
+    /// The part that comes next is one event, whose commit was too large.
+    lost: bool,
     /// A commit the log has not taken yet; it is in `writer`.
     pending: Option<Box<Recorded>>,
+}
+
+/// The first `events` events of a batch, and the others.
+fn halves(parts: Vec<Delivery>, events: u32) -> (Vec<Delivery>, Vec<Delivery>) {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut left = events;
+    for part in parts {
+        let middle = part.range.start + left.min(part.range.len() as u32);
+        left -= middle - part.range.start;
+        for (half, range) in
+            [(&mut first, part.range.start..middle), (&mut second, middle..part.range.end)]
+        {
+            if !range.is_empty() {
+                half.push(Delivery { frame: part.frame.clone(), range, run: part.run });
+            }
+        }
+    }
+    (first, second)
 }
 
 /// What a batch of these parts is for a reader at `positions`, or which of them does not follow.
@@ -75,6 +100,46 @@ pub(super) fn pieces(positions: &Positions, parts: &[Delivery]) -> Result<Vec<Pi
 }
 
 impl Driver {
+    /// Starts the next part of a batch that was divided. False if there is none, or it does not
+    /// follow from what was consumed.
+    pub(super) fn start_divided(&mut self, now: u64) -> bool {
+        let Some(parts) = self.recording.divided.pop_front() else { return false };
+        let alone = parts.iter().map(|part| part.range.len()).sum::<usize>() == 1;
+        let mut builder = FrameBuilder::new();
+        parts.iter().for_each(|part| part.append_to(&mut builder));
+        let frame = builder.finish();
+        if alone && std::mem::take(&mut self.recording.lost) {
+            let positions = &self.machine.progress().expect("it has a ledger").positions;
+            let pieces = pieces(positions, &parts).expect("it was a batch before");
+            self.recording.parts = parts;
+            self.machine.start_lost(frame, pieces, now);
+            return true;
+        }
+        self.start_recorded(frame, parts, now)
+    }
+
+    /// Takes a batch back whose commit is too large, to be run again in halves.
+    fn divide(&mut self, bytes: usize) {
+        drop(self.machine.take_back());
+        let parts = std::mem::take(&mut self.recording.parts);
+        let events: usize = parts.iter().map(|part| part.range.len()).sum();
+        tracing::warn!(
+            tenant = %self.segment.shared.tenant.name(),
+            pipeline = %self.segment.shared.name,
+            partition = self.mailbox.partition,
+            events,
+            "a commit of {bytes} bytes is larger than the log takes; its batch is divided",
+        );
+        // Of parked events the machine takes fewer the next time.
+        if events > 0 {
+            self.recording.lost = events == 1;
+            let (first, second) = halves(parts, events as u32 / 2);
+            let halves = [second, first].into_iter().filter(|half| !half.is_empty());
+            halves.for_each(|half| self.recording.divided.push_front(half));
+        }
+        self.mailbox.schedule();
+    }
+
     /// Starts a batch of runs. False if they do not follow from what was consumed.
     pub(super) fn start_recorded(&mut self, frame: Frame, parts: Vec<Delivery>, now: u64) -> bool {
         let progress = self.machine.progress().expect("a partition with a log has a ledger");
@@ -93,9 +158,14 @@ impl Driver {
 
     /// Ends a batch: its commit is written and goes into the log, if that has room.
     pub(super) fn commit_recorded(&mut self) {
-        let fuel = std::mem::take(&mut self.recording.fuel);
-        let writer = &mut self.recording.writer;
-        let recorded = self.machine.finish_recorded(fuel, writer, |_, _| {});
+        let durable = self.segment.durable.as_ref().expect("only such a segment records");
+        let bytes_max = durable.pipeline.log.record_bytes_max();
+        let Recording { writer, fuel, .. } = &mut self.recording;
+        let recorded = match self.machine.finish_recorded((*fuel, bytes_max), writer, |_, _| {}) {
+            Ok(recorded) => recorded,
+            Err(TooLarge { bytes }) => return self.divide(bytes),
+        };
+        self.recording.fuel = 0;
         self.recording.parts.clear();
         self.recording.pending = Some(Box::new(recorded));
         self.log();
@@ -117,11 +187,7 @@ impl Driver {
                 self.stop("the log has failed; the node has to be restarted".to_owned());
             }
             Err(Refusal::TooLarge { bytes_max }) => {
-                let bytes = self.recording.writer.bytes_len();
-                self.stop(format!(
-                    "a commit of {bytes} bytes is larger than the {bytes_max} the log takes; lower \
-                     limits.emit-bytes and restart the node"
-                ));
+                self.stop(format!("a commit has more than the {bytes_max} bytes it was held to"));
             }
         }
         self.recording.pending = Some(recorded);
@@ -206,6 +272,29 @@ mod tests {
         assert_eq!(ends, [Place::after(1), Place { seq: 3, index: 2 }]);
         assert_eq!(found[1].from, Place::after(1));
         assert_eq!(found[1].events, 2);
+    }
+
+    #[test]
+    fn a_batch_is_divided_by_its_events_whatever_runs_they_are_of() {
+        let parts = || vec![part(1, 0, 1..4), part(2, 1, 0..1), part(3, 2, 0..2)];
+        let ranges = |half: &[Delivery]| {
+            let range = |part: &Delivery| (part.run.expect("a run").seq, part.range.clone());
+            half.iter().map(range).collect::<Vec<_>>()
+        };
+        for events in 0..=6 {
+            let (first, second) = halves(parts(), events);
+            let count = |half: &[Delivery]| half.iter().map(|part| part.range.len()).sum::<usize>();
+            assert_eq!((count(&first), count(&second)), (events as usize, 6 - events as usize));
+            let mut positions = Positions::default();
+            positions.advance(Source::Ingest, Place { seq: 1, index: 1 }).expect("forward");
+            for half in [first, second] {
+                for piece in pieces(&positions, &half).expect("they follow") {
+                    positions.advance(piece.source, piece.to).expect("forward");
+                }
+            }
+        }
+        let (first, second) = halves(parts(), 3);
+        assert_eq!((ranges(&first), ranges(&second)), (vec![(1, 1..4)], vec![(2, 0..1), (3, 0..2)]));
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn reading_goes_on_where_it_stopped(log: &dyn Log) {
 }
 
 fn records_have_a_largest_size(log: &dyn Log) {
+    assert_eq!(log.record_bytes_max(), small().record_bytes_max);
     let largest = vec![3; small().record_bytes_max];
     let position = append(log, 1, &largest);
     for class in [Class::Ingest, Class::Commit] {

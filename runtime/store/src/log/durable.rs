@@ -84,6 +84,10 @@ impl Log for DurableLog {
         self.shared.append(class, kind, parts)
     }
 
+    fn record_bytes_max(&self) -> usize {
+        self.shared.config.record_bytes_max
+    }
+
     fn synced(&self) -> Position {
         self.shared.synced()
     }

@@ -200,6 +200,10 @@ impl Log for MemoryLog {
         Ok(Position(position))
     }
 
+    fn record_bytes_max(&self) -> usize {
+        self.config.record_bytes_max
+    }
+
     fn synced(&self) -> Position {
         Position(self.state().synced)
     }

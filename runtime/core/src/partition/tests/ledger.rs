@@ -32,10 +32,11 @@ fn text(change: &Change<'_>) -> String {
 fn finish(partition: &mut Partition, look: impl FnOnce(&CommitRecord<'_>, &[String])) -> Recorded {
     let mut writer = RecordWriter::new();
     let mut changes = Vec::new();
-    let recorded = partition.finish_recorded(77, &mut writer, |stage, change| {
+    let recorded = partition.finish_recorded((77, usize::MAX), &mut writer, |stage, change| {
         assert_eq!(stage, StageId(3));
         changes.push(text(&change));
     });
+    let recorded = recorded.expect("it is not too large");
     let body = writer.to_bytes();
     let Ok(Record::Commit(record)) = decode(writer.kind(), &body) else { panic!("a commit") };
     let written: Vec<String> = record.state.iter().map(|(_, change)| text(&change)).collect();
@@ -156,4 +157,82 @@ fn a_commit_that_is_not_recorded_is_a_bug() {
     partition.start_batch(frame(&[("a", "e1")]), piece(Place::START, Place::after(1), 1), 0);
     drive(&mut partition);
     let _commit = partition.finish();
+}
+
+#[test]
+fn a_commit_that_is_too_large_is_taken_back_and_made_in_parts() {
+    let mut partition = recorded(Scope::Shared, OnFailure::DeadLetter, Leads::Output(OutputId(0)));
+    let before = partition.progress().cloned();
+    let place = |index| Place { seq: 1, index };
+    let events = [("a", "e1"), ("a", "e2"), ("b", "e3")];
+    partition.start_batch(frame(&events), piece(Place::START, place(3), 3), 9);
+    drive(&mut partition);
+    let mut writer = RecordWriter::new();
+    let refused = partition.finish_recorded((77, 150), &mut writer, |_, _| {});
+    let bytes = writer.bytes_len();
+    assert_eq!(refused, Err(TooLarge { bytes }));
+    let (back, batch) = partition.take_back();
+    assert_eq!((texts(&back), batch.pieces.len()), (pairs(&events), 1));
+    assert_eq!((partition.state_bytes(), partition.progress().cloned()), (0, before));
+    // Again, in two parts.
+    partition.start_batch(frame(&events[..2]), piece(Place::START, place(2), 2), 9);
+    drive(&mut partition);
+    let first = finish(&mut partition, |record, _| {
+        assert_eq!(record.usage.reruns, 1, "the call that was for nothing");
+    });
+    // The other part is too large even alone.
+    partition.start_lost(frame(&events[2..]), piece(place(2), place(3), 1), 9);
+    assert!(drive(&mut partition).is_empty());
+    let second = finish(&mut partition, |record, changes| {
+        assert_eq!((record.usage.events, changes.len()), (1, 0));
+    });
+    assert_eq!((first.number, second.number), (7, 8));
+    assert_eq!(first.sent.outputs[0].first, 10);
+    let dead = second.sent.dead_letters.expect("the event");
+    let event = dead.frame.events().next().expect("one");
+    assert_eq!((dead.first, event.payload), (4, &b"e3"[..]));
+    assert_eq!(event.fields.get(dead_letter_field::CLASS), Some(&b"commit.too-large"[..]));
+    assert_eq!(event.fields.get(dead_letter_field::STAGE), Some(&b"only"[..]));
+    let positions = &partition.progress().expect("a ledger").positions;
+    assert_eq!(positions.at(Source::Ingest), place(3));
+}
+
+#[test]
+fn parked_events_whose_commit_is_too_large_come_in_smaller_batches() {
+    let mut partition = recorded(Scope::Shared, OnFailure::Park, Leads::Output(OutputId(0)));
+    let place = |index| Place { seq: 1, index };
+    let events = [("a", "t1"), ("a", "e2"), ("a", "e3")];
+    partition.start_batch(frame(&events), piece(Place::START, place(3), 3), 0);
+    drive(&mut partition);
+    let mut writer = RecordWriter::new();
+    let stands = |_: StageId, _: Change<'_>| {};
+    partition.finish_recorded((1, usize::MAX), &mut writer, stands).expect("it fits");
+    assert_eq!(partition.parked(0), (1, 3));
+    let mut refused = 0;
+    let mut dead = Vec::new();
+    let mut now = 1000;
+    // No commit with results fits; those of dead letters and of parking do.
+    while partition.parked(0).0 > 0 {
+        assert!(partition.start_parked(now), "it is due");
+        while let Some(mut call) = partition.next_call() {
+            // The first event has stopped trapping.
+            call.layer.begin(frame(&vec![("a", "e"); call.layer.frame().len()]));
+            let verdict = play(&mut call.layer);
+            partition.done(call.layer, verdict);
+        }
+        let sends = partition.draft.runs.iter().any(|run| !run.frame.is_empty());
+        let bytes_max = if sends { 1 } else { usize::MAX };
+        match partition.finish_recorded((1, bytes_max), &mut writer, stands) {
+            Ok(recorded) => dead.extend(recorded.sent.dead_letters),
+            Err(_) => {
+                refused += 1;
+                partition.take_back();
+                assert_eq!(partition.parked(0), (1, 3 - dead.len() as u64));
+            }
+        }
+        now = partition.next_parked().unwrap_or(now).max(now);
+        assert!(refused < 100);
+    }
+    let lost: Vec<_> = dead.iter().flat_map(|run| texts(&run.frame)).collect();
+    assert_eq!(lost, pairs(&events));
 }
