@@ -29,6 +29,8 @@ mod large;
 mod park;
 #[path = "durable/replay.rs"]
 mod replay;
+#[path = "durable/usage.rs"]
+mod usage;
 #[path = "durable/versions.rs"]
 mod versions;
 

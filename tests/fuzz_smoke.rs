@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use sluicebox_core::frame::{Frame, FrameError, FrameLimits};
 use sluicebox_core::pipeline::{Facts, build};
 use sluicebox_node::manifest_text::{Format, parse};
+use sluicebox_store::store::{extent_again, keys::Id};
 
 /// Mutated inputs for each target.
 const MUTATIONS: u64 = 3000;
@@ -152,6 +153,8 @@ smoke! {
     any_bytes_may_be_found_as_a_document: "stored_document";
     any_bytes_may_be_found_as_a_segment: "log_segment";
     any_bytes_may_be_found_as_a_record: "record";
+    any_bytes_may_be_found_as_a_key_of_the_store: "store_key";
+    any_bytes_may_be_found_as_the_extent_of_the_store: "store_extent";
     any_bytes_may_be_found_as_an_artefact: "artefact";
     any_bytes_may_be_uploaded: "component";
 }
@@ -195,7 +198,14 @@ fn the_good_seeds_are_taken() {
     for bytes in good("component") {
         sluicebox_engine::component::inspect(&bytes, &Default::default()).unwrap();
     }
-    for target in ["frame", "manifest_toml", "manifest_json", "component"] {
+    for bytes in good("store_key") {
+        assert!(Id::decode(&bytes).is_some(), "{}", bytes.escape_ascii());
+    }
+    for bytes in good("store_extent") {
+        assert_eq!(extent_again(&bytes), Some(bytes));
+    }
+    let all = ["frame", "manifest_toml", "manifest_json", "component", "store_key", "store_extent"];
+    for target in all {
         assert!(!good(target).is_empty(), "{target} has no good seed");
     }
 }

@@ -40,13 +40,14 @@ use sluicebox_store::header;
 use sluicebox_store::key::Key;
 use sluicebox_store::log::sim::SimDisk;
 use sluicebox_store::log::{self, Config as LogConfig, DurableLog, Position, forge, inspect};
+use sluicebox_store::store::{self, keys::Id};
 use tempfile::TempDir;
 
 /// Something that reads foreign bytes.
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -60,6 +61,8 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("stored_document", stored_document),
     ("log_segment", log_segment),
     ("record", record),
+    ("store_key", store_key),
+    ("store_extent", store_extent),
     ("artefact", artefact),
     ("component", component),
 ];
@@ -310,6 +313,28 @@ fn open_log(disk: &SimDisk) -> Result<Vec<(Position, u8, Vec<u8>)>, log::Error> 
     end.expect("what was recovered can be read");
     assert_eq!(again, records.len());
     Ok(records)
+}
+
+/// A key of the store. An id has one key, and keys order as their ids do.
+pub fn store_key(data: &[u8]) {
+    let Some(id) = Id::decode(data) else { return };
+    let mut again = Vec::new();
+    id.encode(&mut again);
+    assert_eq!(again, data);
+    for at in [0, data.len() / 2, data.len() - 1] {
+        let mut other = data.to_vec();
+        other[at] ^= 1;
+        if let Some(found) = Id::decode(&other) {
+            assert_eq!(found.cmp(&id), other.as_slice().cmp(data), "at byte {at}");
+        }
+    }
+}
+
+/// What a store says of itself.
+pub fn store_extent(data: &[u8]) {
+    if let Some(again) = store::extent_again(data) {
+        assert_eq!(again, data, "it has one form");
+    }
 }
 
 /// Takes what a fold hands out, and has no use for it.

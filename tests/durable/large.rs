@@ -31,7 +31,8 @@ async fn a_batch_whose_commit_is_too_large_is_divided_down_to_the_event() {
     let manifest = format!("{manifest}[outputs.other]\nfrom = \"{STAGE}\"\n");
     client.apply("large", manifest).await;
     // 255 results for each of 200 events, by two outputs: some 3 MiB from one batch.
-    let many: Vec<Given> = (0..200).map(|n| Given::new(&format!("k{n}"), vec![b'n', 255])).collect();
+    let many: Vec<Given> =
+        (0..200).map(|n| Given::new(&format!("k{n}"), vec![b'n', 255])).collect();
     client.frame("large", &frame(&many)).await.is(202);
     let other = results(&client, 200 * 255).await;
     let offsets = |records: &[Value]| {

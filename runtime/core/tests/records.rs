@@ -171,7 +171,38 @@ fn samples() -> Vec<(&'static str, (u8, Bytes))> {
 
 /// Records that came to be written later, each with an extension.
 fn later_samples() -> Vec<(&'static str, (u8, Bytes))> {
-    vec![("1-ingest-of-replay", written(|writer| writer.ingest(&replay())))]
+    vec![
+        ("1-ingest-of-replay", written(|writer| writer.ingest(&replay()))),
+        ("2-commit-of-parked", parked()),
+    ]
+}
+
+/// A batch that parked a key and took nothing new.
+fn parked() -> (u8, Bytes) {
+    written(|writer| {
+        let sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
+        let mut state = writer.commit(&HEAD, &Batch::default());
+        let stage = StageId(1);
+        let event = frame(&["a"]);
+        let changes = [
+            (stage, &b"n"[..], Some(&b"1"[..])),
+            (stage.parked(), b"", Some(&[7; 44])),
+            (stage.parked(), &[0, 0, 0, 0, 0, 0, 0, 4], Some(event.bytes())),
+            (stage.parked(), &[0, 0, 0, 0, 0, 0, 0, 3], None),
+        ];
+        for (stage, slot, value) in changes {
+            state.change(stage, &Change { key: b"a", slot, value });
+        }
+        state.finish(&sent, &USAGE);
+    })
+}
+
+#[test]
+fn what_is_parked_is_told_from_the_stage_it_is_parked_at() {
+    let (kind, body) = parked();
+    let Record::Commit(read) = decode(kind, &body).unwrap() else { panic!("a commit") };
+    let stages: Vec<_> = read.state.iter().map(|(stage, _)| stage.unparked()).collect();
+    assert_eq!(stages, [false, true, true, true].map(|parked| (StageId(1), parked)));
 }
 
 #[test]

@@ -18,8 +18,10 @@ mod world;
 use std::collections::BTreeMap;
 
 use recovered::Checkpoint;
+use sluicebox_core::codec::{Record, Usage};
 use sluicebox_core::key::{group_of, partition_of};
-use stages::{COUNTS, PARTITIONS, TOTALS, is_lost};
+use sluicebox_core::recovery::Fold;
+use stages::{COUNTS, PARTITIONS, PIPELINE, TOTALS, is_lost};
 use world::World;
 
 const SEEDS: u64 = 300;
@@ -125,7 +127,8 @@ fn check_order(world: &World, sent: &[(u16, String, String)], counted: &[(String
 }
 
 fn check_state(world: &World, numbers: &BTreeMap<&str, u64>) {
-    let (_, found) = Checkpoint::none().fold(&world.log.entries);
+    let (fold, found) = Checkpoint::none().fold(&world.log.entries);
+    check_usage(world, &fold);
     let found: BTreeMap<_, _> =
         found.state.into_iter().filter(|(_, state)| !state.is_empty()).collect();
     assert_eq!(world.told(), found, "the records hold the state of the partitions");
@@ -140,6 +143,20 @@ fn check_state(world: &World, numbers: &BTreeMap<&str, u64>) {
     }
     let wanted = numbers.iter().map(|(word, number)| ((*word).to_owned(), *number));
     assert_eq!(held, wanted.collect(), "counters are the number of words");
+}
+
+/// What commits used is summed up, whatever was read again and kept between.
+fn check_usage(world: &World, fold: &Fold) {
+    let mut used = Usage::default();
+    for entry in &world.log.entries {
+        if let Record::Commit(commit) = entry.record() {
+            assert!(commit.usage.fuel > 0, "each commit made calls, or gives up");
+            used.add(&commit.usage);
+        }
+    }
+    let mut found = Usage::default();
+    fold.pipeline(PIPELINE).expect("applied").usage().values().for_each(|one| found.add(one));
+    assert_eq!(found, used);
 }
 
 fn variable(name: &str) -> Option<u64> {

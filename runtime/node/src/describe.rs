@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
-use sluicebox_core::ids::Name;
+use sluicebox_core::codec::Usage;
+use sluicebox_core::ids::{Name, StageId};
 
 use crate::error::Error;
 use crate::node::Node;
@@ -47,6 +48,23 @@ pub struct PipelineDetail {
     pub partition: Vec<PartitionDetail>,
     /// The outputs, dead letters last.
     pub output: Vec<OutputDetail>,
+    /// What commits used since the pipeline was first applied, in one with a log.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub usage: Vec<UsageDetail>,
+}
+
+/// What the commits of a segment used. It outlives the node, and counts what is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct UsageDetail {
+    /// Root stage of the segment; `-` if it is gone.
+    pub segment: String,
+    /// Fuel, that of calls that were taken back included.
+    pub fuel: u64,
+    /// Events taken.
+    pub events: u64,
+    /// Calls that were taken back.
+    pub reruns: u64,
 }
 
 /// One stage.
@@ -150,6 +168,7 @@ impl Node {
             segments: segments.map(|s| s.stages.iter().map(stage_name).collect()).collect(),
             partition: self.partition_details(&running),
             output: output_details(&running),
+            usage: usage_details(&running),
         })
     }
 
@@ -204,6 +223,18 @@ fn stage_detail(running: &Running, stage: &sluicebox_core::pipeline::Stage) -> S
         parked_events: metrics.parked_events.get(),
         fuel: metrics.fuel.get(),
     }
+}
+
+fn usage_details(running: &Running) -> Vec<UsageDetail> {
+    let Some(durable) = running.durable() else { return Vec::new() };
+    let stages = durable.numbering().names.stages;
+    let detail = |(root, usage): (StageId, Usage)| {
+        let name = stages.iter().find(|(known, _)| *known == root);
+        let segment = name.map_or_else(|| "-".to_owned(), |(_, name)| name.to_string());
+        let Usage { fuel, events, reruns } = usage;
+        UsageDetail { segment, fuel, events, reruns }
+    };
+    durable.usage().into_iter().map(detail).collect()
 }
 
 fn output_details(running: &Running) -> Vec<OutputDetail> {

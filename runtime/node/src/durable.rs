@@ -9,10 +9,11 @@
 //! Acknowledging what was logged is the business of `worker/release.rs`, writing commits that of
 //! `worker/record.rs`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluicebox_core::codec::{IngestRecord, IngestRun, Producer, RecordWriter, kind};
+use sluicebox_core::codec::{IngestRecord, IngestRun, Producer, RecordWriter, Usage, kind};
 use sluicebox_core::dedup::{Dedup, DedupLimits, Seen};
 use sluicebox_core::frame::Frame;
 use sluicebox_core::ids::{PipelineId, StageId};
@@ -37,6 +38,8 @@ pub(crate) struct Durable {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) backing: Arc<Backing>,
     ingest: Mutex<Ingest>,
+    /// What the commits that are on disk used, by the root of their segment.
+    usage: Mutex<BTreeMap<StageId, Usage>>,
     numbering: Mutex<Numbering>,
 }
 
@@ -104,7 +107,32 @@ impl Durable {
         ingest: Ingest,
         numbering: Numbering,
     ) -> Self {
-        Self { id, log, backing, ingest: Mutex::new(ingest), numbering: Mutex::new(numbering) }
+        let usage = Mutex::default();
+        let (ingest, numbering) = (Mutex::new(ingest), Mutex::new(numbering));
+        Self { id, log, backing, ingest, usage, numbering }
+    }
+
+    /// Goes on counting from what was used before.
+    pub(crate) fn with_usage(mut self, usage: BTreeMap<StageId, Usage>) -> Self {
+        self.usage = Mutex::new(usage);
+        self
+    }
+
+    /// Counts what a commit used.
+    pub(crate) fn used(&self, root: StageId, usage: &Usage) {
+        lock(&self.usage).entry(root).or_default().add(usage);
+    }
+
+    /// What the commits that are on disk used, by the root of their segment.
+    pub(crate) fn usage(&self) -> BTreeMap<StageId, Usage> {
+        lock(&self.usage).clone()
+    }
+
+    /// The same in all.
+    pub(crate) fn usage_in_all(&self) -> Usage {
+        let mut all = Usage::default();
+        lock(&self.usage).values().for_each(|usage| all.add(usage));
+        all
     }
 
     /// The numbers of the version that runs.

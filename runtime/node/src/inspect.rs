@@ -227,6 +227,8 @@ fn ingest_facts(record: &IngestRecord<'_>) -> Vec<(&'static str, Fact)> {
         facts.push(("sequence", Fact::Number(producer.sequence)));
     }
     push_some(&mut facts, "ids", record.ids.len() as u64);
+    let replayed = record.replayed.iter().flat_map(|run| run.offsets.ranges());
+    push_some(&mut facts, "replayed", replayed.map(|range| range.end - range.start).sum());
     facts
 }
 
@@ -246,6 +248,8 @@ fn commit_facts(record: &CommitRecord<'_>, known: Option<&Known>) -> Vec<(&'stat
     push_some(&mut facts, "passed-on", events(sent.runs.iter().map(|run| &run.frame)));
     push_some(&mut facts, "results", events(sent.outputs.iter().map(|run| &run.frame)));
     push_some(&mut facts, "dead-letters", events(sent.dead_letters.iter().map(|run| &run.frame)));
+    push_some(&mut facts, "fuel", usage.fuel);
+    push_some(&mut facts, "reruns", usage.reruns);
     facts
 }
 

@@ -27,6 +27,8 @@ pub mod memory;
 
 pub use embedded::{Compression, EmbeddedStore, StoreConfig};
 pub use extent::Extent;
+#[cfg(any(test, feature = "contract"))]
+pub use extent::extent_again;
 pub use memory::MemoryStore;
 
 use bytes::Bytes;

@@ -99,6 +99,15 @@ pub struct Usage {
     pub reruns: u64,
 }
 
+impl Usage {
+    /// Adds what another batch used.
+    pub fn add(&mut self, other: &Self) {
+        self.fuel = self.fuel.saturating_add(other.fuel);
+        self.events = self.events.saturating_add(other.events);
+        self.reruns = self.reruns.saturating_add(other.reruns);
+    }
+}
+
 /// What left a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent<F = FrameAt> {

@@ -86,6 +86,8 @@ pub struct Recorded {
     pub batch: Batch,
     /// What leaves.
     pub sent: Sent<Frame>,
+    /// What its calls used.
+    pub usage: Usage,
     /// For each waiting request the batch touched: descendants sent on, less events consumed. Not
     /// in the record: a request does not outlive its node.
     pub requests: Vec<(RequestId, i64)>,
@@ -203,7 +205,8 @@ impl Partition {
                 });
             }
         }
-        record.finish(&sent.0, &Usage { fuel, events, reruns: ledger.reruns });
+        let usage = Usage { fuel, events, reruns: ledger.reruns };
+        record.finish(&sent.0, &usage);
         // Nothing less is left to try than giving up on one event.
         let is_last_resort = std::mem::take(&mut ledger.gives_up);
         if writer.bytes_len() > bytes_max && !is_last_resort {
@@ -217,7 +220,7 @@ impl Partition {
         self.parked_width = (self.parked_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
         let (sent, requests) = sent;
         let batch = ledger.stand(&sent);
-        Ok(Recorded { number: head.number, batch, sent, requests })
+        Ok(Recorded { number: head.number, batch, sent, usage, requests })
     }
 
     /// Takes back everything of a batch that ran to its end and cannot be committed, and gives it

@@ -14,6 +14,7 @@
 //!       · n × { output n · partition n · next n } }
 //! extensions                                                   maybe: 0 u8, or 1 u8 · n
 //!   19: pipeline n · n × { root n · partition n · 0 n · n × { gap n · length n } }  replayed
+//!   20: pipeline n · n × { root n · fuel n · events n · reruns n }                 usage
 //! ```
 //!
 //! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
@@ -25,13 +26,15 @@ use super::backlog::{Backlog, Waiting};
 use super::pipeline::{Folded, ReaderState};
 use super::{Fold, Stopped, Wrong};
 use crate::codec::wire::{Reader, put};
-use crate::codec::{CheckpointRecord, RecordError, RecordWriter, kind, name_table, source};
+use crate::codec::{CheckpointRecord, RecordError, RecordWriter, Usage, kind, name_table, source};
 use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
 use crate::position::{Counter, Place, Positions, RunHeader};
 use crate::replayed::Replayed;
 
 /// The extension with the dead letters that were replayed.
 const REPLAYED: u64 = 19;
+/// The extension with what commits used.
+const USAGE: u64 = 20;
 
 impl Fold {
     /// The fold in bytes. What a record said is in them, not the state and not the frames of the
@@ -86,6 +89,17 @@ fn keep_more(writer: &mut RecordWriter, pipelines: &BTreeMap<PipelineId, Folded>
                 folded.replayed.put(out);
             });
         }
+        if !folded.usage.is_empty() {
+            writer.extension(USAGE, |out| {
+                put(out, id.0);
+                put(out, folded.usage.len() as u64);
+                for (root, Usage { fuel, events, reruns }) in &folded.usage {
+                    for number in [root.0.into(), *fuel, *events, *reruns] {
+                        put(out, number);
+                    }
+                }
+            });
+        }
     }
 }
 
@@ -94,12 +108,22 @@ fn more(
     reader: &mut Reader<'_>,
     pipelines: &mut BTreeMap<PipelineId, Folded>,
 ) -> Result<(), RecordError> {
-    if extension != REPLAYED {
+    if extension != REPLAYED && extension != USAGE {
         return Ok(());
     }
     let id = PipelineId(reader.number("a pipeline")?);
     let folded = pipelines.get_mut(&id).ok_or_else(|| reader.bad("a pipeline"))?;
-    folded.replayed = Replayed::read(reader)?;
+    if extension == REPLAYED {
+        folded.replayed = Replayed::read(reader)?;
+        return Ok(());
+    }
+    let usage = reader.list(4, "the usage", |reader| {
+        let root = StageId(reader.number_u32("the usage")?);
+        let fuel = reader.number("the usage")?;
+        let events = reader.number("the usage")?;
+        Ok((root, Usage { fuel, events, reruns: reader.number("the usage")? }))
+    })?;
+    folded.usage = usage.into_iter().collect();
     Ok(())
 }
 
@@ -187,6 +211,7 @@ fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordErr
         sent: sent.into_iter().collect(),
         offsets: offsets.into_iter().collect(),
         replayed: Replayed::default(),
+        usage: BTreeMap::new(),
         stopped,
     })
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::backlog::{Backlog, Waiting};
 use super::{Sink, Stopped, Wrong};
 use crate::codec::{ApplyRecord, CommitHead, CommitRecord, EdgeEnds, EdgeRun, IngestRecord};
-use crate::codec::{NameTable, Piece};
+use crate::codec::{NameTable, Piece, Usage};
 use crate::ids::{EdgeId, Name, OutputId, StageId};
 use crate::partition::{Leads, Progress, SegmentIds};
 use crate::position::{Counter, Numbers, Positions, RunHeader, Source};
@@ -37,6 +37,8 @@ pub struct Folded {
     pub(super) offsets: BTreeMap<(OutputId, u16), u64>,
     /// Dead letters that were given to their stage again.
     pub(super) replayed: Replayed,
+    /// What the commits of each segment used, by its root.
+    pub(super) usage: BTreeMap<StageId, Usage>,
     pub(super) stopped: Option<Stopped>,
 }
 
@@ -117,6 +119,12 @@ impl Folded {
         &self.replayed
     }
 
+    /// What its commits used, by the root of the segment; those that are gone are among them.
+    #[must_use]
+    pub fn usage(&self) -> &BTreeMap<StageId, Usage> {
+        &self.usage
+    }
+
     /// Why it stopped, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
@@ -195,6 +203,7 @@ impl Folded {
             sent: BTreeMap::new(),
             offsets: BTreeMap::new(),
             replayed: Replayed::default(),
+            usage: BTreeMap::new(),
             stopped: None,
         };
         folded.change(record)?;
@@ -305,6 +314,9 @@ impl Folded {
             known.map_err(|_| Wrong::Output(run.output))?;
             let next = self.offsets.entry((run.output, head.partition)).or_default();
             *next = behind(run.first, *next, run.frame.events)?;
+        }
+        if record.usage != Usage::default() {
+            self.usage.entry(head.stage).or_default().add(&record.usage);
         }
         let reader = self.readers.entry((head.stage, head.partition)).or_default();
         if let Some(dead) = &record.sent.dead_letters {

@@ -8,6 +8,7 @@ use crate::frame::{Frame, FrameBuilder, Head};
 use crate::ids::{EdgeId, Name, OutputId};
 use crate::partition::{Leads, SegmentIds, StageIds};
 use crate::position::{Place, Source};
+use crate::replayed::{Offsets, ReplayedRun};
 
 const ONE: PipelineId = PipelineId(1);
 const SPLIT: StageId = StageId(1);
@@ -389,6 +390,44 @@ fn a_kept_fold_has_the_bytes_it_always_had() {
     let golden = std::fs::read(file).expect("a file of the repository");
     assert_eq!(kept.escape_ascii().to_string(), golden.escape_ascii().to_string());
     assert_eq!(Fold::from_kept(&golden), Ok(log.fold));
+}
+
+#[test]
+fn a_checkpoint_keeps_what_was_used_and_what_was_replayed() {
+    let mut log = under_way();
+    let kept = log.fold.keep();
+    let mut offsets = Offsets::default();
+    offsets.insert(3..7);
+    let runs = vec![IngestRun { stage: SPLIT, partition: 0, previous: 2, frame: frame(1) }];
+    let replayed = vec![ReplayedRun { root: COUNT, partition: 1, kept_from: 4, offsets }];
+    let (time, producer, ids) = (7, None, Vec::new());
+    let seq = log.fold.pipeline(ONE).expect("applied").ingest_numbers().next();
+    let previous = log.fold.pipeline(ONE).expect("applied").ingest_numbers().previous((SPLIT, 0));
+    let runs = runs.into_iter().map(|run| IngestRun { previous, ..run }).collect();
+    let record = IngestRecord { pipeline: ONE, seq, time, producer, ids, runs, replayed };
+    log.write(|writer| writer.ingest(&record)).expect("the next");
+    let number = log.fold.pipeline(ONE).expect("applied");
+    let number = number.stood().find(|stood| stood.root == (SPLIT, 0)).map_or(0, |s| s.number);
+    let used = Usage { fuel: 1 << 40, events: 3, reruns: 2 };
+    log.write(|writer| {
+        let sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
+        writer.commit(&head(SPLIT, number + 1), &Batch::default()).finish(&sent, &used);
+    })
+    .expect("the next");
+    let folded = log.fold.pipeline(ONE).expect("applied");
+    assert_eq!(folded.usage().get(&SPLIT), Some(&used));
+    let known = |offset| folded.replayed().contains((COUNT, 1), offset);
+    assert_eq!([3, 4, 6, 7].map(known), [false, true, true, false], "3 is not kept any more");
+    let more = log.fold.keep();
+    assert!(more.len() > kept.len());
+    assert_eq!(Fold::from_kept(&more), Ok(log.fold.clone()));
+    for bit in 0..more.len() * 8 {
+        let mut flipped = more.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(fold) = Fold::from_kept(&flipped) {
+            assert_eq!(Fold::from_kept(&fold.keep()), Ok(fold));
+        }
+    }
 }
 
 #[test]

@@ -122,7 +122,8 @@ impl Node {
         let ingest = ingest.knowing(folded.replayed().clone());
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
         let behind = (self.log().clone(), self.backing().clone());
-        let durable = Arc::new(Durable::new(id, behind, ingest, numbering));
+        let durable = Durable::new(id, behind, ingest, numbering);
+        let durable = Arc::new(durable.with_usage(folded.usage().clone()));
         let restored = Restored {
             durable,
             folded: folded.clone(),

@@ -63,6 +63,15 @@ pub(super) const LOGGED_ROWS: &[Row<Logged>] = &[
         "How far back an event or request that comes again is known for sure",
         |m| m.durable.known_for().as_secs_f64(),
     ),
+    Row::counter("committed_fuel", "Fuel of commits on disk, runs again included", |m| {
+        m.durable.usage_in_all().fuel
+    }),
+    Row::counter("committed_events", "Events taken by commits on disk", |m| {
+        m.durable.usage_in_all().events
+    }),
+    Row::counter("committed_reruns", "Calls taken back before commits on disk", |m| {
+        m.durable.usage_in_all().reruns
+    }),
 ];
 
 impl Logged {

@@ -196,7 +196,7 @@ impl Driver {
 
     /// Runs go to the next partitions at once; what leaves the node waits for the disk.
     fn pass_on_recorded(&mut self, recorded: Recorded, position: Position) {
-        let Recorded { sent, requests, .. } = recorded;
+        let Recorded { sent, usage, requests, .. } = recorded;
         let segment = self.segment.clone();
         let durable = segment.durable.as_ref().expect("only such a segment records");
         let from = self.mailbox.partition;
@@ -225,6 +225,9 @@ impl Driver {
                 (segment.shared.dead_letters.ring.clone(), durable.dead_letters + from);
             self.local.releases.after(position, move || ring.append(at, &dead.frame));
         }
+        let pipeline = durable.pipeline.clone();
+        let root = durable.stages.first().expect("a segment has a root").stage;
+        self.local.releases.after(position, move || pipeline.used(root, &usage));
         if !requests.is_empty() {
             self.local.releases.after(position, move || {
                 for (request, delta) in requests {
@@ -294,7 +297,10 @@ mod tests {
             }
         }
         let (first, second) = halves(parts(), 3);
-        assert_eq!((ranges(&first), ranges(&second)), (vec![(1, 1..4)], vec![(2, 0..1), (3, 0..2)]));
+        assert_eq!(
+            (ranges(&first), ranges(&second)),
+            (vec![(1, 1..4)], vec![(2, 0..1), (3, 0..2)])
+        );
     }
 
     #[test]

@@ -91,6 +91,13 @@ impl Record {
     }
 }
 
+/// What bytes say of a store, written again; `None` if they say nothing. For the fuzzers.
+#[cfg(any(test, feature = "contract"))]
+#[must_use]
+pub fn extent_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    Record::decode(bytes).map(|record| record.encode())
+}
+
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
