@@ -143,7 +143,7 @@ pub(crate) fn play(stage: StageId, layer: &mut Layer, now: u64) -> Verdict {
                 failures.push(Failure::new(one.cause, FailureClass::Reject, message));
             }
             // What it needs is away half of the time.
-            TALLY if one.key.starts_with('b') && now / 4096 % 2 == 0 => {
+            TALLY if one.key.starts_with('b') && (now / 4096).is_multiple_of(2) => {
                 let message = "not now".into();
                 failures.push(Failure::new(one.cause, FailureClass::Retry, message));
             }

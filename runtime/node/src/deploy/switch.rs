@@ -134,9 +134,7 @@ impl Node {
         };
         let running = Running::build(pipeline, parts);
         hand_over(&running, left_over);
-        if !is_restored {
-            running.wake_parked();
-        }
+        wake(&running, is_restored);
         self.put_running(running);
         Ok(())
     }
@@ -294,6 +292,13 @@ type LeftOver = Vec<(String, u16, Delivery)>;
 fn by_partition(mut states: Vec<States>, partitions: u16) -> Vec<States> {
     states.resize_with(partitions.into(), Vec::new);
     states
+}
+
+/// Lets what is parked go on. When the node starts that waits until all runs are handed over.
+fn wake(running: &Running, is_restored: bool) {
+    if !is_restored {
+        running.wake_parked();
+    }
 }
 
 /// The last segment first: a partition runs as soon as it has something, and what it sends must not
