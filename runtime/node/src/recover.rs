@@ -2,7 +2,8 @@
 //!
 //! - What changed in state, the ends of outputs and of dead letters, and known ids are collected
 //!   while the log is read; where partitions stand and what waits for them is the fold's.
-//! - State is not put together: what changed lies over the store, to be read when it is needed.
+//! - State is not put together: what changed lies over the store, to be read when it is needed. Only
+//!   what is parked is.
 //! - A pipeline whose records do not follow stays out, with the reason; the others run.
 //! - Events that waited for a client's reply wait for nobody now: their client is gone with the
 //!   node
@@ -21,7 +22,7 @@ use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field}
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
-use sluicebox_core::state::Change;
+use sluicebox_core::state::{Change, KeyedState, StateLimits};
 use sluicebox_store::dirty::Overlay;
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
@@ -58,6 +59,8 @@ pub(crate) struct Found {
     /// Bytes kept of the end of each output.
     tail_bytes_max: usize,
     pub backing: Arc<Backing>,
+    /// What is parked, by stage and partition. It is all here, as it never leaves memory.
+    pub parked: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
     pub outputs: BTreeMap<(PipelineId, OutputId, u16), Tail>,
     /// By the root of the segment.
     pub dead_letters: BTreeMap<(PipelineId, StageId, u16), Tail>,
@@ -167,10 +170,17 @@ impl Found {
             seed,
             tail_bytes_max,
             backing,
+            parked: BTreeMap::new(),
             outputs: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             dedup: BTreeMap::new(),
         }
+    }
+
+    /// What is parked at a stage in a partition: as much of it as is known now.
+    pub(crate) fn parked_at(&mut self, place: (PipelineId, StageId, u16)) -> &mut KeyedState {
+        let seed = self.seed;
+        self.parked.entry(place).or_insert_with(|| KeyedState::new(seed, StateLimits::NONE))
     }
 
     /// Events that left by an output.
@@ -212,6 +222,13 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
+        if let (stage, true) = stage.unparked() {
+            let parked = self.found.parked_at((commit.pipeline, stage, commit.partition));
+            match change.value {
+                Some(value) => parked.restore(change.key, change.slot, value),
+                None => parked.forget(change.key, change.slot),
+            }
+        }
     }
 
     fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {
@@ -246,11 +263,14 @@ impl Sink for Visit<'_> {
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         self.collected.discarded(pipeline, stage);
+        let gone = (pipeline, stage.unparked().0);
+        self.found.parked.retain(|(of, at, _), _| (*of, *at) != gone);
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         self.collected.deleted(pipeline);
-        let Found { outputs, dead_letters, dedup, .. } = &mut *self.found;
+        let Found { parked, outputs, dead_letters, dedup, .. } = &mut *self.found;
+        parked.retain(|(of, ..), _| *of != pipeline);
         outputs.retain(|(of, ..), _| *of != pipeline);
         dead_letters.retain(|(of, ..), _| *of != pipeline);
         dedup.remove(&pipeline);

@@ -10,6 +10,10 @@ use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Allowance;
 use sluicebox_engine::stage::TenantSlots;
 
+/// At most one in so many bytes of the quota for state may be of parked events: they cannot leave
+/// memory, and the rest has to be enough for what a call needs.
+const PARKED_PART: u64 = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Tenancy {
@@ -19,6 +23,7 @@ pub struct Tenancy {
     weight: AtomicUsize,
     slots: Arc<TenantSlots>,
     state_bytes: Metered,
+    parked_bytes: Metered,
     streams: Metered,
 }
 
@@ -80,6 +85,7 @@ impl Tenancy {
             weight: AtomicUsize::new(weight.into()),
             slots: Arc::new(slots),
             state_bytes: Metered::new(allowance.state_bytes),
+            parked_bytes: Metered::new(allowance.state_bytes / PARKED_PART),
             streams: Metered::new(allowance.streams),
         }
     }
@@ -107,6 +113,7 @@ impl Tenancy {
     pub(crate) fn adjust(&self, weight: u8, allowance: &Allowance) {
         self.weight.store(weight.into(), Ordering::Relaxed);
         self.state_bytes.set_most(allowance.state_bytes);
+        self.parked_bytes.set_most(allowance.state_bytes / PARKED_PART);
         self.streams.set_most(allowance.streams);
         self.slots.memory.set_limit(allowance.memory_bytes);
     }
@@ -114,6 +121,11 @@ impl Tenancy {
     /// Bytes of keyed state.
     pub(crate) fn state_bytes(&self) -> &Metered {
         &self.state_bytes
+    }
+
+    /// Bytes of parked events; they are among those of keyed state.
+    pub(crate) fn parked_bytes(&self) -> &Metered {
+        &self.parked_bytes
     }
 
     /// Open streams.

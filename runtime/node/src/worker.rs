@@ -14,6 +14,7 @@
 //!   while there are any.
 
 mod cold;
+mod parked;
 mod partition;
 pub(crate) mod record;
 pub(crate) mod release;

@@ -46,8 +46,18 @@ impl Partition {
             let state = layer_of(stage).state();
             let total = state.bytes().saturating_add(room);
             state.bound_total(total);
-            stage.park.bound(room);
         }
+    }
+
+    /// Bytes of what is parked, over all stages; they are among those of the state.
+    #[must_use]
+    pub fn parked_bytes(&self) -> usize {
+        self.stages.iter().map(|stage| stage.park.state().bytes()).sum()
+    }
+
+    /// Lets what is parked at each stage grow by at most `room` bytes from here.
+    pub fn bound_parked(&mut self, room: usize) {
+        self.stages.iter_mut().for_each(|stage| stage.park.bound(room));
     }
 
     /// Lets at most `room` more streams be opened in each stage.

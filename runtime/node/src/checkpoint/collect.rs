@@ -382,7 +382,10 @@ impl Sink for Collected {
         match change.value {
             Some(value) => {
                 self.dirty.put(&key, value);
-                self.note_slot(commit.pipeline, stage, change.slot);
+                // What is parked is read whole, and has a slot for each event.
+                if !stage.unparked().1 {
+                    self.note_slot(commit.pipeline, stage, change.slot);
+                }
             }
             None => self.dirty.delete(&key),
         }

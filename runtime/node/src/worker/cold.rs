@@ -98,6 +98,7 @@ impl Driver {
     /// there was a checkpoint.
     pub(super) fn has_memory(&mut self) -> bool {
         let Some(durable) = &self.segment.durable else { return true };
+        let backing = durable.pipeline.backing.clone();
         let tenant = self.segment.shared.tenant.clone();
         let (used, most) = (tenant.state_bytes().used(), tenant.state_bytes().most());
         if used <= most / 8 * 7 {
@@ -108,7 +109,6 @@ impl Driver {
         let share = (most / 4 * 3).saturating_mul(256) / used.max(1);
         let is_more = self.machine.make_room(u8::try_from(share).unwrap_or(u8::MAX));
         self.note_state();
-        let backing = durable.pipeline.backing.clone();
         let rounds = backing.rounds();
         if tenant.state_bytes().room() > most / 32 {
             self.keeping.short = None;
@@ -140,7 +140,7 @@ impl Driver {
         }
         self.machine.make_room(0);
         self.note_state();
-        match self.machine.state_bytes() {
+        match self.machine.state_bytes() - self.machine.parked_bytes() {
             0 => GivenUp::All,
             _ => GivenUp::Piece,
         }

@@ -21,6 +21,7 @@ use sluicebox_engine::invoker::{Invocation, Invoker, LogLevel, Metric, Outcome, 
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
+use super::parked::Parked;
 use super::record::Recording;
 use super::{Life, Local};
 use crate::mailbox::{Command, Delivery, Mailbox, Retired};
@@ -44,7 +45,6 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
     }
     let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
     let invokers = segment.stages.iter().map(invoker).collect();
-    let parked = vec![(0, 0); segment.stages.len()];
     let mut driver = Driver {
         mailbox,
         segment,
@@ -57,8 +57,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         commits: 0,
         retire: None,
         carry: false,
-        retried: false,
-        parked,
+        parked: Parked::default(),
         stopped: false,
         recording: Recording::default(),
         keeping: Keeping::default(),
@@ -80,13 +79,10 @@ pub(super) struct Driver {
     /// Frames of the inbox whose results are not all passed on yet.
     taken: usize,
     commits: u64,
-    retire: Option<oneshot::Sender<Retired>>,
+    pub(super) retire: Option<oneshot::Sender<Retired>>,
     /// On retiring, give up what cannot be finished.
     carry: bool,
-    /// The last batch was of parked events.
-    retried: bool,
-    /// Keys and events parked at each stage, as its figures know.
-    parked: Vec<(i64, i64)>,
+    pub(super) parked: Parked,
     /// It takes nothing more, whatever comes.
     pub(super) stopped: bool,
     pub(super) recording: Recording,
@@ -142,20 +138,6 @@ impl Driver {
         }
         self.wait().await;
         true
-    }
-
-    /// Starts a batch of what time brings: streams that end, parked events whose pause is over. The
-    /// latter take turns with what is queued, and wait on when the partition is to be retired.
-    fn start_by_time(&mut self, now: u64) -> bool {
-        if self.retire.is_some() {
-            return self.machine.start_all_ends(now);
-        }
-        if self.machine.start_ends(now) {
-            return true;
-        }
-        let others_first = self.retried && !self.mailbox.is_empty();
-        self.retried = !others_first && self.machine.start_parked(now);
-        self.retried
     }
 
     /// Starts a batch. False if it cannot be.
@@ -408,21 +390,6 @@ impl Driver {
         let after = self.machine.open_streams();
         let before = self.mailbox.open_streams.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.streams().changed(before, after);
-    }
-}
-
-impl Driver {
-    /// Brings the figures of what is parked up to date.
-    fn note_parked(&mut self) {
-        for (at, (known, stage)) in self.parked.iter_mut().zip(&self.segment.stages).enumerate() {
-            let (keys, events) = self.machine.parked(at);
-            let now = (keys as i64, events as i64);
-            if now != *known {
-                stage.metrics.parked_keys.add(now.0 - known.0);
-                stage.metrics.parked_events.add(now.1 - known.1);
-                *known = now;
-            }
-        }
     }
 }
 

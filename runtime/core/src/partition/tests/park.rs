@@ -169,7 +169,7 @@ fn what_does_not_fit_is_a_dead_letter_and_the_others_wait() {
     let commit = run(&mut partition, &[("b", "b1"), ("b", &large)], 0, &mut failing);
     assert_eq!(dead(&commit), pairs(&[(&large, "park.full")]), "1,000 bytes of a key");
     // The tenant has no room for it: an event that fails is given up on.
-    partition.bound_state(300);
+    partition.bound_parked(300);
     let wide = "w".repeat(400);
     let mut failing = fails(&[(0, &wide, 3)]);
     let commit = run(&mut partition, &[("c", &wide), ("c", "c2")], 0, &mut failing);

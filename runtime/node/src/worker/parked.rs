@@ -1,0 +1,51 @@
+//! Parked events of a partition: when they get a turn, and the figures of them.
+//!
+//! Which they are and when one is to be tried is decided by the machine (`core/partition/hold.rs`).
+
+use super::partition::Driver;
+
+/// What a partition knows of its parked events besides the machine.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    /// The last batch was of parked events.
+    retried: bool,
+    /// Keys and events parked at each stage, as its figures know.
+    known: Vec<(i64, i64)>,
+    /// Bytes of all that is parked, as the tenant's sum knows.
+    bytes: usize,
+}
+
+impl Driver {
+    /// Starts a batch of what time brings: streams that end, parked events whose pause is over. The
+    /// latter take turns with what is queued, and wait on when the partition is to be retired.
+    pub(super) fn start_by_time(&mut self, now: u64) -> bool {
+        self.machine.bound_parked(self.segment.shared.tenant.parked_bytes().room());
+        if self.retire.is_some() {
+            return self.machine.start_all_ends(now);
+        }
+        if self.machine.start_ends(now) {
+            return true;
+        }
+        let others_first = self.parked.retried && !self.mailbox.is_empty();
+        self.parked.retried = !others_first && self.machine.start_parked(now);
+        self.parked.retried
+    }
+
+    /// Brings the figures of what is parked up to date.
+    pub(super) fn note_parked(&mut self) {
+        let bytes = self.machine.parked_bytes();
+        let before = std::mem::replace(&mut self.parked.bytes, bytes);
+        self.segment.shared.tenant.parked_bytes().changed(before, bytes);
+        self.parked.known.resize(self.segment.stages.len(), (0, 0));
+        let stages = self.parked.known.iter_mut().zip(&self.segment.stages);
+        for (at, (known, stage)) in stages.enumerate() {
+            let (keys, events) = self.machine.parked(at);
+            let now = (keys as i64, events as i64);
+            if now != *known {
+                stage.metrics.parked_keys.add(now.0 - known.0);
+                stage.metrics.parked_events.add(now.1 - known.1);
+                *known = now;
+            }
+        }
+    }
+}
