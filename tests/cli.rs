@@ -95,6 +95,10 @@ async fn words_are_counted_from_the_command_line() {
     assert_eq!(keys, ["one", "three", "two", "two", "two"]);
     let dead = ask(&node, &["dead-letters", "word-count", "--no-follow"]);
     assert_eq!((dead.code, dead.out.as_str()), (0, ""), "{dead:?}");
+    let replayed = ask(&node, &["dead-letters", "replay", "word-count"]).json();
+    assert_eq!((&replayed["replayed"], &replayed["skipped"]), (&json!(0), &json!(0)), "{replayed}");
+    let unknown = ask(&node, &["dead-letters", "replay", "word-count", "--stage", "none"]);
+    assert_eq!(unknown.error(66)["code"], "stage.unknown");
     let detail = ask(&node, &["describe", "word-count"]).json();
     assert_eq!((&detail["state"], &detail["version"]), (&json!("running"), &json!(1)));
     let list = ask(&node, &["list"]).json();

@@ -21,7 +21,7 @@ key = "id"
 component = "never-pushed"
 scope = "global"
 ports = ["out", "Out!"]
-on-failure = "park"
+on-failure = "wait"
 retries = 99
 limits = { memory = 64, fuel-per-event = "many", event-bytes = "99GiB" }
 config = { n = 5 }
@@ -85,7 +85,7 @@ async fn twenty_mistakes_are_reported_at_once() {
         ("stages.first.limits.event-bytes", "manifest.range"),
         ("stages.first.limits.fuel-per-event", "manifest.type"),
         ("stages.first.limits.memory", "manifest.unit"),
-        ("stages.first.on-failure", "manifest.unsupported"),
+        ("stages.first.on-failure", "manifest.choice"),
         ("stages.first.ports[1]", "manifest.name"),
         ("stages.first.retries", "manifest.range"),
         ("stages.first.scope", "manifest.choice"),
@@ -112,9 +112,10 @@ async fn what_does_not_exist_yet_is_refused_in_plain_words() {
         json!([
             {
                 "field": "stages.stage-0.on-failure",
-                "code": "manifest.unsupported",
-                "message": "parking failed events does not exist yet",
-                "fix": "write \"dead-letter\" or \"halt\"",
+                "code": "manifest.scope",
+                "message": "cannot be \"park\" with scope = \"stream\": the memory of a stream's \
+                            instance cannot be taken back, so that its events cannot be run again",
+                "fix": "write \"dead-letter\" or \"halt\", or another scope",
             },
             {
                 "field": "stages.stage-0.scope",

@@ -15,7 +15,7 @@ const ADR: &str = "docs/adr/";
 /// Beginnings of codes that are written where the mistake is found, by folder. The others stand in
 /// a function `code`.
 const CODES_IN_PLACE: [(&str, &[&str]); 4] = [
-    ("runtime/core/", &["manifest.", "pipeline.", "plan.", "stream."]),
+    ("runtime/core/", &["manifest.", "pipeline.", "plan.", "stream.", "park.", "commit."]),
     ("runtime/node/src/http/", &["ingest.", "request.", "route.", "output."]),
     ("runtime/node/", &["manifest.", "tenants."]),
     ("runtime/cli/", &["client.", "manifest.", "tenants."]),

@@ -5,7 +5,8 @@
 //! n              varint, see `wire`       bytes  n, then so many       frame  bytes, wit/FRAME.md
 //! 1 ingest       pipeline n · seq n · time n · flags u8 (1 producer) · [id bytes · sequence n]
 //!                · n × id 16 bytes · n × { stage n · partition n · seq - previous n · frame }
-//!                · extension 19: n × { root n · partition n · oldest kept n · n × { gap n · length n } }
+//!                · extension 19: n × { root n · partition n · oldest kept n
+//!                · n × { gap n · length n } }
 //! 2 commit       pipeline n · version n · root stage n · partition n · number n · time n
 //!                · flags u8 (1 ends) · [ends until n] · n × piece · state · n × run
 //!                · n × { output n · first offset n · frame } · 0 or 1 × { first n · frame }

@@ -115,8 +115,8 @@ impl Isolation {
         }
     }
 
-    /// Goes on with another frame: its events are those of this one from `from` on which have a place
-    /// there, in the same order.
+    /// Goes on with another frame: its events are those of this one from `from` on which have a
+    /// place there, in the same order.
     pub(super) fn renumber(&mut self, from: u32, places: &[Option<u32>]) {
         let place = |event: u32| places.get(event.checked_sub(from)? as usize).copied().flatten();
         self.known = std::mem::take(&mut self.known)

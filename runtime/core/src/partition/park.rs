@@ -9,8 +9,8 @@
 //! - All of it is state beside the stage's own ([`crate::ids::StageId::parked`]): a slot for each
 //!   event and one for the entry. So it is part of the commit, taken back with it, written, folded,
 //!   kept and handed over by what does that with state, and it lies with its key.
-//! - It is bounded for each key in events and bytes, and in all in keys and bytes. What does not fit
-//!   is refused, and nothing changes.
+//! - It is bounded for each key in events and bytes, and in all in keys and bytes. What does not
+//!   fit is refused, and nothing changes.
 //! - Time is an argument. Of several keys that are due the one that has been for longest comes
 //!   first, then by bytes of the key.
 //!

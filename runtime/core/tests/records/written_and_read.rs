@@ -102,8 +102,8 @@ proptest! {
         let runs = runs.into_iter().map(|(stage, partition, previous, frame)| IngestRun {
             stage: StageId(stage), partition, previous: previous % seq, frame,
         }).collect();
-        let record =
-            IngestRecord { pipeline: PipelineId(pipeline), seq, time, producer, ids, runs, replayed };
+        let pipeline = PipelineId(pipeline);
+        let record = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed };
         let (kind, body) = written(|writer| writer.ingest(&record));
         let Ok(Record::Ingest(read)) = decode(kind, &body) else { panic!("an ingest") };
         let runs = read.runs.iter().map(|run| IngestRun {

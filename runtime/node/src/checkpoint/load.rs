@@ -1,7 +1,7 @@
 //! Reading a checkpoint back, at the start.
 //!
-//! - State stays where it is, but for what is parked: that a stage has some is all that is read of it. So a start takes the
-//!   same time whatever is in the store.
+//! - State stays where it is: that a stage has some is all that is read of it. So a start takes the
+//!   same time whatever is in the store. Only what is parked is read, which is bounded.
 //! - A checkpoint that did not stand may have left entries from beyond the horizon. State of that
 //!   kind does no harm, as the log is read on from the horizon and says all of it again; events of
 //!   outputs from there are passed over, since reading the log gives them too.
@@ -126,8 +126,8 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Reads what is parked: when a key is to be tried again is said nowhere else. It is bounded, and
-    /// stays in memory.
+    /// Reads what is parked: when a key is to be tried again is said nowhere else. It is bounded,
+    /// and stays in memory.
     fn parked(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
         for (stage, _) in &self.folded.names().stages {
             let stage = stage.parked();

@@ -108,8 +108,8 @@ impl Rings<'_> {
     }
 
     /// The ring of the dead letters. In a pipeline with a log each stage has partitions of it for
-    /// ever, as any may be the root of a segment that numbers its own: so those of a segment that is
-    /// cut differently in this version can still be read.
+    /// ever, as any may be the root of a segment that numbers its own: so those of a segment that
+    /// is cut differently in this version can still be read.
     pub(super) fn dead_letters(
         &self,
         pipeline: &Pipeline,

@@ -91,8 +91,8 @@ impl Left {
 }
 
 impl Standing {
-    /// What it knows of partitions and edges, whether they are of a segment or not. `names` are those
-    /// of the version: what is not there does not come again.
+    /// What it knows of partitions and edges, whether they are of a segment or not. `names` are
+    /// those of the version: what is not there does not come again.
     pub(crate) fn into_apart(self, names: Option<&NameTable>) -> Apart {
         let mut apart = match self {
             Self::New => Apart::default(),

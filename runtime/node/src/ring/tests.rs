@@ -246,7 +246,7 @@ fn a_larger_output_goes_on_where_the_smaller_one_was() {
 
 #[test]
 fn a_share_of_those_in_use_bounds_the_others_too() {
-    let output = Output::new(4, 4 * cost(2), INCARNATION);
+    let output = Output::new(4, 8 * cost(1), INCARNATION);
     output.share_among(1);
     (0..8).for_each(|n| output.append(0, &numbers(n..n + 1)));
     assert_eq!(output.dropped(), 0);

@@ -5,8 +5,8 @@
 //!   read from it lies behind it in the log. What leaves the node waits until it is on disk.
 //! - A commit that the log refuses for want of room is kept, and the partition takes no other batch
 //!   until it is in.
-//! - A commit that is too large for the log is taken back, and the batch is run again in two halves,
-//!   and so on. An event whose commit is too large even alone is given up on.
+//! - A commit that is too large for the log is taken back, and the batch is run again in two
+//!   halves, and so on. An event whose commit is too large even alone is given up on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -279,15 +279,15 @@ mod tests {
 
     #[test]
     fn a_batch_is_divided_by_its_events_whatever_runs_they_are_of() {
-        let parts = || vec![part(1, 0, 1..4), part(2, 1, 0..1), part(3, 2, 0..2)];
+        let parts = || vec![part(1, 0, 1..4), part(2, 1, 0..4), part(3, 2, 0..2)];
         let ranges = |half: &[Delivery]| {
             let range = |part: &Delivery| (part.run.expect("a run").seq, part.range.clone());
             half.iter().map(range).collect::<Vec<_>>()
         };
-        for events in 0..=6 {
+        for events in 0..=9 {
             let (first, second) = halves(parts(), events);
             let count = |half: &[Delivery]| half.iter().map(|part| part.range.len()).sum::<usize>();
-            assert_eq!((count(&first), count(&second)), (events as usize, 6 - events as usize));
+            assert_eq!((count(&first), count(&second)), (events as usize, 9 - events as usize));
             let mut positions = Positions::default();
             positions.advance(Source::Ingest, Place { seq: 1, index: 1 }).expect("forward");
             for half in [first, second] {

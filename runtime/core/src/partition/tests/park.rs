@@ -257,6 +257,10 @@ fn a_halt_behind_a_parked_event_takes_its_parking_back() {
     assert_eq!(outputs(&machine.finish()), pairs(&[("a", "a1"), ("b", "b1")]));
 }
 
+fn borrowed(events: &[(String, String)]) -> Vec<(&str, &str)> {
+    events.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect()
+}
+
 /// What happens next: a batch of keys, or time.
 #[derive(Debug, Clone)]
 enum Step {
@@ -310,13 +314,13 @@ proptest! {
                 Step::Wait(ms) => now += ms * MS,
                 Step::Batch(keys) => {
                     let batch = events(keys);
-                    let pairs: Vec<_> = batch.iter().map(|(k, t)| (k.as_str(), t.as_str())).collect();
+                    let pairs = borrowed(&batch);
                     commits.push(run(&mut machine, &pairs, now, &mut failing));
                     given.extend(batch);
                 }
                 Step::Again(keys) => {
                     let batch = events(keys);
-                    let pairs: Vec<_> = batch.iter().map(|(k, t)| (k.as_str(), t.as_str())).collect();
+                    let pairs = borrowed(&batch);
                     machine.start(frame(&pairs), now);
                     drive_with(&mut machine, &mut failing);
                     let before = machine.halted.replace(Halt {
