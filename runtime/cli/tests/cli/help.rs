@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "serve",
     "demo",
     "push",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 19] = [
     "send",
     "tail",
     "dead-letters",
+    "dead-letters replay",
     "sample host",
     "tenant",
     "tenant token add",

@@ -3,8 +3,9 @@
 //! The text is opaque to readers: base64url of a version byte, the output's incarnation, the
 //! partition to read first, and one offset a partition, as numbers of variable length; where most
 //! offsets are 0, as of dead letters, only the others, each behind how many were left out. The
-//! empty text and `oldest` mean the oldest events that are there when the cursor is used. A cursor is not
-//! secret and not signed: whatever its numbers say, reading through it stays inside its output.
+//! empty text and `oldest` mean the oldest events that are there when the cursor is used. A cursor
+//! is not secret and not signed: whatever its numbers say, reading through it stays inside its
+//! output.
 
 use std::fmt;
 
