@@ -423,7 +423,9 @@ impl Sink for Collected {
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         let of = self.of(pipeline);
-        self.discarded.extend(keys::of_stage(of.tenant, of.pipeline.0, stage.0));
+        for stage in [stage, stage.parked()] {
+            self.discarded.extend(keys::of_stage(of.tenant, of.pipeline.0, stage.0));
+        }
         self.noted = None;
         self.backing.forget(|known, at| (known, at) == (pipeline, stage));
     }
