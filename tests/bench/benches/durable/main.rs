@@ -8,7 +8,8 @@
 //! - `steps`: three durable stages in a row, each fed by the one before;
 //! - `cold`: counters for four times as many keys as memory has room for;
 //! - `restart`: from a kill to ready, with many keys in state;
-//! - `replace`: one component in the place of another under load.
+//! - `replace`: one component in the place of another under load;
+//! - `soak`: words for minutes, or an hour, with a kill every minute.
 //!
 //! What is compared takes turns in the same run: a round that does not count, then five that do, of
 //! which the middle one is shown. Everything that was acknowledged is counted where it comes out.
@@ -18,6 +19,7 @@ mod count;
 mod packed;
 mod replace;
 mod restart;
+mod soak;
 mod steps;
 mod words;
 
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 fn bench() -> Result<()> {
     let Some(options) = Options::read()? else { return Ok(()) };
     type Part = fn(&Options) -> Result<()>;
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("words", words::run),
         ("packed", packed::run),
         ("count", count::run),
@@ -55,6 +57,7 @@ fn bench() -> Result<()> {
         ("cold", cold::run),
         ("restart", restart::run),
         ("replace", replace::run),
+        ("soak", soak::run),
     ];
     for (name, part) in parts.iter().filter(|(name, _)| options.wants(name)) {
         part(&options).with_context(|| format!("part {name}"))?;
