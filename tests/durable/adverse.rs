@@ -15,6 +15,7 @@ use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Home, Node, Setup, program, refused};
+use tokio::task::JoinSet;
 
 use super::{COUNTS, all_counts, number, with_words, words};
 
@@ -93,11 +94,8 @@ async fn a_full_disk_refuses_requests_and_is_waited_out() {
     };
     room(Some(8 * 1024));
     // It is in the log before anybody knows that there is no room; its answer waits.
-    let large = client.clone();
-    let large =
-        tokio::spawn(
-            async move { large.send("words", "?key=k", &[], "large ".repeat(2_000)).await },
-        );
+    let (large, mut waiting) = (client.clone(), JoinSet::new());
+    waiting.spawn(async move { large.send("words", "?key=k", &[], "large ".repeat(2_000)).await });
     let health = |state: &'static str| {
         let client = &client;
         async move {
@@ -110,12 +108,12 @@ async fn a_full_disk_refuses_requests_and_is_waited_out() {
     let reply = client.send("words", "?key=k", &[], "refused").await;
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
     reply.problem(503, "log.full");
-    assert!(!large.is_finished(), "it is not on disk");
+    assert!(waiting.try_join_next().is_none(), "it is not on disk");
     assert_eq!(all_counts(&client).await.len(), 1, "what is on disk can be read");
     room(maximum);
     eventually("it goes on by itself", SOON, || async { health("healthy").await.then_some(()) })
         .await;
-    large.await.expect("it is answered").is(202);
+    waiting.join_next().await.expect("one").expect("it is answered").is(202);
     client.send("words", "?key=k", &[], "after").await.is(202);
     let mut before = eventually("all is counted", SOON, || async {
         let counts = all_counts(&client).await;
@@ -264,29 +262,36 @@ fn date_an_hour_later(log: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn a_value_over_the_quota_is_refused_also_behind_a_restart() {
+async fn a_value_over_the_bound_is_refused_also_behind_a_restart() {
     let setup = || Setup::dev().set("quota.state-bytes", "64KiB");
     let node = setup().start().await;
     let home = node.home().clone();
     let client = node.client();
     client.push("conformance-rust").await;
-    let manifest = single("keep", "conformance-rust", "").replace("best-effort", "exactly-once");
+    let bound = "limits = { state-bytes = \"4KiB\" }";
+    let manifest = single("keep", "conformance-rust", bound).replace("best-effort", "exactly-once");
     client.apply("keep", manifest).await;
+    // Without a log all state is in memory, and the tenant's quota is the bound of all of it.
+    client.apply("loose", single("loose", "conformance-rust", "")).await;
     let put = |bytes: usize| [&b"s\x04slot"[..], &vec![7; bytes]].concat();
     let kept = [&[1][..], &[7; 1024]].concat();
-    async fn ask(client: &Client, operand: Vec<u8>) -> Vec<u8> {
-        client.call("keep", "k", operand).await.is(200).body.to_vec()
+    async fn ask(client: &Client, pipeline: &str, operand: Vec<u8>) -> Vec<u8> {
+        client.call(pipeline, "k", operand).await.is(200).body.to_vec()
     }
-    assert_eq!(ask(&client, put(1024)).await, [0]);
-    let refused = ask(&client, put(70 * 1024)).await;
-    assert_eq!(refused[0], 2, "{}", String::from_utf8_lossy(&refused));
-    assert_eq!(ask(&client, b"gslot".to_vec()).await, kept, "what was there stays");
+    let mut all = Vec::new();
+    for (pipeline, much) in [("keep", 5 * 1024), ("loose", 70 * 1024)] {
+        assert_eq!(ask(&client, pipeline, put(1024)).await, [0], "{pipeline}");
+        let refused = ask(&client, pipeline, put(much)).await;
+        assert_eq!(refused[0], 2, "{pipeline}: {}", String::from_utf8_lossy(&refused));
+        assert_eq!(ask(&client, pipeline, b"gslot".to_vec()).await, kept, "what was there stays");
+        all.push(refused);
+    }
     drop(node.kill());
     let node = setup().home(&home).start().await;
     let client = node.client();
-    assert_eq!(ask(&client, b"gslot".to_vec()).await, kept);
-    assert_eq!(ask(&client, put(70 * 1024)).await, refused, "what was loaded counts");
-    assert_eq!(ask(&client, put(2 * 1024)).await, [0]);
+    assert_eq!(ask(&client, "keep", b"gslot".to_vec()).await, kept);
+    assert_eq!(ask(&client, "keep", put(5 * 1024)).await, all[0]);
+    assert_eq!(ask(&client, "keep", put(2 * 1024)).await, [0]);
 }
 
 /// Keys in a run, unless `SLUICEBOX_KEYS` says otherwise: what continuous integration has time

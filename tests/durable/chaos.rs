@@ -10,7 +10,6 @@
 //!   order in which their producer sent them; counts are those of the fold.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -145,7 +144,7 @@ impl Model {
 
     /// The manifest of the version there is.
     fn manifest(&self) -> String {
-        let version = self.version.lock().unwrap().clone();
+        let version = self.version.lock().expect("nobody fails with it").clone();
         let entries: Vec<String> = self.ingest.iter().map(|at| format!("s{at}")).collect();
         let mut text = format!(
             "version = 1\nname = \"{NAME}\"\ndelivery = \"exactly-once\"\npartitions = {}\n\
@@ -155,23 +154,21 @@ impl Model {
         for (at, stage) in self.stages.iter().enumerate() {
             let component = stage.act.components()[version.components[at]];
             let component = component.rsplit('/').next().expect("a name");
-            write!(
-                text,
+            text += &format!(
                 "[stages.s{at}]\ncomponent = \"{component}\"\nretries = {}\n\
                  config = {{ generation = \"{}\" }}\n",
                 version.retries, version.generation
-            )
-            .unwrap();
+            );
             if stage.has_output {
-                write!(text, "[outputs.o{at}]\nfrom = \"s{at}\"\nretain-bytes = \"256MiB\"\n")
-                    .unwrap();
+                let of = format!("[outputs.o{at}]\nfrom = \"s{at}\"\n");
+                text += &(of + "retain-bytes = \"256MiB\"\n");
             }
         }
         for (from, stage) in self.stages.iter().enumerate() {
             for (to, is_keyed) in &stage.edges {
                 let key = if *is_keyed { "emitted" } else { "cause" };
-                writeln!(text, "[[edges]]\nfrom = \"s{from}\"\nto = \"s{to}\"\nkey = \"{key}\"")
-                    .unwrap();
+                text += &format!("[[edges]]\nfrom = \"s{from}\"\nto = \"s{to}\"\n");
+                text += &format!("key = \"{key}\"\n");
             }
         }
         text
@@ -310,7 +307,7 @@ impl Load for Model {
     }
 
     fn change(&self, dice: &mut Dice) -> Option<String> {
-        let mut version = self.version.lock().unwrap();
+        let mut version = self.version.lock().expect("nobody fails with it");
         match CHANGES[dice.below(CHANGES.len() as u64) as usize] {
             Change::Component => {
                 let at = dice.below(self.stages.len() as u64) as usize;

@@ -3,9 +3,9 @@
 use sluicebox_tests::client::Client;
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
-use sluicebox_tests::node::{Node, Setup};
+use sluicebox_tests::node::{Home, Node, Setup};
 
-use super::{COUNTS, all_counts, with_words};
+use super::{COUNTS, all_counts, with_words, words};
 
 fn setup() -> Setup {
     Setup::dev().set("log.checkpoint-interval", "250ms")
@@ -80,6 +80,75 @@ async fn everything_goes_on_behind_a_checkpoint() {
     let client = node.client();
     assert_eq!(all_counts(&client).await, before);
     assert_eq!(client.records("halt", "outputs/reply", 2).await, waited);
+}
+
+#[tokio::test]
+async fn results_from_a_checkpoint_that_was_cut_short_are_not_taken_for_kept_ones() {
+    let home = Home::new();
+    let setup = |interval: &str, pace: &str| {
+        let setup = Setup::dev().home(&home).set("log.checkpoint-interval", interval);
+        setup.set("log.checkpoint-bytes-per-second", pace)
+    };
+    // One that stands.
+    let node = setup("250ms", "1GiB").start().await;
+    let client = node.client();
+    client.push("word-count-split").await;
+    client.push("word-count-count").await;
+    let small = words("").replace("partitions = 4", "partitions = 1").replace("256MiB", "1MiB");
+    client.apply("words", small).await;
+    checkpoint(&node).await;
+    drop(node.kill());
+    // One that is killed between its only piece and its commit, which the pace puts off for long.
+    let node = setup("24h", "1GiB").start().await;
+    let mut sent = 2;
+    send_words(&node.client(), 8, &mut sent).await;
+    drop(node.kill());
+    let extent = || {
+        let bytes = std::fs::read(home.data().join("store/documents/extent_doc")).expect("it is");
+        let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
+        (number(56).expect("eight bytes"), number(64).expect("eight bytes"))
+    };
+    let tables = || std::fs::read_dir(home.data().join("store/tree/keyspaces/1/tables"));
+    let count = || tables().expect("a folder").count();
+    let (horizon, before) = (extent().0, count());
+    let node = setup("250ms", "64KiB").start().await;
+    eventually("a piece is written", SOON, || std::future::ready((count() > before).then_some(())))
+        .await;
+    drop(node.kill());
+    assert_eq!(extent().0, horizon, "it was not to get to its commit");
+    assert!(extent().1 > horizon);
+    // Then so much comes that nothing of it is kept, and the next checkpoint stands.
+    let node = setup("24h", "1GiB").start().await;
+    send_words(&node.client(), 40, &mut sent).await;
+    drop(node.kill());
+    let node = setup("250ms", "1GiB").start().await;
+    let stands = || std::future::ready((extent().0 > horizon).then_some(()));
+    eventually("a checkpoint stands", SOON, stands).await;
+    let client = node.client();
+    let cursor = client.page("words", COUNTS, "cursor=latest").await.is(200).cursor();
+    drop(node.kill());
+    let node = setup("250ms", "1GiB").start().await;
+    let client = node.client();
+    client.send("words", "?key=k", &[], "last").await.is(202);
+    let query = format!("cursor={cursor}&wait=20s");
+    let last = client.page("words", COUNTS, &query).await.is(200).records();
+    let offsets: Vec<_> = last.iter().map(|record| record["offset"].as_u64()).collect();
+    assert_eq!(offsets, [Some(sent)]);
+}
+
+/// Sends so many thousands of words, and waits until they are counted.
+async fn send_words(client: &Client, thousands: u64, sent: &mut u64) {
+    for _ in 0..thousands {
+        client.send("words", "?key=k", &[], "word ".repeat(1_000)).await.is(202);
+    }
+    *sent += thousands * 1_000;
+    eventually("all are counted", SOON, || async {
+        let figures = client.plain("/metrics").await.is(200);
+        let line = |line: &&str| line.starts_with("sluicebox_output_events_total{");
+        let count = figures.text().lines().find(line)?.rsplit(' ').next()?.parse::<u64>().ok()?;
+        (count >= thousands * 1_000).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

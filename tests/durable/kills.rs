@@ -91,7 +91,8 @@ pub(super) async fn through_kills<L: Load>(
         let pace = (producer, run.kills.max(20));
         producers.spawn(produce(load.clone(), pace, run.seed, address.clone(), stop.clone()));
     }
-    let applies = tokio::spawn(apply(load.clone(), run.seed, address, stop.clone()));
+    let mut applies = JoinSet::new();
+    applies.spawn(apply(load.clone(), run.seed, address, stop.clone()));
     let mut dice = Dice(run.seed);
     for _ in 0..run.kills {
         tokio::time::sleep(Duration::from_millis(20 + dice.below(run.millis_max))).await;
@@ -100,7 +101,9 @@ pub(super) async fn through_kills<L: Load>(
         tell.send(node.address()).expect("producers run");
     }
     stop.store(true, Ordering::Relaxed);
-    applies.await.expect("applies go on through kills");
+    while let Some(ended) = applies.join_next().await {
+        ended.expect("applies go on through kills");
+    }
     let mut sent = vec![Vec::new(); PRODUCERS as usize];
     while let Some(ended) = producers.join_next().await {
         let (producer, frames) = ended.expect("a producer ends");

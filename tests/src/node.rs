@@ -272,7 +272,7 @@ pub fn refused(mut command: Command) -> Refused {
     let child = child.expect("the program can be started");
     let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a number");
     // One that starts all the same would run for ever.
-    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let (ended, end) = std::sync::mpsc::sync_channel::<()>(0);
     let guard = std::thread::spawn(move || {
         if end.recv_timeout(SOON).is_err_and(|why| why == RecvTimeoutError::Timeout) {
             let _gone = kill_process(id, Signal::KILL);

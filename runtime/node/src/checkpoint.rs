@@ -25,7 +25,7 @@ pub(crate) use collect::{Collected, Outputs};
 pub(crate) use entries::{Of, key_of_waiting};
 pub(crate) use load::{Loaded, load};
 
-use self::rests::{Rests, bytes_per_second, give_way};
+use self::rests::{Rests, give_way, speed};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use sluicebox_core::codec;
 use sluicebox_core::recovery::Fold;
-use sluicebox_store::checkpoint::{Pace, Plan, Written, write};
+use sluicebox_store::checkpoint::{Pace, Plan, Speed, Written, write};
 use sluicebox_store::log::{Log, Position};
 use sluicebox_store::store::Store;
 
@@ -48,9 +48,6 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Bytes of the log that are read at once: beside a checkpoint that is written no more between two
 /// looks at its pace, and at a stop no more before it ends.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Bytes written between two pauses: what a disk takes in a few milliseconds.
-const PIECE_BYTES: usize = 2 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -161,15 +158,15 @@ impl Checkpointer {
         let plan = Plan { horizon: end.0, metadata: &[], discarded: &discarded, changes: &changes };
         let mut followed = Ok(());
         let mut pace = Pace {
-            piece_bytes: PIECE_BYTES,
-            bytes_per_second: &mut || {
+            speed: &mut || {
                 let waiting = reader.waiting(*horizon);
                 if followed.is_ok() {
                     followed = reader.follow(PART_BYTES, &mut Rests::new(config, waiting), stop);
                 }
                 // Partitions that can do nothing before it stands need not be spared.
                 let in_hurry = hurry || backing.is_waited_for();
-                (!in_hurry).then(|| bytes_per_second(config, waiting))
+                let speed = speed(config, waiting);
+                if in_hurry { Speed { bytes_per_second: None, ..speed } } else { speed }
             },
             stop,
         };

@@ -81,6 +81,12 @@ impl Tail {
         if self.frames.back().is_some_and(|(last, _)| *last >= first) {
             return;
         }
+        // Offsets are counted on from the oldest: behind a hole they would be those of others.
+        let next = self.frames.back().map(|(last, frame)| last + frame.len() as u64);
+        if next.is_some_and(|next| next != first) {
+            self.frames.clear();
+            self.bytes = 0;
+        }
         self.bytes += frame.bytes().len();
         self.frames.push_back((first, frame));
         while self.bytes > bytes_max && self.frames.len() > 1 {

@@ -41,13 +41,20 @@ pub struct Plan<'a> {
     pub changes: &'a [Arc<Changes>],
 }
 
-/// How a checkpoint is written.
-pub struct Pace<'a> {
+/// How fast a checkpoint is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speed {
     /// Keys and values in a piece; an entry that is larger is a piece of its own.
     pub piece_bytes: usize,
-    /// Keys and values written in a second; `None` is as fast as can be. Asked after each piece and
-    /// some times in a pause; the time until it answers is part of the pause.
-    pub bytes_per_second: &'a mut dyn FnMut() -> Option<u64>,
+    /// Keys and values written in a second; `None` is as fast as can be.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// How a checkpoint is written.
+pub struct Pace<'a> {
+    /// Asked at the beginning, after each piece and some times in a pause; the time until it
+    /// answers is part of the pause.
+    pub speed: &'a mut dyn FnMut() -> Speed,
     /// Set from elsewhere to give up after the piece under way.
     pub stop: &'a AtomicBool,
 }
@@ -82,6 +89,7 @@ pub fn write(
     let start = Instant::now();
     let mut writer = Writer {
         checkpoint: store.begin(plan.horizon)?,
+        piece_bytes_max: (pace.speed)().piece_bytes,
         pace,
         piece: Vec::new(),
         piece_bytes: 0,
@@ -112,6 +120,7 @@ struct Writer<'a, 'p, 'r, 's> {
     pace: &'r mut Pace<'s>,
     piece: Vec<Change<'p>>,
     piece_bytes: usize,
+    piece_bytes_max: usize,
     /// Bytes that may have been written by the time it last looked.
     allowed: f64,
     looked: Instant,
@@ -122,7 +131,7 @@ impl<'p> Writer<'_, 'p, '_, '_> {
     /// False if it is time to stop.
     fn take(&mut self, change: Change<'p>) -> Result<bool, Error> {
         let bytes = change.key.len() + change.value.map_or(0, <[u8]>::len);
-        let goes_on = self.piece_bytes + bytes <= self.pace.piece_bytes || self.finish_piece()?;
+        let goes_on = self.piece_bytes + bytes <= self.piece_bytes_max || self.finish_piece()?;
         self.piece.push(change);
         self.piece_bytes += bytes;
         Ok(goes_on)
@@ -145,11 +154,12 @@ impl<'p> Writer<'_, 'p, '_, '_> {
     fn pause(&mut self) -> bool {
         let begun = Instant::now();
         loop {
-            let rate = (self.pace.bytes_per_second)();
+            let Speed { piece_bytes, bytes_per_second } = (self.pace.speed)();
+            self.piece_bytes_max = piece_bytes;
             if self.pace.stop.load(Ordering::Relaxed) {
                 return false;
             }
-            let Some(rate) = rate.map(|rate| rate.max(1) as f64) else { return true };
+            let Some(rate) = bytes_per_second.map(|rate| rate.max(1) as f64) else { return true };
             let now = Instant::now();
             self.allowed += rate * (now - self.looked).as_secs_f64();
             self.looked = now;
@@ -249,7 +259,8 @@ mod tests {
 
     /// Writes as fast as can be.
     fn at_once(store: &dyn Store, plan: &Plan<'_>, piece_bytes: usize) -> Result<Written, Error> {
-        let mut pace = Pace { piece_bytes, bytes_per_second: &mut || None, stop: &NEVER };
+        let speed = Speed { piece_bytes, bytes_per_second: None };
+        let mut pace = Pace { speed: &mut || speed, stop: &NEVER };
         write(store, plan, &mut pace).map(|written| written.expect("nobody said to stop"))
     }
 
@@ -396,35 +407,39 @@ mod tests {
         for at in [0, 5, 9] {
             let stop_at = Some((at, Arc::clone(&stop)));
             let store = Watched { stop_at, ..Watched::default() };
-            let mut rate = || None;
-            let mut pace = Pace { piece_bytes: 1_000, bytes_per_second: &mut rate, stop: &stop };
+            let mut speed = || Speed { piece_bytes: 1_000, bytes_per_second: None };
+            let mut pace = Pace { speed: &mut speed, stop: &stop };
             assert_eq!(write(&store, &plan(1, &numbered(0..100)), &mut pace).unwrap(), None);
             assert_eq!((store.pieces.lock().unwrap().len(), store.extent().horizon), (at + 1, 0));
         }
     }
 
     /// Thirty kilobytes at a pace.
-    fn paced(rate: &mut dyn FnMut() -> Option<u64>) -> Written {
-        let mut pace = Pace { piece_bytes: 2_000, bytes_per_second: rate, stop: &NEVER };
+    fn paced(speed: &mut dyn FnMut() -> Speed) -> Written {
+        let mut pace = Pace { speed, stop: &NEVER };
         write(&MemoryStore::new(), &plan(1, &numbered(0..300)), &mut pace).unwrap().unwrap()
     }
 
     #[test]
     fn the_pace_is_kept() {
-        let written = paced(&mut || Some(200_000));
+        let speed = Speed { piece_bytes: 2_000, bytes_per_second: Some(200_000) };
+        let written = paced(&mut || speed);
         assert!(written.took >= Duration::from_millis(150), "30 kB took {written:?}");
         assert!(written.paused > Duration::ZERO && written.paused <= written.took);
     }
 
     #[test]
     fn the_pace_can_change_while_it_is_kept() {
-        // At the first pace the first piece alone would take a day.
+        // At the first pace the first piece alone would take half an hour.
         let mut asked = 0;
         let written = paced(&mut || {
             asked += 1;
-            Some(if asked < 3 { 1 } else { 1 << 30 })
+            let slow = Speed { piece_bytes: 2_000, bytes_per_second: Some(1) };
+            let fast = Speed { piece_bytes: 7_000, bytes_per_second: Some(1 << 30) };
+            if asked < 4 { slow } else { fast }
         });
-        assert!(asked > 3, "it is asked in a pause, and for each piece: {asked}");
+        assert!(asked > 4, "it is asked in a pause, and for each piece: {asked}");
+        assert_eq!(written.pieces, 1 + 4, "the first was small, the others are not");
         assert!(written.took < Duration::from_secs(60), "{written:?}");
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Collected {
     known: BTreeMap<PipelineId, Known>,
     /// Horizons whose folds are in the store.
     folds: VecDeque<u64>,
+    /// Events from before it may be in the store although no checkpoint with them stands.
+    reach: u64,
     key: Vec<u8>,
 }
 
@@ -103,8 +105,14 @@ impl Collected {
             waiting: BTreeSet::new(),
             known: BTreeMap::new(),
             folds: VecDeque::new(),
+            reach: 0,
             key: Vec::new(),
         }
+    }
+
+    /// Notes how far a checkpoint got that did not stand.
+    pub(super) fn note_reach(&mut self, reach: Position) {
+        self.reach = reach.0;
     }
 
     /// Notes the pipelines of a fold, and that it is in the store.
@@ -217,7 +225,8 @@ impl Collected {
             while bytes > retained.bytes(*way) && frames.len() > 1 {
                 let Some(old) = frames.pop_front() else { break };
                 bytes -= old.bytes;
-                if old.place.is_none() {
+                // Left there, it would be taken for something that is kept by a later start.
+                if old.place.is_none_or(|(position, _)| position < self.reach) {
                     self.dirty.delete(&key(old.first));
                 }
             }

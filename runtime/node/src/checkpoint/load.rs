@@ -47,6 +47,7 @@ pub(crate) fn load(
 ) -> Result<Loaded, Error> {
     let extent = store.extent();
     let (horizon, reach) = (Position(extent.horizon), Position(extent.reach));
+    collected.note_reach(reach);
     if horizon == Position(0) {
         return Ok(Loaded { fold: Fold::new(), horizon, reach });
     }

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use sluicebox_store::checkpoint::Speed;
+
 use crate::config::LogConfig;
 
 /// How much lower. At 5 the thread still gets a quarter of a core beside one that is always busy,
@@ -21,8 +23,11 @@ const RECORD_BYTES: usize = 512;
 /// How long a rest is: enough for whoever waits for the core to have it.
 const REST: Duration = Duration::from_micros(500);
 
-/// Most doublings of the pace.
+/// Bytes written between two pauses: what a disk takes in a few milliseconds.
+const PIECE_BYTES: usize = 2 * 1024 * 1024;
+/// Most doublings of the pace, and of a piece: each costs some syncs, whatever its size.
 const DOUBLINGS_MAX: u32 = 4;
+const PIECE_DOUBLINGS_MAX: u32 = 3;
 
 /// Puts the calling thread behind the others. A worker that wakes up then takes the core from it
 /// at once, where it would wait for the end of a turn otherwise.
@@ -66,18 +71,21 @@ impl Rests {
     }
 }
 
-/// Bytes a second to be written while so much log waits behind the last checkpoint.
+/// How fast to write while so much log waits behind the last checkpoint.
 ///
 /// At the beginning of a checkpoint about `checkpoint-log-bytes` wait, and what comes in while it
 /// is written waits as well. When that is half as much again the pace is doubled, and once more for
 /// each further eighth: so it is as fast as it has to be, and what waits stays about below twice
 /// the setting.
-pub(super) fn bytes_per_second(config: &LogConfig, waiting: u64) -> u64 {
+pub(super) fn speed(config: &LogConfig, waiting: u64) -> Speed {
     let promised = config.checkpoint_log_bytes as u64;
     let allowed = promised + promised / 2;
     let eighths = waiting.checked_sub(allowed).map_or(0, |over| over / (promised / 8).max(1) + 1);
     let doublings = u32::try_from(eighths).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
-    (config.checkpoint_bytes_per_second as u64) << doublings
+    Speed {
+        piece_bytes: PIECE_BYTES << doublings.min(PIECE_DOUBLINGS_MAX),
+        bytes_per_second: Some((config.checkpoint_bytes_per_second as u64) << doublings),
+    }
 }
 
 #[cfg(test)]
@@ -96,13 +104,18 @@ mod tests {
 
     #[test]
     fn the_pace_follows_what_waits_and_is_bounded() {
-        let pace = |mib: u64| bytes_per_second(&config(), mib * MIB) / MIB;
-        assert_eq!([0, 256, 383].map(pace), [20; 3], "as configured");
-        assert_eq!([384, 416, 448, 480].map(pace), [40, 80, 160, 320]);
-        assert_eq!([512, 100_000, u64::MAX >> 21].map(pace), [320; 3]);
+        let of = |waiting| {
+            let Speed { piece_bytes, bytes_per_second } = speed(&config(), waiting);
+            (piece_bytes as u64 / MIB, bytes_per_second.unwrap() / MIB)
+        };
+        let pace = |mib: u64| of(mib * MIB);
+        assert_eq!([0, 256, 383].map(pace), [(2, 20); 3], "as configured");
+        let faster = [(4, 40), (8, 80), (16, 160), (16, 320)];
+        assert_eq!([384, 416, 448, 480].map(pace), faster);
+        assert_eq!([512, 100_000, u64::MAX >> 21].map(pace), [(16, 320); 3]);
         let mut smallest = config();
         smallest.checkpoint_log_bytes = 1;
-        assert_eq!(bytes_per_second(&smallest, u64::MAX), 320 * MIB);
+        assert_eq!(speed(&smallest, u64::MAX).bytes_per_second, Some(320 * MIB));
     }
 
     #[test]

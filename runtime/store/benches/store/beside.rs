@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sluicebox_store::checkpoint::Speed;
 use sluicebox_store::store::{EmbeddedStore, StoreConfig};
 use tempfile::TempDir;
 
 use crate::figures::{figure, quantile, section, settle};
-use crate::load::{Speed, apply, changes};
+use crate::load::{apply, changes};
 
 const KEYS: u64 = 1_000_000;
 const MEGA: u64 = 1_000_000;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use sluicebox_core::key::{group_of, partition_of};
 use sluicebox_store::Store;
-use sluicebox_store::checkpoint::{self, PIECE_BYTES_DEFAULT, Pace, Plan, Written};
+use sluicebox_store::checkpoint::{self, PIECE_BYTES_DEFAULT, Pace, Plan, Speed, Written};
 use sluicebox_store::dirty::{Changes, Dirty};
 use sluicebox_store::store::keys::{Place, put_state};
 
@@ -13,13 +13,6 @@ pub(crate) const PARTITIONS: u16 = 4;
 pub(crate) const VALUE_BYTES: usize = 100;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
-
-/// In which pieces a checkpoint is written, and how many bytes a second.
-#[derive(Clone, Copy)]
-pub(crate) struct Speed {
-    pub(crate) piece_bytes: usize,
-    pub(crate) bytes_per_second: Option<u64>,
-}
 
 /// As fast as can be.
 pub(crate) const AT_ONCE: Speed =
@@ -73,9 +66,7 @@ pub(crate) fn apply(
     changes: &[Arc<Changes>],
     speed: Speed,
 ) -> Written {
-    let Speed { piece_bytes, bytes_per_second } = speed;
-    let mut rate = || bytes_per_second;
-    let mut pace = Pace { piece_bytes, bytes_per_second: &mut rate, stop: &NEVER };
+    let mut pace = Pace { speed: &mut || speed, stop: &NEVER };
     let plan = Plan { horizon, metadata: &[("bench", b"1")], discarded: &[], changes };
     let written = checkpoint::write(store, &plan, &mut pace).expect("the disk takes it");
     written.expect("nobody stopped it")
