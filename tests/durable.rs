@@ -9,6 +9,8 @@
 //! Leaves to others: power loss, of which a process on a machine that lives sees nothing (the log's
 //! own tests), and every order of events (the simulation in `core`).
 
+#[path = "durable/changes.rs"]
+mod changes;
 #[path = "durable/checkpoints.rs"]
 mod checkpoints;
 #[path = "durable/ingest.rs"]

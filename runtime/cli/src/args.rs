@@ -184,6 +184,7 @@ Examples:
   sluicebox apply pipeline.toml
   sluicebox apply pipeline.toml --dry-run
   sluicebox apply examples/word-count/pipeline.toml --push target/guests
+  sluicebox apply pipeline.toml --discard-state count
   generate-manifest | sluicebox apply -
 
 Applying the same manifest twice changes nothing. Every mistake is reported at once.";
@@ -213,6 +214,10 @@ pub(crate) struct ApplyArgs {
     /// Check everything and show what would change, but change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Give up what this stage of the running version keeps, whether the stage stays or goes;
+    /// repeat for more stages. There is no way back
+    #[arg(long, value_name = "STAGE", value_parser = name)]
+    pub(crate) discard_state: Vec<Name>,
     /// First push every component the manifest names: DIR/<component>.wasm, or
     /// DIR/<pipeline>-<component>.wasm
     #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]

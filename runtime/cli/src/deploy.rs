@@ -100,7 +100,14 @@ pub(crate) async fn apply(screen: Screen, args: ApplyArgs) -> Result<(), Failure
             screen.hint(&pushed_text(&component, &pushed));
         }
     }
-    let applied = apply_manifest(&client, &manifest, args.dry_run).await?;
+    let mut call = apply_call(&client, &manifest);
+    if args.dry_run {
+        call = call.query("dry-run", "true");
+    }
+    for stage in &args.discard_state {
+        call = call.query("discard-state", stage.as_str());
+    }
+    let applied = client.send(call).await?.json()?;
     screen.result(&applied, &applied_text(&manifest.name, &applied, args.dry_run))?;
     if !args.dry_run {
         let next = &manifest.name;
@@ -110,18 +117,14 @@ pub(crate) async fn apply(screen: Screen, args: ApplyArgs) -> Result<(), Failure
 }
 
 /// Sends a manifest and gives the node's answer.
-pub(crate) async fn apply_manifest(
-    client: &Client,
-    manifest: &Manifest,
-    dry_run: bool,
-) -> Result<Value, Failure> {
-    let mut call = Call::new(Method::PUT, client.pipeline(&manifest.name, ""))
+pub(crate) async fn apply_manifest(client: &Client, manifest: &Manifest) -> Result<Value, Failure> {
+    client.send(apply_call(client, manifest)).await?.json()
+}
+
+fn apply_call(client: &Client, manifest: &Manifest) -> Call {
+    Call::new(Method::PUT, client.pipeline(&manifest.name, ""))
         .body(manifest.media_type, manifest.text.clone())
-        .within(COMPILE_TIME_MAX);
-    if dry_run {
-        call = call.query("dry-run", "true");
-    }
-    client.send(call).await?.json()
+        .within(COMPILE_TIME_MAX)
 }
 
 fn applied_text(name: &Name, applied: &Value, dry_run: bool) -> String {

@@ -101,6 +101,8 @@ pub struct Ingest {
 pub struct Stage {
     /// Its name, unique within the pipeline.
     pub name: String,
+    /// What it was called before, if this version renames it.
+    pub from: Option<String>,
     /// What runs. The digest is set if the check knew the tenant's components.
     pub component: ComponentRef,
     /// Whom an instance serves.

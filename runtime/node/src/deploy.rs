@@ -8,6 +8,7 @@ mod restore;
 mod rings;
 mod standing;
 mod switch;
+mod taking;
 
 pub(crate) use standing::Standing;
 
@@ -44,6 +45,15 @@ struct Document {
     created: u64,
     /// The checked manifest with every default spelled out and every component's digest.
     manifest: serde_json::Value,
+}
+
+/// What an apply is told besides the manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Nothing is changed.
+    pub dry_run: bool,
+    /// Stages that run and whose state is given up, whether they stay or go.
+    pub discard: BTreeSet<String>,
 }
 
 /// What an apply did, or would do.
@@ -87,7 +97,7 @@ impl Node {
         tenant: &Name,
         name: &Name,
         text: Bytes,
-        dry_run: bool,
+        order: &Order,
     ) -> Result<Applied, Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
@@ -102,7 +112,8 @@ impl Node {
             });
         }
         let old = self.running(tenant, name.as_str());
-        let diff = plan::diff(old.as_ref().map(|old| old.pipeline()), &pipeline);
+        let runs = old.as_ref().map(|old| old.pipeline());
+        let diff = plan::diff(runs, &pipeline, &order.discard);
         if !diff.refused.is_empty() {
             return Err(diff.refused.into());
         }
@@ -119,7 +130,7 @@ impl Node {
             changes: diff.changes.iter().map(ToString::to_string).collect(),
             partitions: pipeline.partitions.unwrap_or(1),
         };
-        if dry_run || !changed {
+        if order.dry_run || !changed {
             return Ok(applied);
         }
         if old.is_none() {
@@ -129,9 +140,9 @@ impl Node {
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version(tenant, name, applied.version, &pipeline).await?;
-        let switched = self
-            .switch(tenant, name, Next { version: applied.version, pipeline, code, restored: None })
-            .await;
+        let (version, handover) = (applied.version, diff.handover);
+        let next = Next { version, pipeline, code, handover, restored: None };
+        let switched = self.switch(tenant, name, next).await;
         if switched.is_err() {
             self.forget_version(tenant, name, applied.version).await?;
         }
@@ -160,7 +171,7 @@ impl Node {
         }
         if let Some(running) = running {
             // Whatever is left over goes with the pipeline.
-            drop(switch::retire(&running, true).await);
+            taking::end(&running).await;
             if let Some(durable) = running.durable() {
                 let mut writer = RecordWriter::new();
                 writer.delete(&DeleteRecord { pipeline: durable.id });

@@ -148,6 +148,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
     let component = view.at("component").text().and_then(parse_component);
     Stage {
         name: name.to_owned(),
+        from: view.at("from").text().map(str::to_owned),
         component: component.unwrap_or_default(),
         scope,
         config: view.at("config").text_map(bounds::CONFIG_ENTRIES_MAX),

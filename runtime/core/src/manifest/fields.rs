@@ -177,12 +177,19 @@ static INGEST: [Field; 2] = [
     ),
 ];
 
-static STAGE: [Field; 11] = [
+static STAGE: [Field; 12] = [
     field(
         "component",
         Kind::Component,
         Need::Required,
         "What runs: the name a component was uploaded under, its digest, or name@digest.",
+    ),
+    field(
+        "from",
+        Kind::Name,
+        Need::Optional,
+        "The name the stage had before: its state goes on under the new one. Of no effect once \
+         the version that renames it runs.",
     ),
     field("scope", Kind::Choice(&SCOPE), Need::Word("shared"), "Whom an instance serves."),
     field(

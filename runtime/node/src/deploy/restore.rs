@@ -12,6 +12,7 @@ use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
+use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::Folded;
 use sluicebox_store::key::Key;
 
@@ -96,7 +97,8 @@ impl Node {
         }
         pipeline.fix_partitions(self.default_partitions());
         let code = self.load_stages(&tenant, &pipeline).await?;
-        let next = Next { version: document.version, pipeline, code, restored: None };
+        let handover = Handover::default();
+        let next = Next { version: document.version, pipeline, code, handover, restored: None };
         self.switch(&tenant, &name, next).await
     }
 
@@ -125,7 +127,8 @@ impl Node {
             tails: tails(id, found),
         };
         let version = folded.version();
-        let next = Next { version, pipeline, code, restored: Some(restored) };
+        let handover = Handover::default();
+        let next = Next { version, pipeline, code, handover, restored: Some(restored) };
         self.switch(&tenant, &name, next).await
     }
 

@@ -21,6 +21,7 @@ use super::auth::Caller;
 use super::body::{announced, collect_control, no_memory};
 use super::respond;
 use super::text::{query_pairs, unknown_parameter};
+use crate::deploy::Order;
 use crate::error::Error;
 use crate::node::Node;
 
@@ -151,28 +152,37 @@ async fn delete_component(call: Call) -> Reply {
 
 async fn apply(call: Call, uri: Uri, headers: HeaderMap, body: Body) -> Reply {
     let name = call.new_name()?;
-    let dry_run = dry_run(&uri)?;
+    let order = order(&uri)?;
     let text = call.body(&headers, body, MANIFEST_BYTES_MAX).await?;
-    let applied = call.node.apply(&call.tenant, &name, text, dry_run).await?;
-    let made = applied.created && !dry_run;
+    let applied = call.node.apply(&call.tenant, &name, text, &order).await?;
+    let made = applied.created && !order.dry_run;
     json(if made { StatusCode::CREATED } else { StatusCode::OK }, &applied)
 }
 
-/// `?dry-run`, `?dry-run=true` or `?dry-run=false`.
-fn dry_run(uri: &Uri) -> Result<bool, Error> {
-    let mut dry_run = false;
+/// `?dry-run`, `?dry-run=true` or `?dry-run=false`, and a `discard-state=` for each stage.
+fn order(uri: &Uri) -> Result<Order, Error> {
+    let mut order = Order::default();
     for pair in query_pairs(uri.query()) {
         let (name, value) = pair?;
-        dry_run = match (name.as_ref(), value.as_ref()) {
-            ("dry-run", "" | "true") => true,
-            ("dry-run", "false") => false,
+        match (name.as_ref(), value.as_ref()) {
+            ("dry-run", "" | "true") => order.dry_run = true,
+            ("dry-run", "false") => order.dry_run = false,
             ("dry-run", _) => {
                 return Err(Error::request("request.query", "`dry-run` is `true` or `false`"));
             }
-            (other, _) => return Err(unknown_parameter(other, "`dry-run`")),
-        };
+            ("discard-state", stage) => {
+                let stage = Name::new(stage).map_err(|_| {
+                    let message = "`discard-state` is the name of a stage";
+                    Error::request("request.query", message)
+                })?;
+                order.discard.insert(stage.to_string());
+            }
+            (other, _) => {
+                return Err(unknown_parameter(other, "`dry-run` or `discard-state`"));
+            }
+        }
     }
-    Ok(dry_run)
+    Ok(order)
 }
 
 async fn pipelines(call: Call) -> Reply {
@@ -202,9 +212,21 @@ mod tests {
 
     #[test]
     fn a_dry_run_is_asked_for_in_words() {
-        let asked = |query: &str| dry_run(&format!("/p?{query}").parse().expect("a URI"));
-        assert!(asked("dry-run").expect("good") && asked("dry-run=true").expect("good"));
-        assert!(!asked("dry-run=false").expect("good") && !asked("").expect("good"));
+        let asked = |query: &str| order(&format!("/p?{query}").parse().expect("a URI"));
+        let dry = |query: &str| asked(query).expect("good").dry_run;
+        assert!(dry("dry-run") && dry("dry-run=true"));
+        assert!(!dry("dry-run=false") && !dry(""));
         assert!(asked("dry-run=maybe").is_err() && asked("dryrun=true").is_err());
+    }
+
+    #[test]
+    fn each_stage_whose_state_goes_is_named() {
+        let asked = |query: &str| order(&format!("/p?{query}").parse().expect("a URI"));
+        let both = asked("discard-state=count&dry-run&discard-state=split").expect("good");
+        assert!(both.dry_run);
+        assert_eq!(both.discard.into_iter().collect::<Vec<_>>(), ["count", "split"]);
+        for bad in ["discard-state", "discard-state=", "discard-state=A%20B"] {
+            assert!(asked(bad).is_err(), "{bad}");
+        }
     }
 }
