@@ -17,6 +17,8 @@ mod checkpoints;
 mod ingest;
 #[path = "durable/kills.rs"]
 mod kills;
+#[path = "durable/partitions.rs"]
+mod partitions;
 #[path = "durable/versions.rs"]
 mod versions;
 

@@ -22,10 +22,10 @@ const PRODUCERS: u64 = 3;
 const VOCABULARY: u64 = 60;
 
 /// Small numbers drawn from a seed (SplitMix64, Steele et al., 2014).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -33,12 +33,12 @@ impl Dice {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(super) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
 /// How often each word was sent in requests that were acknowledged.
-type Tally = BTreeMap<String, u64>;
+pub(super) type Tally = BTreeMap<String, u64>;
 
 /// Sends requests until told to stop, each until it is acknowledged, with a pause of at most so
 /// many milliseconds behind each.
@@ -101,7 +101,7 @@ async fn until(client: &Client, total: u64, seed: u64) -> Vec<Count> {
 }
 
 /// Holds what came out against what was taken.
-fn check(seed: u64, counts: &[Count], expected: &Tally) {
+pub(super) fn check(seed: u64, counts: &[Count], expected: &Tally) {
     let mut next: BTreeMap<u64, u64> = BTreeMap::new();
     let mut reached = Tally::new();
     for Count { partition, offset, word, count } in counts {
@@ -116,7 +116,7 @@ fn check(seed: u64, counts: &[Count], expected: &Tally) {
 }
 
 /// Checkpoints all the time, and a log of small files, so that it is recycled again and again.
-const OFTEN: [(&str, &str); 3] = [
+pub(super) const OFTEN: [(&str, &str); 3] = [
     ("log.checkpoint-interval", "250ms"),
     ("log.segment-bytes", "1MiB"),
     ("log.checkpoint-bytes-per-second", "1GiB"),
@@ -124,12 +124,12 @@ const OFTEN: [(&str, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills() {
-    drop(counted_through_kills(&[], 300).await);
+    drop(counted_through_kills(&[], 300, None).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills_beside_checkpoints() {
-    let home = counted_through_kills(&OFTEN, 1_200).await;
+    let home = counted_through_kills(&OFTEN, 1_200, None).await;
     let log = std::fs::read_dir(home.data().join("log")).expect("there is a log");
     let names = log.map(|entry| entry.expect("an entry").file_name().into_string());
     let names: Vec<String> = names.map(|name| name.expect("UTF-8")).collect();
@@ -138,9 +138,32 @@ async fn words_are_counted_once_through_kills_beside_checkpoints() {
     assert!(first.expect("segments") > 1, "the log was never recycled: {names:?}");
 }
 
-/// Kills a node again and again while producers send, each time within so many milliseconds. Gives
-/// its directory.
-async fn counted_through_kills(settings: &[(&str, &str)], millis_max: u64) -> Arc<Home> {
+/// The query and the manifest of a version, chosen with the dice.
+pub(super) type Change = fn(&mut Dice) -> (String, String);
+
+/// Applies a version chosen with the dice, and another, as long as the node is there.
+async fn meddle(client: Client, mut dice: Dice, change: Change) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    loop {
+        let (query, manifest) = change(&mut dice);
+        let Some(reply) = client.attempt_put(&format!("pipelines/words{query}"), manifest).await
+        else {
+            return statuses;
+        };
+        // A pipeline under load may not come to rest in time; nothing is changed then.
+        assert!(matches!(reply.status, 200 | 409 | 503), "{reply:?}");
+        statuses.push(reply.status);
+        tokio::time::sleep(Duration::from_millis(dice.below(40))).await;
+    }
+}
+
+/// Kills a node again and again while producers send, each time within so many milliseconds, and
+/// while versions are applied, if that is asked for. Gives its directory.
+pub(super) async fn counted_through_kills(
+    settings: &[(&str, &str)],
+    millis_max: u64,
+    change: Option<Change>,
+) -> Arc<Home> {
     let seed = number("SLUICEBOX_SEED").unwrap_or(20_261_120);
     let kills = number("SLUICEBOX_KILLS").unwrap_or(KILLS);
     let home = Home::new();
@@ -157,12 +180,20 @@ async fn counted_through_kills(settings: &[(&str, &str)], millis_max: u64) -> Ar
         producers.spawn(produce((producer, kills.max(20)), seed, address.clone(), stop.clone()));
     }
     let mut dice = Dice(seed);
+    let mut applied = 0;
     for _ in 0..kills {
+        let own = Dice(dice.below(u64::MAX));
+        let meddler = change.map(|change| tokio::spawn(meddle(node.client(), own, change)));
         tokio::time::sleep(Duration::from_millis(20 + dice.below(millis_max))).await;
         drop(node.kill());
+        if let Some(meddler) = meddler {
+            let statuses = meddler.await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            applied += statuses.iter().filter(|status| **status == 200).count() as u64;
+        }
         node = setup().start().await;
         tell.send(node.address()).expect("producers run");
     }
+    assert!(change.is_none() || applied >= kills, "seed {seed}: only {applied} versions");
     stop.store(true, Ordering::Relaxed);
     let mut expected = Tally::new();
     while let Some(tally) = producers.join_next().await {

@@ -218,6 +218,18 @@ impl Client {
         tokio::time::timeout(SOON, answered).await.ok()?
     }
 
+    /// Puts something to a node that may go away meanwhile; gives its answer, if it gave one.
+    pub async fn attempt_put(&self, below: &str, body: impl Into<Bytes>) -> Option<Reply> {
+        let request = Request::put(format!("http://{}{}", self.address, self.path(below)));
+        let request = request.body(Full::new(body.into())).expect("a test writes good paths");
+        let answered = async {
+            let (parts, body) = self.http.request(request).await.ok()?.into_parts();
+            let body = body.collect().await.ok()?.to_bytes();
+            Some(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+        };
+        tokio::time::timeout(SOON * 2, answered).await.ok()?
+    }
+
     /// Asks for a path that belongs to no tenant.
     pub async fn plain(&self, path: &str) -> Reply {
         self.ask(Method::GET, path, &[], "").await

@@ -73,7 +73,7 @@ impl Diff {
 }
 
 /// Compares the pipeline that runs, if there is one, with the one to apply. A new pipeline that
-/// leaves its partitions open takes over the number that is fixed. `discard` names stages that run
+/// leaves its partitions open takes over the number there is. `discard` names stages that run
 /// and whose state is given up.
 #[must_use]
 pub fn diff(old: Option<&Pipeline>, new: &Pipeline, discard: &BTreeSet<String>) -> Diff {
@@ -90,8 +90,8 @@ pub fn diff(old: Option<&Pipeline>, new: &Pipeline, discard: &BTreeSet<String>) 
         comparable(declaration)
     });
     let before = before.unwrap_or_default();
-    if let (None, Some(fixed)) = (new.partitions, before.get("partitions")) {
-        after.insert("partitions".to_owned(), fixed.clone());
+    if let (None, Some(number)) = (new.partitions, before.get("partitions")) {
+        after.insert("partitions".to_owned(), number.clone());
     }
     let mut compare = Compare { changes: &mut diff.changes };
     compare.handover(handover);
@@ -105,17 +105,6 @@ fn refused(old: &Pipeline, new: &Pipeline) -> Problems {
         let message = format!("is {:?}, and the pipeline is called {:?}", new.name, old.name);
         let fix = "apply it as a pipeline of its own";
         refused.add(Problem::new("name", "plan.name", message, fix));
-    }
-    if let (Some(old), Some(new)) = (old.partitions, new.partitions)
-        && old != new
-    {
-        let message =
-            format!("is {new}, and was fixed at {old} when the pipeline was first applied");
-        let fix = format!(
-            "write partitions = {old} or leave it out; to change it, delete the pipeline and \
-                 apply it anew"
-        );
-        refused.add(Problem::new("partitions", "plan.partitions", message, fix));
     }
     if old.delivery != new.delivery {
         let (is, was) = (new.delivery.word(), old.delivery.word());

@@ -13,10 +13,12 @@
 
 mod batch;
 mod changes;
+mod moving;
 mod value;
 
 pub use batch::BatchError;
 pub use changes::{Change, Scratch};
+pub use moving::redistribute;
 pub use value::Value;
 
 use hashbrown::HashTable;

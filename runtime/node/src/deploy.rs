@@ -6,11 +6,8 @@
 
 mod restore;
 mod rings;
-mod standing;
 mod switch;
 mod taking;
-
-pub(crate) use standing::Standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,8 +115,8 @@ impl Node {
             return Err(diff.refused.into());
         }
         let mut pipeline = pipeline;
-        let fixed = old.as_ref().map_or_else(|| self.default_partitions(), |old| old.partitions());
-        pipeline.fix_partitions(fixed);
+        let usual = old.as_ref().map_or_else(|| self.default_partitions(), |old| old.partitions());
+        pipeline.fix_partitions(usual);
         let version = old.as_ref().map_or(0, |old| old.version());
         let changed = !diff.is_empty();
         let mut applied = Applied {
@@ -331,6 +328,13 @@ fn version_key(tenant: &Name, name: &Name, version: u32) -> Result<Key, Error> {
 fn digest_of(stage: &Stage) -> Result<Digest, Error> {
     let digest = stage.component.digest.as_deref().and_then(Digest::parse);
     digest.ok_or_else(|| Error::not_found("component", &stage.component.to_string()))
+}
+
+/// A number nobody outside can know.
+pub(crate) fn secret_number() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 pub(crate) fn fill_random(out: &mut [u8]) -> Result<(), Error> {

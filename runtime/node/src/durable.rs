@@ -18,6 +18,7 @@ use sluicebox_core::frame::Frame;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::position::{Counter, RunHeader, Source};
+use sluicebox_core::recovery::Standing;
 use sluicebox_store::log::{Class, Log, Position, Refusal};
 
 use crate::error::Error;
@@ -35,6 +36,8 @@ pub(crate) struct Durable {
     pub(crate) log: Arc<dyn Log>,
     ingest: Mutex<Ingest>,
     numbering: Mutex<Numbering>,
+    /// Where its partitions stood when the version that runs began.
+    standing: Mutex<Standing>,
 }
 
 /// What ingest goes on from.
@@ -92,7 +95,19 @@ impl Durable {
         ingest: Ingest,
         numbering: Numbering,
     ) -> Self {
-        Self { id, log, ingest: Mutex::new(ingest), numbering: Mutex::new(numbering) }
+        let (ingest, numbering) = (Mutex::new(ingest), Mutex::new(numbering));
+        Self { id, log, ingest, numbering, standing: Mutex::default() }
+    }
+
+    /// Where its partitions stood when the version that runs began, those that are not in it
+    /// included.
+    pub(crate) fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
+
+    /// From now on another version runs, beginning there.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
     }
 
     /// The numbers of the version that runs.

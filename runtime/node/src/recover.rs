@@ -20,7 +20,7 @@ use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field}
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
-use sluicebox_core::state::{Change, KeyedState, StateLimits};
+use sluicebox_core::state::{Change, KeyedState, StateLimits, redistribute};
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
 
@@ -230,6 +230,19 @@ impl Sink for Visit<'_> {
 
     fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {
         self.collected.applied(tenant, pipeline);
+    }
+
+    fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
+        let Found { state, seed, .. } = &mut *self.found;
+        let mut stages: BTreeMap<StageId, Vec<KeyedState>> = BTreeMap::new();
+        for ((_, stage, _), state) in state.extract_if(.., |(of, ..), _| *of == pipeline) {
+            stages.entry(stage).or_default().push(state);
+        }
+        for (stage, states) in stages {
+            let divided = redistribute(states, partitions, *seed);
+            let places = (0..partitions).map(|partition| (pipeline, stage, partition));
+            state.extend(places.zip(divided));
+        }
     }
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {

@@ -22,12 +22,12 @@ use sluicebox_core::key;
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::partition::SegmentPlan;
 use sluicebox_core::pipeline::Pipeline;
+use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment::{self, Plan};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::counted::Counted;
-use crate::deploy::Standing;
 use crate::durable::Durable;
 use crate::mailbox::{Inherited, Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};

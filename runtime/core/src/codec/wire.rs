@@ -228,10 +228,19 @@ impl<'a> Reader<'a> {
 
     /// What later writers of this format may have added: skipped.
     pub(crate) fn extensions(&mut self) -> Result<(), RecordError> {
+        self.extensions_with(|_, _| Ok(()))
+    }
+
+    /// The same, where some are known: `each` is given the id of each and what is in it.
+    pub(crate) fn extensions_with(
+        &mut self,
+        mut each: impl FnMut(u64, &'a [u8]) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
         while !self.is_at_end() {
-            self.number("an extension's id")?;
+            let id = self.number("an extension's id")?;
             let length = self.number("an extension")?;
-            self.take(length, "an extension")?;
+            let range = self.take(length, "an extension")?;
+            each(id, &self.body[range])?;
         }
         Ok(())
     }

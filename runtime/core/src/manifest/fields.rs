@@ -118,8 +118,8 @@ pub(crate) static MANIFEST: [Field; 8] = [
         "partitions",
         Kind::Integer { min: 1, max: bounds::PARTITIONS_MAX as u64 },
         Need::Optional,
-        "Partitions of each segment: how far the work can be spread. Without it, twice the number \
-         of workers; fixed at the first apply.",
+        "Partitions of each segment: how far the work can be spread. Without it those there are, \
+         at the first apply twice the number of workers.",
     ),
     field("ingest", Kind::Table(&INGEST), Need::Required, "Where events enter from outside."),
     field(

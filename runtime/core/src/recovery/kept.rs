@@ -13,6 +13,7 @@
 //!       · n × { edge n · partition n · last n · n × { partition n · seq n } }
 //!       · n × { output n · partition n · next n } }
 //! extensions                                                   maybe: 0 u8, or 1 u8 · n
+//! extension 1, fences: n × { pipeline n · n × { n × { output n · partition n · next n } } }
 //! ```
 //!
 //! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
@@ -21,7 +22,7 @@
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Waiting};
-use super::pipeline::{Folded, ReaderState};
+use super::pipeline::{Fence, Folded, ReaderState};
 use super::{Fold, Stopped, Wrong};
 use crate::codec::wire::Reader;
 use crate::codec::{CheckpointRecord, RecordError, RecordWriter, kind, name_table, source};
@@ -44,7 +45,27 @@ impl Fold {
             writer.number(id.0);
             keep_pipeline(writer, folded);
         });
+        self.keep_fences(&mut writer);
         writer.to_bytes().into()
+    }
+
+    fn keep_fences(&self, writer: &mut RecordWriter) {
+        let fenced = self.pipelines.iter().filter(|(_, folded)| !folded.fences.is_empty());
+        let fenced: Vec<_> = fenced.collect();
+        if fenced.is_empty() {
+            return;
+        }
+        let mut fences = RecordWriter::new();
+        list(&mut fences, fenced.into_iter(), |writer, (id, folded)| {
+            writer.number(id.0);
+            list(writer, folded.fences.iter(), |writer, fence| {
+                list(writer, fence.iter(), |writer, ((output, partition), next)| {
+                    numbers(writer, &[output.0.into(), (*partition).into(), *next]);
+                });
+            });
+        });
+        writer.number(FENCES);
+        writer.bytes(&fences.to_bytes());
     }
 
     /// The fold that was kept.
@@ -65,9 +86,39 @@ impl Fold {
             let id = PipelineId(reader.number("a pipeline")?);
             Ok((id, pipeline(reader, id)?))
         })?;
-        reader.extensions()?;
-        Ok(Self { pipelines: pipelines.into_iter().collect(), checkpoint, last })
+        let mut pipelines: BTreeMap<_, _> = pipelines.into_iter().collect();
+        let mut found = Vec::new();
+        reader.extensions_with(|id, bytes| {
+            if id == FENCES {
+                found = fences(bytes)?;
+            }
+            Ok(())
+        })?;
+        for (id, fences) in found {
+            let folded: Option<&mut Folded> = pipelines.get_mut(&id);
+            folded.ok_or_else(|| reader.bad("the fences"))?.fences = fences;
+        }
+        Ok(Self { pipelines, checkpoint, last })
     }
+}
+
+/// The extension with the fences of pipelines that have any.
+const FENCES: u64 = 1;
+
+fn fences(bytes: &[u8]) -> Result<Vec<(PipelineId, Vec<Fence>)>, RecordError> {
+    let mut reader = Reader::new(kind::KEPT, bytes);
+    let found = reader.list(2, "the fences", |reader| {
+        let id = PipelineId(reader.number("a pipeline")?);
+        let fences = reader.list(1, "the fences", |reader| {
+            let fence = reader.list(3, "a fence", |reader| {
+                let output = OutputId(reader.number_u32("an output")?);
+                Ok(((output, reader.partition("an output")?), reader.number("an offset")?))
+            })?;
+            Ok(fence.into_iter().collect())
+        })?;
+        Ok((id, fences))
+    })?;
+    if reader.is_at_end() { Ok(found) } else { Err(reader.bad("the fences")) }
 }
 
 fn keep_pipeline(writer: &mut RecordWriter, folded: &Folded) {
@@ -153,6 +204,7 @@ fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordErr
         readers: readers.into_iter().collect(),
         sent: sent.into_iter().collect(),
         offsets: offsets.into_iter().collect(),
+        fences: Vec::new(),
         stopped,
     })
 }

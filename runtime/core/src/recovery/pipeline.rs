@@ -2,17 +2,20 @@
 //!
 //! - What is numbered is kept where the number is given out: runs by edge and sending partition,
 //!   offsets by output and partition. So a version may cut the pipeline into other segments.
+//! - Of partitions that are not there any more it keeps all of that: they may come back.
 //! - A record is held against all of that before anything of it is handed on.
 
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Waiting};
+use super::standing::{self, Root};
 use super::{Sink, Stopped, Wrong};
 use crate::codec::{ApplyRecord, CommitHead, CommitRecord, EdgeEnds, EdgeRun, IngestRecord};
 use crate::codec::{NameTable, Piece};
 use crate::ids::{EdgeId, Name, OutputId, StageId};
-use crate::partition::{Leads, Progress, SegmentIds};
-use crate::position::{Counter, Numbers, Positions, RunHeader, Source};
+use crate::limits::FENCE_OFFSETS_MAX;
+use crate::partition::{Progress, SegmentIds};
+use crate::position::{Counter, Positions, RunHeader, Source};
 
 /// A partition of a segment, by its root stage.
 type Reader = (StageId, u16);
@@ -34,8 +37,12 @@ pub struct Folded {
     pub(super) sent: BTreeMap<(EdgeId, u16), Counter<u16>>,
     /// The next offset of each output in each partition.
     pub(super) offsets: BTreeMap<(OutputId, u16), u64>,
+    pub(super) fences: Vec<Fence>,
     pub(super) stopped: Option<Stopped>,
 }
+
+/// The next offset of each output in each partition, at some time.
+pub type Fence = BTreeMap<(OutputId, u16), u64>;
 
 /// A partition of a segment as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +51,13 @@ pub(super) struct ReaderState {
     pub(super) positions: Positions,
     pub(super) dead_letters: u64,
     pub(super) backlog: Backlog,
+}
+
+impl ReaderState {
+    pub(super) fn root(&self) -> Root {
+        let (number, dead_letters) = (self.number, self.dead_letters);
+        Root { number, positions: self.positions.clone(), dead_letters }
+    }
 }
 
 impl Folded {
@@ -104,33 +118,17 @@ impl Folded {
     /// Where a partition stands, to go on from.
     #[must_use]
     pub fn progress(&self, ids: &SegmentIds) -> Progress {
-        let partition = ids.partition;
-        let root = ids.stages.first().map(|root| (root.stage, partition));
-        let reader = root.and_then(|root| self.readers.get(&root));
-        let mut numbers = Numbers::default();
-        let mut offsets = BTreeMap::new();
-        for leads in ids.stages.iter().flat_map(|stage| &stage.leads) {
-            match *leads {
-                Leads::Inside => {}
-                Leads::Edge(edge) => {
-                    if let Some(counter) = self.sent.get(&(edge, partition)) {
-                        numbers.insert(edge, counter.clone());
-                    }
-                }
-                Leads::Output(output) => {
-                    if let Some(next) = self.offsets.get(&(output, partition)) {
-                        offsets.insert(output, *next);
-                    }
-                }
-            }
-        }
-        Progress {
-            number: reader.map_or(0, |reader| reader.number),
-            positions: reader.map(|reader| reader.positions.clone()).unwrap_or_default(),
-            numbers,
-            offsets,
-            dead_letters: reader.map_or(0, |reader| reader.dead_letters),
-        }
+        let to = ids.stages.first().map(|root| (root.stage, ids.partition));
+        let reader = to.and_then(|to| self.readers.get(&to));
+        let root = reader.map(ReaderState::root).unwrap_or_default();
+        standing::progress(ids, root, &self.sent, &self.offsets)
+    }
+
+    /// Where its outputs stood each time the number of partitions changed, oldest first: what a
+    /// key left behind before is in another partition than what came after.
+    #[must_use]
+    pub fn fences(&self) -> &[Fence] {
+        &self.fences
     }
 
     /// The runs that wait for a partition of the segment with this root: source by source, in order
@@ -159,6 +157,7 @@ impl Folded {
             readers: BTreeMap::new(),
             sent: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            fences: Vec::new(),
             stopped: None,
         };
         folded.change(record)?;
@@ -196,6 +195,9 @@ impl Folded {
         }
         self.readers.retain(|(root, _), _| !record.discarded.contains(root));
         self.strand_nothing(record)?;
+        if record.partitions != self.partitions {
+            self.put_up_fence();
+        }
         self.version = record.version;
         self.partitions = record.partitions;
         self.manifest = record.manifest.to_vec();
@@ -204,14 +206,30 @@ impl Folded {
         Ok(())
     }
 
+    /// Notes how far outputs have come; the oldest notes make way.
+    fn put_up_fence(&mut self) {
+        self.fences.push(self.offsets.clone());
+        let mut offsets: usize = self.fences.iter().map(BTreeMap::len).sum();
+        let too_many = |fence: &&Fence| {
+            let goes = offsets > FENCE_OFFSETS_MAX;
+            offsets -= fence.len();
+            goes
+        };
+        let gone = self.fences.iter().take_while(too_many).count();
+        self.fences.drain(..gone);
+    }
+
     /// Drops what was noted of edges and outputs that are not in this version: their numbers do not
     /// come again.
     fn forget_what_is_gone(&mut self) {
         let names = &self.names;
         let outputs = &names.outputs;
         self.sent.retain(|(edge, _), _| edge_of(names, *edge).is_some());
-        self.offsets
-            .retain(|(output, _), _| outputs.binary_search_by_key(output, |(id, _)| *id).is_ok());
+        for offsets in self.fences.iter_mut().chain([&mut self.offsets]) {
+            offsets.retain(|(output, _), _| {
+                outputs.binary_search_by_key(output, |(id, _)| *id).is_ok()
+            });
+        }
         for reader in self.readers.values_mut() {
             reader.positions.retain(|source| is_of(names, source));
         }

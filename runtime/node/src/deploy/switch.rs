@@ -11,15 +11,14 @@ use sluicebox_core::ids::{Name, StageId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::pipeline::{Delivery as Promise, Pipeline};
 use sluicebox_core::plan::Handover;
-use sluicebox_core::recovery::Folded;
-use sluicebox_core::segment;
+use sluicebox_core::recovery::{Folded, Standing};
+use sluicebox_core::segment::{self, Plan};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use sluicebox_store::log::{Health, Refusal};
 
 use super::DEAD_LETTERS;
 use super::rings::{Rings, Tails};
-use super::standing::Standing;
-use super::taking::{Taken, hand_over, take_over};
+use super::taking::{Heir, Taken, hand_over, take_over};
 use crate::durable::{Durable, refused};
 use crate::error::Error;
 use crate::mailbox::States;
@@ -58,10 +57,11 @@ impl Node {
         let Next { version, pipeline, code, handover, restored } = next;
         let old = self.running(tenant, name.as_str());
         let partitions = pipeline.partitions.unwrap_or(1);
+        let plan = segment::cut(&pipeline);
+        check_size(&pipeline, &plan)?;
         let (restored, tails) = match restored {
             Some(Restored { durable, folded, states, tails }) => {
-                let numbering = durable.numbering();
-                let standing = Standing::Found(Box::new(folded));
+                let (numbering, standing) = (durable.numbering(), Standing::from(&folded));
                 let durable = Some((durable, numbering));
                 (Some(Taken { states, standing, durable, left_over: Vec::new() }), tails)
             }
@@ -70,7 +70,8 @@ impl Node {
         let taken = match (restored, pipeline.delivery) {
             (Some(taken), _) => taken,
             (None, Promise::BestEffort) => {
-                take_over(old.as_deref(), &pipeline, &handover, None).await?
+                let heir = Heir { pipeline: &pipeline, handover: &handover, numbering: None };
+                take_over(old.as_deref(), heir).await?
             }
             (None, Promise::ExactlyOnce) => {
                 self.check_log(old.as_deref())?;
@@ -80,16 +81,17 @@ impl Node {
                 };
                 let before = durable.numbering();
                 let numbering = Numbering::of(&pipeline, &before, &handover)?;
-                let old = old.as_deref();
-                let mut taken = take_over(old, &pipeline, &handover, Some(&numbering)).await?;
+                let numbers = Some(&numbering);
+                let heir = Heir { pipeline: &pipeline, handover: &handover, numbering: numbers };
+                let mut taken = take_over(old.as_deref(), heir).await?;
                 let id = Identity { tenant, name, version };
                 let discarded = before.given_up(&handover);
                 self.log_version(id, &durable, &pipeline, (&numbering, discarded)).await?;
+                durable.set_standing(taken.standing.clone());
                 taken.durable = Some((durable, numbering));
                 taken
             }
         };
-        let plan = segment::cut(&pipeline);
         let durable = taken.durable.as_ref().map(|(durable, numbering)| (&**durable, numbering));
         let rings = Rings {
             node: self,
@@ -97,9 +99,10 @@ impl Node {
             durable,
             standing: &taken.standing,
             tails: &tails,
+            partitions,
         };
         let outputs = rings.outputs(&pipeline);
-        let dead_letters = rings.dead_letters(&pipeline, &plan)?;
+        let dead_letters = rings.dead_letters(&pipeline, &plan);
         let metrics = self.metrics().pipeline(tenant, name);
         let stage_is = |wanted: &str| pipeline.stage_index(wanted).is_some();
         let output_is = |wanted: &str| pipeline.outputs.iter().any(|o| o.name == wanted);
@@ -182,6 +185,16 @@ struct Identity<'a> {
     tenant: &'a Name,
     name: &'a Name,
     version: u32,
+}
+
+/// Dead letters of all segments are read together, by 16 bits of partition.
+fn check_size(pipeline: &Pipeline, plan: &Plan) -> Result<(), Error> {
+    let all = plan.segments.len() * usize::from(pipeline.partitions.unwrap_or(1));
+    if all <= usize::from(u16::MAX) {
+        return Ok(());
+    }
+    let why = format!("it has {all} partitions in all, at most {} are possible", u16::MAX);
+    Err(Error::Conflict { what: "pipeline", name: pipeline.name.clone(), why })
 }
 
 /// One entry for each partition.

@@ -6,16 +6,19 @@
 //! - A pipeline that has halted cannot drain. Then what is queued is handed over as it is, so that
 //!   the fix for a halt can be applied; a version under which it would have no reader is refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::plan::Handover;
+use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment;
+use sluicebox_core::state::{KeyedState, redistribute};
 use tokio::sync::oneshot;
 
-use super::standing::{Left, Standing};
+use super::secret_number;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Retired, States};
@@ -31,42 +34,74 @@ pub(super) struct Taken {
     pub states: Vec<States>,
     pub standing: Standing,
     pub left_over: LeftOver,
-    pub durable: Option<(std::sync::Arc<Durable>, Numbering)>,
+    pub durable: Option<(Arc<Durable>, Numbering)>,
 }
 
 /// What is left over of a halted pipeline: the stage it enters by, partition, events.
 type LeftOver = Vec<(String, u16, Delivery)>;
 
-/// Takes everything from the version that runs. `renumbered` says which edges of a pipeline with a
-/// log go on.
-pub(super) async fn take_over(
-    old: Option<&Running>,
-    pipeline: &Pipeline,
-    handover: &Handover,
-    renumbered: Option<&Numbering>,
-) -> Result<Taken, Error> {
+/// The version to come, as far as it matters to what it takes over.
+#[derive(Clone, Copy)]
+pub(super) struct Heir<'a> {
+    pub pipeline: &'a Pipeline,
+    pub handover: &'a Handover,
+    /// The numbers it will have, in a pipeline with a log.
+    pub numbering: Option<&'a Numbering>,
+}
+
+impl Heir<'_> {
+    fn partitions(&self) -> u16 {
+        self.pipeline.partitions.unwrap_or(1)
+    }
+}
+
+/// Takes everything from the version that runs.
+pub(super) async fn take_over(old: Option<&Running>, heir: Heir<'_>) -> Result<Taken, Error> {
     let Some(old) = old else { return Ok(Taken::default()) };
-    let waiting = Waiting { old, pipeline, handover, renumbered };
+    let waiting = Waiting { old, heir };
+    let seed = secret_number()?;
     let mut taken = Taken::default();
-    let mut left = Left::default();
+    if let Some(durable) = old.durable() {
+        // Of partitions that are not there now this is all that is known.
+        taken.standing = durable.standing();
+    }
     for (partition, retired) in retire(old, || waiting.check()).await? {
         taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
         let states = retired.states.into_iter().filter_map(|(stage, state)| {
-            let heir = handover.heir(&stage)?.to_owned();
+            let heir = heir.handover.heir(&stage)?.to_owned();
             Some((heir, state))
         });
         taken.states[usize::from(partition)].extend(states);
         let left_over = retired.left_over.into_iter().filter_map(|(root, partition, delivery)| {
-            let heir = handover.heir(&root)?.to_owned();
+            let heir = heir.handover.heir(&root)?.to_owned();
             Some((heir, partition, delivery))
         });
         taken.left_over.extend(left_over);
         if let Some((root, progress)) = retired.progress {
-            left.add((root, partition), progress);
+            taken.standing.add((root, partition), progress);
         }
     }
-    taken.standing = Standing::Left(left);
+    if heir.partitions() != old.partitions() {
+        taken.states = by_owner(taken.states, heir.partitions(), seed);
+    }
     Ok(taken)
+}
+
+/// Puts each key into the partition that owns it, of so many.
+fn by_owner(states: Vec<States>, partitions: u16, seed: u64) -> Vec<States> {
+    let mut stages: BTreeMap<String, Vec<KeyedState>> = BTreeMap::new();
+    for (stage, state) in states.into_iter().flatten() {
+        stages.entry(stage).or_default().push(state);
+    }
+    let mut owned: Vec<States> = Vec::new();
+    owned.resize_with(partitions.into(), Vec::new);
+    for (at, (stage, states)) in (0_u64..).zip(stages) {
+        let divided = redistribute(states, partitions, seed.rotate_left(at as u32));
+        for (there, state) in owned.iter_mut().zip(divided) {
+            there.push((stage.clone(), state));
+        }
+    }
+    owned
 }
 
 /// Ends a pipeline for good: what it cannot finish goes with it.
@@ -144,9 +179,7 @@ fn halted(running: &Running) -> bool {
 /// What waits in a pipeline that has halted, and the version it would be handed to.
 struct Waiting<'a> {
     old: &'a Running,
-    pipeline: &'a Pipeline,
-    handover: &'a Handover,
-    renumbered: Option<&'a Numbering>,
+    heir: Heir<'a>,
 }
 
 impl Waiting<'_> {
@@ -156,18 +189,31 @@ impl Waiting<'_> {
             let name = self.old.name().to_string();
             Err(Error::Conflict { what: "pipeline", name, why })
         };
-        if let Some(stage) = self.handover.discarded().next() {
+        let Heir { pipeline, handover, .. } = self.heir;
+        let mut mailboxes = self.old.mailboxes().iter().flatten();
+        if mailboxes.any(|mailbox| mailbox.is_stopped()) {
+            let why = "a partition has stopped; its log says why: restart the node first";
+            return refuse(why.to_owned());
+        }
+        if self.heir.partitions() != self.old.partitions() {
+            return refuse(
+                "it has halted, and events wait in the partitions there are; apply a version that \
+                 gets over the halt first, then change their number"
+                    .to_owned(),
+            );
+        }
+        if let Some(stage) = handover.discarded().next() {
             return refuse(format!(
                 "it has halted, and events wait beside the state of {stage:?}; apply a version \
                  that gets over the halt first, then give state up"
             ));
         }
-        let plan = segment::cut(self.pipeline);
-        let stages = &self.pipeline.stages;
+        let plan = segment::cut(pipeline);
+        let stages = &pipeline.stages;
         let roots: BTreeSet<&str> =
             plan.segments.iter().map(|segment| stages[segment.root].name.as_str()).collect();
         let missing = self.old.mailboxes().iter().flatten().find(|mailbox| {
-            let heir = self.handover.heir(mailbox.segment.root_name());
+            let heir = handover.heir(mailbox.segment.root_name());
             !mailbox.is_empty() && heir.is_none_or(|heir| !roots.contains(heir))
         });
         if let Some(mailbox) = missing {
@@ -188,7 +234,7 @@ impl Waiting<'_> {
 
     /// An edge between segments that goes. In the log a run that waits is known by its edge.
     fn cut_edge(&self) -> Option<String> {
-        let (durable, next) = self.old.durable().zip(self.renumbered)?;
+        let (durable, next) = self.old.durable().zip(self.heir.numbering)?;
         let (now, old) = (durable.numbering(), self.old.pipeline());
         let crossing = self.old.plan().segments.iter().flat_map(|segment| &segment.entering);
         let mut edges = crossing.map(|edge| &old.edges[*edge]);

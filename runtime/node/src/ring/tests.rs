@@ -97,7 +97,7 @@ fn a_place_in_another_output_is_refused() {
     let output = Output::new(2, 10_000, INCARNATION);
     output.append(0, &numbers(0..3));
     for other in [Output::new(2, 10_000, 8), Output::new(3, 10_000, INCARNATION)] {
-        other.append(0, &numbers(0..3));
+        other.append(other.partitions() - 1, &numbers(0..3));
         assert!(output.read(&other.latest(), usize::MAX).is_err());
     }
     let ahead = Output::new(2, 10_000, INCARNATION);
@@ -222,4 +222,77 @@ fn readers_see_every_event_once_while_others_write() {
         })
         .collect();
     writers.into_iter().chain(readers).for_each(|thread| thread.join().expect("no panic"));
+}
+
+#[test]
+fn cursors_stay_good_when_partitions_come_and_go() {
+    let output = Output::new(2, 100_000, INCARNATION);
+    output.append(0, &numbers(0..3));
+    output.append(1, &numbers(10..12));
+    let early = output.read_limited(&Cursor::OLDEST, 2, usize::MAX).expect("not trimmed").next;
+    output.resize(100_000, 4);
+    output.append(3, &numbers(30..31));
+    let rest = [(1, 0, 10), (1, 1, 11), (3, 0, 30), (0, 2, 2)];
+    let page = output.read(&early, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), rest);
+    // Fewer again: what is there is still read.
+    output.resize(100_000, 1);
+    output.append(0, &numbers(3..4));
+    let page = output.read(&page.next, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), [(0, 3, 3)]);
+    let fewer = Output::new(2, 100_000, INCARNATION);
+    assert!(fewer.read(&page.next, usize::MAX).is_err(), "a partition it does not have was read");
+    let unused = Output::new(4, 100_000, INCARNATION);
+    assert!(fewer.read(&unused.latest(), usize::MAX).is_ok(), "nothing was read there");
+}
+
+#[test]
+fn what_lies_in_front_of_a_fence_is_read_first() {
+    let output = Output::new(2, 100_000, INCARNATION);
+    output.append(1, &numbers(0..2));
+    output.resize(100_000, 3);
+    output.fence(|_, next| next);
+    // The key goes on in a partition that is read earlier.
+    output.append(0, &numbers(2..4));
+    output.append(1, &numbers(20..21));
+    output.fence(|_, next| next);
+    output.append(2, &numbers(4..5));
+    output.append(0, &numbers(5..6));
+    let mut cursor = Cursor::OLDEST;
+    let mut pages = Vec::new();
+    while output.has_news(&cursor) {
+        let page = output.read(&cursor, usize::MAX).expect("not trimmed");
+        assert!(!page.chunks.is_empty(), "news is something to read");
+        pages.push(listed(&page).into_iter().map(|row| row.2).collect::<Vec<_>>());
+        cursor = page.next;
+    }
+    pages.iter_mut().for_each(|page| page.sort_unstable());
+    assert_eq!(pages, [vec![0, 1], vec![2, 3, 20], vec![4, 5]]);
+    // One that is on its way lies in front, and nothing behind is given out until it is there.
+    output.fence(|partition, next| if partition == 2 { next + 1 } else { next });
+    output.append(0, &numbers(8..9));
+    assert!(!output.has_news(&cursor));
+    assert!(output.read(&cursor, usize::MAX).expect("not trimmed").chunks.is_empty());
+    output.append(2, &numbers(7..8));
+    let page = output.read(&cursor, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), [(2, 1, 7)]);
+    let page = output.read(&page.next, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), [(0, 3, 8)]);
+}
+
+#[test]
+fn partitions_that_take_nothing_any_more_are_held_to_the_bound() {
+    let output = Output::new(1, 4 * cost(1), INCARNATION);
+    for partitions in [1, 2, 3, 4] {
+        output.resize(4 * cost(1), partitions);
+        (0..4).for_each(|n| output.append(partitions - 1, &numbers(n..n + 1)));
+    }
+    output.resize(4 * cost(1), 1);
+    let first = output.stats().bytes;
+    assert!(first <= 8 * cost(1), "{first} bytes");
+    let few = Output::new(2, 4 * cost(1), INCARNATION);
+    few.append(1, &numbers(0..1));
+    few.append(1, &numbers(1..2));
+    few.resize(4 * cost(1), 1);
+    assert_eq!(few.dropped(), 0, "what fits is kept");
 }

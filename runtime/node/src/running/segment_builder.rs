@@ -87,7 +87,7 @@ impl SegmentBuilder<'_> {
             stages,
             edges,
             outputs,
-            dead_letters: u16::try_from(self.at).unwrap_or(u16::MAX) * self.partitions,
+            place: (self.at as u16, self.plan.segments.len() as u16),
         })
     }
 

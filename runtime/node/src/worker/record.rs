@@ -30,8 +30,9 @@ pub(crate) struct SegmentDurable {
     pub edges: Vec<(EdgeId, Vec<Arc<Mailbox>>)>,
     /// The rings of its outputs, and which of them answers requests.
     pub outputs: Vec<(OutputId, Arc<Output>, bool)>,
-    /// Where its dead letters are among those of the pipeline: the first ring for its partitions.
-    pub dead_letters: u16,
+    /// Which of the segments it is, and how many there are: so its dead letters lie among those of
+    /// the pipeline.
+    pub place: (u16, u16),
 }
 
 impl SegmentDurable {
@@ -154,7 +155,8 @@ impl Driver {
         }
         if let Some(dead) = sent.dead_letters {
             self.count_dead_letters(&dead.frame);
-            let (ring, at) = (segment.shared.dead_letters.clone(), durable.dead_letters + from);
+            let (which, segments) = durable.place;
+            let (ring, at) = (segment.shared.dead_letters.clone(), from * segments + which);
             self.local.releases.after(position, move || ring.append(at, &dead.frame));
         }
         if !requests.is_empty() {
