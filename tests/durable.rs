@@ -19,6 +19,8 @@ mod ingest;
 mod kills;
 #[path = "durable/partitions.rs"]
 mod partitions;
+#[path = "durable/rollback.rs"]
+mod rollback;
 #[path = "durable/versions.rs"]
 mod versions;
 

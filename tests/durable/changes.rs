@@ -11,7 +11,7 @@ use super::checkpoints::{checkpoint, setup};
 use super::{COUNTS, all_counts, with_words, words};
 
 /// The example with `tally` for `count`; `more` is said of it.
-fn tally(more: &str) -> String {
+pub(super) fn tally(more: &str) -> String {
     let text = words("# more").replace("[stages.count]", "[stages.tally]");
     let text = text.replace("to = \"count\"", "to = \"tally\"");
     text.replace("from = \"count\"", "from = \"tally\"").replace("# more", more)

@@ -7,6 +7,7 @@ use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Node, Setup};
 
+use super::changes::tally;
 use super::checkpoints::{checkpoint, setup};
 use super::kills::{Dice, OFTEN, Tally, check, counted_through_kills};
 use super::{COUNTS, Count, all_counts, with_words, words};
@@ -99,12 +100,22 @@ async fn words_are_counted_once_through_kills_and_other_numbers_of_partitions() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn words_are_counted_once_through_kills_numbers_and_checkpoints() {
-    drop(counted_through_kills(&OFTEN, 900, Some(some_number)).await);
+async fn words_are_counted_once_through_kills_numbers_names_and_checkpoints() {
+    drop(counted_through_kills(&OFTEN, 900, Some(some_version)).await);
 }
 
 fn some_number(dice: &mut Dice) -> (String, String) {
     (String::new(), divided(1 + dice.below(9)))
+}
+
+/// Another number, and the stage that counts under one of two names.
+fn some_version(dice: &mut Dice) -> (String, String) {
+    let text = match dice.below(2) {
+        0 => words("from = \"tally\""),
+        _ => tally("from = \"count\""),
+    };
+    let partitions = format!("partitions = {}", 1 + dice.below(9));
+    (String::new(), text.replace("partitions = 4", &partitions))
 }
 
 #[tokio::test]

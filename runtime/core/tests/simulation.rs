@@ -2,7 +2,8 @@
 //!
 //! Hundreds of seeds; `SLUICEBOX_SEEDS=5000` takes more, `SLUICEBOX_SEED=17` one. A failure names
 //! its seed. What is checked: every acknowledged event counts once, in order by key and by the key
-//! it came from, whatever the number of partitions; state is the fold of what came; outputs and dead letters have no gaps and no doubles.
+//! it came from, whatever the number of partitions; state is the fold of what came; outputs and
+//! dead letters have no gaps and no doubles.
 
 #[path = "simulation/dice.rs"]
 mod dice;

@@ -6,6 +6,7 @@
 
 mod restore;
 mod rings;
+mod rollback;
 mod switch;
 mod taking;
 
@@ -59,7 +60,7 @@ pub struct Order {
 pub struct Applied {
     /// The pipeline.
     pub name: String,
-    /// The version that runs now.
+    /// The version that runs now, or would.
     pub version: u32,
     /// It is new.
     pub created: bool,
@@ -69,6 +70,9 @@ pub struct Applied {
     pub changes: Vec<String>,
     /// Partitions of each segment.
     pub partitions: u16,
+    /// The earlier version whose manifest it is, of a rollback.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub manifest_of: Option<u32>,
 }
 
 /// Digests named in a stored version.
@@ -98,7 +102,17 @@ impl Node {
     ) -> Result<Applied, Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
-        let pipeline = self.check_manifest(tenant, name, &text).await?;
+        self.apply_in_turn((tenant, name), &text, order).await
+    }
+
+    /// As [`Node::apply`], for who holds the pipeline's turn.
+    async fn apply_in_turn(
+        self: &Arc<Self>,
+        (tenant, name): (&Name, &Name),
+        text: &[u8],
+        order: &Order,
+    ) -> Result<Applied, Error> {
+        let pipeline = self.check_manifest(tenant, name, text).await?;
         if self.dormant(tenant, name).is_some() {
             return Err(Error::Conflict {
                 what: "pipeline",
@@ -126,15 +140,19 @@ impl Node {
             changed,
             changes: diff.changes.iter().map(ToString::to_string).collect(),
             partitions: pipeline.partitions.unwrap_or(1),
+            manifest_of: None,
         };
-        if order.dry_run || !changed {
+        if !changed {
+            return Ok(applied);
+        }
+        // The catalogue may have lost what the running version knows.
+        applied.version = self.next_version(tenant, name).await?.max(version + 1);
+        if order.dry_run {
             return Ok(applied);
         }
         if old.is_none() {
             self.admit_pipeline(tenant)?;
         }
-        // The catalogue may have lost what the running version knows.
-        applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version(tenant, name, applied.version, &pipeline).await?;
         let (version, handover) = (applied.version, diff.handover);

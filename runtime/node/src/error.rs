@@ -257,6 +257,7 @@ impl Classify for Error {
                 "component" => "component.unknown",
                 "output" => "output.unknown",
                 "tenant" => "tenant.unknown",
+                "version" => "pipeline.unknown-version",
                 _ => "route.unknown",
             },
             Self::Conflict { what, .. } => match *what {

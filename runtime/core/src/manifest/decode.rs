@@ -116,9 +116,9 @@ fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
     let outputs = view.at("outputs").members(bounds::OUTPUTS_MAX);
     Declaration {
         name: view.at("name").word(),
-        delivery: match view.at("delivery").word() == Delivery::ExactlyOnce.word() {
-            true => Delivery::ExactlyOnce,
-            false => Delivery::BestEffort,
+        delivery: match view.at("delivery").text() {
+            Some(word) if word == Delivery::BestEffort.word() => Delivery::BestEffort,
+            _ => Delivery::ExactlyOnce,
         },
         partitions: view.at("partitions").number().and_then(|n| u16::try_from(n).ok()),
         ingest: ingest(view.at("ingest")),

@@ -111,8 +111,8 @@ pub(crate) static MANIFEST: [Field; 8] = [
     field(
         "delivery",
         Kind::Choice(&DELIVERY),
-        Need::Required,
-        "What is promised about events. There is no default.",
+        Need::Word("exactly-once"),
+        "What is promised about events.",
     ),
     field(
         "partitions",

@@ -29,16 +29,17 @@ impl Check<'_> {
 
     /// What exactly-once cannot keep yet.
     pub(super) fn lasting(&mut self) {
-        if self.declaration.delivery != Delivery::ExactlyOnce {
+        let promised = self.declaration.delivery == Delivery::ExactlyOnce;
+        if !promised || self.problems.names("delivery") {
             return;
         }
         for (name, stage) in &self.declaration.stages {
             if stage.scope == Scope::Stream {
                 let field = member(&member("stages", name), "scope");
                 let message = "a stream does not outlive its node yet, so that it cannot be part \
-                               of a pipeline with exactly-once delivery"
+                               of a pipeline with exactly-once delivery, which is the default"
                     .to_owned();
-                let fix = "use scope \"key\" with keyed state, or delivery = \"best-effort\"";
+                let fix = "write delivery = \"best-effort\", or use scope \"key\" with keyed state";
                 self.problems.add(Problem::new(field, "manifest.unsupported", message, fix));
             }
         }
