@@ -171,9 +171,9 @@ async fn applying_again_changes_nothing_and_a_change_is_shown_before_it_is_made(
     assert_eq!(detail["manifest"]["stages"]["stage-0"]["retries"], 7);
     let back = client.apply("steady", text).await;
     assert_eq!((&back["version"], &back["created"]), (&json!(3), &json!(false)));
-    let partitions = single("steady", "echo", "").replace("partitions = 1", "partitions = 2");
-    let problem = refused(&client, "steady", &partitions).await;
-    assert_eq!(rows(&problem), [("partitions", "plan.partitions")]);
+    let lasting = single("steady", "echo", "").replace("best-effort", "exactly-once");
+    let problem = refused(&client, "steady", &lasting).await;
+    assert_eq!(rows(&problem), [("delivery", "plan.delivery")]);
 }
 
 #[tokio::test]

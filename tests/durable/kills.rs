@@ -183,11 +183,14 @@ pub(super) async fn counted_through_kills(
     let mut applied = 0;
     for _ in 0..kills {
         let own = Dice(dice.below(u64::MAX));
-        let meddler = change.map(|change| tokio::spawn(meddle(node.client(), own, change)));
+        let mut meddlers = JoinSet::new();
+        if let Some(change) = change {
+            meddlers.spawn(meddle(node.client(), own, change));
+        }
         tokio::time::sleep(Duration::from_millis(20 + dice.below(millis_max))).await;
         drop(node.kill());
-        if let Some(meddler) = meddler {
-            let statuses = meddler.await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        while let Some(statuses) = meddlers.join_next().await {
+            let statuses = statuses.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             applied += statuses.iter().filter(|status| **status == 200).count() as u64;
         }
         node = setup().start().await;

@@ -37,7 +37,7 @@ impl Node {
         let mut earlier = kept.filter(|version| *version < current);
         let found = match to {
             Some(to) => earlier.find(|version| *version == to),
-            None => earlier.last(),
+            None => earlier.next_back(),
         };
         let shown = || to.map_or_else(|| format!("before {current}"), |to| to.to_string());
         let found = found.ok_or_else(|| Error::not_found("version", &shown()))?;

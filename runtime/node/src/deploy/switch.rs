@@ -59,37 +59,16 @@ impl Node {
         let partitions = pipeline.partitions.unwrap_or(1);
         let plan = segment::cut(&pipeline);
         check_size(&pipeline, &plan)?;
-        let (restored, tails) = match restored {
+        let (taken, tails) = match restored {
             Some(Restored { durable, folded, states, tails }) => {
                 let (numbering, standing) = (durable.numbering(), Standing::from(&folded));
                 let durable = Some((durable, numbering));
-                (Some(Taken { states, standing, durable, left_over: Vec::new() }), tails)
+                (Taken { states, standing, durable, left_over: Vec::new() }, tails)
             }
-            None => (None, Tails::default()),
-        };
-        let taken = match (restored, pipeline.delivery) {
-            (Some(taken), _) => taken,
-            (None, Promise::BestEffort) => {
-                let heir = Heir { pipeline: &pipeline, handover: &handover, numbering: None };
-                take_over(old.as_deref(), heir).await?
-            }
-            (None, Promise::ExactlyOnce) => {
-                self.check_log(old.as_deref())?;
-                let durable = match old.as_ref().and_then(|old| old.durable().cloned()) {
-                    Some(durable) => durable,
-                    None => self.new_durable()?,
-                };
-                let before = durable.numbering();
-                let numbering = Numbering::of(&pipeline, &before, &handover)?;
-                let numbers = Some(&numbering);
-                let heir = Heir { pipeline: &pipeline, handover: &handover, numbering: numbers };
-                let mut taken = take_over(old.as_deref(), heir).await?;
+            None => {
                 let id = Identity { tenant, name, version };
-                let discarded = before.given_up(&handover);
-                self.log_version(id, &durable, &pipeline, (&numbering, discarded)).await?;
-                durable.set_standing(taken.standing.clone());
-                taken.durable = Some((durable, numbering));
-                taken
+                let taken = self.begin_version(id, old.as_deref(), &pipeline, &handover).await?;
+                (taken, Tails::default())
             }
         };
         let durable = taken.durable.as_ref().map(|(durable, numbering)| (&**durable, numbering));
@@ -133,6 +112,34 @@ impl Node {
         hand_over(&running, left_over);
         self.put_running(running);
         Ok(())
+    }
+
+    /// Takes the version that runs to rest. In a pipeline with a log the next one is in the log
+    /// then.
+    async fn begin_version(
+        self: &Arc<Self>,
+        id: Identity<'_>,
+        old: Option<&Running>,
+        pipeline: &Pipeline,
+        handover: &Handover,
+    ) -> Result<Taken, Error> {
+        if pipeline.delivery == Promise::BestEffort {
+            return take_over(old, Heir { pipeline, handover, numbering: None }).await;
+        }
+        self.check_log(old)?;
+        let durable = match old.and_then(|old| old.durable().cloned()) {
+            Some(durable) => durable,
+            None => self.new_durable()?,
+        };
+        let before = durable.numbering();
+        let numbering = Numbering::of(pipeline, &before, handover)?;
+        let heir = Heir { pipeline, handover, numbering: Some(&numbering) };
+        let mut taken = take_over(old, heir).await?;
+        let discarded = before.given_up(handover);
+        self.log_version(id, &durable, pipeline, (&numbering, discarded)).await?;
+        durable.set_standing(taken.standing.clone());
+        taken.durable = Some((durable, numbering));
+        Ok(taken)
     }
 
     /// Refuses a switch that the log could not keep.
