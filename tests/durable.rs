@@ -1,18 +1,26 @@
 //! Exactly-once through the real program: what was acknowledged is counted once, whatever happens
-//! to
-//! the node.
+//! to the node.
 //!
 //! - Nodes are killed at any moment and started again in the same directory. What comes out is held
 //!   against what producers were told was taken.
 //! - `SLUICEBOX_KILLS` and `SLUICEBOX_SEED` say how often and when; a failure shows its seed.
+//!   `SLUICEBOX_KEYS` says how many keys one test has.
 //!
 //! Leaves to others: power loss, of which a process on a machine that lives sees nothing (the log's
 //! own tests), and every order of events (the simulation in `core`).
 
+#[path = "durable/adverse.rs"]
+mod adverse;
 #[path = "durable/changes.rs"]
 mod changes;
+#[path = "durable/chaos.rs"]
+mod chaos;
 #[path = "durable/checkpoints.rs"]
 mod checkpoints;
+#[path = "durable/cold.rs"]
+mod cold;
+#[path = "durable/damage.rs"]
+mod damage;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]
@@ -29,6 +37,24 @@ use sluicebox_tests::client::{Client, payload};
 
 /// The output of [`words`].
 const COUNTS: &str = "outputs/counts";
+
+/// Small numbers drawn from a seed (SplitMix64, Steele et al., 2014).
+#[derive(Debug, Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// A number that whoever runs the tests chose.
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
 
 /// The example, with everything kept. `more` is said of the stage that counts.
 fn words(more: &str) -> String {

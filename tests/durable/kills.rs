@@ -1,18 +1,26 @@
-//! Killed at any moment, again and again.
+//! Killed at any moment, again and again, while producers send and versions are applied.
+//!
+//! - [`through_kills`] does it with any pipeline ([`Load`]): producers number their requests and
+//!   send each until it is acknowledged; what was acknowledged is given back, and whoever calls
+//!   holds what came out against it.
+//! - Here it is the example that is counted; random pipelines are in `chaos`.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
+use sluicebox_core::frame::Frame;
 use sluicebox_tests::client::{Client, FRAME, TENANT};
 use sluicebox_tests::events::{Given, frame};
-use sluicebox_tests::node::{Home, Setup};
+use sluicebox_tests::node::{Home, Node, Setup};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{COUNTS, Count, all_counts, count, with_words};
+use super::{COUNTS, Count, Dice, all_counts, count, number, with_words};
 
 /// Kills in a run, unless `SLUICEBOX_KILLS` says otherwise.
 const KILLS: u64 = 8;
@@ -21,45 +29,103 @@ const PRODUCERS: u64 = 3;
 /// Words they choose from.
 const VOCABULARY: u64 = 60;
 
-/// Small numbers drawn from a seed (SplitMix64, Steele et al., 2014).
-pub(super) struct Dice(pub(super) u64);
+/// A pipeline under load.
+pub(super) trait Load: Send + Sync + 'static {
+    /// Its name.
+    fn pipeline(&self) -> &str;
 
-impl Dice {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
+    /// Uploads what it runs and applies its first version.
+    fn begin(&self, client: &Client) -> impl Future<Output = ()> + Send;
+
+    /// The next request of a producer that has sent so many events.
+    fn request(&self, producer: u64, sent: u64, dice: &mut Dice) -> Frame;
+
+    /// Another version, to be applied while events flow, if there is to be one.
+    fn change(&self, dice: &mut Dice) -> Option<String>;
+}
+
+/// How often a node is killed, and how it is set up.
+#[derive(Debug, Clone)]
+pub(super) struct Run<'a> {
+    pub seed: u64,
+    pub kills: u64,
+    /// It lives so long at most.
+    pub millis_max: u64,
+    pub settings: &'a [(&'a str, &'a str)],
+}
+
+impl Run<'_> {
+    /// A node in this directory.
+    pub(super) fn setup(&self, home: &Arc<Home>) -> Setup {
+        let setup = Setup::dev().home(home);
+        self.settings.iter().fold(setup, |setup, (field, value)| setup.set(field, value))
     }
 }
 
-pub(super) fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
+/// Says with a failure what it takes to see it again.
+struct Shown(u64);
+
+impl Drop for Shown {
+    #[expect(clippy::print_stderr, reason = "the test harness shows it with the failure")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {0}: again with SLUICEBOX_SEED={0} SLUICEBOX_KILLS=…", self.0);
+        }
+    }
 }
 
-/// How often each word was sent in requests that were acknowledged.
-pub(super) type Tally = BTreeMap<String, u64>;
+/// Kills a node again and again while producers send and versions are applied; then lets them end.
+/// Gives the node, its directory, and by producer all that was sent: each request is acknowledged.
+pub(super) async fn through_kills<L: Load>(
+    run: &Run<'_>,
+    load: &Arc<L>,
+) -> (Node, Arc<Home>, Vec<Vec<Frame>>) {
+    let _shown = Shown(run.seed);
+    let home = Home::new();
+    let mut node = run.setup(&home).start().await;
+    load.begin(&node.client()).await;
+    let (tell, address) = watch::channel(node.address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut producers = JoinSet::new();
+    for producer in 0..PRODUCERS {
+        let pace = (producer, run.kills.max(20));
+        producers.spawn(produce(load.clone(), pace, run.seed, address.clone(), stop.clone()));
+    }
+    let applies = tokio::spawn(apply(load.clone(), run.seed, address, stop.clone()));
+    let mut dice = Dice(run.seed);
+    for _ in 0..run.kills {
+        tokio::time::sleep(Duration::from_millis(20 + dice.below(run.millis_max))).await;
+        drop(node.kill());
+        node = run.setup(&home).start().await;
+        tell.send(node.address()).expect("producers run");
+    }
+    stop.store(true, Ordering::Relaxed);
+    applies.await.expect("applies go on through kills");
+    let mut sent = vec![Vec::new(); PRODUCERS as usize];
+    while let Some(ended) = producers.join_next().await {
+        let (producer, frames) = ended.expect("a producer ends");
+        sent[producer as usize] = frames;
+    }
+    (node, home, sent)
+}
 
 /// Sends requests until told to stop, each until it is acknowledged, with a pause of at most so
 /// many milliseconds behind each.
-async fn produce(
+async fn produce<L: Load>(
+    load: Arc<L>,
     (producer, pause): (u64, u64),
     seed: u64,
     address: watch::Receiver<SocketAddr>,
     stop: Arc<AtomicBool>,
-) -> Tally {
+) -> (u64, Vec<Frame>) {
     let mut dice = Dice(seed ^ (producer << 32));
-    let mut tally = Tally::new();
+    let (mut frames, mut sent) = (Vec::new(), 0);
     let name = format!("producer-{producer}");
     for sequence in 1_u64.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let words: Vec<String> =
-            (0..=dice.below(400)).map(|_| format!("w{}", dice.below(VOCABULARY))).collect();
-        let lines = words.chunks(8).enumerate();
-        let events = lines.map(|(at, line)| Given::new(&format!("{at}"), line.join(" ")));
-        let body = frame(&events.collect::<Vec<_>>());
+        let body = load.request(producer, sent, &mut dice);
         let sequence = sequence.to_string();
         let headers = [
             ("content-type", FRAME),
@@ -68,36 +134,106 @@ async fn produce(
         ];
         loop {
             let client = Client::new(*address.borrow(), TENANT, None);
-            let sent = client.attempt("words", &headers, body.bytes().clone()).await;
-            match sent.map(|reply| reply.status) {
+            let reply = client.attempt(load.pipeline(), &headers, body.bytes().clone()).await;
+            match reply.as_ref().map(|reply| reply.status) {
                 Some(202) => break,
                 Some(429 | 503) | None => tokio::time::sleep(Duration::from_millis(5)).await,
-                Some(status) => panic!("seed {seed}: {name} request {sequence} got {status}"),
+                Some(_) => panic!("seed {seed}: {name} request {sequence} got {reply:?}"),
             }
         }
-        // No more in all than the output keeps.
+        sent += body.events().count() as u64;
+        frames.push(body);
+        // No more in all than outputs keep.
         tokio::time::sleep(Duration::from_millis(dice.below(pause))).await;
-        for word in words {
-            *tally.entry(word).or_default() += 1;
+    }
+    (producer, frames)
+}
+
+/// Applies versions until told to stop, or until there are no more.
+async fn apply<L: Load>(
+    load: Arc<L>,
+    seed: u64,
+    address: watch::Receiver<SocketAddr>,
+    stop: Arc<AtomicBool>,
+) {
+    let mut dice = Dice(!seed);
+    while !stop.load(Ordering::Relaxed) {
+        let Some(manifest) = load.change(&mut dice) else { return };
+        let client = Client::new(*address.borrow(), TENANT, None);
+        let reply = client.attempt_apply(load.pipeline(), manifest.clone()).await;
+        match reply.as_ref().map(|reply| reply.status) {
+            // One that is refused for now, or whose node was killed, is not tried again: another
+            // follows.
+            Some(200 | 201 | 409 | 429 | 503) | None => {}
+            Some(_) => panic!("seed {seed}: {reply:?} to\n{manifest}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20 + dice.below(200))).await;
+    }
+}
+
+/// Reads what left by an output, or the dead letters, until so many are there; they are then all.
+pub(super) async fn until(
+    client: &Client,
+    (pipeline, source): (&str, &str),
+    total: u64,
+    seed: u64,
+) -> Vec<Value> {
+    let mut all = Vec::new();
+    let mut cursor = "oldest".to_owned();
+    while (all.len() as u64) < total {
+        let query = format!("cursor={cursor}&wait=20s");
+        let page = client.page(pipeline, source, &query).await.is(200);
+        let records = page.records();
+        let found = all.len();
+        assert!(!records.is_empty(), "seed {seed}: {found} of {total} of {source}, and no more");
+        all.extend(records);
+        cursor = page.cursor();
+    }
+    all
+}
+
+/// How often each word was sent in requests that were acknowledged.
+pub(super) type Tally = BTreeMap<String, u64>;
+
+/// Another version of the example, chosen with the dice.
+pub(super) type Change = fn(&mut Dice) -> Option<String>;
+
+/// The example, and which versions of it are applied.
+struct Words(Change);
+
+impl Load for Words {
+    fn pipeline(&self) -> &'static str {
+        "words"
+    }
+
+    async fn begin(&self, client: &Client) {
+        with_words(client).await;
+    }
+
+    fn request(&self, _: u64, _: u64, dice: &mut Dice) -> Frame {
+        let words: Vec<String> =
+            (0..=dice.below(400)).map(|_| format!("w{}", dice.below(VOCABULARY))).collect();
+        let lines = words.chunks(8).enumerate();
+        let events = lines.map(|(at, line)| Given::new(&format!("{at}"), line.join(" ")));
+        frame(&events.collect::<Vec<_>>())
+    }
+
+    fn change(&self, dice: &mut Dice) -> Option<String> {
+        (self.0)(dice)
+    }
+}
+
+fn tally(sent: &[Vec<Frame>]) -> Tally {
+    let mut tally = Tally::new();
+    for frame in sent.iter().flatten() {
+        for event in frame.events() {
+            let text = std::str::from_utf8(event.payload).expect("words");
+            for word in text.split(' ') {
+                *tally.entry(word.to_owned()).or_default() += 1;
+            }
         }
     }
     tally
-}
-
-/// Reads the output until so many counts are there.
-async fn until(client: &Client, total: u64, seed: u64) -> Vec<Count> {
-    let mut counts = Vec::new();
-    let mut cursor = "oldest".to_owned();
-    while (counts.len() as u64) < total {
-        let query = format!("cursor={cursor}&wait=20s");
-        let page = client.page("words", COUNTS, &query).await.is(200);
-        let records = page.records();
-        let found = counts.len();
-        assert!(!records.is_empty(), "seed {seed}: {found} of {total} came out, and nothing more");
-        counts.extend(records.iter().map(count));
-        cursor = page.cursor();
-    }
-    counts
 }
 
 /// Holds what came out against what was taken.
@@ -124,12 +260,12 @@ pub(super) const OFTEN: [(&str, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills() {
-    drop(counted_through_kills(&[], 300, None).await);
+    drop(counted_through_kills(&[], 300, |_| None).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills_beside_checkpoints() {
-    let home = counted_through_kills(&OFTEN, 1_200, None).await;
+    let home = counted_through_kills(&OFTEN, 1_200, |_| None).await;
     let log = std::fs::read_dir(home.data().join("log")).expect("there is a log");
     let names = log.map(|entry| entry.expect("an entry").file_name().into_string());
     let names: Vec<String> = names.map(|name| name.expect("UTF-8")).collect();
@@ -138,80 +274,25 @@ async fn words_are_counted_once_through_kills_beside_checkpoints() {
     assert!(first.expect("segments") > 1, "the log was never recycled: {names:?}");
 }
 
-/// The query and the manifest of a version, chosen with the dice.
-pub(super) type Change = fn(&mut Dice) -> (String, String);
-
-/// Applies a version chosen with the dice, and another, as long as the node is there.
-async fn meddle(client: Client, mut dice: Dice, change: Change) -> Vec<u16> {
-    let mut statuses = Vec::new();
-    loop {
-        let (query, manifest) = change(&mut dice);
-        let Some(reply) = client.attempt_put(&format!("pipelines/words{query}"), manifest).await
-        else {
-            return statuses;
-        };
-        // A pipeline under load may not come to rest in time; nothing is changed then.
-        assert!(matches!(reply.status, 200 | 409 | 503), "{reply:?}");
-        statuses.push(reply.status);
-        tokio::time::sleep(Duration::from_millis(dice.below(40))).await;
-    }
-}
-
-/// Kills a node again and again while producers send, each time within so many milliseconds, and
-/// while versions are applied, if that is asked for. Gives its directory.
+/// Gives the node's directory.
 pub(super) async fn counted_through_kills(
     settings: &[(&str, &str)],
     millis_max: u64,
-    change: Option<Change>,
+    change: Change,
 ) -> Arc<Home> {
     let seed = number("SLUICEBOX_SEED").unwrap_or(20_261_120);
     let kills = number("SLUICEBOX_KILLS").unwrap_or(KILLS);
-    let home = Home::new();
-    let setup = || {
-        let setup = Setup::dev().home(&home);
-        settings.iter().fold(setup, |setup, (field, value)| setup.set(field, value))
-    };
-    let mut node = setup().start().await;
-    with_words(&node.client()).await;
-    let (tell, address) = watch::channel(node.address());
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut producers = JoinSet::new();
-    for producer in 0..PRODUCERS {
-        producers.spawn(produce((producer, kills.max(20)), seed, address.clone(), stop.clone()));
-    }
-    let mut dice = Dice(seed);
-    let mut applied = 0;
-    for _ in 0..kills {
-        let own = Dice(dice.below(u64::MAX));
-        let mut meddlers = JoinSet::new();
-        if let Some(change) = change {
-            meddlers.spawn(meddle(node.client(), own, change));
-        }
-        tokio::time::sleep(Duration::from_millis(20 + dice.below(millis_max))).await;
-        drop(node.kill());
-        while let Some(statuses) = meddlers.join_next().await {
-            let statuses = statuses.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-            applied += statuses.iter().filter(|status| **status == 200).count() as u64;
-        }
-        node = setup().start().await;
-        tell.send(node.address()).expect("producers run");
-    }
-    assert!(change.is_none() || applied >= kills, "seed {seed}: only {applied} versions");
-    stop.store(true, Ordering::Relaxed);
-    let mut expected = Tally::new();
-    while let Some(tally) = producers.join_next().await {
-        for (word, count) in tally.expect("a producer ends") {
-            *expected.entry(word).or_default() += count;
-        }
-    }
-    let client = node.client();
+    let run = Run { seed, kills, millis_max, settings };
+    let (node, home, sent) = through_kills(&run, &Arc::new(Words(change))).await;
+    let expected = tally(&sent);
     let total: u64 = expected.values().sum();
-    let counts = until(&client, total, seed).await;
+    let counts = until(&node.client(), ("words", COUNTS), total, seed).await;
+    let counts: Vec<Count> = counts.iter().map(count).collect();
     check(seed, &counts, &expected);
     // And once more without a kill in between: what is there is what is kept.
     node.terminate();
     drop(node.ended().await);
-    let node = setup().start().await;
+    let node = run.setup(&home).start().await;
     assert_eq!(all_counts(&node.client()).await, counts, "seed {seed}");
     drop(node);
     home

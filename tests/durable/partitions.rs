@@ -9,8 +9,8 @@ use sluicebox_tests::node::{Node, Setup};
 
 use super::changes::tally;
 use super::checkpoints::{checkpoint, setup};
-use super::kills::{Dice, OFTEN, Tally, check, counted_through_kills};
-use super::{COUNTS, Count, all_counts, with_words, words};
+use super::kills::{OFTEN, Tally, check, counted_through_kills};
+use super::{COUNTS, Count, Dice, all_counts, with_words, words};
 
 /// The example with so many partitions.
 fn divided(partitions: u64) -> String {
@@ -96,26 +96,26 @@ async fn keys_move_with_their_state_and_results_stay_readable_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills_and_other_numbers_of_partitions() {
-    drop(counted_through_kills(&[], 400, Some(some_number)).await);
+    drop(counted_through_kills(&[], 400, some_number).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills_numbers_names_and_checkpoints() {
-    drop(counted_through_kills(&OFTEN, 900, Some(some_version)).await);
+    drop(counted_through_kills(&OFTEN, 900, some_version).await);
 }
 
-fn some_number(dice: &mut Dice) -> (String, String) {
-    (String::new(), divided(1 + dice.below(9)))
+fn some_number(dice: &mut Dice) -> Option<String> {
+    Some(divided(1 + dice.below(9)))
 }
 
 /// Another number, and the stage that counts under one of two names.
-fn some_version(dice: &mut Dice) -> (String, String) {
+fn some_version(dice: &mut Dice) -> Option<String> {
     let text = match dice.below(2) {
         0 => words("from = \"tally\""),
         _ => tally("from = \"count\""),
     };
     let partitions = format!("partitions = {}", 1 + dice.below(9));
-    (String::new(), text.replace("partitions = 4", &partitions))
+    Some(text.replace("partitions = 4", &partitions))
 }
 
 #[tokio::test]

@@ -205,7 +205,23 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Option<Reply> {
         let path = self.path(&format!("pipelines/{pipeline}/events"));
-        let mut request = Request::post(format!("http://{}{path}", self.address));
+        self.try_to(Method::POST, &path, headers, body).await
+    }
+
+    /// Applies a manifest at a node that may not be there; gives its answer, if it gave one.
+    pub async fn attempt_apply(&self, name: &str, manifest: impl Into<Bytes>) -> Option<Reply> {
+        self.try_to(Method::PUT, &self.path(&format!("pipelines/{name}")), &[], manifest).await
+    }
+
+    async fn try_to(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Option<Reply> {
+        let mut request =
+            Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, value.as_bytes());
         }
@@ -216,18 +232,6 @@ impl Client {
             Some(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
         };
         tokio::time::timeout(SOON, answered).await.ok()?
-    }
-
-    /// Puts something to a node that may go away meanwhile; gives its answer, if it gave one.
-    pub async fn attempt_put(&self, below: &str, body: impl Into<Bytes>) -> Option<Reply> {
-        let request = Request::put(format!("http://{}{}", self.address, self.path(below)));
-        let request = request.body(Full::new(body.into())).expect("a test writes good paths");
-        let answered = async {
-            let (parts, body) = self.http.request(request).await.ok()?.into_parts();
-            let body = body.collect().await.ok()?.to_bytes();
-            Some(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
-        };
-        tokio::time::timeout(SOON * 2, answered).await.ok()?
     }
 
     /// Asks for a path that belongs to no tenant.

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
@@ -76,7 +77,12 @@ fn sources(list: &Path) -> Vec<PathBuf> {
 #[must_use]
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
-    command.args(arguments).env_clear().stdin(Stdio::null());
+    bare(&mut command).args(arguments);
+    command
+}
+
+fn bare(command: &mut Command) -> &mut Command {
+    command.env_clear().stdin(Stdio::null());
     // Where a test directory may be is the developer's business.
     if let Some(temporary) = std::env::var_os("TMPDIR") {
         command.env("TMPDIR", temporary);
@@ -152,13 +158,23 @@ pub struct Setup {
     home: Arc<Home>,
     tenants: Vec<&'static str>,
     settings: Vec<(String, String)>,
+    shell: Option<&'static str>,
+}
+
+/// What a node said that did not start.
+#[derive(Debug)]
+pub struct Refused {
+    /// The stable code of the error.
+    pub code: String,
+    /// What happened, for a person.
+    pub message: String,
 }
 
 impl Setup {
     /// In development mode: one tenant, no tokens.
     #[must_use]
     pub fn dev() -> Self {
-        Self { home: Home::new(), tenants: Vec::new(), settings: Vec::new() }
+        Self { home: Home::new(), tenants: Vec::new(), settings: Vec::new(), shell: None }
     }
 
     /// With these tenants, each with a token for everything a tenant does.
@@ -181,10 +197,31 @@ impl Setup {
         self
     }
 
+    /// Started by a line of shell, which ends with `exec "$@"`.
+    #[must_use]
+    pub fn shell(self, line: &'static str) -> Self {
+        Self { shell: Some(line), ..self }
+    }
+
     /// The command that starts it.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--output", "json"]);
+        self.command_of(program())
+    }
+
+    /// The same with a copy of the program.
+    #[must_use]
+    pub fn command_of(&self, program: &Path) -> Command {
+        let mut command = match self.shell {
+            None => Command::new(program),
+            Some(line) => {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", line, "sh"]).arg(program);
+                command
+            }
+        };
+        bare(&mut command);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--output", "json"]);
         if self.tenants.is_empty() {
             command.arg("--dev");
         }
@@ -222,6 +259,35 @@ impl Setup {
         .await;
         node
     }
+}
+
+/// Runs a command that starts a node where none can start, and gives what it says.
+///
+/// # Panics
+/// If it starts, or ends without saying why.
+#[must_use]
+#[track_caller]
+pub fn refused(mut command: Command) -> Refused {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("the program can be started");
+    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a number");
+    // One that starts all the same would run for ever.
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        if end.recv_timeout(SOON).is_err_and(|why| why == RecvTimeoutError::Timeout) {
+            let _gone = kill_process(id, Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().expect("its output can be read");
+    drop(ended);
+    guard.join().expect("it only waits");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.status.code().is_some(), "{output:?}");
+    let said = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let error = said.filter_map(|line| line.get("error").cloned()).next();
+    let error = error.unwrap_or_else(|| panic!("it does not say why: {text}"));
+    let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+    Refused { code: part("code"), message: part("message") }
 }
 
 /// A node that runs.
@@ -310,10 +376,15 @@ impl Node {
 
     /// Tells it to stop, as a service would.
     pub fn terminate(&self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let id = id.expect("a process has a positive number");
+        let id = self.process().expect("a process has a positive number");
         // It may have ended already; `ended` says how.
         let _gone = kill_process(id, Signal::TERM);
+    }
+
+    /// The number of its process.
+    #[must_use]
+    pub fn process(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
     /// Ends it at once, wherever it is.

@@ -4,7 +4,7 @@
 //! start(frame) ─► next() ─► Call ─► (the guest runs) ─► done(verdict) ─┐
 //!                   ▲                                                  │
 //!                   └──────────────────────────────────────────────────┘
-//!                 next() == None ─► finish() ─► Commit      or halted()
+//!                 next() == None ─► finish() ─► Commit      or halted(), or wanted()
 //! ```
 //!
 //! - One call is in flight at a time; a commit is the only progress there is.
@@ -17,6 +17,7 @@
 //! one it is best-effort. It does not run guests, keep instances, or move frames: the worker that
 //! drives it does.
 
+mod cold;
 mod commit;
 mod held;
 mod invoke;
@@ -24,6 +25,7 @@ mod isolate;
 mod ledger;
 mod streams;
 
+pub use cold::Wanted;
 pub use commit::{Commit, OutRun, dead_letter_field};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
@@ -37,6 +39,7 @@ use crate::layer::{Layer, LayerLimits, Ports};
 use crate::pipeline::{OnFailure, Scope, StreamLimits};
 use crate::state::{KeyedState, StateLimits};
 
+use cold::Wanting;
 use commit::Draft;
 use invoke::Work;
 use ledger::Ledger;
@@ -92,6 +95,8 @@ pub struct Partition {
     /// The batch, kept until its commit.
     batch: Option<Frame>,
     halted: Option<Halt>,
+    /// Keys the next call needs and that are not in memory.
+    wanting: Wanting,
     now: u64,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,
@@ -125,7 +130,8 @@ impl Partition {
         let stages = plan.stages.iter().enumerate().map(stage).collect();
         let draft = Draft::default();
         let (batch, halted, ledger) = (None, None, None);
-        Self { plan, stages, current: 0, draft, batch, halted, now: 0, ledger }
+        let wanting = Wanting::default();
+        Self { plan, stages, current: 0, draft, batch, halted, wanting, now: 0, ledger }
     }
 
     /// Begins a batch. The one before must be finished, and the partition not halted.
@@ -172,11 +178,15 @@ impl Partition {
         each.filter_map(|(stage, plan)| stage.streams.next_deadline(&plan.stream)).min()
     }
 
-    /// The next call to make; `None` when the batch is done or the partition has halted.
+    /// The next call to make; `None` when the batch is done, the partition has halted, or it has
+    /// to be given state first: [`Partition::take_wanted`].
     pub fn next_call(&mut self) -> Option<Call> {
         while self.halted.is_none() && self.current < self.stages.len() {
             if let Some(call) = self.call_of_current() {
                 return Some(call);
+            }
+            if self.wanting.is_some() {
+                return None;
             }
             if self.halted.is_none() {
                 self.pass_on();
@@ -200,6 +210,7 @@ impl Partition {
     #[must_use]
     pub fn finish(&mut self) -> Commit {
         assert!(self.halted.is_none(), "a halted partition commits nothing");
+        assert!(!self.wanting.is_some(), "a batch that waits for state is not done");
         assert!(self.ledger.is_none(), "a commit of a partition with a ledger is recorded");
         self.batch = None;
         for stage in &mut self.stages {
@@ -218,6 +229,7 @@ impl Partition {
     /// returned to be run again. Streams that were open in it have lost their instances.
     pub fn resume(&mut self) -> Option<Frame> {
         self.halted.take()?;
+        self.wanting = Wanting::default();
         for stage in &mut self.stages {
             stage.work.clear();
             stage.streams.abandon();

@@ -89,7 +89,8 @@ impl Fold {
         record: &Record<'_>,
         sink: &mut impl Sink,
     ) -> Result<(), Stopped> {
-        assert!(self.last.is_none_or(|last| last < position), "records come in the log's order");
+        let follows = self.last.is_none_or(|last| last < position);
+        assert!(follows, "records come in the log's order: {position} behind {:?}", self.last);
         self.last = Some(position);
         let (pipeline, outcome) = match record {
             Record::Ingest(record) => (record.pipeline, self.ingest(position, record, sink)),

@@ -7,12 +7,15 @@
 //!   nothing.
 //! - The hash table is never iterated, and its hash is seeded by the caller, so that a tenant
 //!   cannot choose keys that collide.
+//! - With a store behind it a state may be larger than memory (`cold`): keys leave and come back
+//!   between calls, so a call finds all slots of the keys of its events here.
 //!
 //! Which key a stage may touch is decided in [`crate::layer`]; what a batch changed is read off by
 //! `changes`; keeping it over a restart is the business of the log and the store.
 
 mod batch;
 mod changes;
+mod cold;
 mod moving;
 mod value;
 
@@ -21,6 +24,7 @@ pub use changes::{Change, Scratch};
 pub use moving::redistribute;
 pub use value::Value;
 
+use cold::Cold;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -38,6 +42,11 @@ pub struct StateLimits {
     pub key_bytes: usize,
     /// Everything in this state, overheads included.
     pub total_bytes: usize,
+}
+
+impl StateLimits {
+    /// No bounds.
+    pub const NONE: Self = Self { key_bytes: usize::MAX, total_bytes: usize::MAX };
 }
 
 /// Why a write was refused.
@@ -84,6 +93,12 @@ struct Key {
     slots: Vec<Slot>,
     /// Names and values of the slots.
     bytes: usize,
+    /// The epoch of the last write.
+    written: u32,
+    /// A call asked for it since it was last looked at for making room.
+    used: bool,
+    /// Nothing is here: the place is on the list of free ones.
+    vacant: bool,
 }
 
 /// How to take one write back. Applied in reverse order, so that indices fit.
@@ -107,6 +122,10 @@ pub struct KeyedState {
     /// Keys that lost their last slot since the last commit.
     emptied: Vec<u32>,
     bytes: usize,
+    /// Grows with each checkpoint; tells which writes the store has.
+    epoch: u32,
+    /// What a store behind this state needs; `None` if all there is is in memory.
+    cold: Option<Box<Cold>>,
 }
 
 impl KeyedState {
@@ -122,6 +141,8 @@ impl KeyedState {
             undo: Vec::new(),
             emptied: Vec::new(),
             bytes: 0,
+            epoch: 0,
+            cold: None,
         }
     }
 
@@ -176,6 +197,7 @@ impl KeyedState {
         self.admit(used + slot.len() + value.len() - old, used, overhead)?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
         let entry = &mut self.keys[index as usize];
+        entry.written = self.epoch;
         self.bytes = self.bytes + slot.len() + value.len() - old;
         entry.bytes = entry.bytes + slot.len() + value.len() - old;
         let value = Value::new(value);
@@ -204,6 +226,7 @@ impl KeyedState {
             if let Ok(at) = position(&entry.slots, slot) {
                 let value = &mut entry.slots[at].value;
                 let old = value.as_counter().ok_or(Refusal::NotACounter(value.len()))?;
+                entry.written = self.epoch;
                 let new = old.wrapping_add(delta);
                 let old = std::mem::replace(value, Value::counter(new));
                 self.undo.push(Undo::Replaced { key: index, slot: at as u32, old });
@@ -221,6 +244,7 @@ impl KeyedState {
         let Ok(at) = position(&entry.slots, slot) else { return false };
         let old = entry.slots.remove(at);
         let freed = old.name.len() + old.value.len();
+        entry.written = self.epoch;
         entry.bytes -= freed;
         self.bytes -= freed + SLOT_OVERHEAD;
         if entry.slots.is_empty() {
@@ -300,7 +324,10 @@ impl KeyedState {
     pub fn commit(&mut self) {
         self.undo.clear();
         while let Some(index) = self.emptied.pop() {
-            self.remove_if_empty(index);
+            match self.cold {
+                None => self.remove_if_empty(index),
+                Some(_) => self.bury(index),
+            }
         }
     }
 
@@ -325,7 +352,15 @@ impl KeyedState {
 
     fn insert_key(&mut self, name: &[u8]) -> u32 {
         let hash = xxh3_64_with_seed(name, self.seed);
-        let key = Key { name: name.into(), hash, slots: Vec::new(), bytes: 0 };
+        let key = Key {
+            name: name.into(),
+            hash,
+            slots: Vec::new(),
+            bytes: 0,
+            written: self.epoch,
+            used: true,
+            vacant: false,
+        };
         let index = match self.free.pop() {
             Some(index) => {
                 self.keys[index as usize] = key;
@@ -343,16 +378,24 @@ impl KeyedState {
 
     /// An emptied key may have been filled again, or be listed twice.
     fn remove_if_empty(&mut self, index: u32) {
+        let entry = &self.keys[index as usize];
+        if entry.slots.is_empty() && !entry.vacant {
+            self.remove_key(index);
+        }
+    }
+
+    /// Takes a key out with all it has.
+    fn remove_key(&mut self, index: u32) {
         let entry = &mut self.keys[index as usize];
-        if !entry.slots.is_empty() {
-            return;
-        }
-        if let Ok(found) = self.table.find_entry(entry.hash, |i| *i == index) {
-            found.remove();
-            self.bytes -= KEY_OVERHEAD + entry.name.len();
-            entry.name = Box::default();
-            self.free.push(index);
-        }
+        let Ok(found) = self.table.find_entry(entry.hash, |i| *i == index) else { return };
+        found.remove();
+        self.bytes -= KEY_OVERHEAD + entry.name.len();
+        self.bytes -= entry.bytes + entry.slots.len() * SLOT_OVERHEAD;
+        entry.name = Box::default();
+        entry.slots = Vec::new();
+        entry.bytes = 0;
+        entry.vacant = true;
+        self.free.push(index);
     }
 }
 

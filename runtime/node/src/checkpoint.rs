@@ -1,13 +1,14 @@
 //! Checkpoints: what the log says moves to the store, so that the log can be recycled.
 //!
 //! ```text
-//! every so often:  read the log from where the last one ended ─► fold, changes
-//!                  ─► write them to the store ─► move the horizon ─► recycle the log before it
+//! at every look:  read the log from where the last look ended ─► fold, changes
+//! every so often: write the changes to the store ─► move the horizon ─► recycle the log before it
 //! ```
 //!
 //! - A checkpoint is made from the log alone, by a thread of its own: workers do nothing for it,
-//!   and
-//!   only what is on disk goes into it.
+//!   and only what is on disk goes into it.
+//! - The log is followed as it grows, also while a checkpoint is written, so that there is little
+//!   left to read when one is due; how it stays out of the way of others is in `rests`.
 //! - It holds everything recovery would need from before the horizon: state, the fold, runs that
 //!   wait for their reader, what is kept of outputs and dead letters, known ids.
 //! - One that fails or is stopped changes nothing that counts; its changes go into the next one.
@@ -18,10 +19,13 @@
 mod collect;
 mod entries;
 mod load;
+mod rests;
 
 pub(crate) use collect::{Collected, Outputs};
-pub(crate) use entries::key_of_waiting;
+pub(crate) use entries::{Of, key_of_waiting};
 pub(crate) use load::{Loaded, load};
+
+use self::rests::{Rests, bytes_per_second, give_way};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,11 +38,16 @@ use sluicebox_store::checkpoint::{Pace, Plan, Written, write};
 use sluicebox_store::log::{Log, Position};
 use sluicebox_store::store::Store;
 
+use crate::backing::Backing;
 use crate::config::LogConfig;
 use crate::error::Error;
 
-/// How often the thread looks whether it is time.
+/// How often the thread looks at the log.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Bytes of the log that are read at once: beside a checkpoint that is written no more between two
+/// looks at its pace, and at a stop no more before it ends.
+const PART_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Bytes written between two pauses: what a disk takes in a few milliseconds.
 const PIECE_BYTES: usize = 2 * 1024 * 1024;
@@ -46,46 +55,51 @@ const PIECE_BYTES: usize = 2 * 1024 * 1024;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
-    log: Arc<dyn Log>,
+    reader: Reader,
     store: Arc<dyn Store>,
+    backing: Arc<Backing>,
+    /// The last checkpoint that stands.
+    horizon: Position,
+}
+
+/// Follows the log.
+#[derive(Debug)]
+struct Reader {
+    log: Arc<dyn Log>,
     fold: Fold,
     collected: Collected,
     /// The log is folded up to here.
     read_to: Position,
-    /// The last checkpoint that stands.
-    horizon: Position,
+}
+
+/// What went wrong.
+#[derive(Debug)]
+enum Trouble {
+    /// What was read half-way cannot be read again from where it began.
+    Reading(Error),
+    /// A checkpoint was not written; the next one may be.
+    Writing(Error),
 }
 
 impl Checkpointer {
     /// Goes on from what recovery found: `fold` and `collected` are those at `read_to`.
     pub(crate) fn new(
         log: Arc<dyn Log>,
-        store: Arc<dyn Store>,
+        (store, backing): (Arc<dyn Store>, Arc<Backing>),
         (fold, collected): (Fold, Collected),
         read_to: Position,
     ) -> Self {
         let horizon = Position(store.extent().horizon);
-        Self { log, store, fold, collected, read_to, horizon }
+        Self { reader: Reader { log, fold, collected, read_to }, store, backing, horizon }
     }
 
     /// Makes checkpoints when it is time, until told to stop.
     pub(crate) fn run(mut self, config: &LogConfig, stop: &AtomicBool) {
+        give_way();
         let mut last = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK);
-            let behind = self.log.synced().0.saturating_sub(self.horizon.0);
-            let much = behind >= config.checkpoint_log_bytes as u64;
-            let old = last.elapsed() >= config.checkpoint_interval;
-            if behind == 0 || !(much || old) {
-                continue;
-            }
-            last = Instant::now();
-            if let Err(error) = self.prepare() {
-                // What was read half-way cannot be read again from where it began.
-                tracing::error!("no more checkpoints until the node is restarted: {error}");
-                break;
-            }
-            match self.write(config, stop) {
+            match self.look(config, &mut last, stop) {
                 Ok(None) => {}
                 Ok(Some(written)) => tracing::info!(
                     horizon = self.horizon.0,
@@ -94,46 +108,116 @@ impl Checkpointer {
                     millis = written.took.as_millis() as u64,
                     "checkpoint"
                 ),
-                Err(error) => tracing::error!("no checkpoint, tried again later: {error}"),
+                Err(Trouble::Writing(error)) => {
+                    tracing::error!("no checkpoint, tried again later: {error}");
+                }
+                Err(Trouble::Reading(error)) => {
+                    tracing::error!("no more checkpoints until the node is restarted: {error}");
+                    break;
+                }
             }
         }
         self.store.close();
     }
 
-    /// Brings the changes up to date with the log.
-    fn prepare(&mut self) -> Result<(), Error> {
-        let end = self.log.synced();
-        self.fold_to(end)?;
-        self.collected.settle(&self.fold, self.log.as_ref(), end)?;
-        self.collected.keep_fold(&self.fold, end, self.horizon);
+    /// Follows the log, and writes a checkpoint if it is time. `None` if it is not, or if it was
+    /// told to stop.
+    fn look(
+        &mut self,
+        config: &LogConfig,
+        last: &mut Instant,
+        stop: &AtomicBool,
+    ) -> Result<Option<Written>, Trouble> {
+        let waiting = self.reader.waiting(self.horizon);
+        let hurry = self.backing.take_hurry();
+        if waiting == 0 {
+            if hurry {
+                self.backing.reached(self.horizon);
+            }
+            return Ok(None);
+        }
+        let mut rests = Rests::new(config, waiting);
+        self.reader.follow(u64::MAX, &mut rests, stop).map_err(Trouble::Reading)?;
+        let much = waiting >= config.checkpoint_log_bytes as u64;
+        let old = last.elapsed() >= config.checkpoint_interval;
+        if !(much || old || hurry) || stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        *last = Instant::now();
+        self.reader.settle(self.horizon, &mut rests).map_err(Trouble::Reading)?;
+        self.write(config, hurry, stop)
+    }
+
+    /// Writes a checkpoint of what was settled. `None` if it was told to stop.
+    fn write(
+        &mut self,
+        config: &LogConfig,
+        hurry: bool,
+        stop: &AtomicBool,
+    ) -> Result<Option<Written>, Trouble> {
+        let Self { reader, store, backing, horizon } = self;
+        let end = reader.read_to;
+        let (changes, discarded) = reader.collected.freeze();
+        let plan = Plan { horizon: end.0, metadata: &[], discarded: &discarded, changes: &changes };
+        let mut followed = Ok(());
+        let mut pace = Pace {
+            piece_bytes: PIECE_BYTES,
+            bytes_per_second: &mut || {
+                let waiting = reader.waiting(*horizon);
+                if followed.is_ok() {
+                    followed = reader.follow(PART_BYTES, &mut Rests::new(config, waiting), stop);
+                }
+                // Partitions that can do nothing before it stands need not be spared.
+                let in_hurry = hurry || backing.is_waited_for();
+                (!in_hurry).then(|| bytes_per_second(config, waiting))
+            },
+            stop,
+        };
+        let written = write(store.as_ref(), &plan, &mut pace);
+        // What stands, stands, whatever was read meanwhile.
+        if let Ok(Some(_)) = &written {
+            reader.collected.release();
+            *horizon = end;
+            backing.reached(end);
+        }
+        followed.map_err(Trouble::Reading)?;
+        let written = written.map_err(|error| Trouble::Writing(error.into()))?;
+        if written.is_some() {
+            reader.log.trim(end).map_err(|error| Trouble::Writing(error.into()))?;
+        }
+        Ok(written)
+    }
+}
+
+impl Reader {
+    /// Bytes of the log that wait behind a horizon.
+    fn waiting(&self, horizon: Position) -> u64 {
+        self.log.synced().0.saturating_sub(horizon.0)
+    }
+
+    /// Reads on, up to what is synced by now, in at most about so many bytes.
+    fn follow(
+        &mut self,
+        bytes_max: u64,
+        rests: &mut Rests,
+        stop: &AtomicBool,
+    ) -> Result<(), Error> {
+        let end = self.log.synced().min(Position(self.read_to.0.saturating_add(bytes_max)));
+        while self.read_to < end && !stop.load(Ordering::Relaxed) {
+            self.fold_to(end.min(Position(self.read_to.0 + PART_BYTES)), rests)?;
+        }
         Ok(())
     }
 
-    /// Writes a checkpoint of what was prepared. `None` if it was told to stop.
-    fn write(&mut self, config: &LogConfig, stop: &AtomicBool) -> Result<Option<Written>, Error> {
-        let end = self.read_to;
-        let (changes, discarded) = self.collected.freeze();
-        let plan = Plan { horizon: end.0, metadata: &[], discarded: &discarded, changes: &changes };
-        let pace = Pace {
-            piece_bytes: PIECE_BYTES,
-            bytes_per_second: Some(config.checkpoint_bytes_per_second as u64),
-            stop,
-        };
-        let Some(written) = write(self.store.as_ref(), &plan, &pace)? else { return Ok(None) };
-        self.collected.release();
-        self.horizon = end;
-        self.log.trim(end)?;
-        Ok(Some(written))
-    }
-
-    /// Reads on in the log.
-    fn fold_to(&mut self, end: Position) -> Result<(), Error> {
-        let Self { log, fold, collected, read_to, .. } = self;
+    /// Folds every record that begins before `end`.
+    fn fold_to(&mut self, end: Position, rests: &mut Rests) -> Result<(), Error> {
+        let Self { log, fold, collected, read_to } = self;
         let mut wrong = None;
         log.read(*read_to, &mut |record| {
             if record.position >= end {
                 return ControlFlow::Break(());
             }
+            rests.after(record.body.len());
             match codec::decode(record.kind, record.body) {
                 Ok(decoded) => {
                     if let Err(stopped) = fold.apply(record.position.0, &decoded, collected) {
@@ -154,4 +238,15 @@ impl Checkpointer {
         *read_to = end;
         Ok(())
     }
+
+    /// Brings the changes up to date with what was read.
+    fn settle(&mut self, horizon: Position, rests: &mut Rests) -> Result<(), Error> {
+        let Self { log, fold, collected, read_to } = self;
+        collected.settle(fold, (log.as_ref(), *read_to), rests)?;
+        collected.keep_fold(fold, *read_to, horizon);
+        Ok(())
+    }
 }
+
+#[cfg(test)]
+mod tests;

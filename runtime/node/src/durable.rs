@@ -21,6 +21,7 @@ use sluicebox_core::position::{Counter, RunHeader, Source};
 use sluicebox_core::recovery::Standing;
 use sluicebox_store::log::{Class, Log, Position, Refusal};
 
+use crate::backing::Backing;
 use crate::error::Error;
 use crate::mailbox::{Delivery, Mailbox, lock};
 
@@ -34,6 +35,7 @@ const FULL_RETRY: Duration = Duration::from_secs(10);
 pub(crate) struct Durable {
     pub(crate) id: PipelineId,
     pub(crate) log: Arc<dyn Log>,
+    pub(crate) backing: Arc<Backing>,
     ingest: Mutex<Ingest>,
     numbering: Mutex<Numbering>,
     /// Where its partitions stood when the version that runs began.
@@ -91,12 +93,12 @@ pub enum Logged {
 impl Durable {
     pub(crate) fn new(
         id: PipelineId,
-        log: Arc<dyn Log>,
+        (log, backing): (Arc<dyn Log>, Arc<Backing>),
         ingest: Ingest,
         numbering: Numbering,
     ) -> Self {
         let (ingest, numbering) = (Mutex::new(ingest), Mutex::new(numbering));
-        Self { id, log, ingest, numbering, standing: Mutex::default() }
+        Self { id, log, backing, ingest, numbering, standing: Mutex::default() }
     }
 
     /// Where its partitions stood when the version that runs began, those that are not in it
@@ -137,6 +139,9 @@ impl Durable {
         let Ingest { numbers, dedup, writer } = &mut *ingest;
         if let Some(at) = repeat(dedup, identity, now) {
             return Ok(Logged::Repeat(Position(at)));
+        }
+        if self.backing.is_behind(self.log.synced()) {
+            return Err(Refusal::Busy);
         }
         let seq = numbers.next();
         let run = |entry: &Entry| IngestRun {

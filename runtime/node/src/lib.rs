@@ -11,6 +11,7 @@
 //! files (`sluicebox-store`).
 
 pub mod admission;
+mod backing;
 mod checkpoint;
 pub mod components;
 pub mod config;

@@ -246,6 +246,8 @@ pub struct StageMetrics {
     pub instances: Gauge,
     /// Instances made.
     pub instances_created: Counter,
+    /// Keys read from the store.
+    pub state_loads: Counter,
     /// Lines it logged.
     pub log_lines: Counter,
     /// Lines that were over its limit.
@@ -272,6 +274,9 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_dead_letters", "Events left as dead letters", |m| m.dead_letters.get()),
     Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
+    Row::counter("stage_state_loads", "Keys whose state was not in memory", |m| {
+        m.state_loads.get()
+    }),
     Row::counter("stage_log_lines", "Lines logged", |m| m.log_lines.get()),
     Row::counter("stage_log_lines_dropped", "Log lines over the limit", |m| {
         m.log_lines_dropped.get()

@@ -25,6 +25,7 @@ use sluicebox_store::catalog::Catalog;
 use sluicebox_store::log::{self, Log};
 
 use crate::admission::Admission;
+use crate::backing::Backing;
 use crate::checkpoint::Checkpointer;
 use crate::components::{AssetInfo, ComponentInfo, Components};
 use crate::config::Config;
@@ -62,6 +63,7 @@ pub struct Node {
     tenants: Tenants,
     catalog: Arc<dyn Catalog>,
     log: Arc<dyn Log>,
+    backing: Arc<Backing>,
     /// What the log held, until it is started again.
     recovered: Mutex<Option<Recovered>>,
     /// Until its thread is started.
@@ -129,6 +131,7 @@ impl Node {
             tenants,
             catalog,
             log: Arc::new(log),
+            backing: recovered.backing.clone(),
             recovered: Mutex::new(Some(recovered)),
             checkpointer: Mutex::default(),
             components: Arc::new(components),
@@ -290,6 +293,11 @@ impl Node {
         &self.log
     }
 
+    /// The store behind state.
+    pub(crate) fn backing(&self) -> &Arc<Backing> {
+        &self.backing
+    }
+
     /// What the log held when the node was built. Given once.
     pub(crate) fn take_recovered(&self) -> Option<Recovered> {
         lock(&self.recovered).take()
@@ -324,7 +332,8 @@ impl Node {
         deploy::fill_random(&mut seed)?;
         let ingest = Ingest::begin(u64::from_le_bytes(seed));
         let id = PipelineId(self.next_incarnation());
-        Ok(Arc::new(Durable::new(id, self.log.clone(), ingest, Numbering::default())))
+        let behind = (self.log.clone(), self.backing.clone());
+        Ok(Arc::new(Durable::new(id, behind, ingest, Numbering::default())))
     }
 
     /// Writes a record that is in nobody's way, and waits until it is on disk.

@@ -1,7 +1,8 @@
 //! Opening the log: from its records to what every pipeline goes on from.
 //!
-//! - State, the ends of outputs and of dead letters, and known ids are collected while the log is
-//!   read; where partitions stand and what waits for them is the fold's.
+//! - What changed in state, the ends of outputs and of dead letters, and known ids are collected
+//!   while the log is read; where partitions stand and what waits for them is the fold's.
+//! - State is not put together: what changed lies over the store, to be read when it is needed.
 //! - A pipeline whose records do not follow stays out, with the reason; the others run.
 //! - Events that waited for a client's reply wait for nobody now: their client is gone with the
 //!   node
@@ -20,18 +21,19 @@ use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field}
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
-use sluicebox_core::state::{Change, KeyedState, StateLimits, redistribute};
+use sluicebox_core::state::Change;
+use sluicebox_store::dirty::Overlay;
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
 
+use crate::backing::Backing;
 use crate::checkpoint::{self, Collected, Loaded, Outputs};
 use crate::config::{Config as NodeConfig, LogConfig};
 use crate::error::Error;
 use crate::mailbox::Delivery;
 
-/// No bound: what was committed once is loaded, whatever the limits are now.
-pub(crate) const UNBOUNDED: StateLimits =
-    StateLimits { key_bytes: usize::MAX, total_bytes: usize::MAX };
+/// So many times the log a checkpoint is made after may wait for one before no more is taken.
+const CHECKPOINTS_BEHIND: u64 = 4;
 
 /// What was found in the log and behind it.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Recovered {
     pub fold: Fold,
     pub found: Found,
     pub store: Arc<dyn Store>,
+    pub backing: Arc<Backing>,
     /// What is before this is in the store, and not in the log.
     pub horizon: Position,
     /// For the next checkpoint: what came since the last.
@@ -48,13 +51,13 @@ pub(crate) struct Recovered {
 }
 
 /// What the fold does not keep.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Found {
     /// Keys the hash tables.
     pub seed: u64,
     /// Bytes kept of the end of each output.
     tail_bytes_max: usize,
-    pub state: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
+    pub backing: Arc<Backing>,
     pub outputs: BTreeMap<(PipelineId, OutputId, u16), Tail>,
     /// By the root of the segment.
     pub dead_letters: BTreeMap<(PipelineId, StageId, u16), Tail>,
@@ -101,8 +104,10 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
         output_bytes_max: config.limits.output_bytes_max,
         dead_letter_bytes: config.limits.dead_letter_bytes,
     };
-    let mut found = Found { seed, tail_bytes_max: outputs.output_bytes_max, ..Found::default() };
-    let mut collected = Collected::new(seed, outputs);
+    let log_bytes_max = config.log.checkpoint_log_bytes as u64 * CHECKPOINTS_BEHIND;
+    let backing = Arc::new(Backing::new(store.clone(), log_bytes_max));
+    let mut found = Found::new(seed, outputs.output_bytes_max, backing.clone());
+    let mut collected = Collected::new(seed, backing.clone(), outputs);
     let Loaded { fold, horizon, reach } =
         checkpoint::load(store.as_ref(), &mut found, &mut collected)?;
     let mut reading = Reading { fold, found, collected };
@@ -125,8 +130,11 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
         // Only records that were on disk are in a checkpoint.
         return Err(LogError::Behind { from: reach, end: read_to }.into());
     }
-    let Reading { fold, found, collected } = reading;
-    Ok((log, Recovered { fold, found, store, horizon, collected, read_to }))
+    let Reading { fold, found, mut collected } = reading;
+    if let Some(changes) = collected.set_aside() {
+        backing.lay_over(Overlay::new(changes));
+    }
+    Ok((log, Recovered { fold, found, store, backing, horizon, collected, read_to }))
 }
 
 fn log_config(config: &LogConfig) -> Config {
@@ -154,6 +162,17 @@ fn take(reading: &mut Reading, record: &Record<'_>) -> Result<(), Error> {
 }
 
 impl Found {
+    fn new(seed: u64, tail_bytes_max: usize, backing: Arc<Backing>) -> Self {
+        Self {
+            seed,
+            tail_bytes_max,
+            backing,
+            outputs: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+            dedup: BTreeMap::new(),
+        }
+    }
+
     /// Events that left by an output.
     pub(crate) fn left(
         &mut self,
@@ -193,13 +212,6 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
-        let Found { state, seed, .. } = &mut *self.found;
-        let place = (commit.pipeline, stage, commit.partition);
-        let state = state.entry(place).or_insert_with(|| KeyedState::new(*seed, UNBOUNDED));
-        match change.value {
-            Some(value) => state.restore(change.key, change.slot, value),
-            None => state.forget(change.key, change.slot),
-        }
     }
 
     fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {
@@ -232,28 +244,13 @@ impl Sink for Visit<'_> {
         self.collected.applied(tenant, pipeline);
     }
 
-    fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
-        let Found { state, seed, .. } = &mut *self.found;
-        let mut stages: BTreeMap<StageId, Vec<KeyedState>> = BTreeMap::new();
-        for ((_, stage, _), state) in state.extract_if(.., |(of, ..), _| *of == pipeline) {
-            stages.entry(stage).or_default().push(state);
-        }
-        for (stage, states) in stages {
-            let divided = redistribute(states, partitions, *seed);
-            let places = (0..partitions).map(|partition| (pipeline, stage, partition));
-            state.extend(places.zip(divided));
-        }
-    }
-
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         self.collected.discarded(pipeline, stage);
-        self.found.state.retain(|(of, at, _), _| (*of, *at) != (pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         self.collected.deleted(pipeline);
-        let Found { state, outputs, dead_letters, dedup, .. } = &mut *self.found;
-        state.retain(|(of, ..), _| *of != pipeline);
+        let Found { outputs, dead_letters, dedup, .. } = &mut *self.found;
         outputs.retain(|(of, ..), _| *of != pipeline);
         dead_letters.retain(|(of, ..), _| *of != pipeline);
         dedup.remove(&pipeline);

@@ -45,6 +45,11 @@ impl Metered {
         self.most.load(Ordering::Relaxed)
     }
 
+    /// What is used.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// What may be added now. Partitions on other threads may add at the same time, so a quota is
     /// overdrawn by at most one batch of each worker.
     pub(crate) fn room(&self) -> usize {

@@ -13,6 +13,7 @@
 //! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
 //!   while there are any.
 
+mod cold;
 mod partition;
 pub(crate) mod record;
 pub(crate) mod release;

@@ -5,7 +5,8 @@
 //!   themselves it takes a few bytes an entry and one piece of memory.
 //! - Where two sets of changes have one key, the later in the list counts.
 //! - The pace is kept from piece to piece: after each the writer sleeps as long as its bytes may
-//!   take. So the log, which shares the disk, waits for one piece at most.
+//!   take. So the log, which shares the disk, waits for one piece at most. Whoever gives the pace
+//!   is asked again and again, and may change it, or do something small of its own meanwhile.
 //!
 //! Leaves to others: the thread it runs on, when it is time, and what is frozen: only changes
 //! that the log has on disk may be.
@@ -41,12 +42,12 @@ pub struct Plan<'a> {
 }
 
 /// How a checkpoint is written.
-#[derive(Debug, Clone, Copy)]
 pub struct Pace<'a> {
     /// Keys and values in a piece; an entry that is larger is a piece of its own.
     pub piece_bytes: usize,
-    /// Keys and values written in a second; `None` is as fast as can be.
-    pub bytes_per_second: Option<u64>,
+    /// Keys and values written in a second; `None` is as fast as can be. Asked after each piece and
+    /// some times in a pause; the time until it answers is part of the pause.
+    pub bytes_per_second: &'a mut dyn FnMut() -> Option<u64>,
     /// Set from elsewhere to give up after the piece under way.
     pub stop: &'a AtomicBool,
 }
@@ -76,7 +77,7 @@ pub struct Written {
 pub fn write(
     store: &dyn Store,
     plan: &Plan<'_>,
-    pace: &Pace<'_>,
+    pace: &mut Pace<'_>,
 ) -> Result<Option<Written>, Error> {
     let start = Instant::now();
     let mut writer = Writer {
@@ -84,12 +85,13 @@ pub fn write(
         pace,
         piece: Vec::new(),
         piece_bytes: 0,
-        start,
+        allowed: 0.0,
+        looked: start,
         written: Written::default(),
     };
     for prefix in plan.discarded {
         writer.written.discarded += writer.checkpoint.delete_prefix(prefix)?;
-        if pace.stop.load(Ordering::Relaxed) {
+        if writer.pace.stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
     }
@@ -105,16 +107,18 @@ pub fn write(
     Ok(Some(Written { took: start.elapsed(), ..writer.written }))
 }
 
-struct Writer<'a, 'p> {
+struct Writer<'a, 'p, 'r, 's> {
     checkpoint: Box<dyn Checkpoint + 'a>,
-    pace: &'p Pace<'p>,
+    pace: &'r mut Pace<'s>,
     piece: Vec<Change<'p>>,
     piece_bytes: usize,
-    start: Instant,
+    /// Bytes that may have been written by the time it last looked.
+    allowed: f64,
+    looked: Instant,
     written: Written,
 }
 
-impl<'p> Writer<'_, 'p> {
+impl<'p> Writer<'_, 'p, '_, '_> {
     /// False if it is time to stop.
     fn take(&mut self, change: Change<'p>) -> Result<bool, Error> {
         let bytes = change.key.len() + change.value.map_or(0, <[u8]>::len);
@@ -139,20 +143,22 @@ impl<'p> Writer<'_, 'p> {
 
     /// Sleeps until the bytes so far are due.
     fn pause(&mut self) -> bool {
-        let due = self.pace.bytes_per_second.map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(self.written.bytes as f64 / rate.max(1) as f64)
-        });
+        let begun = Instant::now();
         loop {
+            let rate = (self.pace.bytes_per_second)();
             if self.pace.stop.load(Ordering::Relaxed) {
                 return false;
             }
-            let pause = due.saturating_sub(self.start.elapsed()).min(PAUSE_MAX);
-            if pause.is_zero() {
+            let Some(rate) = rate.map(|rate| rate.max(1) as f64) else { return true };
+            let now = Instant::now();
+            self.allowed += rate * (now - self.looked).as_secs_f64();
+            self.looked = now;
+            let over = self.written.bytes as f64 - self.allowed;
+            if over <= 0.0 {
+                self.written.paused += begun.elapsed();
                 return true;
             }
-            let before = Instant::now();
-            thread::sleep(pause);
-            self.written.paused += before.elapsed();
+            thread::sleep(Duration::from_secs_f64((over / rate).min(PAUSE_MAX.as_secs_f64())));
         }
     }
 }
@@ -241,8 +247,10 @@ mod tests {
 
     static NEVER: AtomicBool = AtomicBool::new(false);
 
-    fn at_once(piece_bytes: usize) -> Pace<'static> {
-        Pace { piece_bytes, bytes_per_second: None, stop: &NEVER }
+    /// Writes as fast as can be.
+    fn at_once(store: &dyn Store, plan: &Plan<'_>, piece_bytes: usize) -> Result<Written, Error> {
+        let mut pace = Pace { piece_bytes, bytes_per_second: &mut || None, stop: &NEVER };
+        write(store, plan, &mut pace).map(|written| written.expect("nobody said to stop"))
     }
 
     fn plan(horizon: u64, changes: &[Arc<Changes>]) -> Plan<'_> {
@@ -338,8 +346,7 @@ mod tests {
                 // The first round is set aside twice, as after a checkpoint that failed.
                 let frozen: Vec<_> = partitions.iter_mut().flat_map(Dirty::freeze).collect();
                 if round > 0 {
-                    let pace = at_once(piece_bytes);
-                    write(&store, &plan(round as u64, &frozen), &pace).unwrap().unwrap();
+                    at_once(&store, &plan(round as u64, &frozen), piece_bytes).unwrap();
                     partitions.iter_mut().for_each(Dirty::release);
                     let expected = model.clone().into_iter().filter_map(|(k, v)| Some((k, v?)));
                     let kept = store.scan(b"", b"", ALL).unwrap().entries.into_iter();
@@ -356,7 +363,7 @@ mod tests {
         let changes = [numbered(500..1_000), numbered(0..500)].concat();
         let metadata: [(&str, &[u8]); 1] = [("name", b"value")];
         let plan = Plan { metadata: &metadata, ..plan(9, &changes) };
-        let written = write(&store, &plan, &at_once(1_050)).unwrap().unwrap();
+        let written = at_once(&store, &plan, 1_050).unwrap();
         assert_eq!((written.entries, written.bytes, written.pieces), (1_000, 100_000, 100));
         assert_eq!(*store.pieces.lock().unwrap(), [1_000; 100]);
         assert_eq!(store.extent(), Extent { horizon: 9, reach: 9 });
@@ -366,11 +373,11 @@ mod tests {
     #[test]
     fn what_is_discarded_goes_first() {
         let store = MemoryStore::new();
-        write(&store, &plan(1, &numbered(0..10)), &at_once(100)).unwrap();
+        at_once(&store, &plan(1, &numbered(0..10)), 100).unwrap();
         let discarded = [vec![0, 0, 0], vec![9]];
         let changes = numbered(5..7);
         let plan = Plan { discarded: &discarded, ..plan(2, &changes) };
-        let written = write(&store, &plan, &at_once(100)).unwrap().unwrap();
+        let written = at_once(&store, &plan, 100).unwrap();
         assert_eq!(written.discarded, 10);
         assert_eq!(store.scan(b"", b"", ALL).unwrap().entries.len(), 2);
     }
@@ -378,7 +385,7 @@ mod tests {
     #[test]
     fn an_error_commits_nothing() {
         let store = Watched { fail_at: Some(3), ..Watched::default() };
-        let failed = write(&store, &plan(1, &numbered(0..100)), &at_once(1_000));
+        let failed = at_once(&store, &plan(1, &numbered(0..100)), 1_000);
         assert!(matches!(failed, Err(Error::Closed)), "{failed:?}");
         assert_eq!(store.extent(), Extent { horizon: 0, reach: 1 });
     }
@@ -389,18 +396,35 @@ mod tests {
         for at in [0, 5, 9] {
             let stop_at = Some((at, Arc::clone(&stop)));
             let store = Watched { stop_at, ..Watched::default() };
-            let pace = Pace { stop: &stop, ..at_once(1_000) };
-            assert_eq!(write(&store, &plan(1, &numbered(0..100)), &pace).unwrap(), None);
+            let mut rate = || None;
+            let mut pace = Pace { piece_bytes: 1_000, bytes_per_second: &mut rate, stop: &stop };
+            assert_eq!(write(&store, &plan(1, &numbered(0..100)), &mut pace).unwrap(), None);
             assert_eq!((store.pieces.lock().unwrap().len(), store.extent().horizon), (at + 1, 0));
         }
     }
 
+    /// Thirty kilobytes at a pace.
+    fn paced(rate: &mut dyn FnMut() -> Option<u64>) -> Written {
+        let mut pace = Pace { piece_bytes: 2_000, bytes_per_second: rate, stop: &NEVER };
+        write(&MemoryStore::new(), &plan(1, &numbered(0..300)), &mut pace).unwrap().unwrap()
+    }
+
     #[test]
     fn the_pace_is_kept() {
-        let store = MemoryStore::new();
-        let pace = Pace { bytes_per_second: Some(200_000), ..at_once(2_000) };
-        let written = write(&store, &plan(1, &numbered(0..300)), &pace).unwrap().unwrap();
+        let written = paced(&mut || Some(200_000));
         assert!(written.took >= Duration::from_millis(150), "30 kB took {written:?}");
         assert!(written.paused > Duration::ZERO && written.paused <= written.took);
+    }
+
+    #[test]
+    fn the_pace_can_change_while_it_is_kept() {
+        // At the first pace the first piece alone would take a day.
+        let mut asked = 0;
+        let written = paced(&mut || {
+            asked += 1;
+            Some(if asked < 3 { 1 } else { 1 << 30 })
+        });
+        assert!(asked > 3, "it is asked in a pause, and for each piece: {asked}");
+        assert!(written.took < Duration::from_secs(60), "{written:?}");
     }
 }

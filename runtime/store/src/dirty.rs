@@ -12,7 +12,10 @@
 //! Leaves to others: what keys mean (`store::keys`), when to freeze (by [`Dirty::bytes`] or by
 //! time), and not to let go of frozen parts before their checkpoint is committed.
 
+mod overlay;
 mod part;
+
+pub use overlay::Overlay;
 
 use std::sync::Arc;
 
@@ -113,6 +116,11 @@ impl Changes {
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
         let hash = xxh3_64_with_seed(key, self.seed);
         self.parts[part_of(hash)].change(hash, key, value);
+    }
+
+    /// What is known of a key; `None` if it did not change.
+    pub(crate) fn known(&self, key: &[u8]) -> Option<Known<'_>> {
+        self.get(xxh3_64_with_seed(key, self.seed), key)
     }
 
     fn get(&self, hash: u64, key: &[u8]) -> Option<Known<'_>> {

@@ -121,15 +121,74 @@ pub fn text(lines: usize, first: usize) -> Batch {
 /// Packed frames of events that have nothing but a key, a different one each.
 #[must_use]
 pub fn keyed(events: usize, first: usize) -> Batch {
-    let mut body = Vec::new();
+    keyed_by(first..first + events)
+}
+
+/// The same with keys of these numbers.
+#[must_use]
+pub fn keyed_by(numbers: impl IntoIterator<Item = usize>) -> Batch {
+    let (mut body, mut events) = (Vec::new(), 0);
     let mut builder = FrameBuilder::new();
-    for number in first..first + events {
+    for number in numbers {
         builder.push(&Head::data(0), numbered_key(number).as_bytes(), &[], &[]);
-        if builder.len() == FRAME_EVENTS || number + 1 == first + events {
+        events += 1;
+        if builder.len() == FRAME_EVENTS {
             body.extend_from_slice(builder.finish().bytes());
         }
     }
-    Batch { body: body.into(), tally: Tally { events: events as u64, marks: 0 } }
+    if !builder.is_empty() {
+        body.extend_from_slice(builder.finish().bytes());
+    }
+    Batch { body: body.into(), tally: Tally { events, marks: 0 } }
+}
+
+/// Which of a number of keys an event is about.
+#[derive(Debug)]
+pub struct Draw {
+    keys: usize,
+    state: u64,
+    /// Of Zipf's law: exponent, and the constants of the method; `None` is uniform.
+    zipf: Option<(f64, f64, f64)>,
+}
+
+impl Draw {
+    /// Each as often as the others.
+    #[must_use]
+    pub fn uniform(keys: usize) -> Self {
+        Self { keys, state: 1, zipf: None }
+    }
+
+    /// The n-th most frequent `n^-exponent` times as often as the first, by the method of Gray and
+    /// others, "Quickly generating billion-record synthetic databases" (1994). `exponent` < 1.
+    #[must_use]
+    pub fn zipf(keys: usize, exponent: f64) -> Self {
+        let zeta = |n: usize| (1..=n).map(|rank| (rank as f64).powf(-exponent)).sum::<f64>();
+        let all = zeta(keys);
+        let eta = (1.0 - (2.0 / keys as f64).powf(1.0 - exponent)) / (1.0 - zeta(2) / all);
+        Self { keys, state: 1, zipf: Some((exponent, all, eta)) }
+    }
+}
+
+impl Iterator for Draw {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.state = self.state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        let unit = (self.state >> 11) as f64 / (1_u64 << 53) as f64;
+        let Some((exponent, all, eta)) = self.zipf else {
+            return Some((unit * self.keys as f64) as usize);
+        };
+        let scaled = unit * all;
+        let rank = if scaled < 1.0 {
+            0
+        } else if scaled < 1.0 + 0.5_f64.powf(exponent) {
+            1
+        } else {
+            (self.keys as f64 * (eta * unit - eta + 1.0).powf(1.0 / (1.0 - exponent))) as usize
+        };
+        // The frequent ones shall not lie side by side.
+        Some(rank.min(self.keys - 1) * 7919 % self.keys)
+    }
 }
 
 /// A key of [`keyed`].

@@ -103,6 +103,14 @@ impl Partition {
                     }
                 }
                 Step::Run(run) => {
+                    let state = stage.layer.as_mut().expect("one call at a time").state();
+                    let run = match state.is_whole() {
+                        true => run,
+                        false => match self.wanting.next(at, state, &work.frame, run) {
+                            Some(run) => run,
+                            None => return None,
+                        },
+                    };
                     let frame = slice(&work.frame, &run);
                     work.run = run;
                     let serves = work.serves.clone();

@@ -153,6 +153,7 @@ impl Partition {
         mut changed: impl FnMut(StageId, Change<'_>),
     ) -> Recorded {
         assert!(self.halted.is_none(), "a halted partition commits nothing");
+        assert!(!self.wanting.is_some(), "a batch that waits for state is not done");
         let taken = self.batch.take().expect("a batch was started");
         let commit = self.draft.finish();
         let now = self.now;

@@ -2,7 +2,8 @@
 //!
 //! - A key moves whole, with all its slots, to the partition that owns its group. Nothing is looked
 //!   at, copied or counted anew but the key's place.
-//! - What is not in memory need not move: by its group it is found from anywhere.
+//! - What is in the store alone need not move: by its group it is found from anywhere. What the
+//!   store has not yet is not there for good before it has, wherever it moves.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -21,11 +22,24 @@ pub fn redistribute(
     seed: u64,
 ) -> Vec<KeyedState> {
     let unbounded = StateLimits { key_bytes: usize::MAX, total_bytes: usize::MAX };
-    let empty = |at: u16| KeyedState::new(seed.wrapping_add(at.into()), unbounded);
+    let from: Vec<KeyedState> = from.into_iter().collect();
+    let (backed, whole) =
+        (from.iter().any(|s| s.cold.is_some()), from.iter().all(|s| s.is_whole()));
+    let empty = |at: u16| {
+        let mut state = KeyedState::new(seed.wrapping_add(at.into()), unbounded);
+        if backed {
+            state.back(whole);
+        }
+        state
+    };
     let mut to: Vec<KeyedState> = (0..partitions).map(empty).collect();
-    for key in from.into_iter().flat_map(KeyedState::into_keys) {
-        let partition = key::partition_of(key::group_of(&key.name), partitions);
-        to[usize::from(partition)].take_in(key);
+    for state in from {
+        let kept = state.cold.as_ref().map(|cold| cold.kept);
+        for key in state.into_keys() {
+            let is_fresh = kept.is_some_and(|kept| key.written > kept);
+            let partition = key::partition_of(key::group_of(&key.name), partitions);
+            to[usize::from(partition)].take_in(key, is_fresh);
+        }
     }
     to
 }
@@ -33,21 +47,25 @@ pub fn redistribute(
 impl KeyedState {
     /// The keys that are there.
     fn into_keys(self) -> impl Iterator<Item = Key> {
-        let Self { keys, mut free, undo, emptied, .. } = self;
+        let Self { keys, undo, emptied, .. } = self;
         assert!(undo.is_empty() && emptied.is_empty(), "keys move between two batches");
-        free.sort_unstable();
-        let there = move |at: u32| free.binary_search(&at).is_err();
-        (0_u32..).zip(keys).filter(move |(at, _)| there(*at)).map(|(_, key)| key)
+        keys.into_iter().filter(|key| !key.vacant)
     }
 
-    /// Takes over a key that it does not have.
-    fn take_in(&mut self, mut key: Key) {
+    /// Takes over a key that it does not have; `is_fresh` says that the store does not have it as
+    /// it is. An emptied one is only there to say so.
+    fn take_in(&mut self, mut key: Key, is_fresh: bool) {
+        if key.slots.is_empty() && !is_fresh {
+            return;
+        }
         assert!(self.find(&key.name).is_none(), "a key is in one partition");
         key.hash = xxh3_64_with_seed(&key.name, self.seed);
+        key.written = if is_fresh { self.epoch } else { 0 };
         self.bytes += KEY_OVERHEAD + key.name.len() + key.bytes + SLOT_OVERHEAD * key.slots.len();
         let (hash, index) = (key.hash, self.keys.len() as u32);
         self.keys.push(key);
         self.table.insert_unique(hash, index, |at| self.keys[*at as usize].hash);
+        self.bury(index);
     }
 }
 
@@ -114,6 +132,34 @@ mod tests {
                 prop_assert_eq!(held(&states, &model), model.clone());
             }
         }
+    }
+
+    #[test]
+    fn what_the_store_has_not_stays_until_it_has_it() {
+        let mut state = KeyedState::new(7, WIDE);
+        state.back(true);
+        for key in [b"kept", b"gone"] {
+            assert!(state.put(key, b"s", b"v").is_ok());
+        }
+        state.commit();
+        let epoch = state.next_epoch();
+        state.kept(epoch);
+        assert!(state.put(b"new", b"s", b"v").is_ok() && state.delete(b"gone", b"s"));
+        state.commit();
+        let mut to = redistribute([state], 1, 3).remove(0);
+        assert!(to.is_whole());
+        while to.make_room(0) {}
+        assert!(!to.is_whole() && to.lacks(b"kept"));
+        assert!(!to.lacks(b"new") && !to.lacks(b"gone"), "the store is wrong about both");
+        assert_eq!((to.get(b"new", b"s"), to.get(b"gone", b"s")), (Some(&b"v"[..]), None));
+        // Moved once more, by now not whole, and then the store has all.
+        let mut to = redistribute([to], 1, 4).remove(0);
+        assert!(to.lacks(b"kept") && !to.lacks(b"gone"));
+        let epoch = to.next_epoch();
+        to.kept(epoch);
+        assert!(to.lacks(b"gone"), "its end is in the store");
+        while to.make_room(0) {}
+        assert_eq!((to.keys(), to.bytes()), (0, 0));
     }
 
     #[test]

@@ -21,6 +21,8 @@ use sluicebox_store::log::{Log, Position};
 use sluicebox_store::store::keys;
 
 use super::entries::{self, Of};
+use super::rests::Rests;
+use crate::backing::{Backing, Noted};
 use crate::error::Error;
 use crate::manifest_text::{self, Format};
 
@@ -53,12 +55,17 @@ pub(super) struct Left {
 #[derive(Debug)]
 pub(crate) struct Collected {
     seed: u64,
+    backing: Arc<Backing>,
+    /// The slot that was noted last: most changes are of the same.
+    noted: Option<(PipelineId, StageId, Vec<u8>)>,
     outputs: Outputs,
     dirty: Dirty,
     /// Prefixes of what is gone; discarded again by the next checkpoint, as changes may have come
     /// behind them.
     discarded: Vec<Vec<u8>>,
     discarded_before: Vec<Vec<u8>>,
+    /// The first so many go with the checkpoint under way; others came since.
+    discarding: usize,
     tenants: BTreeMap<PipelineId, u32>,
     left: BTreeMap<(PipelineId, Way, u16), VecDeque<Left>>,
     /// Keys of runs that are in the store.
@@ -81,13 +88,16 @@ struct Known {
 }
 
 impl Collected {
-    pub(crate) fn new(seed: u64, outputs: Outputs) -> Self {
+    pub(crate) fn new(seed: u64, backing: Arc<Backing>, outputs: Outputs) -> Self {
         Self {
             seed,
+            backing,
+            noted: None,
             outputs,
             dirty: Dirty::new(seed),
             discarded: Vec::new(),
             discarded_before: Vec::new(),
+            discarding: 0,
             tenants: BTreeMap::new(),
             left: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -107,8 +117,8 @@ impl Collected {
             let names = &folded.names().stages;
             let given = folded.highest()[0].map_or(0..0, |highest| 0..highest + 1);
             let gone = given.filter(|n| names.binary_search_by_key(n, |(id, _)| id.0).is_err());
-            let prefix = |stage| keys::state_of(of.tenant, of.pipeline.0, stage);
-            self.discarded.extend(gone.map(prefix));
+            let prefixes = |stage| keys::all_state_of(of.tenant, of.pipeline.0, stage);
+            self.discarded.extend(gone.flat_map(prefixes));
         }
     }
 
@@ -170,8 +180,8 @@ impl Collected {
     pub(super) fn settle(
         &mut self,
         fold: &Fold,
-        log: &dyn Log,
-        end: Position,
+        (log, end): (&dyn Log, Position),
+        rests: &mut Rests,
     ) -> Result<(), Error> {
         self.note_tenants(fold);
         let mut wanted: Wanted = BTreeMap::new();
@@ -182,6 +192,7 @@ impl Collected {
         let first = Position(*first);
         let dirty = &mut self.dirty;
         log.read(first, &mut |record| {
+            rests.after(record.body.len());
             for (range, key) in wanted.remove(&record.position.0).unwrap_or_default() {
                 if let Some(frame) = record.body.get(range) {
                     dirty.put(&key, frame);
@@ -286,16 +297,24 @@ impl Collected {
         self.folds.push_back(end.0);
     }
 
-    /// Everything that is to go into a checkpoint.
+    /// Sets aside what was collected so far, to be read beside the store until the next checkpoint
+    /// stands. To be called once, before there was one.
+    pub(crate) fn set_aside(&mut self) -> Option<Arc<Changes>> {
+        self.dirty.freeze().pop()
+    }
+
+    /// Everything that is to go into a checkpoint. What is collected from now on goes into the
+    /// next.
     pub(super) fn freeze(&mut self) -> (Vec<Arc<Changes>>, Vec<Vec<u8>>) {
         let discarded = self.discarded.iter().chain(&self.discarded_before).cloned().collect();
+        self.discarding = self.discarded.len();
         (self.dirty.freeze(), discarded)
     }
 
     /// A checkpoint with what was frozen stands.
     pub(super) fn release(&mut self) {
         self.dirty.release();
-        self.discarded_before = std::mem::take(&mut self.discarded);
+        self.discarded_before = self.discarded.drain(..self.discarding).collect();
     }
 }
 
@@ -347,6 +366,21 @@ impl Retained {
 }
 
 impl Collected {
+    /// Before anything under a name is in the store, the name is known to whoever reads it.
+    fn note_slot(&mut self, pipeline: PipelineId, stage: StageId, slot: &[u8]) {
+        let known = self.noted.as_ref();
+        if known.is_some_and(|(p, s, name)| (*p, *s, &name[..]) == (pipeline, stage, slot)) {
+            return;
+        }
+        self.noted = Some((pipeline, stage, slot.to_vec()));
+        let of = self.of(pipeline);
+        match self.backing.note((pipeline, stage), slot) {
+            None => {}
+            Some(Noted::Name) => self.dirty.put(&of.slot_name(stage, Some(slot)), b""),
+            Some(Noted::Many) => self.dirty.put(&of.slot_name(stage, None), b""),
+        }
+    }
+
     fn leave(
         &mut self,
         (commit, way): (&CommitHead, Way),
@@ -370,7 +404,10 @@ impl Sink for Collected {
         key.clear();
         of.slot(stage, change.key, change.slot, &mut key);
         match change.value {
-            Some(value) => self.dirty.put(&key, value),
+            Some(value) => {
+                self.dirty.put(&key, value);
+                self.note_slot(commit.pipeline, stage, change.slot);
+            }
             None => self.dirty.delete(&key),
         }
         self.key = key;
@@ -407,12 +444,16 @@ impl Sink for Collected {
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         let of = self.of(pipeline);
-        self.discarded.push(keys::state_of(of.tenant, of.pipeline.0, stage.0));
+        self.discarded.extend(keys::all_state_of(of.tenant, of.pipeline.0, stage.0));
+        self.noted = None;
+        self.backing.forget(|known, at| (known, at) == (pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         let of = self.of(pipeline);
         self.discarded.extend(keys::of_pipeline(of.tenant, of.pipeline.0));
+        self.noted = None;
+        self.backing.forget(|known, _| known == pipeline);
         self.left.retain(|(known, ..), _| *known != pipeline);
         self.known.remove(&pipeline);
     }

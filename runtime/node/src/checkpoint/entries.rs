@@ -9,6 +9,7 @@
 //! | events of an output | output 0: output, partition, first offset | the frame |
 //! | dead letters | output 1: root stage, partition, first offset | the frame |
 //! | known ids | dedup: nothing, horizon | `KNOWN_BYTES` each |
+//! | a name of slots | slot name: stage, 0 or 1 (too many), the name | nothing |
 //!
 //! Numbers in values are little-endian.
 
@@ -34,14 +35,14 @@ const PRODUCERS: u8 = 1;
 
 /// Where entries of a pipeline lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Of {
+pub(crate) struct Of {
     pub tenant: u32,
     pub pipeline: PipelineId,
 }
 
 impl Of {
     /// Tenants have no numbers; this one tells them apart well enough to count what they use.
-    pub(super) fn new(tenant: &Name, pipeline: PipelineId) -> Self {
+    pub(crate) fn new(tenant: &Name, pipeline: PipelineId) -> Self {
         Self { tenant: key::hash(tenant.as_str().as_bytes()) as u32, pipeline }
     }
 
@@ -70,6 +71,13 @@ impl Of {
     pub(super) fn dead_letters(self, (root, partition): (StageId, u16), first: u64) -> Vec<u8> {
         let place = self.place(root.0, partition);
         encoded(&Id::Output { place, port: DEAD_LETTER, offset: first })
+    }
+
+    /// The key that says that slots of a stage have this name, or, without one, that there are too
+    /// many.
+    pub(super) fn slot_name(self, stage: StageId, slot: Option<&[u8]>) -> Vec<u8> {
+        let place = self.place(stage.0, u16::from(slot.is_none()));
+        encoded(&Id::SlotName { place, slot: slot.unwrap_or_default() })
     }
 
     /// The key of ids that became known up to a horizon.

@@ -1,5 +1,7 @@
 //! Reading a checkpoint back, at the start.
 //!
+//! - State stays where it is: that a stage has some is all that is read of it. So a start takes the
+//!   same time whatever is in the store.
 //! - A checkpoint that did not stand may have left entries from beyond the horizon. State of that
 //!   kind does no harm, as the log is read on from the horizon and says all of it again; events of
 //!   outputs from there are passed over, since reading the log gives them too.
@@ -8,10 +10,8 @@
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::{Frame, FrameLimits};
 use sluicebox_core::ids::{OutputId, PipelineId, StageId};
-use sluicebox_core::key;
 use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
 use sluicebox_core::recovery::{Fold, Folded};
-use sluicebox_core::state::KeyedState;
 use sluicebox_store::log::Position;
 use sluicebox_store::store::keys::{self, Id};
 use sluicebox_store::store::{PageLimit, Store};
@@ -19,10 +19,13 @@ use sluicebox_store::store::{PageLimit, Store};
 use super::collect::{Collected, Left};
 use super::entries::{self, Of};
 use crate::error::Error;
-use crate::recover::{Found, UNBOUNDED};
+use crate::recover::Found;
 
 /// Entries read at a time.
 const PAGE: PageLimit = PageLimit { entries: 4096, bytes: 4 * 1024 * 1024 };
+
+/// To see whether there is anything.
+const ONE: PageLimit = PageLimit { entries: 1, bytes: 1 };
 
 /// Where to go on.
 #[derive(Debug)]
@@ -53,9 +56,10 @@ pub(crate) fn load(
     for (id, folded) in fold.pipelines() {
         let of = Of::new(folded.tenant(), id);
         let mut loading = Loading { id, folded, found, collected };
-        for prefix in keys::of_pipeline(of.tenant, id.0) {
+        for prefix in keys::of_pipeline_but_state(of.tenant, id.0) {
             loading.all(store, &prefix)?;
         }
+        loading.stages(store, of)?;
     }
     Ok(Loaded { fold, horizon, reach })
 }
@@ -90,23 +94,41 @@ impl Loading<'_> {
     fn take(&mut self, key: &[u8], value: &bytes::Bytes) -> Result<(), Error> {
         let id = Id::decode(key).ok_or_else(|| damaged("a key is none of ours"))?;
         match id {
-            Id::State { place, key, slot } => self.slot(place.stage, &key, (slot, value)),
+            Id::SlotName { place, slot } => {
+                self.slot_name(StageId(place.stage), (place.group == 0).then_some(slot));
+            }
             Id::Backlog { .. } => self.collected.note_waiting(key.to_vec()),
             Id::Dedup { event, .. } => self.known(key, event, value)?,
             Id::Output { place, port, offset } => {
                 self.left((place.stage, place.group, port), offset, value)?;
             }
-            Id::Position { .. } => {}
+            Id::State { .. } | Id::Position { .. } => {}
         }
         Ok(())
     }
 
-    fn slot(&mut self, stage: u32, key: &[u8], (slot, value): (&[u8], &[u8])) {
-        let partition = key::partition_of(key::group_of(key), self.folded.partitions());
-        let place = (self.id, StageId(stage), partition);
-        let seed = self.found.seed;
-        let state = self.found.state.entry(place);
-        state.or_insert_with(|| KeyedState::new(seed, UNBOUNDED)).restore(key, slot, value);
+    /// Notes which stages have state in the store; the state itself is read when it is needed.
+    fn stages(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
+        for (stage, _) in &self.folded.names().stages {
+            let place = (self.id, *stage);
+            if self.found.backing.has(place) {
+                continue;
+            }
+            // Written by a checkpoint that did not stand, or before names were kept.
+            let prefix = keys::state_of_stage(of.tenant, self.id.0, stage.0);
+            if !store.scan(&prefix, &prefix, ONE)?.entries.is_empty() {
+                self.found.backing.note_many(place);
+            }
+        }
+        Ok(())
+    }
+
+    fn slot_name(&mut self, stage: StageId, slot: Option<&[u8]>) {
+        let place = (self.id, stage);
+        match slot {
+            Some(slot) => drop(self.found.backing.note(place, slot)),
+            None => self.found.backing.note_many(place),
+        }
     }
 
     fn known(&mut self, key: &[u8], event: &[u8], value: &[u8]) -> Result<(), Error> {

@@ -14,6 +14,7 @@ use sluicebox_core::numbering::Numbering;
 use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::{Folded, Standing};
+use sluicebox_core::state::{KeyedState, StateLimits};
 use sluicebox_store::key::Key;
 
 use super::rings::Tails;
@@ -55,7 +56,8 @@ impl Node {
             }
         }
         drop(backlog);
-        let Recovered { fold, store, collected, read_to, .. } = recovered;
+        let Recovered { fold, store, backing, collected, read_to, .. } = recovered;
+        let store = (store, backing);
         self.keep_checkpointer(Checkpointer::new(log, store, (fold, collected), read_to));
         Ok(())
     }
@@ -117,7 +119,8 @@ impl Node {
         let dedup = dedup.unwrap_or_else(|| Dedup::new(seed, DedupLimits::DEFAULT));
         let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
-        let durable = Arc::new(Durable::new(id, self.log().clone(), ingest, numbering));
+        let behind = (self.log().clone(), self.backing().clone());
+        let durable = Arc::new(Durable::new(id, behind, ingest, numbering));
         durable.set_standing(Standing::from(folded));
         let restored = Restored {
             durable,
@@ -163,18 +166,20 @@ fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
     Ok(pipeline::build(&value, &Facts::default())?)
 }
 
-/// The state of a pipeline's stages, by partition and by the name of the stage.
-fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
-    let mut states: Vec<States> = Vec::new();
-    states.resize_with(folded.partitions().into(), Vec::new);
-    let mine = found.state.extract_if(.., |(of, ..), _| *of == id);
-    for ((_, stage, partition), state) in mine {
-        let name = folded.names().stages.iter().find(|(known, _)| *known == stage);
-        if let (Some((_, name)), Some(there)) = (name, states.get_mut(usize::from(partition))) {
-            there.push((name.to_string(), state));
-        }
-    }
-    states
+/// The state of a pipeline's stages, by partition and by the name of the stage: none of it is in
+/// memory. A stage without any on disk begins with none.
+fn states(id: PipelineId, folded: &Folded, found: &Found) -> Vec<States> {
+    let names = folded.names().stages.iter().filter(|(stage, _)| found.backing.has((id, *stage)));
+    let states = |_| -> States {
+        let cold = |(_, name): &(_, Name)| {
+            // Its bounds are those of the stage, which it is given to.
+            let mut state = KeyedState::new(found.seed, StateLimits::NONE);
+            state.back(false);
+            (name.to_string(), state)
+        };
+        names.clone().map(cold).collect()
+    };
+    (0..folded.partitions()).map(states).collect()
 }
 
 fn tails(id: PipelineId, found: &mut Found) -> Tails {

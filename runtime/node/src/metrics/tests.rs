@@ -130,7 +130,9 @@ fn what_came_twice_is_shown_for_pipelines_with_a_log_only() {
     let pipeline = metrics.pipeline(&name("t"), &name("p"));
     let log = Arc::new(MemoryLog::new(Config::default()));
     let ingest = Ingest::begin(1);
-    let durable = Arc::new(Durable::new(PipelineId(1), log, ingest, Numbering::default()));
+    let store = Arc::new(sluicebox_store::store::MemoryStore::new());
+    let behind = (log as Arc<_>, Arc::new(crate::backing::Backing::new(store, u64::MAX)));
+    let durable = Arc::new(Durable::new(PipelineId(1), behind, ingest, Numbering::default()));
     pipeline.set_durable(Some(&durable));
     pipeline.duplicates.add(3);
     let text = metrics.text().expect("text");

@@ -20,6 +20,7 @@ use sluicebox_core::partition::{
 use sluicebox_engine::invoker::{Invocation, Invoker, LogLevel, Metric, Outcome, Said};
 use tokio::sync::oneshot;
 
+use super::cold::{GivenUp, Keeping};
 use super::record::Recording;
 use super::{Life, Local};
 use crate::mailbox::{Command, Delivery, Mailbox, Retired};
@@ -57,7 +58,9 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         carry: false,
         stopped: false,
         recording: Recording::default(),
+        keeping: Keeping::default(),
     };
+    driver.back_state();
     driver.note_state();
     while driver.turn().await {}
 }
@@ -80,6 +83,7 @@ pub(super) struct Driver {
     /// It takes nothing more, whatever comes.
     pub(super) stopped: bool,
     pub(super) recording: Recording,
+    pub(super) keeping: Keeping,
 }
 
 impl Driver {
@@ -98,6 +102,11 @@ impl Driver {
             park().await;
             return true;
         }
+        self.note_horizon();
+        if self.retire.is_none() && !self.has_memory() {
+            park().await;
+            return true;
+        }
         let now = self.local.clock.now();
         let ending = match self.retire {
             Some(_) => self.machine.start_all_ends(now),
@@ -108,7 +117,10 @@ impl Driver {
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
             let tenant = &self.segment.shared.tenant;
-            self.machine.bound_state(tenant.state_bytes().room());
+            // With a log what is there leaves; only what would never fit is refused.
+            let memory = tenant.state_bytes();
+            let room = if self.segment.durable.is_some() { memory.most() } else { memory.room() };
+            self.machine.bound_state(room);
             self.machine.bound_streams(tenant.streams().room());
             if self.start(batch.frame, batch.parts, now) {
                 self.batch(now).await;
@@ -208,7 +220,14 @@ impl Driver {
             invoker.trim();
             stage.note_instances();
         }
-        self.life.set_warm(&self.local, false);
+        let given_up = self.give_up_state();
+        if given_up == GivenUp::Piece {
+            // The rest in turns of its own, beside others'.
+            self.life.trim.set(true);
+            self.mailbox.schedule();
+        }
+        // What is too new to leave is tried again later.
+        self.life.set_warm(&self.local, given_up != GivenUp::All);
     }
 
     /// Makes all calls of the batch that was started, and passes on its commit.
@@ -219,14 +238,21 @@ impl Driver {
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
         let mut began = Instant::now();
-        while let Some(call) = self.machine.next_call() {
-            self.call(call, now, seed).await;
-            // Many short calls are a slice as well.
-            if began.elapsed() >= SLICE {
-                self.mailbox.schedule();
-                park().await;
-                began = Instant::now();
+        loop {
+            while let Some(call) = self.machine.next_call() {
+                self.call(call, now, seed).await;
+                // Many short calls are a slice as well.
+                if began.elapsed() >= SLICE {
+                    self.mailbox.schedule();
+                    park().await;
+                    began = Instant::now();
+                }
             }
+            let Some(wanted) = self.machine.take_wanted() else { break };
+            if !self.load(wanted).await {
+                return;
+            }
+            began = Instant::now();
         }
         if let Some(halt) = self.machine.halted() {
             tracing::error!(
@@ -348,7 +374,7 @@ impl Driver {
         self.outgoing.is_empty()
     }
 
-    fn note_state(&self) {
+    pub(super) fn note_state(&self) {
         let after = self.machine.state_bytes();
         let before = self.mailbox.state_bytes.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.state_bytes().changed(before, after);

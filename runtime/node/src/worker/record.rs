@@ -109,6 +109,7 @@ impl Driver {
         let parts = self.recording.writer.parts();
         match durable.pipeline.log.append(Class::Commit, kind::COMMIT, &parts) {
             Ok(position) => {
+                self.keeping.committed(position);
                 self.pass_on_recorded(*recorded, position);
                 return true;
             }
@@ -170,7 +171,7 @@ impl Driver {
     }
 
     /// The partition stops for good, as if halted; what it holds is in the log.
-    fn stop(&mut self, message: String) {
+    pub(super) fn stop(&mut self, message: String) {
         tracing::error!(
             tenant = %self.segment.shared.tenant.name(),
             pipeline = %self.segment.shared.name,

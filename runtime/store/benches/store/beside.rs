@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluicebox_store::checkpoint::Pace;
 use sluicebox_store::store::{EmbeddedStore, StoreConfig};
 use tempfile::TempDir;
 
 use crate::figures::{figure, quantile, section, settle};
-use crate::load::{AT_ONCE, apply, changes};
+use crate::load::{Speed, apply, changes};
 
 const KEYS: u64 = 1_000_000;
 const MEGA: u64 = 1_000_000;
@@ -28,17 +27,14 @@ pub(crate) fn run() {
         .expect("the folder is empty");
     let mut horizon = 0;
     for (piece, rate) in [(8, None), (8, Some(20)), (2, Some(20)), (8, Some(10))] {
-        let pace = Pace {
-            piece_bytes: piece * 1024 * 1024,
-            bytes_per_second: rate.map(|rate| rate * MEGA),
-            ..AT_ONCE
-        };
+        let bytes_per_second = rate.map(|rate| rate * MEGA);
+        let speed = Speed { piece_bytes: piece * 1024 * 1024, bytes_per_second };
         horizon += 1;
         let changes = changes(0..KEYS, horizon);
         settle();
         let alone = commits_while(&log, || thread::sleep(Duration::from_secs(4)));
         let beside = commits_while(&log, || {
-            apply(&store, horizon, &changes, &pace);
+            apply(&store, horizon, &changes, speed);
         });
         // Nothing settles while the log is written: some time in which merging is done.
         let after = commits_while(&log, || thread::sleep(Duration::from_secs(2)));

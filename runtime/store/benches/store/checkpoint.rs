@@ -58,7 +58,7 @@ impl Total {
     fn add(&mut self, store: &EmbeddedStore, horizon: u64, keys: impl Iterator<Item = u64>) {
         let changes = changes(keys, horizon);
         let (thread, process) = (thread_nanos(), process_seconds());
-        let written = apply(store, horizon, &changes, &AT_ONCE);
+        let written = apply(store, horizon, &changes, AT_ONCE);
         self.writer += (thread_nanos() - thread) / 1e9;
         self.process += process_seconds() - process;
         self.entries += written.entries;

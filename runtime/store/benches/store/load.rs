@@ -14,9 +14,16 @@ pub(crate) const VALUE_BYTES: usize = 100;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
+/// In which pieces a checkpoint is written, and how many bytes a second.
+#[derive(Clone, Copy)]
+pub(crate) struct Speed {
+    pub(crate) piece_bytes: usize,
+    pub(crate) bytes_per_second: Option<u64>,
+}
+
 /// As fast as can be.
-pub(crate) const AT_ONCE: Pace<'static> =
-    Pace { piece_bytes: PIECE_BYTES_DEFAULT, bytes_per_second: None, stop: &NEVER };
+pub(crate) const AT_ONCE: Speed =
+    Speed { piece_bytes: PIECE_BYTES_DEFAULT, bytes_per_second: None };
 
 /// Numbers that look random, and are the same in every run.
 pub(crate) struct Numbers(pub(crate) u64);
@@ -64,9 +71,12 @@ pub(crate) fn apply(
     store: &dyn Store,
     horizon: u64,
     changes: &[Arc<Changes>],
-    pace: &Pace<'_>,
+    speed: Speed,
 ) -> Written {
+    let Speed { piece_bytes, bytes_per_second } = speed;
+    let mut rate = || bytes_per_second;
+    let mut pace = Pace { piece_bytes, bytes_per_second: &mut rate, stop: &NEVER };
     let plan = Plan { horizon, metadata: &[("bench", b"1")], discarded: &[], changes };
-    let written = checkpoint::write(store, &plan, pace).expect("the disk takes it");
+    let written = checkpoint::write(store, &plan, &mut pace).expect("the disk takes it");
     written.expect("nobody stopped it")
 }

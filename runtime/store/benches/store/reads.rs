@@ -20,11 +20,11 @@ pub(crate) fn run() {
         EmbeddedStore::open(folder.path(), config).expect("it can be opened")
     };
     let store = open(1 << 30);
-    apply(&store, 1, &changes(0..KEYS, 1), &AT_ONCE);
+    apply(&store, 1, &changes(0..KEYS, 1), AT_ONCE);
     let mut numbers = Numbers(5);
     for horizon in 2..7 {
         let some = (0..KEYS / 10).map(|_| numbers.next() % KEYS);
-        apply(&store, horizon, &changes(some, horizon), &AT_ONCE);
+        apply(&store, horizon, &changes(some, horizon), AT_ONCE);
     }
     settle();
     read(&store, "warming", 0..KEYS, true);

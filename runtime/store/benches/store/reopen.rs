@@ -22,7 +22,7 @@ pub(crate) fn run() {
     let folder = TempDir::new().expect("there is a place for temporary files");
     let store =
         EmbeddedStore::open(folder.path(), StoreConfig::default()).expect("the folder is empty");
-    apply(&store, 1, &changes(0..KEYS, 1), &AT_ONCE);
+    apply(&store, 1, &changes(0..KEYS, 1), AT_ONCE);
     drop(store);
     let mut key = Vec::new();
     let mut opened = Vec::new();
@@ -52,6 +52,6 @@ pub(crate) fn child(folder: &Path) {
     for round in 0.. {
         let some = (0..KEYS / 10).map(|at| (at * 10 + round) % KEYS);
         let horizon = store.extent().horizon + 1;
-        apply(&store, horizon, &changes(some, round), &AT_ONCE);
+        apply(&store, horizon, &changes(some, round), AT_ONCE);
     }
 }

@@ -40,6 +40,7 @@ pub fn every_promise(make: Factory<'_>) {
     a_follower_is_told(&*make(small()));
     what_is_needed_outlives_a_trim(&*make(small()));
     a_reader_may_use_the_log(&*make(small()));
+    what_comes_while_reading_is_read_once(&*make(Config::default()));
     a_closed_log_is_on_disk_and_can_be_read(&*make(small()));
     the_status_adds_up(&*make(small()));
 }
@@ -211,6 +212,24 @@ fn a_reader_may_use_the_log(log: &dyn Log) {
     })
     .expect("it can be read");
     assert_eq!(seen, 10);
+}
+
+/// A log that grows under its reader has no end to stop at that stays the end.
+fn what_comes_while_reading_is_read_once(log: &dyn Log) {
+    let all = fill(log, 20);
+    let (mut seen, mut more) = (Vec::new(), 10);
+    log.read(Position(0), &mut |record| {
+        seen.push(record.position);
+        if record.position >= all[all.len() - 1].0 && more > 0 {
+            more -= 1;
+            let at = append(log, 1, b"more");
+            log.wait_synced(at).expect("is synced");
+        }
+        ControlFlow::Continue(())
+    })
+    .expect("is read");
+    assert!(seen.is_sorted_by(|a, b| a < b), "each is read once, in order: {seen:?}");
+    assert!(seen.len() >= all.len());
 }
 
 fn a_closed_log_is_on_disk_and_can_be_read(log: &dyn Log) {

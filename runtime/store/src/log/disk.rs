@@ -89,7 +89,9 @@ pub trait DiskFile: Debug + Send + Sync {
 
 /// True if there is no room on the disk, so that waiting helps.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    // A limit on the size of files is one on room as well: it can be raised from outside.
+    let kinds = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    kinds.contains(&error.kind())
 }
 
 /// An error while the directory is changed, by what the reader of the message can do about it.

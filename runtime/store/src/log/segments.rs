@@ -198,7 +198,9 @@ impl Segments {
         let mut at = from.0;
         loop {
             let Some(part) = self.part_at(at)? else { return Ok(Position(at)) };
-            match self.read_part(&part, from, visit)? {
+            // The next part may be the same segment, grown meanwhile, and reading begins at a group
+            // before it: what was given is not given again.
+            match self.read_part(&part, from.max(Position(at)), visit)? {
                 ControlFlow::Break(next) => return Ok(next),
                 ControlFlow::Continue(()) => at = part.end,
             }

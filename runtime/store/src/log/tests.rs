@@ -96,6 +96,24 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn what_is_written_while_the_log_is_read_is_given_once() {
+    let disk = SimDisk::new(1);
+    let (log, mut writer, _) = open(&disk).unwrap();
+    let mut all: Vec<Owned> = (0..3).map(|n| write(&log, &mut writer, n, b"before")).collect();
+    let mut found: Vec<Owned> = Vec::new();
+    log.read(Position(0), &mut |record| {
+        found.push((record.position, record.kind, record.body.to_vec()));
+        // Each time the end of what was known is reached, a little more is there.
+        if found.len() == all.len() && all.len() < 9 {
+            all.push(write(&log, &mut writer, all.len() as u8, b"meanwhile"));
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(found, all);
+}
+
+#[test]
 fn a_memory_log_forgets_in_a_crash_what_was_not_synced() {
     let log = MemoryLog::default();
     let first = log.append(Class::Ingest, 1, &[b"synced"]).unwrap();

@@ -13,6 +13,7 @@
 //! | 3 | backlog | offset u64 |
 //! | 4 | dedup | id of an event |
 //! | 5 | output | port u16, offset u64 |
+//! | 6 | slot name | slot |
 //!
 //! A key is escaped so that order stays and no key is the beginning of another: a zero byte is
 //! written `00 FF`, and `00 00` ends it. What stands last needs neither.
@@ -35,7 +36,8 @@ const POSITION: u8 = 2;
 const BACKLOG: u8 = 3;
 const DEDUP: u8 = 4;
 const OUTPUT: u8 = 5;
-const TAGS: [u8; 5] = [STATE, POSITION, BACKLOG, DEDUP, OUTPUT];
+const SLOT_NAME: u8 = 6;
+const TAGS: [u8; 6] = [STATE, POSITION, BACKLOG, DEDUP, OUTPUT, SLOT_NAME];
 
 /// Whose an entry is, and which part of the keys it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +94,13 @@ pub enum Id<'a> {
         /// Its offset.
         offset: u64,
     },
+    /// A name that slots of a stage have.
+    SlotName {
+        /// Which stage; the group is 0, or 1 for: too many to name.
+        place: Place,
+        /// The name.
+        slot: &'a [u8],
+    },
 }
 
 impl<'a> Id<'a> {
@@ -118,6 +127,10 @@ impl<'a> Id<'a> {
                 out.extend_from_slice(&port.to_be_bytes());
                 out.extend_from_slice(&offset.to_be_bytes());
             }
+            Self::SlotName { place, slot } => {
+                put_place(out, SLOT_NAME, *place);
+                out.extend_from_slice(slot);
+            }
         }
     }
 
@@ -140,6 +153,7 @@ impl<'a> Id<'a> {
                 let offset = u64::from_be_bytes(offset.try_into().ok()?);
                 Self::Output { place, port: u16::from_be_bytes(*port), offset }
             }
+            SLOT_NAME if rest.len() <= SLOT_BYTES_MAX => Self::SlotName { place, slot: rest },
             _ => return None,
         };
         Some(id)
@@ -173,10 +187,23 @@ pub fn of_pipeline(tenant: u32, pipeline: u64) -> impl Iterator<Item = Vec<u8>> 
     TAGS.into_iter().map(move |tag| start(tag, &[&tenant.to_be_bytes(), &pipeline.to_be_bytes()]))
 }
 
-/// What all state of a stage begins with. Other kinds may count something else than stages.
+/// The same for all kinds but state, which is read when it is needed.
+pub fn of_pipeline_but_state(tenant: u32, pipeline: u64) -> impl Iterator<Item = Vec<u8>> {
+    of_pipeline(tenant, pipeline).filter(|prefix| prefix[0] != STATE)
+}
+
+/// What all state of a stage begins with.
 #[must_use]
-pub fn state_of(tenant: u32, pipeline: u64, stage: u32) -> Vec<u8> {
+pub fn state_of_stage(tenant: u32, pipeline: u64, stage: u32) -> Vec<u8> {
     start(STATE, &[&tenant.to_be_bytes(), &pipeline.to_be_bytes(), &stage.to_be_bytes()])
+}
+
+/// What all state of a stage begins with, and what is noted of it. Other kinds may count something
+/// else than stages.
+pub fn all_state_of(tenant: u32, pipeline: u64, stage: u32) -> impl Iterator<Item = Vec<u8>> {
+    [STATE, SLOT_NAME].into_iter().map(move |tag| {
+        start(tag, &[&tenant.to_be_bytes(), &pipeline.to_be_bytes(), &stage.to_be_bytes()])
+    })
 }
 
 fn start(tag: u8, numbers: &[&[u8]]) -> Vec<u8> {
@@ -280,12 +307,13 @@ mod tests {
 
     fn id() -> impl Strategy<Value = Id<'static>> {
         let number = prop::sample::select(vec![0_u64, 1, 255, 256, 65_536, u64::MAX]);
-        (0..5, place(), bytes(), bytes(), number).prop_map(|(kind, place, one, two, number)| {
+        (0..6, place(), bytes(), bytes(), number).prop_map(|(kind, place, one, two, number)| {
             match kind {
                 0 => Id::State { place, key: one.into(), slot: two },
                 1 => Id::Position { place, source: number },
                 2 => Id::Backlog { place, offset: number },
                 3 => Id::Dedup { place, event: one },
+                4 => Id::SlotName { place, slot: one },
                 _ => Id::Output { place, port: number as u16, offset: number },
             }
         })
@@ -318,7 +346,7 @@ mod tests {
 
         #[test]
         fn what_is_taken_is_what_would_be_written(
-            tag in 0_u8..7, rest in prop::collection::vec(any::<u8>(), 0..64),
+            tag in 0_u8..8, rest in prop::collection::vec(any::<u8>(), 0..64),
         ) {
             let mut key = encoded(&Id::Dedup { place: PLACE, event: &rest });
             key[0] = tag;
@@ -341,6 +369,7 @@ mod tests {
         assert_eq!(encoded(&Id::Dedup { place, event: b"e\0" }), of(4, b"e\0"));
         let output = [0, 7, 0, 0, 0, 0, 0, 0, 1, 0];
         assert_eq!(encoded(&Id::Output { place, port: 7, offset: 256 }), of(5, &output));
+        assert_eq!(encoded(&Id::SlotName { place, slot: b"s\0" }), of(6, b"s\0"));
     }
 
     #[test]
@@ -351,14 +380,15 @@ mod tests {
             Id::Backlog { place: PLACE, offset: 0 },
             Id::Dedup { place: PLACE, event: b"" },
             Id::Output { place: PLACE, port: 0, offset: 0 },
+            Id::SlotName { place: PLACE, slot: b"" },
         ] {
             let key = encoded(&id);
             let begins = |prefix: Vec<u8>| key.starts_with(&prefix);
             assert_eq!(of_tenant(1).filter(|p| begins(p.clone())).count(), 1, "{id:?}");
             assert_eq!(of_pipeline(1, 2).filter(|p| begins(p.clone())).count(), 1, "{id:?}");
             let state = matches!(id, Id::State { .. });
-            assert_eq!(begins(state_of(1, 2, 3)), state, "{id:?}");
-            assert!(!of_tenant(2).any(begins) && !begins(state_of(1, 2, 4)), "{id:?}");
+            assert_eq!(begins(state_of_stage(1, 2, 3)), state, "{id:?}");
+            assert!(!of_tenant(2).any(begins) && !begins(state_of_stage(1, 2, 4)), "{id:?}");
         }
     }
 
@@ -373,7 +403,7 @@ mod tests {
             key[at] = byte;
             key
         };
-        for bad in [with(0, 0), with(0, 6), with(17, 4), with(key.len() - 2, 1)] {
+        for bad in [with(0, 0), with(0, 7), with(17, 4), with(key.len() - 2, 1)] {
             assert_eq!(Id::decode(&bad), None, "{bad:?}");
         }
         let long = vec![b'x'; EVENT_ID_BYTES_MAX + 1];

@@ -1,0 +1,412 @@
+//! The store behind state: what partitions read from it, and how far it has got.
+//!
+//! - A key's slots are read by their names where a stage has few of them, which is a look at
+//!   filters for a key that is not there; else by looking through everything the key has. A name is
+//!   noted before anything under it is in the store.
+//! - What a start found in the log behind the last checkpoint lies over the store until the next
+//!   checkpoint stands.
+//! - What is read of a key is all there is of it on disk. That this is everything that is not in
+//!   memory is kept true by [`sluicebox_core::state::KeyedState`].
+//! - Whoever has no room until a checkpoint is made asks for one here and is told.
+//!
+//! Reading blocks, and is done off the workers. What goes into the store is the business of
+//! `checkpoint`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use sluicebox_core::ids::{PipelineId, StageId};
+use sluicebox_core::key;
+use sluicebox_store::dirty::{Known, Overlay};
+use sluicebox_store::log::Position;
+use sluicebox_store::store::keys::{self, Place};
+use sluicebox_store::store::{PageLimit, Store};
+
+use crate::error::Error;
+use crate::mailbox::{Mailbox, lock};
+
+/// Names of slots that are noted for a stage; with more a key is looked through.
+const NAMES_MAX: usize = 4;
+
+/// Entries read at a time where a key is looked through.
+const PAGE: PageLimit = PageLimit { entries: 1024, bytes: 1024 * 1024 };
+
+/// Whose state is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StateOf {
+    /// The number that stands for the tenant in the store.
+    pub tenant: u32,
+    pub pipeline: PipelineId,
+    pub stage: StageId,
+}
+
+/// What was read: all slots of the first keys of those asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    /// How many keys were read.
+    pub keys: usize,
+    /// Index of the key, name, value; in the order of the keys.
+    pub slots: Vec<(usize, Bytes, Bytes)>,
+}
+
+impl Slots {
+    /// Each key that was read, by its index, with its slots.
+    pub(crate) fn by_key(&self) -> impl Iterator<Item = (usize, &[(usize, Bytes, Bytes)])> {
+        let mut rest = &self.slots[..];
+        (0..self.keys).map(move |key| {
+            let count = rest.iter().take_while(|(of, ..)| *of == key).count();
+            let (own, behind) = rest.split_at(count);
+            rest = behind;
+            (key, own)
+        })
+    }
+}
+
+/// The names slots of a stage have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Names {
+    These(Arc<[Box<[u8]>]>),
+    /// Too many to look for one by one.
+    Many,
+}
+
+/// What was new about a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// The name is to be kept.
+    Name,
+    /// That there are too many is to be kept.
+    Many,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    store: Arc<dyn Store>,
+    overlay: RwLock<Option<Arc<Overlay>>>,
+    names: RwLock<BTreeMap<(PipelineId, StageId), Names>>,
+    horizon: AtomicU64,
+    /// Log that may wait for a checkpoint.
+    log_bytes_max: u64,
+    /// Checkpoints that were made, or were found not to be needed.
+    rounds: AtomicU64,
+    hurry: AtomicBool,
+    waiting: Mutex<Vec<Arc<Mailbox>>>,
+}
+
+impl Backing {
+    /// Over this store. More than `log_bytes_max` bytes of log shall not wait for a checkpoint.
+    pub(crate) fn new(store: Arc<dyn Store>, log_bytes_max: u64) -> Self {
+        let horizon = AtomicU64::new(store.extent().horizon);
+        Self {
+            store,
+            overlay: RwLock::default(),
+            names: RwLock::default(),
+            horizon,
+            log_bytes_max,
+            rounds: AtomicU64::new(0),
+            hurry: AtomicBool::new(false),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Lays what was found in the log over the store, until there is a checkpoint with it.
+    pub(crate) fn lay_over(&self, overlay: Overlay) {
+        *self.overlay.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(overlay));
+    }
+
+    /// True if there may be state of a stage on disk.
+    pub(crate) fn has(&self, of: (PipelineId, StageId)) -> bool {
+        self.names_of(of).is_some()
+    }
+
+    /// Notes that slots of a stage have this name. `None` if that was known.
+    pub(crate) fn note(&self, of: (PipelineId, StageId), slot: &[u8]) -> Option<Noted> {
+        match self.names_of(of) {
+            Some(Names::Many) => return None,
+            Some(Names::These(names)) if names.iter().any(|name| **name == *slot) => return None,
+            _ => {}
+        }
+        let mut all = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let names = all.entry(of).or_insert_with(|| Names::These(Arc::default()));
+        let Names::These(known) = names else { return None };
+        if known.len() == NAMES_MAX {
+            *names = Names::Many;
+            return Some(Noted::Many);
+        }
+        let more = known.iter().cloned().chain([slot.into()]);
+        *names = Names::These(more.collect());
+        Some(Noted::Name)
+    }
+
+    /// Notes that a stage has more names than are noted.
+    pub(crate) fn note_many(&self, of: (PipelineId, StageId)) {
+        self.names.write().unwrap_or_else(PoisonError::into_inner).insert(of, Names::Many);
+    }
+
+    /// The state of some stages is gone.
+    pub(crate) fn forget(&self, gone: impl Fn(PipelineId, StageId) -> bool) {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.retain(|(pipeline, stage), _| !gone(*pipeline, *stage));
+    }
+
+    fn names_of(&self, of: (PipelineId, StageId)) -> Option<Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).get(&of).cloned()
+    }
+
+    /// Reads the slots of keys, one key after the other, until there are `bytes_max` bytes of them.
+    /// The first key is read in any case. Blocks.
+    pub(crate) fn read(
+        &self,
+        of: StateOf,
+        keys: &[Box<[u8]>],
+        bytes_max: usize,
+    ) -> Result<Slots, Error> {
+        let names = self.names_of((of.pipeline, of.stage));
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let behind = Behind { store: &*self.store, overlay: overlay.as_deref() };
+        let mut read = Slots::default();
+        let (mut bytes, mut prefix) = (0, Vec::new());
+        for (index, name) in keys.iter().enumerate() {
+            if bytes > bytes_max {
+                break;
+            }
+            let (tenant, pipeline) = (of.tenant, of.pipeline.0);
+            let place = Place { tenant, pipeline, stage: of.stage.0, group: key::group_of(name) };
+            prefix.clear();
+            keys::put_state(&mut prefix, place, name, b"");
+            let before = read.slots.len();
+            match &names {
+                None => {}
+                Some(Names::These(names)) => {
+                    behind.by_name(&mut prefix, names, index, &mut read)?;
+                }
+                Some(Names::Many) => behind.all(&prefix, index, &mut read)?,
+            }
+            read.keys += 1;
+            bytes += name.len();
+            bytes += read.slots[before..].iter().map(|(_, n, v)| n.len() + v.len()).sum::<usize>();
+        }
+        Ok(read)
+    }
+
+    /// The last checkpoint that stands.
+    pub(crate) fn horizon(&self) -> Position {
+        Position(self.horizon.load(Ordering::Acquire))
+    }
+
+    /// True if so much of the log waits for a checkpoint that nothing new may come in: what a start
+    /// has to read is bounded by this.
+    pub(crate) fn is_behind(&self, synced: Position) -> bool {
+        synced.0.saturating_sub(self.horizon().0) > self.log_bytes_max
+    }
+
+    /// Grows with each checkpoint, and each that was asked for and had nothing to do.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire)
+    }
+
+    /// A partition has no room before there is another checkpoint. It is scheduled then.
+    pub(crate) fn hurry(&self, mailbox: &Arc<Mailbox>) {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
+            waiting.push(mailbox.clone());
+        }
+        self.hurry.store(true, Ordering::Release);
+    }
+
+    /// True if somebody waits for a checkpoint.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.hurry.load(Ordering::Acquire)
+    }
+
+    /// True if somebody waits for a checkpoint; whoever asks makes one.
+    pub(crate) fn take_hurry(&self) -> bool {
+        self.hurry.load(Ordering::Acquire) && self.hurry.swap(false, Ordering::AcqRel)
+    }
+
+    /// A checkpoint up to `horizon` stands.
+    pub(crate) fn reached(&self, horizon: Position) {
+        // Before anybody is told what may leave memory: the overlay does not know it as it is now.
+        self.overlay.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.horizon.store(horizon.0, Ordering::Release);
+        self.rounds.fetch_add(1, Ordering::AcqRel);
+        for mailbox in std::mem::take(&mut *lock(&self.waiting)) {
+            mailbox.schedule();
+        }
+    }
+}
+
+/// What is on disk.
+struct Behind<'a> {
+    store: &'a dyn Store,
+    overlay: Option<&'a Overlay>,
+}
+
+impl Behind<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.overlay.and_then(|overlay| overlay.get(key)) {
+            Some(Known::Value(value)) => Ok(Some(Bytes::copy_from_slice(value))),
+            Some(Known::Deleted) => Ok(None),
+            None => Ok(self.store.get(key)?),
+        }
+    }
+
+    fn by_name(
+        &self,
+        prefix: &mut Vec<u8>,
+        names: &[Box<[u8]>],
+        index: usize,
+        read: &mut Slots,
+    ) -> Result<(), Error> {
+        let length = prefix.len();
+        for name in names {
+            prefix.extend_from_slice(name);
+            if let Some(value) = self.get(prefix)? {
+                read.slots.push((index, Bytes::copy_from_slice(name), value));
+            }
+            prefix.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn all(&self, prefix: &[u8], index: usize, read: &mut Slots) -> Result<(), Error> {
+        let mut found = BTreeMap::new();
+        let mut from = Bytes::new();
+        loop {
+            let page = self.store.scan(prefix, &from, PAGE)?;
+            found.extend(page.entries);
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        for (key, known) in self.overlay.iter().flat_map(|overlay| overlay.under(prefix)) {
+            match known {
+                Known::Value(value) => {
+                    found.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                }
+                Known::Deleted => drop(found.remove(key)),
+            }
+        }
+        let slots = found.into_iter().map(|(key, value)| (index, key.slice(prefix.len()..), value));
+        read.slots.extend(slots);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicebox_store::store::{Change, MemoryStore};
+
+    use super::*;
+
+    const OF: StateOf = StateOf { tenant: 1, pipeline: PipelineId(2), stage: StageId(3) };
+
+    fn backing(entries: &[(&[u8], &[u8], &[u8])]) -> Backing {
+        let store = MemoryStore::new();
+        let mut written: Vec<(Vec<u8>, &[u8])> = Vec::new();
+        for (name, slot, value) in entries {
+            let group = key::group_of(name);
+            let place = Place { tenant: 1, pipeline: 2, stage: 3, group };
+            let mut key = keys::slots_of(place, name);
+            key.extend_from_slice(slot);
+            written.push((key, value));
+        }
+        written.sort();
+        let change = |(key, value): &(Vec<u8>, &[u8])| -> (Vec<u8>, Vec<u8>) {
+            (key.clone(), value.to_vec())
+        };
+        let owned: Vec<_> = written.iter().map(change).collect();
+        let piece: Vec<Change<'_>> =
+            owned.iter().map(|(key, value)| Change { key, value: Some(value) }).collect();
+        let mut checkpoint = store.begin(7).expect("begins");
+        checkpoint.write(&piece).expect("is written");
+        checkpoint.commit(&[]).expect("stands");
+        Backing::new(Arc::new(store), 100)
+    }
+
+    fn read(backing: &Backing, keys: &[&[u8]], bytes_max: usize) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
+        let keys: Vec<Box<[u8]>> = keys.iter().map(|key| (*key).into()).collect();
+        let slots = backing.read(OF, &keys, bytes_max).expect("is read");
+        let owned = |(_, slot, value): &(usize, Bytes, Bytes)| (slot.to_vec(), value.to_vec());
+        slots.by_key().map(|(_, slots)| slots.iter().map(owned).collect()).collect()
+    }
+
+    #[test]
+    fn the_same_is_read_by_names_and_by_looking_through() {
+        let backing = backing(&[
+            (b"a", b"n", b"1"),
+            (b"a", b"s", b"2"),
+            (b"a\0", b"n", b"3"),
+            (b"b", b"s", b"4"),
+        ]);
+        assert_eq!(backing.note((OF.pipeline, OF.stage), b"n"), Some(Noted::Name));
+        assert_eq!(backing.note((OF.pipeline, OF.stage), b"s"), Some(Noted::Name));
+        assert_eq!(backing.note((OF.pipeline, OF.stage), b"s"), None);
+        let keys: [&[u8]; 4] = [b"b", b"none", b"a", b"a\0"];
+        let by_name = read(&backing, &keys, 1 << 20);
+        assert_eq!(by_name.len(), 4);
+        assert_eq!(by_name[1], []);
+        assert_eq!(by_name[2].len(), 2);
+        backing.note_many((OF.pipeline, OF.stage));
+        assert_eq!(read(&backing, &keys, 1 << 20), by_name);
+    }
+
+    #[test]
+    fn what_was_found_in_the_log_lies_over_the_store() {
+        let backing = backing(&[(b"a", b"n", b"1"), (b"a", b"s", b"2"), (b"b", b"n", b"3")]);
+        let of = (OF.pipeline, OF.stage);
+        for slot in [b"n", b"s"] {
+            assert_eq!(backing.note(of, slot), Some(Noted::Name));
+        }
+        let key = |name: &[u8], slot: &[u8]| {
+            let group = key::group_of(name);
+            let mut key = keys::slots_of(Place { tenant: 1, pipeline: 2, stage: 3, group }, name);
+            key.extend_from_slice(slot);
+            key
+        };
+        let mut dirty = sluicebox_store::dirty::Dirty::new(1);
+        dirty.delete(&key(b"a", b"n"));
+        dirty.put(&key(b"a", b"s"), b"new");
+        dirty.put(&key(b"c", b"n"), b"only here");
+        backing.lay_over(Overlay::new(dirty.freeze()[0].clone()));
+        let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+        let slot = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+        let laid =
+            [vec![slot(b"s", b"new")], vec![slot(b"n", b"3")], vec![slot(b"n", b"only here")]];
+        assert_eq!(read(&backing, &keys, 1 << 20), laid);
+        let Names::These(names) = backing.names_of(of).expect("names") else { panic!("few") };
+        backing.note_many(of);
+        assert_eq!(read(&backing, &keys, 1 << 20), laid);
+        backing.names.write().unwrap().insert(of, Names::These(names));
+        assert!(backing.is_behind(Position(108)) && !backing.is_behind(Position(107)));
+        backing.reached(Position(9));
+        assert!(!backing.is_behind(Position(108)));
+        assert_eq!(read(&backing, &keys, 1 << 20)[0].len(), 2, "the store alone");
+    }
+
+    #[test]
+    fn too_many_names_are_noted_as_many() {
+        let backing = backing(&[]);
+        let of = (OF.pipeline, OF.stage);
+        for n in 0..NAMES_MAX as u8 {
+            assert_eq!(backing.note(of, &[n]), Some(Noted::Name));
+        }
+        assert_eq!(backing.note(of, b"more"), Some(Noted::Many));
+        assert_eq!(backing.note(of, b"still more"), None);
+        backing.forget(|pipeline, _| pipeline == OF.pipeline);
+        assert_eq!(backing.note(of, b"anew"), Some(Noted::Name));
+    }
+
+    #[test]
+    fn the_first_key_is_read_however_large_it_is() {
+        let backing = backing(&[(b"a", b"s", &[0; 1000]), (b"b", b"s", &[0; 1000])]);
+        assert_eq!(backing.note((OF.pipeline, OF.stage), b"s"), Some(Noted::Name));
+        assert_eq!(read(&backing, &[b"a", b"b"], 0).len(), 1);
+        assert_eq!(read(&backing, &[b"a", b"b"], 1000).len(), 1);
+        assert_eq!(read(&backing, &[b"a", b"b"], 1002).len(), 2);
+    }
+}

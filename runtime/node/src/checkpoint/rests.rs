@@ -1,0 +1,119 @@
+//! How the thread of checkpoints stays out of the way of those who answer.
+//!
+//! - It runs at a lower priority than workers and the log's writer.
+//! - Long work is cut into stretches of about a millisecond, with a rest behind each.
+//! - It gives both up only as far as the settings demand it: who falls behind the log rests no
+//!   more, and writes faster, in steps, up to a bound.
+
+use std::time::Duration;
+
+use crate::config::LogConfig;
+
+/// How much lower. At 5 the thread still gets a quarter of a core beside one that is always busy,
+/// which is what it takes to follow a million changed slots a second; at 10 it would get a tenth,
+/// and the log would grow for as long as the load lasts.
+const NICENESS: i32 = 5;
+
+/// Bytes of the log between two rests.
+const STRETCH_BYTES: usize = 256 * 1024;
+/// What a record counts for besides its body.
+const RECORD_BYTES: usize = 512;
+/// How long a rest is: enough for whoever waits for the core to have it.
+const REST: Duration = Duration::from_micros(500);
+
+/// Most doublings of the pace.
+const DOUBLINGS_MAX: u32 = 4;
+
+/// Puts the calling thread behind the others. A worker that wakes up then takes the core from it
+/// at once, where it would wait for the end of a turn otherwise.
+pub(super) fn give_way() {
+    // Elsewhere it is the process whose priority would change.
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
+        tracing::warn!("checkpoints are made at the priority of workers: {error}");
+    }
+}
+
+/// Rests in long work.
+#[derive(Debug)]
+pub(super) struct Rests {
+    /// Since the last one.
+    bytes: usize,
+    in_hurry: bool,
+}
+
+impl Rests {
+    /// Rests now and then, unless more of the log waits than is promised.
+    pub(super) fn new(config: &LogConfig, waiting: u64) -> Self {
+        Self { bytes: 0, in_hurry: waiting / 2 > config.checkpoint_log_bytes as u64 }
+    }
+
+    /// A record of so many bytes was handled.
+    pub(super) fn after(&mut self, record_bytes: usize) {
+        if self.is_due(record_bytes) {
+            std::thread::sleep(REST);
+        }
+    }
+
+    fn is_due(&mut self, record_bytes: usize) -> bool {
+        self.bytes += record_bytes + RECORD_BYTES;
+        let is_due = self.bytes >= STRETCH_BYTES;
+        if is_due {
+            self.bytes = 0;
+        }
+        is_due && !self.in_hurry
+    }
+}
+
+/// Bytes a second to be written while so much log waits behind the last checkpoint.
+///
+/// At the beginning of a checkpoint about `checkpoint-log-bytes` wait, and what comes in while it
+/// is written waits as well. When that is half as much again the pace is doubled, and once more for
+/// each further eighth: so it is as fast as it has to be, and what waits stays about below twice
+/// the setting.
+pub(super) fn bytes_per_second(config: &LogConfig, waiting: u64) -> u64 {
+    let promised = config.checkpoint_log_bytes as u64;
+    let allowed = promised + promised / 2;
+    let eighths = waiting.checked_sub(allowed).map_or(0, |over| over / (promised / 8).max(1) + 1);
+    let doublings = u32::try_from(eighths).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
+    (config.checkpoint_bytes_per_second as u64) << doublings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const MIB: u64 = 1 << 20;
+
+    fn config() -> LogConfig {
+        let mut config = Config::default().log;
+        config.checkpoint_log_bytes = 256 << 20;
+        config.checkpoint_bytes_per_second = 20 << 20;
+        config
+    }
+
+    #[test]
+    fn the_pace_follows_what_waits_and_is_bounded() {
+        let pace = |mib: u64| bytes_per_second(&config(), mib * MIB) / MIB;
+        assert_eq!([0, 256, 383].map(pace), [20; 3], "as configured");
+        assert_eq!([384, 416, 448, 480].map(pace), [40, 80, 160, 320]);
+        assert_eq!([512, 100_000, u64::MAX >> 21].map(pace), [320; 3]);
+        let mut smallest = config();
+        smallest.checkpoint_log_bytes = 1;
+        assert_eq!(bytes_per_second(&smallest, u64::MAX), 320 * MIB);
+    }
+
+    #[test]
+    fn long_work_is_cut_by_bytes_and_by_records() {
+        let due = |count: usize, bytes: usize, waiting: u64| {
+            let mut rests = Rests::new(&config(), waiting);
+            (0..count).filter(|_| rests.is_due(bytes)).count()
+        };
+        assert_eq!(due(64, 64 * 1024, 0), 16);
+        assert_eq!(due(5_120, 0, 0), 10, "records cost something however small they are");
+        assert_eq!(due(64, 64 * 1024, 512 * MIB), 16);
+        assert_eq!(due(64, 64 * 1024, 512 * MIB + 2), 0, "no rest when too much waits");
+    }
+}

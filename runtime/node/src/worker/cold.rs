@@ -1,0 +1,202 @@
+//! State that is not in memory, in a pipeline with a log: loading it before a call, and letting it
+//! go when memory is short.
+//!
+//! - A partition waits for its state; its worker goes on with others. Loading is done on threads
+//!   of its own, as much at a time as a call needs, bounded in bytes.
+//! - State may leave memory when a checkpoint has it. Which writes a checkpoint has follows from
+//!   where in the log the partition's commits are.
+//! - When the tenant's memory is nearly used up each of its partitions gives up a part of its own.
+//!   If there is nothing that may leave, the partition asks for a checkpoint and takes no batch
+//!   until there was one. So a tenant's state takes more than its quota of memory only by what one
+//!   batch of each partition writes, and no write is refused for want of it.
+//! - A partition nobody sends anything to gives up all it can.
+
+use std::collections::VecDeque;
+
+use sluicebox_core::partition::Wanted;
+use sluicebox_store::log::Position;
+
+use super::partition::Driver;
+use crate::backing::{Slots, StateOf};
+use crate::checkpoint::Of;
+use crate::error::Error;
+
+/// State loaded at a time; more than this is loaded in several steps.
+const LOAD_BYTES: usize = 16 * 1024 * 1024;
+
+/// Checkpoints a partition without room waits for: the first may have begun before.
+const ROUNDS: u64 = 2;
+
+/// How far the store has what the partition wrote.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Epochs that ended, each with the place in the log that all its commits are before.
+    ended: VecDeque<(Vec<u32>, Position)>,
+    /// What was committed in the epoch that goes on is before this.
+    end: Position,
+    /// The last horizon that was looked at.
+    horizon: Position,
+    /// It has no room: which round of checkpoints it was then.
+    short: Option<u64>,
+}
+
+/// How much of its state a partition has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenUp {
+    /// Nothing is in memory.
+    All,
+    /// Some, and there is more.
+    Piece,
+    /// Nothing can leave before there is a checkpoint.
+    Later,
+}
+
+impl Keeping {
+    /// A commit is in the log.
+    pub(super) fn committed(&mut self, position: Position) {
+        self.end = self.end.max(Position(position.0 + 1));
+    }
+
+    /// Something was written that the store may not have.
+    fn is_fresh(&self) -> bool {
+        self.end > self.horizon
+    }
+}
+
+impl Driver {
+    /// Puts the store behind the state. What was written before this is before the end of what is
+    /// on disk, as its version is.
+    pub(super) fn back_state(&mut self) {
+        let Some(durable) = &self.segment.durable else { return };
+        self.machine.back_state();
+        let end = durable.pipeline.log.synced();
+        self.keeping.ended.push_back((self.machine.next_epochs(), end));
+        self.keeping.end = end;
+    }
+
+    /// Looks whether there is a new checkpoint, and what that means for the state.
+    pub(super) fn note_horizon(&mut self) {
+        let Some(durable) = &self.segment.durable else { return };
+        let horizon = durable.pipeline.backing.horizon();
+        let keeping = &mut self.keeping;
+        if horizon <= keeping.horizon {
+            return;
+        }
+        keeping.horizon = horizon;
+        while let Some((epochs, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
+            self.machine.kept(&epochs);
+        }
+        if keeping.end > horizon || keeping.ended.is_empty() {
+            keeping.ended.push_back((self.machine.next_epochs(), keeping.end));
+        }
+        while let Some((epochs, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
+            self.machine.kept(&epochs);
+        }
+    }
+
+    /// Lets state go if the tenant has little memory left. False if no batch may be taken before
+    /// there was a checkpoint.
+    pub(super) fn has_memory(&mut self) -> bool {
+        let Some(durable) = &self.segment.durable else { return true };
+        let tenant = self.segment.shared.tenant.clone();
+        let (used, most) = (tenant.state_bytes().used(), tenant.state_bytes().most());
+        if used <= most / 8 * 7 {
+            self.keeping.short = None;
+            return true;
+        }
+        // What everybody together has too much of, each gives up in proportion.
+        let share = (most / 4 * 3).saturating_mul(256) / used.max(1);
+        let is_more = self.machine.make_room(u8::try_from(share).unwrap_or(u8::MAX));
+        self.note_state();
+        let backing = durable.pipeline.backing.clone();
+        let rounds = backing.rounds();
+        if tenant.state_bytes().room() > most / 32 {
+            self.keeping.short = None;
+            return true;
+        }
+        if is_more {
+            // The rest after others' turns.
+            self.mailbox.schedule();
+            return false;
+        }
+        if self.keeping.short.is_some_and(|since| rounds >= since + ROUNDS) {
+            // What others hold does not leave: this is the batch that may be too much.
+            self.keeping.short = None;
+            return true;
+        }
+        self.keeping.short.get_or_insert(rounds);
+        backing.hurry(&self.mailbox);
+        false
+    }
+
+    /// Lets go of state nobody asks for, a piece at a time.
+    pub(super) fn give_up_state(&mut self) -> GivenUp {
+        if self.segment.durable.is_none() {
+            return GivenUp::All;
+        }
+        self.note_horizon();
+        if self.keeping.is_fresh() {
+            return GivenUp::Later;
+        }
+        self.machine.make_room(0);
+        self.note_state();
+        match self.machine.state_bytes() {
+            0 => GivenUp::All,
+            _ => GivenUp::Piece,
+        }
+    }
+
+    /// Reads what the next call needs. False if it cannot be read: the partition has stopped.
+    pub(super) async fn load(&mut self, wanted: Wanted) -> bool {
+        let durable = self.segment.durable.as_ref();
+        let durable = durable.expect("only such a partition has state in a store");
+        let stage = durable.stages[wanted.stage].stage;
+        let (pipeline, backing) = (durable.pipeline.id, durable.pipeline.backing.clone());
+        let tenant = Of::new(self.segment.shared.tenant.name(), pipeline).tenant;
+        let of = StateOf { tenant, pipeline, stage };
+        let Wanted { stage, keys } = wanted;
+        let metrics = &self.segment.stages[stage].metrics;
+        metrics.state_loads.add(keys.len() as u64);
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = backing.read(of, &keys, LOAD_BYTES);
+            (keys, read)
+        });
+        match reading.await {
+            Ok((keys, Ok(read))) => self.loaded(stage, &keys, &read),
+            Ok((_, Err(error))) => return self.cannot_read(&error),
+            Err(error) => return self.cannot_read(&Error::Internal(error.to_string())),
+        }
+        true
+    }
+
+    fn loaded(&mut self, stage: usize, keys: &[Box<[u8]>], read: &Slots) {
+        for (index, slots) in read.by_key() {
+            let slots = slots.iter().map(|(_, name, value)| (&name[..], &value[..]));
+            self.machine.load(stage, &keys[index], slots);
+        }
+        if read.keys < keys.len() {
+            self.machine.loaded_short();
+        }
+    }
+
+    fn cannot_read(&mut self, error: &Error) -> bool {
+        self.stop(format!("its state cannot be read: {error}; the node has to be restarted"));
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_fresh_until_a_checkpoint_is_behind_its_last_commit() {
+        let mut keeping = Keeping::default();
+        assert!(!keeping.is_fresh());
+        keeping.committed(Position(100));
+        keeping.horizon = Position(100);
+        assert!(keeping.is_fresh(), "the record at the horizon is not in the checkpoint");
+        keeping.horizon = Position(101);
+        assert!(!keeping.is_fresh());
+    }
+}
