@@ -11,6 +11,8 @@
 
 #[path = "durable/adverse.rs"]
 mod adverse;
+#[path = "durable/changes.rs"]
+mod changes;
 #[path = "durable/chaos.rs"]
 mod chaos;
 #[path = "durable/checkpoints.rs"]
@@ -27,8 +29,12 @@ mod kills;
 mod large;
 #[path = "durable/park.rs"]
 mod park;
+#[path = "durable/partitions.rs"]
+mod partitions;
 #[path = "durable/replay.rs"]
 mod replay;
+#[path = "durable/rollback.rs"]
+mod rollback;
 #[path = "durable/usage.rs"]
 mod usage;
 #[path = "durable/versions.rs"]

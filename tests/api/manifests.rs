@@ -121,8 +121,8 @@ async fn what_does_not_exist_yet_is_refused_in_plain_words() {
                 "field": "stages.stage-0.scope",
                 "code": "manifest.unsupported",
                 "message": "a stream does not outlive its node yet, so that it cannot be part of \
-                            a pipeline with exactly-once delivery",
-                "fix": "use scope \"key\" with keyed state, or delivery = \"best-effort\"",
+                            a pipeline with exactly-once delivery, which is the default",
+                "fix": "write delivery = \"best-effort\", or use scope \"key\" with keyed state",
             },
         ])
     );
@@ -145,7 +145,7 @@ async fn text_that_is_no_manifest_is_refused_with_its_place() {
     }
     let missing = refused(&client, "text", "").await;
     let fields: Vec<&str> = rows(&missing).into_iter().map(|row| row.0).collect();
-    assert_eq!(fields, ["version", "name", "delivery", "ingest", "stages"]);
+    assert_eq!(fields, ["version", "name", "ingest", "stages"]);
     let later = refused(&client, "text", "version = 2\nname = 5\n").await;
     assert_eq!(rows(&later), [("version", "manifest.version")], "the rest may mean anything");
     let other = refused(&client, "text", &single("other", "echo", "")).await;
@@ -162,7 +162,7 @@ async fn applying_again_changes_nothing_and_a_change_is_shown_before_it_is_made(
     let more = single("steady", "echo", "retries = 7");
     let path = "pipelines/steady?dry-run=true";
     let dry = client.put(path, more.clone()).await.is(200).json();
-    assert_eq!((&dry["changed"], &dry["version"]), (&json!(true), &json!(1)));
+    assert_eq!((&dry["changed"], &dry["version"]), (&json!(true), &json!(2)));
     assert_eq!(dry["changes"], json!(["~ stages.stage-0.retries: 3 → 7"]));
     assert_eq!(client.describe("steady").await["versions"], json!([1]));
     let done = client.apply("steady", more).await;
@@ -172,9 +172,9 @@ async fn applying_again_changes_nothing_and_a_change_is_shown_before_it_is_made(
     assert_eq!(detail["manifest"]["stages"]["stage-0"]["retries"], 7);
     let back = client.apply("steady", text).await;
     assert_eq!((&back["version"], &back["created"]), (&json!(3), &json!(false)));
-    let partitions = single("steady", "echo", "").replace("partitions = 1", "partitions = 2");
-    let problem = refused(&client, "steady", &partitions).await;
-    assert_eq!(rows(&problem), [("partitions", "plan.partitions")]);
+    let lasting = single("steady", "echo", "").replace("best-effort", "exactly-once");
+    let problem = refused(&client, "steady", &lasting).await;
+    assert_eq!(rows(&problem), [("delivery", "plan.delivery")]);
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use sluicebox_tests::node::{Home, Node, Setup};
 
 use super::{COUNTS, all_counts, with_words, words};
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     Setup::dev().set("log.checkpoint-interval", "250ms")
 }
 
 /// Waits until a checkpoint holds everything that was acknowledged before the call.
-async fn checkpoint(node: &Node) {
+pub(super) async fn checkpoint(node: &Node) {
     let made = || node.log().lines().filter(|line| line.contains("checkpoint horizon=")).count();
     // The first may have been under way; the second began after it, as there is something new.
     for marker in ["first", "second"] {

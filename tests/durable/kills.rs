@@ -196,10 +196,13 @@ pub(super) async fn until(
 }
 
 /// How often each word was sent in requests that were acknowledged.
-type Tally = BTreeMap<String, u64>;
+pub(super) type Tally = BTreeMap<String, u64>;
 
-/// The example.
-struct Words;
+/// Another version of the example, chosen with the dice.
+pub(super) type Change = fn(&mut Dice) -> Option<String>;
+
+/// The example, and which versions of it are applied.
+struct Words(Change);
 
 impl Load for Words {
     fn pipeline(&self) -> &'static str {
@@ -218,8 +221,8 @@ impl Load for Words {
         frame(&events.collect::<Vec<_>>())
     }
 
-    fn change(&self, _: &mut Dice) -> Option<String> {
-        None
+    fn change(&self, dice: &mut Dice) -> Option<String> {
+        (self.0)(dice)
     }
 }
 
@@ -237,7 +240,7 @@ fn tally(sent: &[Vec<Frame>]) -> Tally {
 }
 
 /// Holds what came out against what was taken.
-fn check(seed: u64, counts: &[Count], expected: &Tally) {
+pub(super) fn check(seed: u64, counts: &[Count], expected: &Tally) {
     let mut next: BTreeMap<u64, u64> = BTreeMap::new();
     let mut reached = Tally::new();
     for Count { partition, offset, word, count } in counts {
@@ -260,12 +263,12 @@ pub(super) const OFTEN: [(&str, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills() {
-    drop(counted_through_kills(&[], 300).await);
+    drop(counted_through_kills(&[], 300, |_| None).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_counted_once_through_kills_beside_checkpoints() {
-    let home = counted_through_kills(&OFTEN, 1_200).await;
+    let home = counted_through_kills(&OFTEN, 1_200, |_| None).await;
     let log = std::fs::read_dir(home.data().join("log")).expect("there is a log");
     let names = log.map(|entry| entry.expect("an entry").file_name().into_string());
     let names: Vec<String> = names.map(|name| name.expect("UTF-8")).collect();
@@ -275,11 +278,15 @@ async fn words_are_counted_once_through_kills_beside_checkpoints() {
 }
 
 /// Gives the node's directory.
-async fn counted_through_kills(settings: &[(&str, &str)], millis_max: u64) -> Arc<Home> {
+pub(super) async fn counted_through_kills(
+    settings: &[(&str, &str)],
+    millis_max: u64,
+    change: Change,
+) -> Arc<Home> {
     let seed = number("SLUICEBOX_SEED").unwrap_or(20_261_120);
     let kills = number("SLUICEBOX_KILLS").unwrap_or(KILLS);
     let run = Run { seed, kills, millis_max, settings };
-    let (node, home, sent) = through_kills(&run, &Arc::new(Words)).await;
+    let (node, home, sent) = through_kills(&run, &Arc::new(Words(change))).await;
     let expected = tally(&sent);
     let total: u64 = expected.values().sum();
     let counts = until(&node.client(), ("words", COUNTS), total, seed).await;

@@ -67,9 +67,13 @@ async fn what_is_refused_says_why() {
     let refused = client.put("pipelines/words", other).await.problem(400, "manifest.invalid");
     assert!(refused.to_string().contains("plan.delivery"), "{refused:#}");
     let stream = single("s", "word-count-count", "scope = \"stream\"");
+    let without = stream.replace("delivery = \"best-effort\"\n", "");
     let stream = stream.replace("best-effort", "exactly-once");
-    let refused = client.put("pipelines/s", stream).await.problem(400, "manifest.invalid");
-    assert!(refused.to_string().contains("manifest.unsupported"), "{refused:#}");
+    for manifest in [stream, without] {
+        let refused = client.put("pipelines/s", manifest).await.problem(400, "manifest.invalid");
+        let text = refused.to_string();
+        assert!(text.contains("manifest.unsupported") && text.contains("best-effort"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -257,7 +257,9 @@ impl Client {
     /// Uploads a built guest under the last part of its name.
     pub async fn push(&self, guest: &str) -> Value {
         let name = guest.rsplit('/').next().expect("a name");
-        self.put(&format!("components/{name}"), guests::bytes(guest)).await.is(201).json()
+        let reply = self.put(&format!("components/{name}"), guests::bytes(guest)).await;
+        assert!(matches!(reply.status, 200 | 201), "{reply:?}");
+        reply.json()
     }
 
     /// Applies a manifest.

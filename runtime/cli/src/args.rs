@@ -124,6 +124,9 @@ pub(crate) enum Command {
     /// Create or update a pipeline
     #[command(after_long_help = APPLY_EXAMPLES)]
     Apply(ApplyArgs),
+    /// Apply an earlier version of a pipeline again
+    #[command(after_long_help = ROLLBACK_EXAMPLES)]
+    Rollback(RollbackArgs),
     /// List components and pipelines
     List(ListArgs),
     /// Show a pipeline: stages, partitions, outputs, counts
@@ -185,9 +188,20 @@ Examples:
   sluicebox apply pipeline.toml
   sluicebox apply pipeline.toml --dry-run
   sluicebox apply examples/word-count/pipeline.toml --push target/guests
+  sluicebox apply pipeline.toml --discard-state count
   generate-manifest | sluicebox apply -
 
 Applying the same manifest twice changes nothing. Every mistake is reported at once.";
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  sluicebox rollback word-count --dry-run
+  sluicebox rollback word-count
+  sluicebox rollback word-count --to 7
+
+The manifest of the earlier version becomes a new one, with the components it ran by their digests. \
+It is refused where applying that manifest would be refused. State, results and offsets do not go \
+back. `sluicebox describe` shows the versions that are kept.";
 
 /// Arguments of `push`.
 #[derive(Debug, Args)]
@@ -214,10 +228,33 @@ pub(crate) struct ApplyArgs {
     /// Check everything and show what would change, but change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Give up what this stage of the running version keeps, whether the stage stays or goes;
+    /// repeat for more stages. There is no way back
+    #[arg(long, value_name = "STAGE", value_parser = name)]
+    pub(crate) discard_state: Vec<Name>,
     /// First push every component the manifest names: DIR/<component>.wasm, or
     /// DIR/<pipeline>-<component>.wasm
     #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
     pub(crate) push: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The pipeline's name
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Name,
+    /// The version to go back to [default: the one before that which runs]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<u32>,
+    /// Show what would change, but change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Give up what this stage of the running version keeps; repeat for more stages
+    #[arg(long, value_name = "STAGE", value_parser = name)]
+    pub(crate) discard_state: Vec<Name>,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

@@ -94,7 +94,7 @@ impl Stage<'_> {
             push_file(&self.client, &component, &file).await?;
             pushed.push(component.to_string());
         }
-        apply_manifest(&self.client, manifest, false).await?;
+        apply_manifest(&self.client, manifest).await?;
         let names = pushed.join(", ");
         self.say(&format!(
             "\n{}: pushed {names}, applied {}",

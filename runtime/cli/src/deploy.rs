@@ -1,4 +1,4 @@
-//! `push`, `apply`, `delete`, `resume`: changing what a tenant runs.
+//! `push`, `apply`, `rollback`, `delete`, `resume`: changing what a tenant runs.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use sluicebox_core::ids::Name;
 
-use crate::args::{ApplyArgs, DeleteArgs, Deleted, PipelineArgs, PushArgs};
+use crate::args::{ApplyArgs, DeleteArgs, Deleted, PipelineArgs, PushArgs, RollbackArgs};
 use crate::client::{COMPILE_TIME_MAX, Call, Client};
 use crate::failure::{Cause, Failure, Mistake, printable};
 use crate::render::{grouped, short_digests};
@@ -100,7 +100,8 @@ pub(crate) async fn apply(screen: Screen, args: ApplyArgs) -> Result<(), Failure
             screen.hint(&pushed_text(&component, &pushed));
         }
     }
-    let applied = apply_manifest(&client, &manifest, args.dry_run).await?;
+    let call = ordered(apply_call(&client, &manifest), args.dry_run, &args.discard_state);
+    let applied = client.send(call).await?.json()?;
     screen.result(&applied, &applied_text(&manifest.name, &applied, args.dry_run))?;
     if !args.dry_run {
         let next = &manifest.name;
@@ -109,19 +110,39 @@ pub(crate) async fn apply(screen: Screen, args: ApplyArgs) -> Result<(), Failure
     Ok(())
 }
 
-/// Sends a manifest and gives the node's answer.
-pub(crate) async fn apply_manifest(
-    client: &Client,
-    manifest: &Manifest,
-    dry_run: bool,
-) -> Result<Value, Failure> {
-    let mut call = Call::new(Method::PUT, client.pipeline(&manifest.name, ""))
-        .body(manifest.media_type, manifest.text.clone())
-        .within(COMPILE_TIME_MAX);
+/// `rollback`
+pub(crate) async fn roll_back(screen: Screen, args: RollbackArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.connection)?;
+    let path = client.pipeline(&args.pipeline, "/rollback");
+    let call = Call::new(Method::POST, path).within(COMPILE_TIME_MAX);
+    let mut call = ordered(call, args.dry_run, &args.discard_state);
+    if let Some(to) = args.to {
+        call = call.query("to", to.to_string());
+    }
+    let applied = client.send(call).await?.json()?;
+    screen.result(&applied, &applied_text(&args.pipeline, &applied, args.dry_run))
+}
+
+/// Adds what an apply is told besides the manifest.
+fn ordered(mut call: Call, dry_run: bool, discard_state: &[Name]) -> Call {
     if dry_run {
         call = call.query("dry-run", "true");
     }
-    client.send(call).await?.json()
+    for stage in discard_state {
+        call = call.query("discard-state", stage.as_str());
+    }
+    call
+}
+
+/// Sends a manifest and gives the node's answer.
+pub(crate) async fn apply_manifest(client: &Client, manifest: &Manifest) -> Result<Value, Failure> {
+    client.send(apply_call(client, manifest)).await?.json()
+}
+
+fn apply_call(client: &Client, manifest: &Manifest) -> Call {
+    Call::new(Method::PUT, client.pipeline(&manifest.name, ""))
+        .body(manifest.media_type, manifest.text.clone())
+        .within(COMPILE_TIME_MAX)
 }
 
 fn applied_text(name: &Name, applied: &Value, dry_run: bool) -> String {
@@ -135,6 +156,9 @@ fn applied_text(name: &Name, applied: &Value, dry_run: bool) -> String {
         (false, false, _) => "unchanged:",
     };
     let mut text = format!("{done} pipeline {name}, version {}", number("version"));
+    if number("manifest-of") > 0 {
+        text.push_str(&format!(" (the manifest of version {})", number("manifest-of")));
+    }
     if number("partitions") > 0 {
         text.push_str(&format!(", {} partitions", number("partitions")));
     }
@@ -354,6 +378,11 @@ mod tests {
         assert_eq!(
             applied_text(&name, &applied, true),
             "would update pipeline wc, version 3, 4 partitions\n  stage count: component"
+        );
+        let applied = json!({ "changed": true, "version": 4, "manifest-of": 2 });
+        assert_eq!(
+            applied_text(&name, &applied, false),
+            "updated pipeline wc, version 4 (the manifest of version 2)"
         );
     }
 }

@@ -113,6 +113,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::List(args) => status::list(screen, args).await?,
         Command::Describe(args) => status::describe(screen, args).await?,
         Command::Delete(args) => deploy::delete(screen, args).await?,
+        Command::Rollback(args) => deploy::roll_back(screen, args).await?,
         Command::Resume(args) => deploy::resume(screen, args).await?,
         Command::Send(args) => send::run(screen, args).await?,
         Command::Tail(args) => tail::run(screen, args).await?,

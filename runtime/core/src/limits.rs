@@ -37,6 +37,11 @@ pub const KEY_STATE_BYTES_DEFAULT: usize = 1024 * 1024;
 /// Fixed number of key groups: the granularity of re-partitioning, part of the on-disk format.
 pub const KEY_GROUPS: u16 = 1024;
 
+/// Offsets kept of all changes of the number of partitions, for the outputs of a pipeline or for a
+/// ring: over so many, readers get the results of a key in their order. For 8 partitions and one
+/// output that is some thousand changes.
+pub const FENCE_OFFSETS_MAX: usize = 16 * 1024;
+
 /// Longest failure message kept; the rest is cut.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 

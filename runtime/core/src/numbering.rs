@@ -1,8 +1,10 @@
 //! The numbers by which the log knows the stages, edges and outputs of a pipeline.
 //!
 //! - A stage or an output is known by its name, an edge by its two ends: what is called the same in
-//!   the next version keeps its number, and with it its state, its place or its offsets.
-//! - A number is given out once in the life of a pipeline. What goes and comes back later is new.
+//!   the next version keeps its number, and with it its state, its place or its offsets. A stage
+//!   that is renamed keeps it too.
+//! - A number is given out once in the life of a pipeline. What goes and comes back later is new,
+//!   and so is a stage that stays without its state.
 //!
 //! The numbers stand in the record of each version; this only gives them out.
 
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use crate::codec::{EdgeEnds, NameTable};
 use crate::ids::{EdgeId, Name, NameError, OutputId, StageId};
 use crate::pipeline::{Edge, Pipeline};
+use crate::plan::Handover;
 
 /// The numbers of one version of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,18 +25,18 @@ pub struct Numbering {
 }
 
 impl Numbering {
-    /// The numbers of `pipeline`, going on from those of the version before.
+    /// The numbers of `pipeline`, going on from those of the version before as `handover` says.
     ///
     /// # Errors
     /// A stage, port, input or output has no proper name; a checked pipeline has.
-    pub fn of(pipeline: &Pipeline, before: &Self) -> Result<Self, NameError> {
+    pub fn of(pipeline: &Pipeline, before: &Self, handover: &Handover) -> Result<Self, NameError> {
         let mut next = Giver { highest: before.highest };
         let names = pipeline.stages.iter().map(|stage| Name::new(&stage.name));
         let names: Vec<Name> = names.collect::<Result<_, _>>()?;
         let mut stages = BTreeMap::new();
         for name in &names {
-            let known = before.names.stages.iter().find(|(_, known)| known == name);
-            let id = known.map_or_else(|| StageId(next.give(0)), |(id, _)| *id);
+            let known = handover.forebear(name.as_str()).and_then(|name| before.stage(name));
+            let id = known.unwrap_or_else(|| StageId(next.give(0)));
             stages.insert(id, name.clone());
         }
         let ids: Vec<StageId> = names.iter().filter_map(|name| id_of(&stages, name)).collect();
@@ -73,6 +76,14 @@ impl Numbering {
         let ends = ends(pipeline, edge, &ids.collect::<Option<Vec<_>>>()?).ok()?;
         let mut edges = self.names.edges.iter();
         edges.find(|(_, known)| *known == ends).map(|(id, _)| *id)
+    }
+
+    /// The numbers of stages whose state is given up by the version behind this one, in order.
+    #[must_use]
+    pub fn given_up(&self, handover: &Handover) -> Vec<StageId> {
+        let mut given: Vec<_> = handover.discarded().filter_map(|name| self.stage(name)).collect();
+        given.sort_unstable();
+        given
     }
 
     /// The number of an output.
@@ -116,6 +127,7 @@ fn ends(pipeline: &Pipeline, edge: &Edge, ids: &[StageId]) -> Result<EdgeEnds, N
 mod tests {
     use super::*;
     use crate::pipeline::sample;
+    use crate::plan;
 
     fn pipeline(stages: &[&str], edges: &[(&str, &str)], outputs: &[(&str, &str)]) -> Pipeline {
         let stages = stages.iter().map(|name| format!(r#""{name}": {{ "component": "c" }}"#));
@@ -135,22 +147,59 @@ mod tests {
         sample::pipeline(&text)
     }
 
+    fn numbers(pipeline: &Pipeline, before: &Numbering) -> Numbering {
+        Numbering::of(pipeline, before, &Handover::default()).expect("names")
+    }
+
+    fn handed_over(old: &Pipeline, new: &Pipeline, discard: &[&str]) -> Handover {
+        let discard = discard.iter().map(|name| (*name).to_owned()).collect();
+        let diff = plan::diff(Some(old), new, &discard);
+        assert!(diff.refused.is_empty(), "{diff}");
+        diff.handover
+    }
+
+    #[test]
+    fn a_renamed_stage_keeps_its_number_and_those_of_its_edges() {
+        let first = pipeline(&["a", "b"], &[("a", "b")], &[("x", "b")]);
+        let one = numbers(&first, &Numbering::default());
+        let mut second = pipeline(&["a", "c"], &[("a", "c")], &[("x", "c")]);
+        second.stages[1].from = Some("b".to_owned());
+        let handover = handed_over(&first, &second, &[]);
+        let two = Numbering::of(&second, &one, &handover).expect("names");
+        assert_eq!((two.stage("b"), two.stage("c")), (None, one.stage("b")));
+        assert_eq!(two.edge(&second, &second.edges[0]), one.edge(&first, &first.edges[0]));
+        assert_eq!((two.highest, two.given_up(&handover)), (one.highest, Vec::new()));
+        assert_eq!(one.given_up(&handover), []);
+    }
+
+    #[test]
+    fn a_stage_that_stays_without_its_state_is_another_one() {
+        let first = pipeline(&["a", "b"], &[("a", "b")], &[("x", "b")]);
+        let one = numbers(&first, &Numbering::default());
+        let handover = handed_over(&first, &first, &["b"]);
+        let two = Numbering::of(&first, &one, &handover).expect("names");
+        assert_eq!((two.stage("a"), two.stage("b")), (one.stage("a"), Some(StageId(2))));
+        assert_eq!(two.edge(&first, &first.edges[0]), Some(EdgeId(1)));
+        assert_eq!(two.output("x"), one.output("x"));
+        assert_eq!(one.given_up(&handover), [StageId(1)]);
+    }
+
     #[test]
     fn what_stays_keeps_its_number_and_what_comes_gets_one_never_used() {
         let first = pipeline(&["a", "b"], &[("a", "b")], &[("x", "b"), ("y", "b")]);
-        let one = Numbering::of(&first, &Numbering::default()).expect("names");
+        let one = numbers(&first, &Numbering::default());
         assert_eq!((one.stage("a"), one.stage("b")), (Some(StageId(0)), Some(StageId(1))));
         assert_eq!(one.edge(&first, &first.edges[0]), Some(EdgeId(0)));
         assert_eq!(one.highest, [Some(1), Some(0), Some(1)]);
         // "aa" comes before "b" in the order of names, the edge and an output go.
         let second = pipeline(&["a", "aa", "b"], &[("a", "aa"), ("aa", "b")], &[("y", "b")]);
-        let two = Numbering::of(&second, &one).expect("names");
+        let two = numbers(&second, &one);
         assert_eq!((two.stage("b"), two.stage("aa")), (Some(StageId(1)), Some(StageId(2))));
         assert_eq!((two.output("x"), two.output("y")), (None, one.output("y")));
         let edges: Vec<_> = second.edges.iter().map(|e| two.edge(&second, e)).collect();
         assert_eq!(edges, [Some(EdgeId(1)), Some(EdgeId(2))]);
         // What went comes back as something new.
-        let three = Numbering::of(&first, &two).expect("names");
+        let three = numbers(&first, &two);
         assert_eq!(three.edge(&first, &first.edges[0]), Some(EdgeId(3)));
         assert_ne!(three.output("x"), one.output("x"));
     }

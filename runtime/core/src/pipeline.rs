@@ -5,7 +5,7 @@
 //! - every index in `ingest`, `edges` and `outputs` points at a stage, port or input that exists;
 //! - the graph has no cycle, and events can reach every stage;
 //! - `stages` is in the order of their names, `outputs` too; `edges` is as declared;
-//! - nothing is changed after the check (the one exception is `fix_partitions`, at first apply).
+//! - nothing is changed after the check (the one exception is `fix_partitions`).
 //!
 //! What a manifest looks like and how its fields are read: `manifest`. Cutting into segments:
 //! `segment`. What a new version may change: `plan`.
@@ -39,7 +39,7 @@ pub struct Pipeline {
     pub name: String,
     /// What is promised about the events in it.
     pub delivery: Delivery,
-    /// Partitions of each segment; `None` until the first apply has fixed the number.
+    /// Partitions of each segment; `None` until an apply has fixed the number.
     pub partitions: Option<u16>,
     /// Where events enter from outside.
     pub ingest: Ingest,
@@ -52,8 +52,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Sets the number of partitions if the manifest left it open. Called once, at first apply; a
-    /// number that is there stays, because keys already live where it put them.
+    /// Sets the number of partitions if the manifest left it open; a number that is there stays.
     pub fn fix_partitions(&mut self, partitions: u16) {
         let partitions = partitions.clamp(1, bounds::PARTITIONS_MAX);
         self.partitions = self.partitions.or(Some(partitions));
@@ -101,6 +100,8 @@ pub struct Ingest {
 pub struct Stage {
     /// Its name, unique within the pipeline.
     pub name: String,
+    /// What it was called before, if this version renames it.
+    pub from: Option<String>,
     /// What runs. The digest is set if the check knew the tenant's components.
     pub component: ComponentRef,
     /// Whom an instance serves.

@@ -1,15 +1,21 @@
 //! From the pipeline that runs to the one applied: the diff, and what it may not do.
 //!
 //! The two are compared as written declarations, so that no field can be forgotten. An edge is
-//! named by its two ends, not by its place in the list: moving a line is no change. Equal pipelines
-//! give an empty diff, which is what makes applying twice harmless.
+//! named by its two ends, not by its place in the list: moving a line is no change. A stage that is
+//! renamed is compared with itself. Equal pipelines give an empty diff, which is what makes
+//! applying twice harmless.
 //!
-//! Carrying the changes out is left to the node.
+//! What becomes of the state of stages: `handover`. Carrying the changes out is left to the node.
 
+mod handover;
+
+use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::manifest::{Problem, Problems, Table, Value, member};
-use crate::pipeline::{Delivery, Pipeline, Stage};
+use crate::manifest::{Declaration, Problem, Problems, Table, Value, member};
+use crate::pipeline::Pipeline;
+
+pub use handover::Handover;
 
 /// What applying a pipeline would change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +24,8 @@ pub struct Diff {
     pub changes: Vec<Change>,
     /// What may not be changed; nothing is applied unless this is empty.
     pub refused: Problems,
+    /// What becomes of the state of stages.
+    pub handover: Handover,
 }
 
 /// One changed field, or a whole stage, edge or output that comes or goes.
@@ -65,19 +73,28 @@ impl Diff {
 }
 
 /// Compares the pipeline that runs, if there is one, with the one to apply. A new pipeline that
-/// leaves its partitions open takes over the number that is fixed.
+/// leaves its partitions open takes over the number there is. `discard` names stages that run
+/// and whose state is given up.
 #[must_use]
-pub fn diff(old: Option<&Pipeline>, new: &Pipeline) -> Diff {
+pub fn diff(old: Option<&Pipeline>, new: &Pipeline, discard: &BTreeSet<String>) -> Diff {
     let mut diff = Diff::default();
-    let mut after = comparable(new);
-    let before = old.map(comparable).unwrap_or_default();
     if let Some(old) = old {
         diff.refused = refused(old, new);
-        if let (None, Some(fixed)) = (new.partitions, before.get("partitions")) {
-            after.insert("partitions".to_owned(), fixed.clone());
-        }
+    }
+    diff.handover = handover::judge(old, new, discard, &mut diff.refused);
+    let handover = &diff.handover;
+    let mut after = comparable(new.declaration());
+    let before = old.map(|old| {
+        let mut declaration = old.declaration();
+        handover.rename(&mut declaration);
+        comparable(declaration)
+    });
+    let before = before.unwrap_or_default();
+    if let (None, Some(number)) = (new.partitions, before.get("partitions")) {
+        after.insert("partitions".to_owned(), number.clone());
     }
     let mut compare = Compare { changes: &mut diff.changes };
+    compare.handover(handover);
     compare.tables("", &before, &after);
     diff
 }
@@ -89,36 +106,20 @@ fn refused(old: &Pipeline, new: &Pipeline) -> Problems {
         let fix = "apply it as a pipeline of its own";
         refused.add(Problem::new("name", "plan.name", message, fix));
     }
-    if let (Some(old), Some(new)) = (old.partitions, new.partitions)
-        && old != new
-    {
-        let message =
-            format!("is {new}, and was fixed at {old} when the pipeline was first applied");
-        let fix = format!(
-            "write partitions = {old} or leave it out; to change it, delete the pipeline and \
-                 apply it anew"
-        );
-        refused.add(Problem::new("partitions", "plan.partitions", message, fix));
-    }
     if old.delivery != new.delivery {
         let (is, was) = (new.delivery.word(), old.delivery.word());
         let message = format!("is {is:?}, and was {was:?} when the pipeline was first applied");
         let fix = "leave it, or delete the pipeline and apply it anew".to_owned();
         refused.add(Problem::new("delivery", "plan.delivery", message, fix));
     }
-    let goes = |stage: &&Stage| new.stage_index(&stage.name).is_none();
-    for stage in old.stages.iter().filter(goes).filter(|_| old.delivery == Delivery::ExactlyOnce) {
-        let message = "goes, and its state with it".to_owned();
-        let fix = "keep the stage, or delete the pipeline and apply it anew".to_owned();
-        let field = member("stages", &stage.name);
-        refused.add(Problem::new(field, "plan.state", message, fix));
-    }
     refused
 }
 
-/// The written declaration, with edges as a table by their two ends.
-fn comparable(pipeline: &Pipeline) -> Table {
-    let Value::Table(mut table) = pipeline.declaration().write() else { return Table::new() };
+/// The written declaration, with edges as a table by their two ends. Former names are no part of
+/// what runs.
+fn comparable(mut declaration: Declaration) -> Table {
+    declaration.stages.values_mut().for_each(|stage| stage.from = None);
+    let Value::Table(mut table) = declaration.write() else { return Table::new() };
     let mut edges = Table::new();
     if let Some(Value::Array(list)) = table.remove("edges") {
         for edge in list {
@@ -136,6 +137,21 @@ struct Compare<'a> {
 }
 
 impl Compare<'_> {
+    fn handover(&mut self, handover: &Handover) {
+        let change = |stage: &str, field: &str, [before, after]: [&str; 2]| Change {
+            field: member(&member("stages", stage), field),
+            kind: ChangeKind::Changed,
+            before: Some(before.to_owned()),
+            after: Some(after.to_owned()),
+        };
+        for (old, new) in handover.renamed() {
+            self.changes.push(change(new, "name", [old, new]));
+        }
+        for stage in handover.discarded() {
+            self.changes.push(change(stage, "state", ["kept", "discarded"]));
+        }
+    }
+
     fn tables(&mut self, path: &str, before: &Table, after: &Table) {
         for (name, old) in before {
             let path = joined(path, name);

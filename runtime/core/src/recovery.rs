@@ -13,10 +13,12 @@
 mod backlog;
 mod kept;
 mod pipeline;
+mod standing;
 mod wrong;
 
 pub use backlog::Waiting;
-pub use pipeline::{Folded, Stood};
+pub use pipeline::{Fence, Folded};
+pub use standing::Standing;
 pub use wrong::{Stopped, Wrong};
 
 use std::collections::BTreeMap;
@@ -44,6 +46,11 @@ pub trait Sink {
     /// A pipeline of this tenant is new.
     fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {
         let _of_no_interest = (tenant, pipeline);
+    }
+
+    /// From here on a pipeline has so many partitions, and each key is in the one that owns it.
+    fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
+        let _of_no_interest = (pipeline, partitions);
     }
 
     /// A stage was given up, with all state it has in any partition.
@@ -152,7 +159,11 @@ impl Fold {
         match running(&mut self.pipelines, record.pipeline) {
             Ok(None) => Ok(()),
             Ok(Some(folded)) => {
+                let before = folded.partitions();
                 folded.change(record)?;
+                if record.partitions != before {
+                    sink.repartitioned(record.pipeline, record.partitions);
+                }
                 for stage in &record.discarded {
                     sink.discarded(record.pipeline, *stage);
                     sink.discarded(record.pipeline, stage.parked());

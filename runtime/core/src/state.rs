@@ -17,10 +17,12 @@ mod batch;
 mod changes;
 mod cold;
 mod keys;
+mod moving;
 mod value;
 
 pub use batch::BatchError;
 pub use changes::{Change, Scratch};
+pub use moving::redistribute;
 pub use value::Value;
 
 use cold::Cold;

@@ -89,14 +89,15 @@ impl Components {
         &self.sandbox
     }
 
-    /// Takes a component in under a name, in place of the one that had it.
+    /// Takes a component in under a name, in place of the one that had it. Says as well whether the
+    /// name stood for something else before, or for nothing.
     pub(crate) async fn push(
         self: &Arc<Self>,
         tenant: &Name,
         name: &Name,
         bytes: Bytes,
         bytes_max: u64,
-    ) -> Result<ComponentInfo, Error> {
+    ) -> Result<(ComponentInfo, bool), Error> {
         let this = self.clone();
         let wasm = bytes.clone();
         let inspected = blocking(move || Ok(component::inspect(&wasm, &this.limits)?)).await?;
@@ -122,9 +123,13 @@ impl Components {
             this.store_blob(&tenant, "components-data", &digest, &bytes)?;
             let text = serde_json::to_vec(&info)
                 .map_err(|error| Error::Internal(format!("component document: {error}")))?;
-            this.catalog.replace(&component_key(&tenant, &info.name)?, &text)?;
+            let key = component_key(&tenant, &info.name)?;
+            let before = this.catalog.get(&key)?;
+            let before = before.and_then(|text| serde_json::from_slice(&text).ok());
+            let same = before.is_some_and(|before: ComponentInfo| before.digest == info.digest);
+            this.catalog.replace(&key, &text)?;
             this.sweep_blobs(&tenant)?;
-            Ok(info)
+            Ok((info, !same))
         })
         .await
     }
@@ -174,7 +179,10 @@ impl Components {
         let (this, tenant) = (self.clone(), tenant.clone());
         blocking(move || {
             let list = this.list_now(&tenant)?;
-            let digests = list.iter().map(|info| info.digest.clone()).collect();
+            // Versions that are kept have their components kept, whatever names stand for now.
+            let under = Key::of(&["tenants", tenant.as_str(), "components-data"])?;
+            let held = this.catalog.list(Some(&under))?;
+            let digests = held.iter().map(|key| format!("sha256:{}", key.last())).collect();
             let names = list.into_iter().map(|info| (info.name, info.digest)).collect();
             let assets =
                 this.catalog.list(Some(&Key::of(&["tenants", tenant.as_str(), "assets"])?))?;

@@ -6,11 +6,11 @@
 
 mod restore;
 mod rings;
-mod standing;
+mod rollback;
 mod switch;
+mod taking;
 
 pub(crate) use rings::DeadLetters;
-pub(crate) use standing::{Apart, Standing};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,13 +47,22 @@ struct Document {
     manifest: serde_json::Value,
 }
 
+/// What an apply is told besides the manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Nothing is changed.
+    pub dry_run: bool,
+    /// Stages that run and whose state is given up, whether they stay or go.
+    pub discard: BTreeSet<String>,
+}
+
 /// What an apply did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Applied {
     /// The pipeline.
     pub name: String,
-    /// The version that runs now.
+    /// The version that runs now, or would.
     pub version: u32,
     /// It is new.
     pub created: bool,
@@ -63,6 +72,9 @@ pub struct Applied {
     pub changes: Vec<String>,
     /// Partitions of each segment.
     pub partitions: u16,
+    /// The earlier version whose manifest it is, of a rollback.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub manifest_of: Option<u32>,
 }
 
 /// Digests named in a stored version.
@@ -88,11 +100,21 @@ impl Node {
         tenant: &Name,
         name: &Name,
         text: Bytes,
-        dry_run: bool,
+        order: &Order,
     ) -> Result<Applied, Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
-        let pipeline = self.check_manifest(tenant, name, &text).await?;
+        self.apply_in_turn((tenant, name), &text, order).await
+    }
+
+    /// As [`Node::apply`], for who holds the pipeline's turn.
+    async fn apply_in_turn(
+        self: &Arc<Self>,
+        (tenant, name): (&Name, &Name),
+        text: &[u8],
+        order: &Order,
+    ) -> Result<Applied, Error> {
+        let pipeline = self.check_manifest(tenant, name, text).await?;
         if self.dormant(tenant, name).is_some() {
             return Err(Error::Conflict {
                 what: "pipeline",
@@ -103,13 +125,14 @@ impl Node {
             });
         }
         let old = self.running(tenant, name.as_str());
-        let diff = plan::diff(old.as_ref().map(|old| old.pipeline()), &pipeline);
+        let runs = old.as_ref().map(|old| old.pipeline());
+        let diff = plan::diff(runs, &pipeline, &order.discard);
         if !diff.refused.is_empty() {
             return Err(diff.refused.into());
         }
         let mut pipeline = pipeline;
-        let fixed = old.as_ref().map_or_else(|| self.default_partitions(), |old| old.partitions());
-        pipeline.fix_partitions(fixed);
+        let usual = old.as_ref().map_or_else(|| self.default_partitions(), |old| old.partitions());
+        pipeline.fix_partitions(usual);
         let version = old.as_ref().map_or(0, |old| old.version());
         let changed = !diff.is_empty();
         let mut applied = Applied {
@@ -119,20 +142,24 @@ impl Node {
             changed,
             changes: diff.changes.iter().map(ToString::to_string).collect(),
             partitions: pipeline.partitions.unwrap_or(1),
+            manifest_of: None,
         };
-        if dry_run || !changed {
+        if !changed {
+            return Ok(applied);
+        }
+        // The catalogue may have lost what the running version knows.
+        applied.version = self.next_version(tenant, name).await?.max(version + 1);
+        if order.dry_run {
             return Ok(applied);
         }
         if old.is_none() {
             self.admit_pipeline(tenant)?;
         }
-        // The catalogue may have lost what the running version knows.
-        applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version(tenant, name, applied.version, &pipeline).await?;
-        let switched = self
-            .switch(tenant, name, Next { version: applied.version, pipeline, code, restored: None })
-            .await;
+        let (version, handover) = (applied.version, diff.handover);
+        let next = Next { version, pipeline, code, handover, restored: None };
+        let switched = self.switch(tenant, name, next).await;
         if switched.is_err() {
             self.forget_version(tenant, name, applied.version).await?;
         }
@@ -161,7 +188,7 @@ impl Node {
         }
         if let Some(running) = running {
             // Whatever is left over goes with the pipeline.
-            drop(switch::retire(&running, true).await);
+            taking::end(&running).await;
             if let Some(durable) = running.durable() {
                 let mut writer = RecordWriter::new();
                 writer.delete(&DeleteRecord { pipeline: durable.id });
@@ -319,6 +346,13 @@ fn version_key(tenant: &Name, name: &Name, version: u32) -> Result<Key, Error> {
 fn digest_of(stage: &Stage) -> Result<Digest, Error> {
     let digest = stage.component.digest.as_deref().and_then(Digest::parse);
     digest.ok_or_else(|| Error::not_found("component", &stage.component.to_string()))
+}
+
+/// A number nobody outside can know.
+pub(crate) fn secret_number() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 pub(crate) fn fill_random(out: &mut [u8]) -> Result<(), Error> {

@@ -19,6 +19,7 @@ use sluicebox_core::frame::Frame;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::position::{Counter, RunHeader, Source};
+use sluicebox_core::recovery::Standing;
 use sluicebox_core::replayed::{Replayed, ReplayedRun};
 use sluicebox_store::log::{Class, Log, Position, Refusal};
 
@@ -41,6 +42,8 @@ pub(crate) struct Durable {
     /// What the commits that are on disk used, by the root of their segment.
     usage: Mutex<BTreeMap<StageId, Usage>>,
     numbering: Mutex<Numbering>,
+    /// Where its partitions stood when the version that runs began.
+    standing: Mutex<Standing>,
 }
 
 /// What ingest goes on from.
@@ -109,7 +112,8 @@ impl Durable {
     ) -> Self {
         let usage = Mutex::default();
         let (ingest, numbering) = (Mutex::new(ingest), Mutex::new(numbering));
-        Self { id, log, backing, ingest, usage, numbering }
+        let standing = Mutex::default();
+        Self { id, log, backing, ingest, usage, numbering, standing }
     }
 
     /// Goes on counting from what was used before.
@@ -133,6 +137,17 @@ impl Durable {
         let mut all = Usage::default();
         lock(&self.usage).values().for_each(|usage| all.add(usage));
         all
+    }
+
+    /// Where its partitions stood when the version that runs began, those that are not in it
+    /// included.
+    pub(crate) fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
+
+    /// From now on another version runs, beginning there.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
     }
 
     /// The numbers of the version that runs.

@@ -258,6 +258,7 @@ impl Classify for Error {
                 "output" => "output.unknown",
                 "stage" => "stage.unknown",
                 "tenant" => "tenant.unknown",
+                "version" => "pipeline.unknown-version",
                 _ => "route.unknown",
             },
             Self::Conflict { what, .. } => match *what {

@@ -222,7 +222,8 @@ impl Node {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Takes a component in.
+    /// Takes a component in. Says as well whether its name stood for something else before, or for
+    /// nothing.
     ///
     /// # Errors
     /// It is none that can be run here, or over the quota.
@@ -231,7 +232,7 @@ impl Node {
         tenant: &Name,
         name: &Name,
         bytes: Bytes,
-    ) -> Result<ComponentInfo, Error> {
+    ) -> Result<(ComponentInfo, bool), Error> {
         let most = self.allowance(tenant).limit(Resource::Components);
         self.components.push(tenant, name, bytes, most).await
     }

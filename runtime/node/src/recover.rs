@@ -22,7 +22,7 @@ use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field}
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
-use sluicebox_core::state::{Change, KeyedState, StateLimits};
+use sluicebox_core::state::{Change, KeyedState, StateLimits, redistribute};
 use sluicebox_store::dirty::Overlay;
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
@@ -265,6 +265,21 @@ impl Sink for Visit<'_> {
 
     fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {
         self.collected.applied(tenant, pipeline);
+    }
+
+    fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
+        let seed = self.found.seed;
+        let mut stages: BTreeMap<StageId, Vec<KeyedState>> = BTreeMap::new();
+        for ((_, stage, _), parked) in
+            self.found.parked.extract_if(.., |(of, ..), _| *of == pipeline)
+        {
+            stages.entry(stage).or_default().push(parked);
+        }
+        for (stage, parked) in stages {
+            let divided = redistribute(parked, partitions, seed);
+            let places = (0..partitions).map(|partition| (pipeline, stage, partition));
+            self.found.parked.extend(places.zip(divided));
+        }
     }
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {

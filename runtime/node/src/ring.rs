@@ -3,7 +3,10 @@
 //! - Offsets count the events of a partition from 0 and never go back; a reader's place is a
 //!   [`Cursor`]. A ring drops its oldest frames to make room and counts the events it dropped.
 //! - Memory is bounded: each partition may hold its share of the bound; a frame larger than that
-//!   share is kept alone, as long as all such frames together stay within the bound once more.
+//!   share is kept alone, as long as all such frames together stay within the bound once more. So
+//!   do partitions that take nothing any more, until their frames are dropped.
+//! - The number of partitions grows and never shrinks. A cursor from before is good, and what a key
+//!   left behind is read in its order (`fences`).
 //! - Readers never hold up a writer: appending is one short lock on one partition, and copies no
 //!   payload; reading clones handles of frames.
 //! - A larger output may take the place of one, with what it holds: who appends to or waits at
@@ -14,6 +17,8 @@
 //! Used for outputs and for dead letters. How a page looks outside is decided in `http/outputs`.
 
 mod cursor;
+mod fences;
+mod partitions;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +33,8 @@ use tokio::sync::Notify;
 use crate::counted::Counted;
 use cursor::Place;
 pub use cursor::{Cursor, CursorError};
+use fences::{Fences, limit};
+use partitions::Partitions;
 
 /// What a kept frame costs besides its bytes: its entry and its allocation's own bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 96;
@@ -36,8 +43,8 @@ const FRAME_OVERHEAD_BYTES: usize = 96;
 #[derive(Debug)]
 pub struct Output {
     incarnation: u64,
-    /// What a larger output that takes its place holds as well.
-    partitions: Box<[Arc<Mutex<Ring>>]>,
+    partitions: Partitions,
+    fences: Fences,
     shared: Arc<Shared>,
 }
 
@@ -180,14 +187,8 @@ impl Output {
             appended: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         };
-        let partitions = (0..partitions).map(|_| Arc::default()).collect();
-        Self { incarnation, partitions, shared: Arc::new(shared) }
-    }
-
-    /// The same output with more partitions. Cursors stay good.
-    #[must_use]
-    pub fn grown(&self, partitions: u16) -> Self {
-        self.arranged(self.incarnation, partitions.max(self.partitions()), Some)
+        let (partitions, fences) = (Partitions::new(partitions.into()), Fences::default());
+        Self { incarnation, partitions, fences, shared: Arc::new(shared) }
     }
 
     /// An output that holds what this one does, each partition being the one `from` says, or new.
@@ -200,7 +201,8 @@ impl Output {
     ) -> Self {
         let known = |at: u16| self.partitions.get(usize::from(from(at)?)).cloned();
         let partitions = (0..partitions).map(|at| known(at).unwrap_or_default()).collect();
-        Self { incarnation, partitions, shared: self.shared.clone() }
+        let fences = Fences::default();
+        Self { incarnation, partitions, fences, shared: self.shared.clone() }
     }
 
     /// Divides the bound by so many partitions, where not all of them are in use. What the others
@@ -208,7 +210,7 @@ impl Output {
     pub fn share_among(&self, partitions: usize) {
         let share_bytes = self.shared.bytes_max.load(Ordering::Relaxed) / partitions.max(1);
         self.shared.share_bytes.store(share_bytes, Ordering::Relaxed);
-        for ring in &self.partitions {
+        for ring in self.partitions.iter() {
             let mut ring = lock(ring);
             while ring.bytes > share_bytes && ring.frames.len() > 1 {
                 let Some(old) = ring.frames.pop_front() else { break };
@@ -224,7 +226,7 @@ impl Output {
         ring.is_some_and(|ring| !lock(ring).frames.is_empty())
     }
 
-    /// Number of partitions.
+    /// Number of partitions, those included that take nothing any more.
     #[must_use]
     pub fn partitions(&self) -> u16 {
         self.partitions.len() as u16
@@ -270,10 +272,44 @@ impl Output {
         }
     }
 
-    /// Bounds all partitions together anew. What is kept beyond it goes with the next event.
-    pub fn resize(&self, bytes_max: usize) {
+    /// Adds partitions until there are so many.
+    pub fn grow(&self, partitions: u16) {
+        self.partitions.grow(partitions.into());
+    }
+
+    /// Bounds the first `partitions` together anew, and adds those that are missing. What one of
+    /// them keeps beyond its share goes with its next event; what the others keep is held to the
+    /// bound at once.
+    pub fn resize(&self, bytes_max: usize, partitions: u16) {
+        let partitions = usize::from(partitions.max(1));
+        self.partitions.grow(partitions);
         self.shared.bytes_max.store(bytes_max, Ordering::Relaxed);
-        self.shared.share_bytes.store(bytes_max / self.partitions.len(), Ordering::Relaxed);
+        self.shared.share_bytes.store(bytes_max / partitions, Ordering::Relaxed);
+        let rest = || self.partitions.iter().skip(partitions);
+        let held: usize = rest().map(|ring| lock(ring).bytes).sum();
+        if held <= bytes_max {
+            return;
+        }
+        let share = bytes_max / rest().count();
+        for ring in rest() {
+            let mut ring = lock(ring);
+            while ring.bytes > share {
+                let Some(old) = ring.frames.pop_front() else { break };
+                self.forget(&mut ring, &old);
+            }
+        }
+    }
+
+    /// From here on keys are in other partitions. `offset` says how far each had come; it is given
+    /// its number, and what it would append next.
+    pub fn fence(&self, offset: impl Fn(u16, u64) -> u64) {
+        let rings = (0_u16..).zip(self.partitions.iter());
+        let fence = rings.map(|(partition, ring)| offset(partition, lock(ring).next)).collect();
+        let all_behind = |fence: &fences::Fence| {
+            let mut ends = fence.iter().zip(self.partitions.iter());
+            ends.all(|(end, ring)| *end <= lock(ring).oldest())
+        };
+        self.fences.put_up(fence, all_behind);
     }
 
     /// Lets the offsets of a partition that holds nothing go on at `next`.
@@ -307,19 +343,24 @@ impl Output {
         let mut place = self.place(cursor).ok_or_else(|| self.trimmed())?;
         let mut page =
             Reading { chunks: Vec::new(), events_left: events_max, bytes_left: bytes_max };
-        let count = self.partitions.len();
-        let start = usize::from(place.start) % count;
+        let fence = self.fences.ahead(&place.offsets);
+        let count = place.offsets.len();
+        let start = usize::from(place.start);
         for step in 0..count {
             let partition = (start + step) % count;
+            let Some(ring) = self.partitions.get(partition) else { continue };
             let offset = &mut place.offsets[partition];
-            let ring = lock(&self.partitions[partition]);
+            let ring = lock(ring);
             // From the oldest on nothing can be trimmed: the oldest is what is there now.
-            *offset = if cursor.is_oldest() { ring.oldest() } else { *offset };
+            if cursor.is_oldest() {
+                *offset = ring.oldest();
+            }
             if *offset < ring.oldest() || *offset > ring.next {
                 drop(ring);
                 return Err(self.trimmed());
             }
-            if page.take_from(&ring, partition as u16, offset) {
+            let end = limit(fence.as_ref(), partition);
+            if page.take_from(&ring, (partition as u16, end), offset) {
                 // Partitions take turns at being first, so that a busy one starves no other.
                 place.start = ((partition + 1) % count) as u16;
             }
@@ -353,10 +394,13 @@ impl Output {
     #[must_use]
     pub fn has_news(&self, cursor: &Cursor) -> bool {
         let Some(place) = self.place(cursor) else { return true };
-        let oldest = cursor.is_oldest();
-        self.partitions.iter().zip(&place.offsets).any(|(ring, offset)| {
+        let fence = self.fences.ahead(&place.offsets);
+        let mut rings = self.partitions.iter().zip(&place.offsets).enumerate();
+        rings.any(|(partition, (ring, offset))| {
             let ring = lock(ring);
-            if oldest { !ring.frames.is_empty() } else { *offset != ring.next }
+            let offset = if cursor.is_oldest() { ring.oldest() } else { *offset };
+            let end = ring.next.min(limit(fence.as_ref(), partition));
+            offset < end || offset < ring.oldest() || offset > ring.next
         })
     }
 
@@ -401,20 +445,19 @@ impl Output {
         OutputStats { partitions, bytes, appended, dropped: self.dropped() }
     }
 
-    /// The cursor's place; `None` if it is of another output.
+    /// The cursor's place, with an offset for each partition; `None` if it is of another output.
     fn place(&self, cursor: &Cursor) -> Option<Place> {
-        let Some(place) = cursor.place() else {
-            let offsets = vec![0; self.partitions.len()];
-            return Some(Place { incarnation: self.incarnation, start: 0, offsets });
-        };
-        let ours = place.incarnation == self.incarnation;
-        // Of an output that has grown since, nothing of what came to it was read.
-        let known = place.offsets.len() <= self.partitions.len();
-        (ours && known).then(|| {
-            let mut place = place.clone();
-            place.offsets.resize(self.partitions.len(), 0);
-            place
-        })
+        let Some(place) = cursor.place() else { return self.oldest().place().cloned() };
+        let count = self.partitions.len();
+        // A partition that was not there yet began at 0; one that is not there was never used.
+        let used = place.offsets.iter().skip(count).any(|offset| *offset > 0);
+        if place.incarnation != self.incarnation || used {
+            return None;
+        }
+        let mut place = place.clone();
+        place.offsets.resize(count, 0);
+        place.start %= count as u16;
+        Some(place)
     }
 
     fn cursor_of(&self, offset: impl Fn(&Ring) -> u64) -> Cursor {
@@ -457,11 +500,15 @@ impl Reading {
         self.events_left == 0 || self.bytes_left == 0
     }
 
-    /// Takes what fits, moves the offset behind it, and says whether there was anything.
-    fn take_from(&mut self, ring: &Ring, partition: u16, offset: &mut u64) -> bool {
+    /// Takes what fits before `end`, moves the offset behind it, and says whether there was
+    /// anything.
+    fn take_from(&mut self, ring: &Ring, (partition, end): (u16, u64), offset: &mut u64) -> bool {
         let first = ring.index_of(*offset);
         let before = self.chunks.len();
         for kept in ring.frames.iter().skip(first) {
+            if *offset >= end {
+                break;
+            }
             let fits = kept.frame.bytes().len() <= self.bytes_left || self.chunks.is_empty();
             if self.is_full() || !fits {
                 // What is left is too small for the next frame: the page ends here.
@@ -469,7 +516,8 @@ impl Reading {
                 break;
             }
             let skip = (*offset - kept.first) as usize;
-            let take = (kept.frame.len() - skip).min(self.events_left);
+            let before_end = usize::try_from(end - *offset).unwrap_or(usize::MAX);
+            let take = (kept.frame.len() - skip).min(self.events_left).min(before_end);
             let frame = kept.frame.clone();
             self.bytes_left = self.bytes_left.saturating_sub(frame.bytes().len());
             self.events_left -= take;

@@ -24,12 +24,13 @@ use sluicebox_core::key;
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::partition::{SegmentPlan, stage_of_state};
 use sluicebox_core::pipeline::Pipeline;
+use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment::{self, Plan};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::counted::Counted;
-use crate::deploy::{Apart, DeadLetters, Standing};
+use crate::deploy::DeadLetters;
 use crate::durable::Durable;
 use crate::mailbox::{Inherited, Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};
@@ -157,7 +158,6 @@ pub struct Running {
     /// The segments of the entries, each once.
     entered: Vec<usize>,
     outputs: Vec<Arc<Output>>,
-    apart: Apart,
     event_bytes_max: usize,
     /// Batches that are read and handed in at a time.
     turnstile: Arc<Semaphore>,
@@ -208,8 +208,6 @@ impl Running {
             usize::try_from(pipeline.stages[*stage].limits.event_bytes).unwrap_or(usize::MAX)
         });
         let event_bytes_max = root_limits.min().unwrap_or(0);
-        let names = parts.durable.as_ref().map(|(_, numbering)| &numbering.names);
-        let apart = parts.standing.into_apart(names);
         let outputs = parts.outputs;
         let turns = parts.workers.len() * BATCHES_A_WORKER;
         Arc::new(Self {
@@ -221,7 +219,6 @@ impl Running {
             entries,
             entered,
             outputs,
-            apart,
             event_bytes_max,
             turnstile: Arc::new(Semaphore::new(turns)),
             queue: AtomicUsize::new(0),
@@ -330,11 +327,6 @@ impl Running {
     /// The dead letters.
     pub(crate) fn dead_letters(&self) -> &DeadLetters {
         &self.shared.dead_letters
-    }
-
-    /// Where partitions stood that are not of this version.
-    pub(crate) fn apart(&self) -> &Apart {
-        &self.apart
     }
 
     pub(crate) fn mailboxes(&self) -> &[Vec<Arc<Mailbox>>] {

@@ -4,11 +4,12 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "serve",
     "demo",
     "push",
     "apply",
+    "rollback",
     "list",
     "describe",
     "delete",

@@ -118,9 +118,9 @@ fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
     let outputs = view.at("outputs").members(bounds::OUTPUTS_MAX);
     Declaration {
         name: view.at("name").word(),
-        delivery: match view.at("delivery").word() == Delivery::ExactlyOnce.word() {
-            true => Delivery::ExactlyOnce,
-            false => Delivery::BestEffort,
+        delivery: match view.at("delivery").text() {
+            Some(word) if word == Delivery::BestEffort.word() => Delivery::BestEffort,
+            _ => Delivery::ExactlyOnce,
         },
         partitions: view.at("partitions").number().and_then(|n| u16::try_from(n).ok()),
         ingest: ingest(view.at("ingest")),
@@ -151,6 +151,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
     let component = view.at("component").text().and_then(parse_component);
     Stage {
         name: name.to_owned(),
+        from: view.at("from").text().map(str::to_owned),
         component: component.unwrap_or_default(),
         scope,
         config: view.at("config").text_map(bounds::CONFIG_ENTRIES_MAX),

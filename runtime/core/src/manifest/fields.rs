@@ -110,15 +110,15 @@ pub(crate) static MANIFEST: [Field; 8] = [
     field(
         "delivery",
         Kind::Choice(&DELIVERY),
-        Need::Required,
-        "What is promised about events. There is no default.",
+        Need::Word("exactly-once"),
+        "What is promised about events.",
     ),
     field(
         "partitions",
         Kind::Integer { min: 1, max: bounds::PARTITIONS_MAX as u64 },
         Need::Optional,
-        "Partitions of each segment: how far the work can be spread. Without it, twice the number \
-         of workers; fixed at the first apply.",
+        "Partitions of each segment: how far the work can be spread. Without it those there are, \
+         at the first apply twice the number of workers.",
     ),
     field("ingest", Kind::Table(&INGEST), Need::Required, "Where events enter from outside."),
     field(
@@ -176,12 +176,19 @@ static INGEST: [Field; 2] = [
     ),
 ];
 
-static STAGE: [Field; 12] = [
+static STAGE: [Field; 13] = [
     field(
         "component",
         Kind::Component,
         Need::Required,
         "What runs: the name a component was uploaded under, its digest, or name@digest.",
+    ),
+    field(
+        "from",
+        Kind::Name,
+        Need::Optional,
+        "The name the stage had before: its state goes on under the new one. Of no effect once \
+         the version that renames it runs.",
     ),
     field("scope", Kind::Choice(&SCOPE), Need::Word("shared"), "Whom an instance serves."),
     field(

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::fields::{Field, Kind, MANIFEST};
 use super::*;
 use crate::pipeline::sample::{declarations, json};
-use crate::pipeline::{Facts, OnFailure, Scope, build};
+use crate::pipeline::{Delivery, Facts, OnFailure, Scope, build};
 
 const WORD_COUNT: &str = r#"{
     "version": 1, "name": "word-count", "delivery": "best-effort", "partitions": 4,
@@ -83,6 +83,7 @@ fn a_manifest_with_twenty_mistakes_reports_all_twenty_at_once() {
         "version": 1,
         "name": "Word Count",
         "partitions": 5000,
+        "delivery": "at-least-once",
         "colour": "green",
         "ingest": { "to": ["spilt"], "key": "user" },
         "stages": {
@@ -110,7 +111,7 @@ fn a_manifest_with_twenty_mistakes_reports_all_twenty_at_once() {
     found.sort_unstable();
     let mut expected = vec![
         ("name", "manifest.name"),
-        ("delivery", "manifest.missing"),
+        ("delivery", "manifest.choice"),
         ("partitions", "manifest.range"),
         ("colour", "manifest.unknown-field"),
         ("ingest.to[0]", "pipeline.unknown-stage"),
@@ -145,7 +146,10 @@ fn a_misspelt_field_is_recognised() {
 }
 
 #[test]
-fn delivery_is_one_of_two_words() {
+fn delivery_is_one_of_two_words_and_exactly_once_without() {
+    let without = read(&json(&WORD_COUNT.replace(r#""delivery": "best-effort","#, "")));
+    assert!(without.1.is_empty(), "{}", without.1);
+    assert_eq!(without.0.delivery, Delivery::ExactlyOnce);
     let problems = with(&["delivery"], Value::from("at-least-once"));
     assert_eq!(problem(&problems, "delivery").code, "manifest.choice");
 }
@@ -238,8 +242,8 @@ fn a_flood_of_mistakes_is_cut_and_counted() {
     manifest.extend((0..5000).map(|i| (format!("field{i}"), Value::Null)));
     let problems = read(&Value::Table(manifest)).1;
     assert_eq!(problems.list().len(), bounds::PROBLEMS_MAX);
-    // Five required fields are missing besides.
-    assert_eq!(problems.omitted(), 5005 - bounds::PROBLEMS_MAX);
+    // Four required fields are missing besides.
+    assert_eq!(problems.omitted(), 5004 - bounds::PROBLEMS_MAX);
 }
 
 #[test]
@@ -290,6 +294,7 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text =
         WORD_COUNT.replace("\"split\", \"ports\"", "\"split\", \"scope\": \"stream\", \"ports\"");
     let text = text.replace("\"on-failure\": \"halt\"", "\"on-failure\": \"park\"");
+    let text = text.replace("\"split\", \"scope\"", "\"split\", \"from\": \"cut\", \"scope\"");
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");
     let mut known = Vec::new();

@@ -47,6 +47,9 @@ fn stage(stage: &Stage) -> Value {
         ("retries", Value::Integer(stage.retries.into())),
         ("grants", Value::Table(Table::new())),
     ]);
+    if let Some(from) = &stage.from {
+        table.insert("from".to_owned(), text(from));
+    }
     if stage.scope == Scope::Stream {
         table.insert("stream".to_owned(), stream(&stage.stream));
     }

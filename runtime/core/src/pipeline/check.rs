@@ -7,10 +7,12 @@
 //!
 //! What the node knows (uploaded components and assets) comes in as `Facts`.
 
+mod stages;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::{self, Arc};
-use super::{Delivery, Edge, Ingest, Output, Pipeline, Scope, Stage, StageIndex};
+use super::{Edge, Ingest, Output, Pipeline, Stage, StageIndex};
 use crate::manifest::{
     Declaration, EdgeDeclaration, OutputDeclaration, Problem, Problems, Reference, Value, item,
     member, nearest, read, show,
@@ -168,29 +170,13 @@ impl<'a> Check<'a> {
             self.unreachable(&places);
         }
         self.output_names();
+        self.renames();
         self.lasting();
         let stages = self.known_stages(facts);
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
         Ok(self.pipeline(&places, stages))
-    }
-
-    /// What exactly-once cannot keep yet.
-    fn lasting(&mut self) {
-        if self.declaration.delivery != Delivery::ExactlyOnce {
-            return;
-        }
-        for (name, stage) in &self.declaration.stages {
-            if stage.scope == Scope::Stream {
-                let field = member(&member("stages", name), "scope");
-                let message = "a stream does not outlive its node yet, so that it cannot be part \
-                               of a pipeline with exactly-once delivery"
-                    .to_owned();
-                let fix = "use scope \"key\" with keyed state, or delivery = \"best-effort\"";
-                self.problems.add(Problem::new(field, "manifest.unsupported", message, fix));
-            }
-        }
     }
 
     fn resolve(&mut self) -> Places {
@@ -370,59 +356,6 @@ impl<'a> Check<'a> {
                 let field = member("outputs", name);
                 self.problems.add(Problem::new(field, "pipeline.reserved-name", message, fix));
             }
-        }
-    }
-
-    /// The stages with their components resolved to digests, as far as the facts go.
-    fn known_stages(&mut self, facts: &Facts) -> Vec<Stage> {
-        let mut stages = Vec::with_capacity(self.stages.len());
-        for stage in self.stages.clone() {
-            let mut stage = stage.clone();
-            if let Some(known) = &facts.components {
-                self.component(&mut stage, known);
-            }
-            if let Some(known) = &facts.assets {
-                self.assets(&stage, known);
-            }
-            stages.push(stage);
-        }
-        stages
-    }
-
-    fn component(&mut self, stage: &mut Stage, known: &KnownComponents) {
-        let reference = &mut stage.component;
-        let (message, fix) = match (&reference.name, &reference.digest) {
-            (_, Some(digest)) if known.digests.contains(digest) => return,
-            (_, Some(digest)) => {
-                let message = format!("no component with the digest {digest} has been uploaded");
-                (message, "upload it, or name one that has been".to_owned())
-            }
-            (Some(name), None) => {
-                if let Some(digest) = known.names.get(name) {
-                    reference.digest = Some(digest.clone());
-                    return;
-                }
-                let names = known.names.keys().map(String::as_str);
-                let fix = nearest(name, names).map_or_else(
-                    || "upload one under this name first".to_owned(),
-                    |meant| format!("did you mean {meant:?}? Otherwise upload it first"),
-                );
-                (format!("no component called {} has been uploaded", show(name)), fix)
-            }
-            // Missing or unreadable, which has been said.
-            (None, None) => return,
-        };
-        let field = member(&member("stages", &stage.name), "component");
-        self.problems.add(Problem::new(field, "pipeline.unknown-component", message, fix));
-    }
-
-    fn assets(&mut self, stage: &Stage, known: &BTreeSet<String>) {
-        let list = member(&member("stages", &stage.name), "assets");
-        for (name, digest) in stage.assets.iter().filter(|(_, digest)| !known.contains(*digest)) {
-            let message = format!("no asset {} has been uploaded", show(digest));
-            let field = member(&list, name);
-            let code = "pipeline.unknown-asset";
-            self.problems.add(Problem::new(field, code, message, "upload it first"));
         }
     }
 

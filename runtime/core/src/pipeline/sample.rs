@@ -126,8 +126,10 @@ impl Choices<'_> {
             };
         }
         let text = ["", "plain", "quote \" and \n ü", "{}"][self.below(4)].to_owned();
+        let from = self.one_in(9).then(|| format!("was-{name}"));
         Stage {
             name,
+            from,
             component: self.component(),
             scope,
             config: (0..self.below(3)).map(|i| (format!("k{i}"), text.clone())).collect(),

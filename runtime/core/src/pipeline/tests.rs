@@ -52,6 +52,19 @@ fn names_become_indices() {
 }
 
 #[test]
+fn a_former_name_is_free_and_taken_once() {
+    let stages = r#""a": { "component": "c", "from": "b" }, "b": { "component": "c" }"#;
+    let edges = r#"{ "from": "a", "to": "b" }"#;
+    let (field, code, ..) = only(&manifest(stages, edges, r#""a""#));
+    assert_eq!((field.as_str(), code), ("stages.a.from", "pipeline.from"));
+    let stages =
+        r#""a": { "component": "c", "from": "x" }, "b": { "component": "c", "from": "x" }"#;
+    let (field, code, message, _) = only(&manifest(stages, edges, r#""a""#));
+    assert_eq!((field.as_str(), code), ("stages.b.from", "pipeline.from"));
+    assert!(message.contains("\"a\""), "{message}");
+}
+
+#[test]
 fn an_unknown_stage_is_named_with_the_one_that_was_meant() {
     let stages = r#""split": { "component": "c" }, "count": { "component": "c" }"#;
     let edges = r#"{ "from": "split", "to": "cuont" }"#;

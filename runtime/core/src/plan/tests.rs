@@ -18,7 +18,7 @@ const OLD: &str = r#"{
 
 fn changed(old: &str, new: &str) -> Diff {
     assert!(OLD.contains(old), "{old:?} is in the example");
-    diff(Some(&pipeline(OLD)), &pipeline(&OLD.replace(old, new)))
+    diff(Some(&pipeline(OLD)), &pipeline(&OLD.replace(old, new)), &BTreeSet::new())
 }
 
 fn lines(diff: &Diff) -> Vec<String> {
@@ -73,7 +73,7 @@ fn stages_edges_and_outputs_come_and_go_whole() {
 
 #[test]
 fn everything_is_new_in_a_new_pipeline() {
-    let diff = diff(None, &pipeline(OLD));
+    let diff = diff(None, &pipeline(OLD), &BTreeSet::new());
     assert!(diff.changes.iter().all(|c| c.kind == ChangeKind::Added && c.before.is_none()));
     let fields: Vec<_> = diff.changes.iter().map(|c| c.field.as_str()).collect();
     for field in ["stages.count", "stages.split", "edges.split.out → count.in", "partitions"] {
@@ -82,12 +82,102 @@ fn everything_is_new_in_a_new_pipeline() {
 }
 
 #[test]
-fn partitions_stay_as_they_were_fixed() {
+fn partitions_change_by_a_number_and_stay_without() {
     let diff = changed(r#""partitions": 4,"#, r#""partitions": 8,"#);
-    assert_eq!(diff.refused.list()[0].field, "partitions");
-    assert_eq!(diff.refused.list()[0].code, "plan.partitions");
+    assert!(diff.refused.is_empty(), "{diff}");
+    assert_eq!(lines(&diff), ["~ partitions: 4 → 8"]);
     let diff = changed(r#""partitions": 4,"#, "");
     assert!(diff.is_empty() && diff.refused.is_empty(), "{diff}");
+}
+
+const RENAMED: &str = r#"{
+    "version": 1, "name": "word-count", "delivery": "best-effort", "partitions": 4,
+    "ingest": { "to": ["split"] },
+    "stages": {
+        "split": { "component": "split" },
+        "tally": { "component": "count", "from": "count",
+                   "config": { "greeting": "hi", "mood": "good" } }
+    },
+    "edges": [ { "from": "split", "to": "tally", "key": "emitted" } ],
+    "outputs": { "counts": { "from": "tally" } }
+}"#;
+
+fn exactly_once(text: &str) -> Pipeline {
+    pipeline(&text.replace("best-effort", "exactly-once"))
+}
+
+fn discarding(old: &str, new: &str, discard: &[&str]) -> Diff {
+    let discard = discard.iter().map(|name| (*name).to_owned()).collect();
+    diff(Some(&exactly_once(old)), &exactly_once(new), &discard)
+}
+
+fn refusals(diff: &Diff) -> Vec<(&str, &str)> {
+    diff.refused.list().iter().map(|p| (p.field.as_str(), p.code)).collect()
+}
+
+#[test]
+fn a_renamed_stage_is_one_change_and_takes_over_what_it_had() {
+    let diff = discarding(OLD, RENAMED, &[]);
+    assert!(diff.refused.is_empty(), "{diff}");
+    assert_eq!(lines(&diff), ["~ stages.tally.name: count → tally"]);
+    assert_eq!(diff.handover.heir("count"), Some("tally"));
+    assert_eq!(diff.handover.forebear("tally"), Some("count"));
+    assert_eq!(diff.handover.heir("split"), Some("split"));
+    // The same again: the old name is gone, and nothing changes.
+    let again = discarding(RENAMED, RENAMED, &[]);
+    assert!(again.is_empty() && again.refused.is_empty(), "{again}");
+    let without = discarding(RENAMED, &RENAMED.replace(r#""from": "count","#, ""), &[]);
+    assert!(without.is_empty() && without.refused.is_empty(), "{without}");
+    let first = diff_of_new(RENAMED);
+    assert!(first.refused.is_empty(), "{first}");
+}
+
+fn diff_of_new(text: &str) -> Diff {
+    diff(None, &exactly_once(text), &BTreeSet::new())
+}
+
+#[test]
+fn a_former_name_is_one_that_runs_and_goes() {
+    let missing = RENAMED.replace(r#""from": "count""#, r#""from": "cuont""#);
+    let diff = discarding(OLD, &missing, &[]);
+    assert_eq!(
+        refusals(&diff),
+        [("stages.tally.from", "plan.from"), ("stages.count", "plan.state")]
+    );
+    assert!(diff.refused.to_string().contains("did you mean \"count\"?"), "{diff}");
+    // Both run, and would have to be one.
+    let both = OLD.replace(
+        r#""split": { "component": "split" },"#,
+        r#""split": { "component": "split" }, "tally": { "component": "count" },"#,
+    );
+    let both = both.replace(r#"["split"]"#, r#"["split", "tally"]"#);
+    let diff = discarding(&both, RENAMED, &[]);
+    assert!(refusals(&diff).contains(&("stages.tally.from", "plan.from")), "{diff}");
+    let diff = discarding(&both, RENAMED, &["count"]);
+    assert!(diff.refused.is_empty(), "{diff}");
+    assert_eq!(diff.handover.heir("tally"), Some("tally"));
+    assert_eq!(diff.handover.heir("count"), None);
+}
+
+#[test]
+fn state_goes_by_a_word_and_not_without() {
+    let gone = OLD.replace("count", "tally").replace("word-tally", "word-count");
+    let diff = discarding(OLD, &gone, &[]);
+    assert_eq!(refusals(&diff), [("stages.count", "plan.state")]);
+    let text = diff.refused.to_string();
+    assert!(text.contains("from = \"count\"") && text.contains("--discard-state count"), "{text}");
+    let diff = discarding(OLD, &gone, &["count"]);
+    assert!(diff.refused.is_empty(), "{diff}");
+    assert_eq!(lines(&diff)[0], "~ stages.count.state: kept → discarded");
+    assert_eq!(diff.handover.heir("count"), None);
+    // A stage that stays begins anew, and that alone is a change.
+    let diff = discarding(OLD, OLD, &["count"]);
+    assert_eq!(lines(&diff), ["~ stages.count.state: kept → discarded"]);
+    assert_eq!(diff.handover.forebear("count"), None);
+    for (new, name) in [(OLD, "cuont"), (RENAMED, "count")] {
+        let diff = discarding(OLD, new, &[name]);
+        assert_eq!(refusals(&diff), [("discard-state", "plan.discard")], "{diff}");
+    }
 }
 
 #[test]
@@ -104,16 +194,19 @@ proptest! {
         let mut new = old.clone();
         let by = turn.min(new.edges.len());
         new.edges.rotate_left(by);
-        prop_assert!(diff(Some(&old), &new).is_empty());
+        prop_assert!(diff(Some(&old), &new, &BTreeSet::new()).is_empty());
     }
 
     #[test]
     fn pipelines_that_differ_have_a_diff(old in pipelines(), new in pipelines()) {
         let mut sorted = (old.declaration(), new.declaration());
+        // What a stage was called before is no part of what it is.
+        let stages = sorted.0.stages.values_mut().chain(sorted.1.stages.values_mut());
+        stages.for_each(|stage| stage.from = None);
         sorted.1.partitions = sorted.1.partitions.or(sorted.0.partitions);
         sorted.0.edges.sort_by_key(|e| (e.from.clone(), e.to.clone()));
         sorted.1.edges.sort_by_key(|e| (e.from.clone(), e.to.clone()));
-        let diff = diff(Some(&old), &new);
+        let diff = diff(Some(&old), &new, &BTreeSet::new());
         prop_assert_eq!(diff.is_empty(), sorted.0 == sorted.1);
     }
 }

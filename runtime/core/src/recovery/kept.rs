@@ -15,6 +15,7 @@
 //! extensions                                                   maybe: 0 u8, or 1 u8 · n
 //!   19: pipeline n · n × { root n · partition n · 0 n · n × { gap n · length n } }  replayed
 //!   20: pipeline n · n × { root n · fuel n · events n · reruns n }                 usage
+//!   21: pipeline n · n × { n × { output n · partition n · next n } }               fences
 //! ```
 //!
 //! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
@@ -23,7 +24,7 @@
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Waiting};
-use super::pipeline::{Folded, ReaderState};
+use super::pipeline::{Fence, Folded, ReaderState};
 use super::{Fold, Stopped, Wrong};
 use crate::codec::wire::{Reader, put};
 use crate::codec::{CheckpointRecord, RecordError, RecordWriter, Usage, kind, name_table, source};
@@ -35,6 +36,8 @@ use crate::replayed::Replayed;
 const REPLAYED: u64 = 19;
 /// The extension with what commits used.
 const USAGE: u64 = 20;
+/// The extension with the fences.
+const FENCES: u64 = 21;
 
 impl Fold {
     /// The fold in bytes. What a record said is in them, not the state and not the frames of the
@@ -100,6 +103,22 @@ fn keep_more(writer: &mut RecordWriter, pipelines: &BTreeMap<PipelineId, Folded>
                 }
             });
         }
+        if !folded.fences.is_empty() {
+            writer.extension(FENCES, |out| keep_fences(out, (*id, &folded.fences)));
+        }
+    }
+}
+
+fn keep_fences(out: &mut Vec<u8>, (id, fences): (PipelineId, &[Fence])) {
+    put(out, id.0);
+    put(out, fences.len() as u64);
+    for fence in fences {
+        put(out, fence.len() as u64);
+        for ((output, partition), next) in fence {
+            for number in [output.0.into(), (*partition).into(), *next] {
+                put(out, number);
+            }
+        }
     }
 }
 
@@ -108,13 +127,17 @@ fn more(
     reader: &mut Reader<'_>,
     pipelines: &mut BTreeMap<PipelineId, Folded>,
 ) -> Result<(), RecordError> {
-    if extension != REPLAYED && extension != USAGE {
+    if ![REPLAYED, USAGE, FENCES].contains(&extension) {
         return Ok(());
     }
     let id = PipelineId(reader.number("a pipeline")?);
     let folded = pipelines.get_mut(&id).ok_or_else(|| reader.bad("a pipeline"))?;
     if extension == REPLAYED {
         folded.replayed = Replayed::read(reader)?;
+        return Ok(());
+    }
+    if extension == FENCES {
+        folded.fences = fences(reader)?;
         return Ok(());
     }
     let usage = reader.list(4, "the usage", |reader| {
@@ -125,6 +148,16 @@ fn more(
     })?;
     folded.usage = usage.into_iter().collect();
     Ok(())
+}
+
+fn fences(reader: &mut Reader<'_>) -> Result<Vec<Fence>, RecordError> {
+    reader.list(1, "the fences", |reader| {
+        let fence = reader.list(3, "a fence", |reader| {
+            let output = OutputId(reader.number_u32("an output")?);
+            Ok(((output, reader.partition("an output")?), reader.number("an offset")?))
+        })?;
+        Ok(fence.into_iter().collect())
+    })
 }
 
 fn keep_pipeline(writer: &mut RecordWriter, folded: &Folded) {
@@ -212,6 +245,7 @@ fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordErr
         offsets: offsets.into_iter().collect(),
         replayed: Replayed::default(),
         usage: BTreeMap::new(),
+        fences: Vec::new(),
         stopped,
     })
 }

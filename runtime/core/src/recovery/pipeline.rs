@@ -2,17 +2,20 @@
 //!
 //! - What is numbered is kept where the number is given out: runs by edge and sending partition,
 //!   offsets by output and partition. So a version may cut the pipeline into other segments.
+//! - Of partitions that are not there any more it keeps all of that: they may come back.
 //! - A record is held against all of that before anything of it is handed on.
 
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Waiting};
+use super::standing::{self, Root};
 use super::{Sink, Stopped, Wrong};
 use crate::codec::{ApplyRecord, CommitHead, CommitRecord, EdgeEnds, EdgeRun, IngestRecord};
 use crate::codec::{NameTable, Piece, Usage};
 use crate::ids::{EdgeId, Name, OutputId, StageId};
-use crate::partition::{Leads, Progress, SegmentIds};
-use crate::position::{Counter, Numbers, Positions, RunHeader, Source};
+use crate::limits::FENCE_OFFSETS_MAX;
+use crate::partition::{Progress, SegmentIds};
+use crate::position::{Counter, Positions, RunHeader, Source};
 use crate::replayed::Replayed;
 
 /// A partition of a segment, by its root stage.
@@ -39,8 +42,12 @@ pub struct Folded {
     pub(super) replayed: Replayed,
     /// What the commits of each segment used, by its root.
     pub(super) usage: BTreeMap<StageId, Usage>,
+    pub(super) fences: Vec<Fence>,
     pub(super) stopped: Option<Stopped>,
 }
+
+/// The next offset of each output in each partition, at some time.
+pub type Fence = BTreeMap<(OutputId, u16), u64>;
 
 /// A partition of a segment as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,17 +58,11 @@ pub(super) struct ReaderState {
     pub(super) backlog: Backlog,
 }
 
-/// Where a partition stood, whether its root begins a segment now or not.
-#[derive(Debug, Clone, Copy)]
-pub struct Stood<'a> {
-    /// The root of its segment, and its number.
-    pub root: (StageId, u16),
-    /// Its last commit.
-    pub number: u64,
-    /// What it consumed.
-    pub positions: &'a Positions,
-    /// The next offset of its dead letters.
-    pub dead_letters: u64,
+impl ReaderState {
+    pub(super) fn root(&self) -> Root {
+        let (number, dead_letters) = (self.number, self.dead_letters);
+        Root { number, positions: self.positions.clone(), dead_letters }
+    }
 }
 
 impl Folded {
@@ -134,46 +135,17 @@ impl Folded {
     /// Where a partition stands, to go on from.
     #[must_use]
     pub fn progress(&self, ids: &SegmentIds) -> Progress {
-        let partition = ids.partition;
-        let root = ids.stages.first().map(|root| (root.stage, partition));
-        let reader = root.and_then(|root| self.readers.get(&root));
-        let mut numbers = Numbers::default();
-        let mut offsets = BTreeMap::new();
-        for leads in ids.stages.iter().flat_map(|stage| &stage.leads) {
-            match *leads {
-                Leads::Inside => {}
-                Leads::Edge(edge) => {
-                    if let Some(counter) = self.sent.get(&(edge, partition)) {
-                        numbers.insert(edge, counter.clone());
-                    }
-                }
-                Leads::Output(output) => {
-                    if let Some(next) = self.offsets.get(&(output, partition)) {
-                        offsets.insert(output, *next);
-                    }
-                }
-            }
-        }
-        Progress {
-            number: reader.map_or(0, |reader| reader.number),
-            positions: reader.map(|reader| reader.positions.clone()).unwrap_or_default(),
-            numbers,
-            offsets,
-            dead_letters: reader.map_or(0, |reader| reader.dead_letters),
-        }
+        let to = ids.stages.first().map(|root| (root.stage, ids.partition));
+        let reader = to.and_then(|to| self.readers.get(&to));
+        let root = reader.map(ReaderState::root).unwrap_or_default();
+        standing::progress(ids, root, &self.sent, &self.offsets)
     }
 
-    /// Every partition that ever committed, or waits to.
-    pub fn stood(&self) -> impl Iterator<Item = Stood<'_>> {
-        self.readers.iter().map(|(root, reader)| {
-            let ReaderState { number, positions, dead_letters, .. } = reader;
-            Stood { root: *root, number: *number, positions, dead_letters: *dead_letters }
-        })
-    }
-
-    /// What each partition sent over each edge.
-    pub fn sent(&self) -> impl Iterator<Item = ((EdgeId, u16), &Counter<u16>)> {
-        self.sent.iter().map(|(edge, counter)| (*edge, counter))
+    /// Where its outputs stood each time the number of partitions changed, oldest first: what a
+    /// key left behind before is in another partition than what came after.
+    #[must_use]
+    pub fn fences(&self) -> &[Fence] {
+        &self.fences
     }
 
     /// The runs that wait for a partition of the segment with this root: source by source, in order
@@ -204,6 +176,7 @@ impl Folded {
             offsets: BTreeMap::new(),
             replayed: Replayed::default(),
             usage: BTreeMap::new(),
+            fences: Vec::new(),
             stopped: None,
         };
         folded.change(record)?;
@@ -242,6 +215,9 @@ impl Folded {
         self.readers.retain(|(root, _), _| !record.discarded.contains(root));
         self.replayed.discard(&record.discarded);
         self.strand_nothing(record)?;
+        if record.partitions != self.partitions {
+            self.put_up_fence();
+        }
         self.version = record.version;
         self.partitions = record.partitions;
         self.manifest = record.manifest.to_vec();
@@ -250,14 +226,30 @@ impl Folded {
         Ok(())
     }
 
+    /// Notes how far outputs have come; the oldest notes make way.
+    fn put_up_fence(&mut self) {
+        self.fences.push(self.offsets.clone());
+        let mut offsets: usize = self.fences.iter().map(BTreeMap::len).sum();
+        let too_many = |fence: &&Fence| {
+            let goes = offsets > FENCE_OFFSETS_MAX;
+            offsets -= fence.len();
+            goes
+        };
+        let gone = self.fences.iter().take_while(too_many).count();
+        self.fences.drain(..gone);
+    }
+
     /// Drops what was noted of edges and outputs that are not in this version: their numbers do not
     /// come again.
     fn forget_what_is_gone(&mut self) {
         let names = &self.names;
         let outputs = &names.outputs;
         self.sent.retain(|(edge, _), _| edge_of(names, *edge).is_some());
-        self.offsets
-            .retain(|(output, _), _| outputs.binary_search_by_key(output, |(id, _)| *id).is_ok());
+        for offsets in self.fences.iter_mut().chain([&mut self.offsets]) {
+            offsets.retain(|(output, _), _| {
+                outputs.binary_search_by_key(output, |(id, _)| *id).is_ok()
+            });
+        }
         for reader in self.readers.values_mut() {
             reader.positions.retain(|source| is_of(names, source));
         }

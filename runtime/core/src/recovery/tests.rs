@@ -6,6 +6,7 @@ use crate::codec::{
 };
 use crate::frame::{Frame, FrameBuilder, Head};
 use crate::ids::{EdgeId, Name, OutputId};
+use crate::limits::FENCE_OFFSETS_MAX;
 use crate::partition::{Leads, SegmentIds, StageIds};
 use crate::position::{Place, Source};
 use crate::replayed::{Offsets, ReplayedRun};
@@ -375,6 +376,58 @@ fn a_version_strands_no_run_and_uses_no_number_again() {
 }
 
 #[test]
+fn partitions_come_and_go_and_every_number_goes_on() {
+    let mut log = Log::counting();
+    let partitions = |log: &mut Log, version: u32, partitions: u16| {
+        let record = ApplyRecord { partitions, ..word_count(ONE, version) };
+        log.write(|writer| writer.apply(&record))
+    };
+    log.ingest(1, &[(COUNT, 1, 0, 2)]).expect("first");
+    let taken = |from, to| vec![Piece { source: Source::Ingest, from, to, events: 2 }];
+    let left = |first| Sent {
+        runs: Vec::new(),
+        outputs: vec![OutputRun { output: COUNTS, first, frame: frame(2) }],
+        dead_letters: Some(DeadRun { first, frame: frame(2) }),
+    };
+    let here = |number| CommitHead { partition: 1, ..head(COUNT, number) };
+    log.commit(here(1), taken(Place::START, place(2, 0)), &left(0)).expect("counted");
+    assert_eq!(partitions(&mut log, 2, 1), Ok(()));
+    assert_eq!(log.ingest(2, &[(COUNT, 1, 1, 2)]), Err(Wrong::Partition(1)));
+
+    let mut log = Log { fold: Fold::from_kept(&log.fold.keep()).expect("kept"), ..log };
+    let folded = log.fold.pipelines.get_mut(&ONE).expect("applied");
+    folded.stopped = None;
+    assert_eq!(partitions(&mut log, 3, 4), Ok(()), "and it comes back");
+    assert_eq!(log.ingest(2, &[(COUNT, 1, 1, 2), (COUNT, 3, 0, 1)]), Ok(()));
+    let again = log.commit(here(2), taken(place(2, 0), place(3, 0)), &left(0));
+    assert_eq!(again, Err(Wrong::Offset { found: 0, next: 2 }), "an offset is used once");
+
+    let folded = log.fold.pipeline(ONE).expect("applied");
+    let fence = |next| Fence::from([((COUNTS, 1), next)]);
+    assert_eq!(folded.fences(), [fence(2), fence(2)]);
+    let standing = Standing::from(folded);
+    assert_eq!((standing.offset(COUNTS, 1), standing.offset(COUNTS, 0)), (2, 0));
+    assert_eq!((standing.partitions_of(COUNTS), standing.dead_letters(COUNT, 1)), (2, 2));
+    assert_eq!(standing.partitions_with_dead_letters(COUNT), 2);
+    assert_eq!(standing.partitions_with_dead_letters(SPLIT), 0);
+}
+
+#[test]
+fn notes_of_where_outputs_stood_are_bounded() {
+    let mut log = Log::counting();
+    for version in 2..40 {
+        let record = ApplyRecord { partitions: version as u16, ..word_count(ONE, version) };
+        log.write(|writer| writer.apply(&record)).expect("nothing waits");
+        let folded = log.fold.pipelines.get_mut(&ONE).expect("applied");
+        let many = (0..1000).map(|partition| ((COUNTS, partition), u64::from(version)));
+        folded.offsets = many.collect();
+    }
+    let folded = log.fold.pipeline(ONE).expect("applied");
+    let newest = folded.fences().last().expect("some").get(&(COUNTS, 0));
+    assert_eq!((folded.fences().len(), newest), (FENCE_OFFSETS_MAX / 1000, Some(&38)));
+}
+
+#[test]
 fn a_kept_fold_has_the_bytes_it_always_had() {
     let mut log = under_way();
     log.write(|writer| writer.apply(&word_count(PipelineId(2), 3))).expect("another");
@@ -406,8 +459,9 @@ fn a_checkpoint_keeps_what_was_used_and_what_was_replayed() {
     let runs = runs.into_iter().map(|run| IngestRun { previous, ..run }).collect();
     let record = IngestRecord { pipeline: ONE, seq, time, producer, ids, runs, replayed };
     log.write(|writer| writer.ingest(&record)).expect("the next");
-    let number = log.fold.pipeline(ONE).expect("applied");
-    let number = number.stood().find(|stood| stood.root == (SPLIT, 0)).map_or(0, |s| s.number);
+    let stages = vec![StageIds { stage: SPLIT, leads: Vec::new() }];
+    let split = SegmentIds { pipeline: ONE, version: 1, partition: 0, stages };
+    let number = log.fold.pipeline(ONE).expect("applied").progress(&split).number;
     let used = Usage { fuel: 1 << 40, events: 3, reruns: 2 };
     log.write(|writer| {
         let sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
@@ -433,12 +487,18 @@ fn a_checkpoint_keeps_what_was_used_and_what_was_replayed() {
 #[test]
 fn a_checkpoint_keeps_the_fold() {
     let mut log = under_way();
+    let folded = log.fold.pipelines.get_mut(&ONE).expect("applied");
+    folded.fences = vec![Fence::from([((COUNTS, 0), 3), ((COUNTS, 1), 400)]), Fence::new()];
     let checkpoint = CheckpointRecord { horizon: 350, generation: 4 };
     log.write(|writer| writer.checkpoint(&checkpoint)).expect("a mark");
     let kept = log.fold.keep();
     assert_eq!(Fold::from_kept(&kept), Ok(log.fold.clone()));
     assert_eq!(Fold::from_kept(&Fold::new().keep()), Ok(Fold::new()));
-    for length in 0..kept.len() {
+    let mut plain = log.fold.clone();
+    plain.pipelines.get_mut(&ONE).expect("applied").fences.clear();
+    let plain = plain.keep().len();
+    // Cut where an extension begins, it is one of an older writer.
+    for length in (0..kept.len()).filter(|length| *length != plain) {
         assert!(Fold::from_kept(&kept[..length]).is_err(), "cut to {length}");
     }
     for bit in 0..kept.len() * 8 {

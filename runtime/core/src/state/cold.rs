@@ -27,7 +27,7 @@ pub(super) struct Cold {
     /// Nothing of this state is in the store alone.
     whole: bool,
     /// Writes of this epoch and before are in the store.
-    kept: u32,
+    pub(super) kept: u32,
     /// Emptied keys, the oldest first.
     buried: VecDeque<u32>,
     /// Where room is made next.

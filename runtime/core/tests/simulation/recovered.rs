@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sluicebox_core::codec::{CommitHead, DeadRun, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::ids::{OutputId, PipelineId, StageId};
+use sluicebox_core::key::{group_of, partition_of};
 use sluicebox_core::recovery::{Fold, Sink};
 use sluicebox_core::state::Change;
 
@@ -67,6 +68,15 @@ impl Sink for Found {
     fn ingested(&mut self, ingest: &IngestRecord<'_>, position: u64) {
         let producer = ingest.producer.map(|producer| (producer.id.to_owned(), producer.sequence));
         self.came.push(Came { producer, ids: ingest.ids.clone(), position, time: ingest.time });
+    }
+
+    fn repartitioned(&mut self, _: PipelineId, partitions: u16) {
+        for ((root, _), state) in std::mem::take(&mut self.state) {
+            for (slot, value) in state {
+                let partition = partition_of(group_of(&slot.1), partitions);
+                self.state.entry((root, partition)).or_default().insert(slot, value);
+            }
+        }
     }
 
     fn discarded(&mut self, _: PipelineId, _: StageId) {

@@ -22,7 +22,9 @@ use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use sluicebox_core::state::StateLimits;
 
 pub(crate) const PIPELINE: PipelineId = PipelineId(5);
+/// Partitions there are at first, and at most.
 pub(crate) const PARTITIONS: u16 = 3;
+pub(crate) const PARTITIONS_MAX: u16 = 5;
 
 const SPLIT: StageId = StageId(1);
 const COUNT: StageId = StageId(2);
@@ -63,11 +65,11 @@ pub(crate) fn ids_of(root: StageId, partition: u16, version: u32) -> SegmentIds 
     SegmentIds { pipeline: PIPELINE, version, partition, stages: stages_of(root) }
 }
 
-pub(crate) fn plan_of(root: StageId) -> SegmentPlan {
+pub(crate) fn plan_of(root: StageId, partitions: u16) -> SegmentPlan {
     let plan = |stage: &StageIds| {
         let target = |leads: &Leads| {
             let (key, spread) = match leads {
-                Leads::Edge(_) => (KeyRule::Emitted, Spread::Groups(PARTITIONS)),
+                Leads::Edge(_) => (KeyRule::Emitted, Spread::Groups(partitions)),
                 Leads::Inside | Leads::Output(_) => (KeyRule::Cause, Spread::One),
             };
             Target { port: 0, input: 0, key, spread, inside: true }
@@ -96,7 +98,7 @@ pub(crate) fn plan_of(root: StageId) -> SegmentPlan {
 }
 
 /// The record of a version. Stages have another name in each.
-pub(crate) fn version(version: u32) -> ApplyRecord<'static> {
+pub(crate) fn version(version: u32, partitions: u16) -> ApplyRecord<'static> {
     let name = |text: String| Name::new(&text).expect("a name");
     let stages = [SPLIT, COUNT, TALLY, TOTAL, AUDIT];
     let ends = |from, to| {
@@ -108,7 +110,7 @@ pub(crate) fn version(version: u32) -> ApplyRecord<'static> {
         name: name("words".into()),
         pipeline: PIPELINE,
         version,
-        partitions: PARTITIONS,
+        partitions,
         manifest: b"text",
         names: NameTable {
             stages: stages.map(|id| (id, name(format!("s{}-v{version}", id.0)))).to_vec(),

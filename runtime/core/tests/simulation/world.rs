@@ -16,12 +16,15 @@ use sluicebox_core::ids::StageId;
 use sluicebox_core::key::{group_of, partition_of};
 use sluicebox_core::partition::Partition;
 use sluicebox_core::position::{Arrival, Counter, Place, RunHeader};
-use sluicebox_core::state::Change;
+use sluicebox_core::recovery::Standing;
+use sluicebox_core::state::{Change, KeyedState, redistribute};
 
 use crate::dice::Dice;
 use crate::log::Log;
 use crate::recovered::{Checkpoint, State, note};
-use crate::stages::{ENTRIES, PARTITIONS, PIPELINE, ROOTS, ids_of, plan_of, play, version};
+use crate::stages::{
+    ENTRIES, PARTITIONS, PARTITIONS_MAX, PIPELINE, ROOTS, ids_of, plan_of, play, version,
+};
 
 const PRODUCERS: usize = 3;
 const WORDS: [&str; 9] = ["ab", "ac", "ba", "bb", "cat", "xx", "tt", "ca", "aa"];
@@ -55,6 +58,9 @@ pub(crate) struct World {
     waiting: Vec<(usize, usize, u64)>,
     checkpoint: Checkpoint,
     version: u32,
+    partitions: u16,
+    /// Where partitions stood when they were last there.
+    standing: Standing,
     now: u64,
     pub(crate) trace: Vec<String>,
 }
@@ -79,6 +85,8 @@ impl World {
             waiting: Vec::new(),
             checkpoint: Checkpoint::none(),
             version: 0,
+            partitions: PARTITIONS,
+            standing: Standing::default(),
             now: 1_000_000,
             trace: Vec::new(),
         };
@@ -96,7 +104,10 @@ impl World {
             24..80 => self.some_batch(),
             80..92 => self.sync(),
             92..94 => self.checkpoint(),
-            94..95 => self.apply(),
+            94..95 => match self.dice.one_in(2) {
+                true => self.reshape(),
+                false => self.apply(),
+            },
             95..96 => self.now = self.now.saturating_sub(3_600_000_000),
             _ => self.crash(),
         }
@@ -179,7 +190,7 @@ impl World {
     fn take(&mut self, request: &Request, producer: Option<Producer<'_>>, ids: Vec<u128>) -> u64 {
         let mut frames: BTreeMap<(StageId, u16), FrameBuilder> = BTreeMap::new();
         for (key, text) in request {
-            let partition = partition_of(group_of(key.as_bytes()), PARTITIONS);
+            let partition = partition_of(group_of(key.as_bytes()), self.partitions);
             for stage in ENTRIES {
                 let builder = frames.entry((stage, partition)).or_default();
                 builder.push(&Head::data(self.now), key.as_bytes(), text.as_bytes(), &[]);
@@ -368,12 +379,71 @@ impl World {
     fn apply(&mut self) {
         self.version += 1;
         let mut writer = RecordWriter::new();
-        writer.apply(&version(self.version));
+        writer.apply(&version(self.version, self.partitions));
         self.log.append(&writer);
         for ((root, partition), machine) in &mut self.machines {
             let progress = machine.partition.progress().expect("a ledger").clone();
             let ids = Arc::new(ids_of(*root, *partition, self.version));
             machine.partition.keep_ledger(ids, progress);
+        }
+    }
+
+    /// A new version with another number of partitions, when nothing waits in the old ones.
+    fn reshape(&mut self) {
+        let readers: Vec<_> = self.machines.keys().copied().collect();
+        let mut rounds = 0;
+        loop {
+            readers.iter().for_each(|reader| self.catch_up(*reader));
+            let busy = readers.iter().filter(|reader| self.batch(**reader)).count();
+            if busy == 0 {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < 2000, "it does not drain");
+        }
+        self.version += 1;
+        self.partitions = 1 + self.dice.below(PARTITIONS_MAX.into()) as u16;
+        self.trace.push(format!("{} partitions", self.partitions));
+        let mut writer = RecordWriter::new();
+        writer.apply(&version(self.version, self.partitions));
+        self.log.append(&writer);
+        let mut states: BTreeMap<StageId, BTreeMap<String, Vec<KeyedState>>> = BTreeMap::new();
+        let mut told: BTreeMap<StageId, State> = BTreeMap::new();
+        for ((root, partition), machine) in std::mem::take(&mut self.machines) {
+            let progress = machine.partition.progress().expect("a ledger").clone();
+            self.standing.add((root, partition), progress);
+            told.entry(root).or_default().extend(machine.state);
+            for (name, state) in machine.partition.into_states() {
+                states.entry(root).or_default().entry(name).or_default().push(state);
+            }
+        }
+        let (folded, _) = Checkpoint::none().fold(&self.log.entries);
+        let folded = folded.pipeline(PIPELINE).expect("applied");
+        for root in ROOTS {
+            let mut divided: BTreeMap<String, Vec<KeyedState>> = BTreeMap::new();
+            for (name, states) in states.remove(&root).into_iter().flatten() {
+                let seed = self.dice.roll();
+                divided.insert(name, redistribute(states, self.partitions, seed));
+            }
+            let told = told.remove(&root).unwrap_or_default();
+            for partition in (0..self.partitions).rev() {
+                let ids = ids_of(root, partition, self.version);
+                let plan = Arc::new(plan_of(root, self.partitions));
+                let mut machine = Partition::new(plan, self.dice.roll());
+                for (name, states) in &mut divided {
+                    machine.adopt(name, states.pop().expect("one for each"));
+                }
+                let progress = self.standing.progress(&ids);
+                assert_eq!(progress, folded.progress(&ids), "carried over as it is found");
+                machine.keep_ledger(Arc::new(ids), progress);
+                let mine = |(_, key, _): &(StageId, Vec<u8>, Vec<u8>)| {
+                    partition_of(group_of(key), self.partitions) == partition
+                };
+                let state = told.iter().filter(|(slot, _)| mine(slot));
+                let state = state.map(|(slot, value)| (slot.clone(), value.clone())).collect();
+                let machine = Machine { partition: machine, inbox: VecDeque::new(), state };
+                self.machines.insert((root, partition), machine);
+            }
         }
     }
 
@@ -394,6 +464,8 @@ impl World {
         assert_eq!((&fold, &found), (&whole, &all_found), "a checkpoint only saves time");
         let folded = fold.pipeline(PIPELINE).expect("applied");
         self.version = folded.version();
+        self.partitions = folded.partitions();
+        self.standing = Standing::from(folded);
         self.ingest = folded.ingest_numbers().clone();
         self.dedup = found.dedup(self.dice.roll());
         self.waiting.clear();
@@ -402,9 +474,11 @@ impl World {
             producer.sent = producer.acknowledged;
         }
         self.machines.clear();
-        for reader in ROOTS.into_iter().flat_map(|root| (0..PARTITIONS).map(move |p| (root, p))) {
+        let partitions = self.partitions;
+        for reader in ROOTS.into_iter().flat_map(|root| (0..partitions).map(move |p| (root, p))) {
             let ids = ids_of(reader.0, reader.1, self.version);
-            let mut partition = Partition::new(Arc::new(plan_of(reader.0)), self.dice.roll());
+            let mut partition =
+                Partition::new(Arc::new(plan_of(reader.0, partitions)), self.dice.roll());
             let progress = folded.progress(&ids);
             partition.keep_ledger(Arc::new(ids), progress);
             let state = found.state.get(&reader).cloned().unwrap_or_default();

@@ -119,6 +119,14 @@ impl Collected {
     pub(super) fn note_fold(&mut self, fold: &Fold, horizon: u64) {
         self.folds.push_back(horizon);
         self.note_tenants(fold);
+        for (id, folded) in fold.pipelines() {
+            let of = self.of(id);
+            let names = &folded.names().stages;
+            let given = folded.highest()[0].map_or(0..0, |highest| 0..highest + 1);
+            let gone = given.filter(|n| names.binary_search_by_key(n, |(id, _)| id.0).is_err());
+            let prefixes = |stage| keys::all_state_of(of.tenant, of.pipeline.0, stage);
+            self.discarded.extend(gone.flat_map(prefixes));
+        }
     }
 
     /// Notes a run that is in the store.
@@ -222,7 +230,9 @@ impl Collected {
                 Way::DeadLetters(root) => of.dead_letters((root, *partition), first),
             };
             let mut bytes: usize = frames.iter().map(|left| left.bytes).sum();
-            while bytes > retained.bytes(*way) && frames.len() > 1 {
+            // The newest is kept whatever its size, if anybody can still read it.
+            let least = usize::from(!retained.is_gone(*way));
+            while bytes > retained.bytes(*way) && frames.len() > least {
                 let Some(old) = frames.pop_front() else { break };
                 bytes -= old.bytes;
                 // Left there, it would be taken for something that is kept by a later start.
@@ -236,6 +246,7 @@ impl Collected {
                 }
             }
         }
+        left.retain(|_, frames| !frames.is_empty());
         self.left = left;
     }
 
@@ -322,6 +333,7 @@ type Wanted = BTreeMap<u64, Vec<(Range<usize>, Vec<u8>)>>;
 struct Retained {
     outputs: BTreeMap<OutputId, usize>,
     dead_letters: usize,
+    stages: BTreeSet<StageId>,
 }
 
 impl Retained {
@@ -338,12 +350,23 @@ impl Retained {
             let bytes = retain(name).unwrap_or(usize::MAX);
             (*id, bytes.min(most.output_bytes_max) / partitions)
         });
-        Self { outputs: outputs.collect(), dead_letters: most.dead_letter_bytes / partitions }
+        let stages = folded.names().stages.iter().map(|(id, _)| *id).collect();
+        let dead_letters = most.dead_letter_bytes / partitions;
+        Self { outputs: outputs.collect(), dead_letters, stages }
+    }
+
+    /// True of what left by an output, or was given up on by a stage, that is gone: its number does
+    /// not come again, so that nobody can read it.
+    fn is_gone(&self, way: Way) -> bool {
+        match way {
+            Way::Output(output) => !self.outputs.contains_key(&output),
+            Way::DeadLetters(root) => !self.stages.contains(&root),
+        }
     }
 
     fn bytes(&self, way: Way) -> usize {
         match way {
-            // What left by an output that is gone is not read any more.
+            _ if self.is_gone(way) => 0,
             Way::Output(output) => self.outputs.get(&output).copied().unwrap_or(0),
             Way::DeadLetters(_) => self.dead_letters,
         }
@@ -432,9 +455,7 @@ impl Sink for Collected {
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         let of = self.of(pipeline);
-        for stage in [stage, stage.parked()] {
-            self.discarded.extend(keys::of_stage(of.tenant, of.pipeline.0, stage.0));
-        }
+        self.discarded.extend(keys::all_state_of(of.tenant, of.pipeline.0, stage.0));
         self.noted = None;
         self.backing.forget(|known, at| (known, at) == (pipeline, stage));
     }

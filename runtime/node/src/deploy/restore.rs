@@ -13,13 +13,14 @@ use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::partition::name_of_parked;
 use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
-use sluicebox_core::recovery::Folded;
+use sluicebox_core::plan::Handover;
+use sluicebox_core::recovery::{Folded, Standing};
 use sluicebox_core::state::{KeyedState, StateLimits};
 use sluicebox_store::key::Key;
 
 use super::rings::Tails;
 use super::switch::{Next, Restored};
-use super::{Document, fill_random};
+use super::{Document, secret_number};
 use crate::checkpoint::{Checkpointer, key_of_waiting};
 use crate::components::blocking;
 use crate::durable::{Durable, Ingest};
@@ -99,7 +100,8 @@ impl Node {
         }
         pipeline.fix_partitions(self.default_partitions());
         let code = self.load_stages(&tenant, &pipeline).await?;
-        let next = Next { version: document.version, pipeline, code, restored: None };
+        let handover = Handover::default();
+        let next = Next { version: document.version, pipeline, code, handover, restored: None };
         self.switch(&tenant, &name, next).await
     }
 
@@ -113,25 +115,25 @@ impl Node {
         let mut pipeline = read_manifest(folded.manifest())?;
         pipeline.fix_partitions(folded.partitions());
         let code = self.load_stages(&tenant, &pipeline).await?;
-        let mut seed = [0; 8];
-        fill_random(&mut seed)?;
+        let seed = secret_number()?;
         let dedup = found.dedup.remove(&id);
-        let dedup =
-            dedup.unwrap_or_else(|| Dedup::new(u64::from_le_bytes(seed), DedupLimits::DEFAULT));
+        let dedup = dedup.unwrap_or_else(|| Dedup::new(seed, DedupLimits::DEFAULT));
         let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
         let ingest = ingest.knowing(folded.replayed().clone());
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
         let behind = (self.log().clone(), self.backing().clone());
         let durable = Durable::new(id, behind, ingest, numbering);
         let durable = Arc::new(durable.with_usage(folded.usage().clone()));
+        durable.set_standing(Standing::from(folded));
         let restored = Restored {
             durable,
             folded: folded.clone(),
             states: states(id, folded, found),
-            tails: tails(id, found),
+            tails: Tails { fences: folded.fences().to_vec(), ..tails(id, found) },
         };
         let version = folded.version();
-        let next = Next { version, pipeline, code, restored: Some(restored) };
+        let handover = Handover::default();
+        let next = Next { version, pipeline, code, handover, restored: Some(restored) };
         self.switch(&tenant, &name, next).await
     }
 
@@ -198,5 +200,5 @@ fn tails(id: PipelineId, found: &mut Found) -> Tails {
     let outputs = outputs.collect();
     let dead = found.dead_letters.extract_if(.., |(of, ..), _| *of == id);
     let dead = dead.map(|((_, root, partition), tail)| ((root, partition), tail));
-    Tails { outputs, dead_letters: dead.collect() }
+    Tails { outputs, dead_letters: dead.collect(), fences: Vec::new() }
 }

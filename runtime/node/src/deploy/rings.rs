@@ -2,7 +2,7 @@
 //!
 //! In a pipeline with a log offsets go on for ever, over versions and restarts: a new ring begins
 //! where the last one ended, and cursors of the pipeline stay good as long as what they point at is
-//! kept.
+//! kept. A ring keeps the partitions it ever had, whatever their number is now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,11 +10,10 @@ use std::sync::Arc;
 use sluicebox_core::ids::{OutputId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
 use sluicebox_core::pipeline::{Output as OutputOf, Pipeline};
+use sluicebox_core::recovery::{Fence, Standing};
 use sluicebox_core::segment::Plan;
 
-use super::standing::Standing;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::Node;
@@ -28,26 +27,56 @@ pub(super) struct Tails {
     pub outputs: BTreeMap<(OutputId, u16), Tail>,
     /// By the root of the segment.
     pub dead_letters: BTreeMap<(StageId, u16), Tail>,
+    /// How far outputs had come when the number of partitions changed.
+    pub fences: Vec<Fence>,
 }
 
 /// Dead letters of a pipeline.
 #[derive(Debug, Clone)]
 pub(crate) struct DeadLetters {
     pub ring: Arc<Output>,
-    /// In a pipeline with a log: partitions each stage has in it, those of stage 0 first.
-    pub width: u16,
+    /// In a pipeline with a log: so many of its partitions belong to one partition of the pipeline,
+    /// one for each number a stage may have. So more partitions can come behind. Else 1.
+    pub stages: u16,
 }
 
 impl DeadLetters {
-    /// The first partition of it that belongs to the segment with this root.
-    pub(crate) fn of(&self, root: StageId) -> u16 {
-        root.0 as u16 * self.width
+    /// Where in it the dead letters of a partition of the segment with this root are.
+    pub(crate) fn at(&self, root: StageId, partition: u16) -> u16 {
+        partition * self.stages + root.0 as u16 % self.stages
     }
 
     /// The root and the partition there whose dead letters are in a partition of it.
     pub(crate) fn place(&self, at: u16) -> (StageId, u16) {
-        (StageId(u32::from(at / self.width)), at % self.width)
+        (StageId(u32::from(at % self.stages)), at / self.stages)
     }
+}
+
+/// Fewest stages that places are kept for, so that a new stage moves none as a rule.
+const STAGES_MIN: u16 = 16;
+
+/// Stages that places are kept for.
+fn stages_of(numbering: &Numbering) -> u16 {
+    let stages = numbering.highest[0].map_or(0, |highest| highest + 1);
+    u16::try_from(stages.next_power_of_two()).unwrap_or(u16::MAX).max(STAGES_MIN)
+}
+
+/// Checks that all dead letters of a version can be read together, by 16 bits of partition.
+///
+/// # Errors
+/// [`Error::Conflict`]: it has had too many stages for its partitions.
+pub(super) fn check_size(pipeline: &Pipeline, numbering: &Numbering) -> Result<(), Error> {
+    let partitions = usize::from(pipeline.partitions.unwrap_or(1));
+    let all = usize::from(stages_of(numbering)) * partitions;
+    if all <= usize::from(u16::MAX) {
+        return Ok(());
+    }
+    let why = format!(
+        "its stages, those it had before included, have {all} partitions in all, at most {} are \
+         possible; apply fewer partitions",
+        u16::MAX
+    );
+    Err(Error::Conflict { what: "pipeline", name: pipeline.name.clone(), why })
 }
 
 /// Makes the rings of a version.
@@ -57,28 +86,37 @@ pub(super) struct Rings<'a> {
     pub durable: Option<(&'a Durable, &'a Numbering)>,
     pub standing: &'a Standing,
     pub tails: &'a Tails,
+    /// Partitions of each segment.
+    pub partitions: u16,
 }
 
 impl Rings<'_> {
     /// The rings of the outputs, in the pipeline's order.
     pub(super) fn outputs(&self, pipeline: &Pipeline) -> Vec<Arc<Output>> {
-        let partitions = pipeline.partitions.unwrap_or(1);
-        // Without a log an output whose size changes begins anew, and cursors of the old one are
-        // told. With one nothing may be lost that was not read yet, so that the ring is made fit.
-        let kept = |output: &OutputOf| {
-            let before = self.old?.pipeline().outputs.iter().find(|o| o.name == output.name)?;
-            let ring = self.old?.output(&output.name)?;
-            let same = before.retain_bytes == output.retain_bytes;
-            if !same && self.durable.is_some() {
-                ring.resize(self.retain(output));
-                return Some(ring.clone());
-            }
-            same.then(|| ring.clone())
-        };
-        let ring = |output: &OutputOf| {
-            kept(output).unwrap_or_else(|| self.output(pipeline, output, partitions))
-        };
+        let ring = |output: &OutputOf| self.kept(output).unwrap_or_else(|| self.output(output));
         pipeline.outputs.iter().map(ring).collect()
+    }
+
+    /// The ring of the version before. Without a log an output whose size changes begins anew, and
+    /// cursors of the old one are told. With one nothing may be lost that was not read yet, so that
+    /// the ring is made fit.
+    fn kept(&self, output: &OutputOf) -> Option<Arc<Output>> {
+        let old = self.old?;
+        let before = old.pipeline().outputs.iter().find(|o| o.name == output.name)?;
+        let ring = old.output(&output.name)?;
+        let same = before.retain_bytes == output.retain_bytes;
+        let as_before = same && old.partitions() == self.partitions;
+        if as_before || (!same && self.durable.is_none()) {
+            return as_before.then(|| ring.clone());
+        }
+        ring.resize(self.retain(output), self.partitions);
+        if old.partitions() != self.partitions {
+            let number = self.durable.and_then(|(_, numbers)| numbers.output(&output.name));
+            // What is on its way from the log into the ring lies in front of the fence as well.
+            let offset = |id| move |partition, _| self.standing.offset(id, partition);
+            number.map_or_else(|| ring.fence(|_, next| next), |id| ring.fence(offset(id)));
+        }
+        Some(ring.clone())
     }
 
     /// Bytes an output keeps.
@@ -87,88 +125,81 @@ impl Rings<'_> {
         retain.min(self.node.config().limits.output_bytes_max)
     }
 
-    fn output(&self, pipeline: &Pipeline, output: &OutputOf, partitions: u16) -> Arc<Output> {
+    fn output(&self, output: &OutputOf) -> Arc<Output> {
         let retain = self.retain(output);
         let Some((durable, numbering)) = self.durable else {
-            return Arc::new(Output::new(partitions, retain, self.node.next_incarnation()));
+            return Arc::new(Output::new(self.partitions, retain, self.node.next_incarnation()));
         };
         let id = numbering.output(&output.name).expect("the numbers are of this pipeline");
-        let root = numbering.stage(&pipeline.stages[output.from].name);
-        let root = root.expect("the numbers are of this pipeline");
-        let ring = Output::new(partitions, retain, incarnation(durable, u64::from(id.0)));
-        for partition in 0..partitions {
-            // Any segment will do that has this output.
-            let stages = vec![StageIds { stage: root, leads: vec![Leads::Output(id)] }];
-            let (pipeline, version) = (durable.id, 0);
-            let ids = SegmentIds { pipeline, version, partition, stages };
-            let next = self.standing.progress(&ids).offsets.get(&id).copied();
+        let ever = self.partitions.max(self.standing.partitions_of(id));
+        let ring = Output::new(ever, retain, incarnation(durable, u64::from(id.0)));
+        ring.resize(retain, self.partitions);
+        for partition in 0..ever {
+            let next = self.standing.offset(id, partition);
             fill(&ring, partition, self.tails.outputs.get(&(id, partition)), next);
         }
+        for fence in &self.tails.fences {
+            ring.fence(|partition, _| fence.get(&(id, partition)).copied().unwrap_or(0));
+        }
+        ring.resize(retain, self.partitions);
         Arc::new(ring)
     }
 
     /// The ring of the dead letters. In a pipeline with a log each stage has partitions of it for
     /// ever, as any may be the root of a segment that numbers its own: so those of a segment that
     /// is cut differently in this version can still be read.
-    pub(super) fn dead_letters(
-        &self,
-        pipeline: &Pipeline,
-        plan: &Plan,
-    ) -> Result<DeadLetters, Error> {
-        let partitions = pipeline.partitions.unwrap_or(1);
+    pub(super) fn dead_letters(&self, pipeline: &Pipeline, plan: &Plan) -> DeadLetters {
         let retain = self.node.config().limits.dead_letter_bytes;
-        let Some((durable, numbering)) = self.durable else {
-            let new = || Arc::new(Output::new(partitions, retain, self.node.next_incarnation()));
-            let ring = self.old.map_or_else(new, |old| old.dead_letters().ring.clone());
-            return Ok(DeadLetters { ring, width: partitions });
-        };
         let old = self.old.map(Running::dead_letters);
-        let found = self.tails.dead_letters.keys().map(|(_, partition)| partition + 1).max();
-        let width = partitions.max(found.unwrap_or(0)).max(old.map_or(0, |old| old.width));
-        let stages = numbering.highest[0].map_or(0, |highest| highest as usize + 1);
-        let all = stages * usize::from(width);
-        let all = u16::try_from(all).map_err(|_| Error::Conflict {
-            what: "pipeline",
-            name: pipeline.name.clone(),
-            why: format!("its stages have had {all} partitions in all, at most 65535 are possible"),
-        })?;
-        let incarnation = incarnation(durable, key::hash(&width.to_le_bytes()));
-        let ring = match old {
-            Some(old) => old.ring.arranged(incarnation, all, |at| {
-                let (stage, partition) = (at / width, at % width);
-                (partition < old.width).then(|| stage * old.width + partition)
-            }),
-            None => Output::new(all, retain, incarnation),
+        let Some((durable, numbering)) = self.durable else {
+            let new = || Output::new(self.partitions, retain, self.node.next_incarnation());
+            let ring = old.map_or_else(|| Arc::new(new()), |old| old.ring.clone());
+            ring.resize(retain, self.partitions);
+            return DeadLetters { ring, stages: 1 };
         };
-        let place = |stage: StageId, partition: u16| stage.0 as u16 * width + partition;
+        let stages = stages_of(numbering);
+        let found = self.tails.dead_letters.keys().map(|(_, partition)| partition + 1).max();
+        let ever = self.partitions.max(found.unwrap_or(0));
+        let ever = ever.max(old.map_or(0, |old| old.ring.partitions() / old.stages));
+        let all = stages.saturating_mul(ever);
+        let incarnation = incarnation(durable, key::hash(&stages.to_le_bytes()));
+        let ring = match old {
+            Some(old) if old.stages == stages => old.ring.clone(),
+            // There are more stages now, and each place means another.
+            Some(old) => Arc::new(old.ring.arranged(incarnation, all, |at| {
+                let (partition, stage) = (at / stages, at % stages);
+                (stage < old.stages).then(|| partition * old.stages + stage)
+            })),
+            None => Arc::new(Output::new(all, retain, incarnation)),
+        };
+        ring.grow(all);
+        let dead_letters = DeadLetters { ring: ring.clone(), stages };
         for ((root, partition), tail) in &self.tails.dead_letters {
-            fill(&ring, place(*root, *partition), Some(tail), None);
+            let next = self.standing.dead_letters(*root, *partition);
+            fill(&ring, dead_letters.at(*root, *partition), Some(tail), next);
         }
         let mut others: BTreeSet<u16> = (0..all).filter(|at| ring.holds(*at)).collect();
         for segment in &plan.segments {
             let root = numbering.stage(&pipeline.stages[segment.root].name);
             let root = root.expect("the numbers are of this pipeline");
-            for partition in 0..partitions {
-                let stages = vec![StageIds { stage: root, leads: Vec::new() }];
-                let (pipeline, version) = (durable.id, 0);
-                let ids = SegmentIds { pipeline, version, partition, stages };
-                let next = self.standing.progress(&ids).dead_letters;
-                ring.resume(place(root, partition), next);
-                others.remove(&place(root, partition));
+            for partition in 0..ever {
+                let at = dead_letters.at(root, partition);
+                ring.resume(at, self.standing.dead_letters(root, partition));
+                others.remove(&at);
             }
         }
-        ring.share_among(plan.segments.len() * usize::from(partitions) + others.len());
-        Ok(DeadLetters { ring: Arc::new(ring), width })
+        ring.share_among(plan.segments.len() * usize::from(self.partitions) + others.len());
+        dead_letters
     }
 }
 
 /// Puts back what was kept, and goes on at `next`.
-fn fill(ring: &Output, partition: u16, tail: Option<&Tail>, next: Option<u64>) {
+fn fill(ring: &Output, partition: u16, tail: Option<&Tail>, next: u64) {
     for (first, frame) in tail.into_iter().flat_map(|tail| &tail.frames) {
         ring.resume(partition, *first);
         ring.append(partition, frame);
     }
-    ring.resume(partition, next.unwrap_or(0));
+    ring.resume(partition, next);
 }
 
 /// Differs for everything a pipeline with a log ever keeps, and stays over restarts.

@@ -21,6 +21,7 @@ use super::auth::Caller;
 use super::body::{announced, collect_control, no_memory};
 use super::text::{query_pairs, unknown_parameter};
 use super::{replay, respond};
+use crate::deploy::Order;
 use crate::error::Error;
 use crate::node::Node;
 
@@ -40,7 +41,8 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
         .route("/pipelines", get(pipelines))
         .route("/pipelines/{name}", pipeline)
         .route("/pipelines/{name}/dead-letters/replay", post(replay::replay))
-        .route("/pipelines/{name}/resume", post(resume));
+        .route("/pipelines/{name}/resume", post(resume))
+        .route("/pipelines/{name}/rollback", post(roll_back));
     Router::new()
         .nest("/v1/tenants/{tenant}", tenant)
         .fallback(no_route)
@@ -55,7 +57,7 @@ async fn no_route(uri: Uri) -> Error {
 async fn no_method(uri: Uri) -> Error {
     let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
         ["components" | "pipelines"] => "GET, HEAD",
-        ["assets"] | [.., "resume" | "replay"] => "POST",
+        ["assets"] | [.., "resume" | "replay" | "rollback"] => "POST",
         _ => "GET, HEAD, PUT, DELETE",
     };
     Error::Method { allow }
@@ -125,7 +127,8 @@ async fn push(call: Call, headers: HeaderMap, body: Body) -> Reply {
     let name = call.new_name()?;
     let limit = call.node.config().engine.upload_bytes_max;
     let bytes = call.body(&headers, body, limit).await?;
-    json(StatusCode::CREATED, &call.node.push_component(&call.tenant, &name, bytes).await?)
+    let (info, new) = call.node.push_component(&call.tenant, &name, bytes).await?;
+    json(if new { StatusCode::CREATED } else { StatusCode::OK }, &info)
 }
 
 async fn push_asset(call: Call, headers: HeaderMap, body: Body) -> Reply {
@@ -152,28 +155,57 @@ async fn delete_component(call: Call) -> Reply {
 
 async fn apply(call: Call, uri: Uri, headers: HeaderMap, body: Body) -> Reply {
     let name = call.new_name()?;
-    let dry_run = dry_run(&uri)?;
+    let order = order_of_apply(&uri)?;
     let text = call.body(&headers, body, MANIFEST_BYTES_MAX).await?;
-    let applied = call.node.apply(&call.tenant, &name, text, dry_run).await?;
-    let made = applied.created && !dry_run;
+    let applied = call.node.apply(&call.tenant, &name, text, &order).await?;
+    let made = applied.created && !order.dry_run;
     json(if made { StatusCode::CREATED } else { StatusCode::OK }, &applied)
 }
 
-/// `?dry-run`, `?dry-run=true` or `?dry-run=false`.
-fn dry_run(uri: &Uri) -> Result<bool, Error> {
-    let mut dry_run = false;
+async fn roll_back(call: Call, uri: Uri) -> Reply {
+    let name = call.known_name("pipeline")?;
+    let mut to = None;
+    let order = order(&uri, "`to`, `dry-run` or `discard-state`", |parameter, value| {
+        if parameter == "to" {
+            let number = value.parse().map_err(|_| "`to` is the number of a version".to_owned());
+            to = Some(number?);
+        }
+        Ok(parameter == "to")
+    })?;
+    json(StatusCode::OK, &call.node.roll_back(&call.tenant, &name, to, &order).await?)
+}
+
+/// `?dry-run`, `?dry-run=true` or `?dry-run=false`, and a `discard-state=` for each stage. `other`
+/// is shown what else there is, and says whether it knows it; `known` is what there may be.
+fn order(
+    uri: &Uri,
+    known: &str,
+    mut other: impl FnMut(&str, &str) -> Result<bool, String>,
+) -> Result<Order, Error> {
+    let mut order = Order::default();
+    let bad = |message: String| Error::request("request.query", message);
     for pair in query_pairs(uri.query()) {
         let (name, value) = pair?;
-        dry_run = match (name.as_ref(), value.as_ref()) {
-            ("dry-run", "" | "true") => true,
-            ("dry-run", "false") => false,
-            ("dry-run", _) => {
-                return Err(Error::request("request.query", "`dry-run` is `true` or `false`"));
+        match (name.as_ref(), value.as_ref()) {
+            ("dry-run", "" | "true") => order.dry_run = true,
+            ("dry-run", "false") => order.dry_run = false,
+            ("dry-run", _) => return Err(bad("`dry-run` is `true` or `false`".to_owned())),
+            ("discard-state", stage) => {
+                let stage = Name::new(stage);
+                let stage =
+                    stage.map_err(|_| bad("`discard-state` is the name of a stage".to_owned()))?;
+                order.discard.insert(stage.to_string());
             }
-            (other, _) => return Err(unknown_parameter(other, "`dry-run`")),
-        };
+            (name, value) if other(name, value).map_err(bad)? => {}
+            (name, _) => return Err(unknown_parameter(name, known)),
+        }
     }
-    Ok(dry_run)
+    Ok(order)
+}
+
+/// What an apply is told besides the manifest.
+fn order_of_apply(uri: &Uri) -> Result<Order, Error> {
+    order(uri, "`dry-run` or `discard-state`", |_, _| Ok(false))
 }
 
 async fn pipelines(call: Call) -> Reply {
@@ -203,9 +235,21 @@ mod tests {
 
     #[test]
     fn a_dry_run_is_asked_for_in_words() {
-        let asked = |query: &str| dry_run(&format!("/p?{query}").parse().expect("a URI"));
-        assert!(asked("dry-run").expect("good") && asked("dry-run=true").expect("good"));
-        assert!(!asked("dry-run=false").expect("good") && !asked("").expect("good"));
+        let asked = |query: &str| order_of_apply(&format!("/p?{query}").parse().expect("a URI"));
+        let dry = |query: &str| asked(query).expect("good").dry_run;
+        assert!(dry("dry-run") && dry("dry-run=true"));
+        assert!(!dry("dry-run=false") && !dry(""));
         assert!(asked("dry-run=maybe").is_err() && asked("dryrun=true").is_err());
+    }
+
+    #[test]
+    fn each_stage_whose_state_goes_is_named() {
+        let asked = |query: &str| order_of_apply(&format!("/p?{query}").parse().expect("a URI"));
+        let both = asked("discard-state=count&dry-run&discard-state=split").expect("good");
+        assert!(both.dry_run);
+        assert_eq!(both.discard.into_iter().collect::<Vec<_>>(), ["count", "split"]);
+        for bad in ["discard-state", "discard-state=", "discard-state=A%20B"] {
+            assert!(asked(bad).is_err(), "{bad}");
+        }
     }
 }

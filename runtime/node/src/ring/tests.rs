@@ -97,7 +97,7 @@ fn a_place_in_another_output_is_refused() {
     let output = Output::new(2, 10_000, INCARNATION);
     output.append(0, &numbers(0..3));
     for other in [Output::new(2, 10_000, 8), Output::new(3, 10_000, INCARNATION)] {
-        other.append(0, &numbers(0..3));
+        other.append(other.partitions() - 1, &numbers(0..3));
         assert!(output.read(&other.latest(), usize::MAX).is_err());
     }
     let ahead = Output::new(2, 10_000, INCARNATION);
@@ -225,23 +225,23 @@ fn readers_see_every_event_once_while_others_write() {
 }
 
 #[test]
-fn a_larger_output_goes_on_where_the_smaller_one_was() {
-    let small = Output::new(2, 10_000, INCARNATION);
-    small.append(0, &numbers(0..2));
-    small.append(1, &numbers(20..21));
-    let cursor = small.read(&Cursor::OLDEST, usize::MAX).expect("not trimmed").next;
-    let large = small.grown(4);
-    // What is appended to the smaller one by who still has it is seen, and the other way round.
-    small.append(0, &numbers(2..3));
-    large.append(1, &numbers(21..22));
-    large.append(3, &numbers(30..31));
-    let page = large.read(&cursor, usize::MAX).expect("the cursor is good");
-    assert_eq!(listed(&page), [(0, 2, 2), (1, 1, 21), (3, 0, 30)]);
-    assert_eq!((large.incarnation(), large.partitions()), (INCARNATION, 4));
-    assert_eq!((small.stats().appended, large.stats().appended), (6, 6));
-    assert!(large.holds(3) && !large.holds(2));
-    // A place in the larger one is none in the smaller.
-    assert!(small.read(&page.next, usize::MAX).is_err());
+fn an_output_arranged_anew_holds_what_the_old_one_does() {
+    let old = Output::new(2, 10_000, INCARNATION);
+    old.append(0, &numbers(0..2));
+    old.append(1, &numbers(20..21));
+    let new = old.arranged(INCARNATION + 1, 4, |at| (at % 2 == 1).then_some(at / 2));
+    // What is appended to the old one by who still has it is seen, and the other way round.
+    old.append(0, &numbers(2..3));
+    new.append(3, &numbers(21..22));
+    new.append(2, &numbers(30..31));
+    let page = new.read(&Cursor::OLDEST, usize::MAX).expect("from the oldest on");
+    let all = [(1, 0, 0), (1, 1, 1), (1, 2, 2), (2, 0, 30), (3, 0, 20), (3, 1, 21)];
+    assert_eq!(listed(&page), all);
+    assert_eq!((new.incarnation(), new.partitions()), (INCARNATION + 1, 4));
+    assert_eq!((old.stats().appended, new.stats().appended), (6, 6));
+    assert!(new.holds(2) && !new.holds(0));
+    // A place in one is none in the other.
+    assert!(old.read(&page.next, usize::MAX).is_err());
 }
 
 #[test]
@@ -254,4 +254,77 @@ fn a_share_of_those_in_use_bounds_the_others_too() {
     let kept = offsets_of(&output, &Cursor::OLDEST);
     assert!(kept.len() < 8 && kept.ends_with(&[7]), "{kept:?}");
     assert_eq!(output.dropped() as usize, 8 - kept.len());
+}
+
+#[test]
+fn cursors_stay_good_when_partitions_come_and_go() {
+    let output = Output::new(2, 100_000, INCARNATION);
+    output.append(0, &numbers(0..3));
+    output.append(1, &numbers(10..12));
+    let early = output.read_limited(&Cursor::OLDEST, 2, usize::MAX).expect("not trimmed").next;
+    output.resize(100_000, 4);
+    output.append(3, &numbers(30..31));
+    let rest = [(1, 0, 10), (1, 1, 11), (3, 0, 30), (0, 2, 2)];
+    let page = output.read(&early, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), rest);
+    // Fewer again: what is there is still read.
+    output.resize(100_000, 1);
+    output.append(0, &numbers(3..4));
+    let page = output.read(&page.next, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), [(0, 3, 3)]);
+    let fewer = Output::new(2, 100_000, INCARNATION);
+    assert!(fewer.read(&page.next, usize::MAX).is_err(), "a partition it does not have was read");
+    let unused = Output::new(4, 100_000, INCARNATION);
+    assert!(fewer.read(&unused.latest(), usize::MAX).is_ok(), "nothing was read there");
+}
+
+#[test]
+fn what_lies_in_front_of_a_fence_is_read_first() {
+    let output = Output::new(2, 100_000, INCARNATION);
+    output.append(1, &numbers(0..2));
+    output.resize(100_000, 3);
+    output.fence(|_, next| next);
+    // The key goes on in a partition that is read earlier.
+    output.append(0, &numbers(2..4));
+    output.append(1, &numbers(20..21));
+    output.fence(|_, next| next);
+    output.append(2, &numbers(4..5));
+    output.append(0, &numbers(5..6));
+    let mut cursor = Cursor::OLDEST;
+    let mut pages = Vec::new();
+    while output.has_news(&cursor) {
+        let page = output.read(&cursor, usize::MAX).expect("not trimmed");
+        assert!(!page.chunks.is_empty(), "news is something to read");
+        pages.push(listed(&page).into_iter().map(|row| row.2).collect::<Vec<_>>());
+        cursor = page.next;
+    }
+    pages.iter_mut().for_each(|page| page.sort_unstable());
+    assert_eq!(pages, [vec![0, 1], vec![2, 3, 20], vec![4, 5]]);
+    // One that is on its way lies in front, and nothing behind is given out until it is there.
+    output.fence(|partition, next| if partition == 2 { next + 1 } else { next });
+    output.append(0, &numbers(8..9));
+    assert!(!output.has_news(&cursor));
+    assert!(output.read(&cursor, usize::MAX).expect("not trimmed").chunks.is_empty());
+    output.append(2, &numbers(7..8));
+    let page = output.read(&cursor, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), [(2, 1, 7)]);
+    let page = output.read(&page.next, usize::MAX).expect("not trimmed");
+    assert_eq!(listed(&page), [(0, 3, 8)]);
+}
+
+#[test]
+fn partitions_that_take_nothing_any_more_are_held_to_the_bound() {
+    let output = Output::new(1, 4 * cost(1), INCARNATION);
+    for partitions in [1, 2, 3, 4] {
+        output.resize(4 * cost(1), partitions);
+        (0..4).for_each(|n| output.append(partitions - 1, &numbers(n..n + 1)));
+    }
+    output.resize(4 * cost(1), 1);
+    let first = output.stats().bytes;
+    assert!(first <= 8 * cost(1), "{first} bytes");
+    let few = Output::new(2, 4 * cost(1), INCARNATION);
+    few.append(1, &numbers(0..1));
+    few.append(1, &numbers(1..2));
+    few.resize(4 * cost(1), 1);
+    assert_eq!(few.dropped(), 0, "what fits is kept");
 }

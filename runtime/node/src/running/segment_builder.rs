@@ -79,14 +79,12 @@ impl SegmentBuilder<'_> {
             let stage = stage.expect("the numbers are those of this pipeline");
             stages.push(StageIds { stage, leads });
         }
-        let root = stages.first().expect("a segment has a root").stage;
         Some(SegmentDurable {
             pipeline: durable.clone(),
             version: self.parts.version,
             stages,
             edges,
             outputs,
-            dead_letters: self.parts.dead_letters.of(root),
         })
     }
 

@@ -33,8 +33,6 @@ pub(crate) struct SegmentDurable {
     pub edges: Vec<(EdgeId, Vec<Arc<Mailbox>>)>,
     /// The rings of its outputs, and which of them answers requests.
     pub outputs: Vec<(OutputId, Arc<Output>, bool)>,
-    /// Where its dead letters are among those of the pipeline: the first ring for its partitions.
-    pub dead_letters: u16,
 }
 
 impl SegmentDurable {
@@ -221,8 +219,9 @@ impl Driver {
         }
         if let Some(dead) = sent.dead_letters {
             self.count_dead_letters(&dead.frame);
-            let (ring, at) =
-                (segment.shared.dead_letters.ring.clone(), durable.dead_letters + from);
+            let root = durable.stages.first().expect("a segment has a root").stage;
+            let at = segment.shared.dead_letters.at(root, from);
+            let ring = segment.shared.dead_letters.ring.clone();
             self.local.releases.after(position, move || ring.append(at, &dead.frame));
         }
         let pipeline = durable.pipeline.clone();

@@ -198,9 +198,10 @@ pub fn state_of_stage(tenant: u32, pipeline: u64, stage: u32) -> Vec<u8> {
     start(STATE, &[&tenant.to_be_bytes(), &pipeline.to_be_bytes(), &stage.to_be_bytes()])
 }
 
-/// What everything of a stage begins with, kind by kind.
-pub fn of_stage(tenant: u32, pipeline: u64, stage: u32) -> impl Iterator<Item = Vec<u8>> {
-    TAGS.into_iter().map(move |tag| {
+/// What all state of a stage begins with, and what is noted of it. Other kinds may count something
+/// else than stages.
+pub fn all_state_of(tenant: u32, pipeline: u64, stage: u32) -> impl Iterator<Item = Vec<u8>> {
+    [STATE, SLOT_NAME].into_iter().map(move |tag| {
         start(tag, &[&tenant.to_be_bytes(), &pipeline.to_be_bytes(), &stage.to_be_bytes()])
     })
 }
@@ -372,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_of_a_tenant_pipeline_and_stage_begins_alike() {
+    fn everything_of_a_tenant_or_pipeline_begins_alike_and_all_state_of_a_stage() {
         for id in [
             Id::State { place: PLACE, key: b"k"[..].into(), slot: b"" },
             Id::Position { place: PLACE, source: 0 },
@@ -385,8 +386,9 @@ mod tests {
             let begins = |prefix: Vec<u8>| key.starts_with(&prefix);
             assert_eq!(of_tenant(1).filter(|p| begins(p.clone())).count(), 1, "{id:?}");
             assert_eq!(of_pipeline(1, 2).filter(|p| begins(p.clone())).count(), 1, "{id:?}");
-            assert_eq!(of_stage(1, 2, 3).filter(|p| begins(p.clone())).count(), 1, "{id:?}");
-            assert!(!of_tenant(2).any(begins) && !of_stage(1, 2, 4).any(begins), "{id:?}");
+            let state = matches!(id, Id::State { .. });
+            assert_eq!(begins(state_of_stage(1, 2, 3)), state, "{id:?}");
+            assert!(!of_tenant(2).any(begins) && !begins(state_of_stage(1, 2, 4)), "{id:?}");
         }
     }
 

@@ -13,6 +13,7 @@ use sluicebox_bench::report::Report;
 use sluicebox_bench::{program, runtime};
 use sluicebox_core::frame::Head;
 use sluicebox_core::ids::Name;
+use sluicebox_node::deploy::Order;
 use sluicebox_node::ring::Output;
 use sluicebox_node::running::{Intake, Running};
 use sluicebox_node::{Config, Node, RunningNode};
@@ -75,7 +76,7 @@ async fn prepare(started: &RunningNode) -> Result<()> {
     }
     for (_, chain) in chains() {
         let name = Name::new(chain.name).context("a good name")?;
-        node.apply(&tenant, &name, chain.manifest().into(), false).await?;
+        node.apply(&tenant, &name, chain.manifest().into(), &Order::default()).await?;
     }
     Ok(())
 }

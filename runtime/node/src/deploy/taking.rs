@@ -1,0 +1,263 @@
+//! Taking a version to rest, and everything that goes on with it to the next.
+//!
+//! - Draining comes first: ingest is held back, what is under way runs to its end, open streams
+//!   end. On an error nothing has changed, and the version runs on.
+//! - State goes to the stage that is its heir, in the partition its key belongs to.
+//! - A pipeline that has halted cannot drain. Then what is queued is handed over as it is, so that
+//!   the fix for a halt can be applied; a version under which it would have no reader is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicebox_core::numbering::Numbering;
+use sluicebox_core::partition::{name_of_parked, stage_of_state};
+use sluicebox_core::pipeline::Pipeline;
+use sluicebox_core::plan::Handover;
+use sluicebox_core::recovery::Standing;
+use sluicebox_core::segment;
+use sluicebox_core::state::{KeyedState, redistribute};
+use tokio::sync::oneshot;
+
+use super::secret_number;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::mailbox::{Command, Delivery, Retired, States};
+use crate::running::Running;
+
+/// How long a switch waits for what is under way.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// What a version takes over.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// By partition.
+    pub states: Vec<States>,
+    pub standing: Standing,
+    pub left_over: LeftOver,
+    pub durable: Option<(Arc<Durable>, Numbering)>,
+}
+
+/// What is left over of a halted pipeline: the stage it enters by, partition, events.
+type LeftOver = Vec<(String, u16, Delivery)>;
+
+/// The version to come, as far as it matters to what it takes over.
+#[derive(Clone, Copy)]
+pub(super) struct Heir<'a> {
+    pub pipeline: &'a Pipeline,
+    pub handover: &'a Handover,
+    /// The numbers it will have, in a pipeline with a log.
+    pub numbering: Option<&'a Numbering>,
+}
+
+impl Heir<'_> {
+    fn partitions(&self) -> u16 {
+        self.pipeline.partitions.unwrap_or(1)
+    }
+}
+
+/// Takes everything from the version that runs.
+pub(super) async fn take_over(old: Option<&Running>, heir: Heir<'_>) -> Result<Taken, Error> {
+    let Some(old) = old else { return Ok(Taken::default()) };
+    let waiting = Waiting { old, heir };
+    let seed = secret_number()?;
+    let mut taken = Taken::default();
+    if let Some(durable) = old.durable() {
+        // Of partitions that are not there now this is all that is known.
+        taken.standing = durable.standing();
+    }
+    for (partition, retired) in retire(old, || waiting.check()).await? {
+        taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
+        let states = retired.states.into_iter().filter_map(|(stage, state)| {
+            let (stage, is_parked) = stage_of_state(&stage);
+            let heir = heir.handover.heir(stage)?;
+            let parked = is_parked.then(|| name_of_parked(heir));
+            Some((parked.unwrap_or_else(|| heir.to_owned()), state))
+        });
+        taken.states[usize::from(partition)].extend(states);
+        let left_over = retired.left_over.into_iter().filter_map(|(root, partition, delivery)| {
+            let heir = heir.handover.heir(&root)?.to_owned();
+            Some((heir, partition, delivery))
+        });
+        taken.left_over.extend(left_over);
+        if let Some((root, progress)) = retired.progress {
+            taken.standing.add((root, partition), progress);
+        }
+    }
+    if heir.partitions() != old.partitions() {
+        taken.states = by_owner(taken.states, heir.partitions(), seed);
+    }
+    Ok(taken)
+}
+
+/// Puts each key into the partition that owns it, of so many.
+fn by_owner(states: Vec<States>, partitions: u16, seed: u64) -> Vec<States> {
+    let mut stages: BTreeMap<String, Vec<KeyedState>> = BTreeMap::new();
+    for (stage, state) in states.into_iter().flatten() {
+        stages.entry(stage).or_default().push(state);
+    }
+    let mut owned: Vec<States> = Vec::new();
+    owned.resize_with(partitions.into(), Vec::new);
+    for (at, (stage, states)) in (0_u64..).zip(stages) {
+        let divided = redistribute(states, partitions, seed.rotate_left(at as u32));
+        for (there, state) in owned.iter_mut().zip(divided) {
+            there.push((stage.clone(), state));
+        }
+    }
+    owned
+}
+
+/// Ends a pipeline for good: what it cannot finish goes with it.
+pub(super) async fn end(running: &Running) {
+    running.pause(true);
+    let drained = tokio::time::timeout(DRAIN_MAX, drained(running)).await.is_ok();
+    drop(collect(running, !drained || halted(running)).await);
+}
+
+/// Takes a running pipeline to rest and collects what its partitions hold. `may_carry` is asked
+/// whether what waits in a halted one can be handed over. On an error it runs on.
+async fn retire(
+    running: &Running,
+    may_carry: impl Fn() -> Result<(), Error>,
+) -> Result<Vec<(u16, Retired)>, Error> {
+    if halted(running) {
+        may_carry()?;
+    }
+    running.pause(true);
+    let drained = tokio::time::timeout(DRAIN_MAX, drained(running)).await.is_ok();
+    // It may have halted meanwhile.
+    let ready = match (halted(running), drained) {
+        (true, _) => may_carry(),
+        (false, true) => Ok(()),
+        (false, false) => Err(Error::Conflict {
+            what: "pipeline",
+            name: running.name().to_string(),
+            why: format!(
+                "events under way did not finish within {} s; apply again when there are fewer",
+                DRAIN_MAX.as_secs()
+            ),
+        }),
+    };
+    if let Err(error) = ready {
+        running.pause(false);
+        return Err(error);
+    }
+    Ok(collect(running, halted(running)).await)
+}
+
+/// Retires every partition; with `carry` what it has not finished is given up to the caller.
+async fn collect(running: &Running, carry: bool) -> Vec<(u16, Retired)> {
+    let mut all = Vec::new();
+    // In this order a segment is still there while the one before it ends its streams.
+    for segment in running.mailboxes() {
+        let mut replies = Vec::new();
+        for mailbox in segment {
+            let (reply, retired) = oneshot::channel();
+            mailbox.command(Command::Retire { reply, carry });
+            replies.push((mailbox.partition, retired));
+        }
+        for (partition, retired) in replies {
+            if let Ok(retired) = retired.await {
+                all.push((partition, retired));
+            }
+        }
+    }
+    all
+}
+
+/// Waits until nothing is under way, or a halt makes waiting useless.
+async fn drained(running: &Running) {
+    let look_again = Duration::from_millis(20);
+    while tokio::time::timeout(look_again, running.idle()).await.is_err() {
+        if halted(running) {
+            return;
+        }
+    }
+}
+
+fn halted(running: &Running) -> bool {
+    running.mailboxes().iter().flatten().any(|mailbox| mailbox.halted().is_some())
+}
+
+/// What waits in a pipeline that has halted, and the version it would be handed to.
+struct Waiting<'a> {
+    old: &'a Running,
+    heir: Heir<'a>,
+}
+
+impl Waiting<'_> {
+    /// Events that wait can be handed over only if each finds its reader where it is.
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |why: String| {
+            let name = self.old.name().to_string();
+            Err(Error::Conflict { what: "pipeline", name, why })
+        };
+        let Heir { pipeline, handover, .. } = self.heir;
+        let mut mailboxes = self.old.mailboxes().iter().flatten();
+        if mailboxes.any(|mailbox| mailbox.is_stopped()) {
+            let why = "a partition has stopped; its log says why: restart the node first";
+            return refuse(why.to_owned());
+        }
+        if self.heir.partitions() != self.old.partitions() {
+            return refuse(
+                "it has halted, and events wait in the partitions there are; apply a version that \
+                 gets over the halt first, then change their number"
+                    .to_owned(),
+            );
+        }
+        if let Some(stage) = handover.discarded().next() {
+            return refuse(format!(
+                "it has halted, and events wait beside the state of {stage:?}; apply a version \
+                 that gets over the halt first, then give state up"
+            ));
+        }
+        let plan = segment::cut(pipeline);
+        let stages = &pipeline.stages;
+        let roots: BTreeSet<&str> =
+            plan.segments.iter().map(|segment| stages[segment.root].name.as_str()).collect();
+        let missing = self.old.mailboxes().iter().flatten().find(|mailbox| {
+            let heir = handover.heir(mailbox.segment.root_name());
+            !mailbox.is_empty() && heir.is_none_or(|heir| !roots.contains(heir))
+        });
+        if let Some(mailbox) = missing {
+            return refuse(format!(
+                "it has halted with events queued for stage {:?}, which the new version does not \
+                 begin a segment with; apply a version that does, or delete the pipeline",
+                mailbox.segment.root_name()
+            ));
+        }
+        match self.cut_edge() {
+            Some(edge) => refuse(format!(
+                "it has halted, and events may wait that were sent over the edge {edge}, which the \
+                 new version does not have; apply a version that has it, or delete the pipeline"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// An edge between segments that goes. In the log a run that waits is known by its edge.
+    fn cut_edge(&self) -> Option<String> {
+        let (durable, next) = self.old.durable().zip(self.heir.numbering)?;
+        let (now, old) = (durable.numbering(), self.old.pipeline());
+        let crossing = self.old.plan().segments.iter().flat_map(|segment| &segment.entering);
+        let mut edges = crossing.map(|edge| &old.edges[*edge]);
+        let gone = edges.find(|edge| {
+            let id = now.edge(old, edge);
+            id.is_none_or(|id| next.names.edges.binary_search_by_key(&id, |(id, _)| *id).is_err())
+        })?;
+        Some(format!("{} → {}", old.stages[gone.from].name, old.stages[gone.to].name))
+    }
+}
+
+/// Hands what was left over to the version that runs now. The last segment first: a partition runs
+/// as soon as it has something, and what it sends must not come before what is handed over there.
+pub(super) fn hand_over(running: &Running, mut left_over: LeftOver) {
+    for segment in running.mailboxes().iter().rev() {
+        let Some(root) = segment.first().map(|mailbox| mailbox.segment.root_name()) else { return };
+        for (_, partition, delivery) in left_over.extract_if(.., |(to, ..)| to == root) {
+            if let Some(mailbox) = segment.get(usize::from(partition)) {
+                mailbox.push_over(delivery);
+            }
+        }
+    }
+}
