@@ -2,8 +2,8 @@
 //!
 //! - What changed in state, the ends of outputs and of dead letters, and known ids are collected
 //!   while the log is read; where partitions stand and what waits for them is the fold's.
-//! - State is not put together: what changed lies over the store, to be read when it is needed. Only
-//!   what is parked is.
+//! - State is not put together: what changed lies over the store, to be read when it is needed.
+//!   Only what is parked is.
 //! - A pipeline whose records do not follow stays out, with the reason; the others run.
 //! - Events that waited for a client's reply wait for nobody now: their client is gone with the
 //!   node
