@@ -84,6 +84,49 @@ async fn a_parked_key_waits_over_a_kill_and_goes_on_in_order_under_a_better_comp
 }
 
 #[tokio::test]
+async fn parked_keys_move_with_the_number_of_partitions_and_with_their_stage() {
+    let home = Home::new();
+    let node = start(&home).await;
+    let client = node.client();
+    client.push("conformance-rust").await;
+    client.push("hostile/echo").await;
+    let forever = "pause = \"1h\", pause-max = \"1h\"";
+    let of = |component: &str, partitions: u32| {
+        let number = format!("partitions = {partitions}");
+        parking(component, forever).replace("partitions = 1", &number)
+    };
+    client.apply("park", of("conformance-rust", 2)).await;
+    let keys: Vec<String> = (0..12).map(|key| format!("k{key}")).collect();
+    for key in &keys {
+        send(&client, key, "t0").await;
+        send(&client, key, "e1").await;
+    }
+    until_parked(&client, 12, 24).await;
+    client.apply("park", of("conformance-rust", 5)).await;
+    until_parked(&client, 12, 24).await;
+    // The log has what was parked before the change, and the change.
+    drop(node.kill());
+    let node = start(&home).await;
+    let client = node.client();
+    until_parked(&client, 12, 24).await;
+    for key in &keys {
+        send(&client, key, "e2").await;
+    }
+    until_parked(&client, 12, 36).await;
+    let renamed = of("echo", 3).replace(&format!("\"{STAGE}\""), "\"other\"");
+    let (before, after) =
+        (format!("[stages.{STAGE}]"), format!("[stages.other]\nfrom = \"{STAGE}\""));
+    let renamed = renamed.replace(&before, &after);
+    client.apply("park", renamed).await;
+    let path = client.path("pipelines/park/resume");
+    client.ask(http::Method::POST, &path, &[], "").await.is(204);
+    for key in &keys {
+        assert_eq!(results(&client, key, 3).await, ["t0", "e1", "e2"], "{key}");
+    }
+    until_parked(&client, 0, 0).await;
+}
+
+#[tokio::test]
 async fn keys_that_are_tried_all_the_time_lose_and_double_nothing_through_kills() {
     let home = Home::new();
     let mut node = Setup::dev().home(&home).set("log.checkpoint-interval", "250ms").start().await;

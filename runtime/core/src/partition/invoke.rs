@@ -112,10 +112,7 @@ impl Partition {
                     let state = stage.layer.as_mut().expect("one call at a time").state();
                     let run = match state.is_whole() {
                         true => run,
-                        false => match self.wanting.next(at, state, &work.frame, run) {
-                            Some(run) => run,
-                            None => return None,
-                        },
+                        false => self.wanting.next(at, state, &work.frame, run)?,
                     };
                     let frame = slice(&work.frame, &run);
                     work.run = run;

@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     super::with_node(&setup, async |_: &Home, node: &Node| {
         fill(node, keys).await?;
         let draws = [Draw::zipf(keys, EXPONENT), Draw::uniform(keys)];
-        let batches = draws.map(|draw| batches(draw));
+        let batches = draws.map(batches);
         let mut seen = <[Seen; 2]>::default();
         for round in 0..=rounds {
             for (batches, seen) in batches.iter().zip(&mut seen) {
