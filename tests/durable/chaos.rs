@@ -72,7 +72,8 @@ struct Stage {
 /// A pipeline, and what has to come of what is sent to it.
 #[derive(Debug)]
 struct Model {
-    partitions: u16,
+    /// Partitions, or none if their number changes.
+    partitions: Option<u16>,
     stages: Vec<Stage>,
     /// Where events enter.
     ingest: Vec<usize>,
@@ -88,6 +89,7 @@ struct Version {
     components: Vec<usize>,
     retries: u64,
     generation: u64,
+    partitions: u16,
 }
 
 /// What can be applied while events flow.
@@ -97,18 +99,21 @@ enum Change {
     Component,
     /// Another setting of all stages.
     Config,
-    // Another number of partitions and other names of stages belong here: a change says what it
-    // does to `Version`, and `Model::manifest` writes it. Ways of events hold partitions
-    // (`Way`), so a change of their number has to be told to `Model::arrive`.
+    /// Another number of partitions, where that changes.
+    Partitions,
 }
 
-const CHANGES: [Change; 2] = [Change::Component, Change::Config];
+const CHANGES: [Change; 3] = [Change::Component, Change::Config, Change::Partitions];
+
+/// Most partitions of a pipeline, and most of one whose number of them changes.
+const PARTITIONS: u64 = 4;
+const PARTITIONS_CHANGING: u64 = 7;
 
 impl Model {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let count = 1 + dice.below(STAGES) as usize;
-        let partitions = 1 + dice.below(4) as u16;
+        let partitions = 1 + dice.below(PARTITIONS) as u16;
         let mut stages: Vec<Stage> = Vec::new();
         let mut ingest = vec![0];
         for at in 0..count {
@@ -138,7 +143,8 @@ impl Model {
             stage.has_output |= stage.edges.is_empty();
         }
         let components = vec![0; count];
-        let version = Version { components, retries: 3, generation: 0 };
+        let version = Version { components, retries: 3, generation: 0, partitions };
+        let partitions = (dice.below(2) == 0).then_some(partitions);
         Self { partitions, stages, ingest, version: Mutex::new(version), versions: 1.into() }
     }
 
@@ -149,7 +155,7 @@ impl Model {
         let mut text = format!(
             "version = 1\nname = \"{NAME}\"\ndelivery = \"exactly-once\"\npartitions = {}\n\
              [ingest]\nto = {entries:?}\n",
-            self.partitions
+            version.partitions
         );
         for (at, stage) in self.stages.iter().enumerate() {
             let component = stage.act.components()[version.components[at]];
@@ -178,7 +184,9 @@ impl Model {
     fn arrive(&self, at: usize, mut given: Given, expected: &mut Expected) {
         let stage = &self.stages[at];
         let group = key::group_of(given.key.as_bytes());
-        given.way.push((at, key::partition_of(group, self.partitions)));
+        // Keys of one group share a partition, however many there are.
+        let place = self.partitions.map_or(group, |number| key::partition_of(group, number));
+        given.way.push((at, place));
         let mut emitted = given.key.clone();
         match stage.act {
             Act::Copy => {}
@@ -233,7 +241,7 @@ fn parents(at: usize, stages: &[Stage], dice: &mut Dice) -> Vec<usize> {
     parents
 }
 
-/// Where an event has been: stages, and the partition of each.
+/// Where an event has been: stages, and of each the partition, or what always shares one.
 type Way = Vec<(usize, u16)>;
 
 /// An event as the model sees it.
@@ -317,6 +325,10 @@ impl Load for Model {
             Change::Config => {
                 version.retries = 1 + dice.below(3);
                 version.generation = self.versions.fetch_add(1, Ordering::Relaxed);
+            }
+            Change::Partitions if self.partitions.is_some() => return None,
+            Change::Partitions => {
+                version.partitions = 1 + dice.below(PARTITIONS_CHANGING) as u16;
             }
         }
         drop(version);

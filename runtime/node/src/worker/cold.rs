@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use sluicebox_core::partition::Wanted;
 use sluicebox_store::log::Position;
 
+use super::IDLE_SWEEPS;
 use super::partition::Driver;
 use crate::backing::{Slots, StateOf};
 use crate::checkpoint::Of;
@@ -133,6 +134,10 @@ impl Driver {
     pub(super) fn give_up_state(&mut self) -> GivenUp {
         if self.segment.durable.is_none() {
             return GivenUp::All;
+        }
+        // Instances may be wanted elsewhere while it is busy; its state is not.
+        if self.life.idle_sweeps.get() < IDLE_SWEEPS {
+            return GivenUp::Later;
         }
         self.note_horizon();
         if self.keeping.is_fresh() {

@@ -71,7 +71,7 @@ pub(super) struct Driver {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) segment: Arc<SegmentRuntime>,
     pub(super) local: Rc<Local>,
-    life: Rc<Life>,
+    pub(super) life: Rc<Life>,
     pub(super) machine: Partition,
     invokers: Vec<Box<dyn Invoker>>,
     /// Runs not accepted yet.
