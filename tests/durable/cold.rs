@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sluicebox_core::frame::{FrameBuilder, Head};
 use sluicebox_tests::client::Client;
 use sluicebox_tests::eventually::eventually;
+use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Node, Setup};
 
 use super::{all_counts, with_words};
@@ -103,4 +105,37 @@ async fn state_nobody_asks_for_leaves_memory_and_comes_back() {
     send_round(&client, 1).await;
     eventually_all(&client, 2).await;
     assert_eq!(loads(&node).await, WORDS as u64, "each word was read once");
+}
+
+#[tokio::test]
+async fn a_partition_that_has_halted_sleeps_with_the_state_of_its_batch() {
+    let node = Setup::dev().set("log.checkpoint-interval", "300ms").start().await;
+    let client = node.client();
+    with_words(&client).await;
+    client.push("conformance-rust").await;
+    client.push("hostile/echo").await;
+    let manifest = |component: &str| {
+        let halting = single("halt", component, "on-failure = \"halt\"");
+        halting.replace("best-effort", "exactly-once")
+    };
+    client.apply("halt", manifest("conformance-rust")).await;
+    // What the first event wrote is neither committed nor taken back while the second halts.
+    let mut builder = FrameBuilder::new();
+    for payload in [&b"s\x04slotvalue"[..], b"t"] {
+        builder.push(&Head::data(1), b"k", payload, &[]);
+    }
+    client.frame("halt", &builder.finish()).await.is(202);
+    let halted = || async {
+        let detail = client.describe("halt").await;
+        detail["partition"][0]["halted"].is_string().then_some(())
+    };
+    eventually("it halts", PATIENCE, halted).await;
+    // Longer than a partition stays awake; with checkpoints all the time.
+    for at in 0..22 {
+        client.send("words", "?key=k", &[], format!("marker{at}")).await.is(202);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    halted().await.expect("it is there, and waits");
+    client.apply("halt", manifest("echo")).await;
+    assert_eq!(client.records("halt", "outputs/reply", 2).await.len(), 2, "nothing was lost");
 }

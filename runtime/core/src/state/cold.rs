@@ -141,13 +141,6 @@ impl KeyedState {
         self.bytes > bytes && !is_all
     }
 
-    /// True if nothing was written that the store has not.
-    #[must_use]
-    pub fn is_kept(&self) -> bool {
-        let kept = self.cold.as_ref().map_or(0, |cold| cold.kept);
-        self.keys.iter().all(|key| key.vacant || key.written <= kept)
-    }
-
     /// True if the last write of a key is not in the store.
     fn is_fresh(&self, index: u32) -> bool {
         let kept = self.cold.as_ref().map_or(0, |cold| cold.kept);

@@ -75,7 +75,8 @@ impl Driver {
         self.keeping.end = end;
     }
 
-    /// Looks whether there is a new checkpoint, and what that means for the state.
+    /// Looks whether there is a new checkpoint, and what that means for the state. Between batches:
+    /// what is not in the log would be taken for kept.
     pub(super) fn note_horizon(&mut self) {
         let Some(durable) = &self.segment.durable else { return };
         let horizon = durable.pipeline.backing.horizon();
@@ -84,12 +85,7 @@ impl Driver {
             return;
         }
         keeping.horizon = horizon;
-        while let Some((epochs, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
-            self.machine.kept(&epochs);
-        }
-        if keeping.end > horizon || keeping.ended.is_empty() {
-            keeping.ended.push_back((self.machine.next_epochs(), keeping.end));
-        }
+        keeping.ended.push_back((self.machine.next_epochs(), keeping.end));
         while let Some((epochs, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
             self.machine.kept(&epochs);
         }
@@ -136,7 +132,7 @@ impl Driver {
             return GivenUp::All;
         }
         // Instances may be wanted elsewhere while it is busy; its state is not.
-        if self.life.idle_sweeps.get() < IDLE_SWEEPS {
+        if self.life.idle_sweeps.get() < IDLE_SWEEPS || !self.is_between_batches() {
             return GivenUp::Later;
         }
         self.note_horizon();
@@ -151,6 +147,12 @@ impl Driver {
         }
     }
 
+    /// True if all it wrote is in the log: there is no batch that has halted, and no commit that
+    /// waits for room there.
+    fn is_between_batches(&self) -> bool {
+        !self.stopped && self.machine.halted().is_none() && !self.recording.is_pending()
+    }
+
     /// Reads what the next call needs. False if it cannot be read: the partition has stopped.
     pub(super) async fn load(&mut self, wanted: Wanted) -> bool {
         let durable = self.segment.durable.as_ref();
@@ -160,8 +162,6 @@ impl Driver {
         let tenant = Of::new(self.segment.shared.tenant.name(), pipeline).tenant;
         let of = StateOf { tenant, pipeline, stage };
         let Wanted { stage, keys } = wanted;
-        let metrics = &self.segment.stages[stage].metrics;
-        metrics.state_loads.add(keys.len() as u64);
         let reading = tokio::task::spawn_blocking(move || {
             let read = backing.read(of, &keys, LOAD_BYTES);
             (keys, read)
@@ -179,6 +179,7 @@ impl Driver {
             let slots = slots.iter().map(|(_, name, value)| (&name[..], &value[..]));
             self.machine.load(stage, &keys[index], slots);
         }
+        self.segment.stages[stage].metrics.state_loads.add(read.keys as u64);
         if read.keys < keys.len() {
             self.machine.loaded_short();
         }

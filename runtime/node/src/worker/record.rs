@@ -77,6 +77,13 @@ fn halves(parts: Vec<Delivery>, events: u32) -> (Vec<Delivery>, Vec<Delivery>) {
     (first, second)
 }
 
+impl Recording {
+    /// True if a commit waits for room in the log.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+}
+
 /// What a batch of these parts is for a reader at `positions`, or which of them does not follow.
 pub(super) fn pieces(positions: &Positions, parts: &[Delivery]) -> Result<Vec<Piece>, String> {
     let mut reached = positions.clone();
