@@ -94,7 +94,7 @@ struct Key {
     slots: Vec<Slot>,
     /// Names and values of the slots.
     bytes: usize,
-    /// The epoch of the last write.
+    /// The period of the last write.
     written: u32,
     /// A call asked for it since it was last looked at for making room.
     used: bool,
@@ -124,7 +124,7 @@ pub struct KeyedState {
     emptied: Vec<u32>,
     bytes: usize,
     /// Grows with each checkpoint; tells which writes the store has.
-    epoch: u32,
+    period: u32,
     /// What a store behind this state needs; `None` if all there is is in memory.
     cold: Option<Box<Cold>>,
 }
@@ -142,7 +142,7 @@ impl KeyedState {
             undo: Vec::new(),
             emptied: Vec::new(),
             bytes: 0,
-            epoch: 0,
+            period: 0,
             cold: None,
         }
     }
@@ -198,7 +198,7 @@ impl KeyedState {
         self.admit(used + slot.len() + value.len() - old, used, overhead)?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
         let entry = &mut self.keys[index as usize];
-        entry.written = self.epoch;
+        entry.written = self.period;
         self.bytes = self.bytes + slot.len() + value.len() - old;
         entry.bytes = entry.bytes + slot.len() + value.len() - old;
         let value = Value::new(value);
@@ -227,7 +227,7 @@ impl KeyedState {
             if let Ok(at) = position(&entry.slots, slot) {
                 let value = &mut entry.slots[at].value;
                 let old = value.as_counter().ok_or(Refusal::NotACounter(value.len()))?;
-                entry.written = self.epoch;
+                entry.written = self.period;
                 let new = old.wrapping_add(delta);
                 let old = std::mem::replace(value, Value::counter(new));
                 self.undo.push(Undo::Replaced { key: index, slot: at as u32, old });
@@ -245,7 +245,7 @@ impl KeyedState {
         let Ok(at) = position(&entry.slots, slot) else { return false };
         let old = entry.slots.remove(at);
         let freed = old.name.len() + old.value.len();
-        entry.written = self.epoch;
+        entry.written = self.period;
         entry.bytes -= freed;
         self.bytes -= freed + SLOT_OVERHEAD;
         if entry.slots.is_empty() {
@@ -358,7 +358,7 @@ impl KeyedState {
             hash,
             slots: Vec::new(),
             bytes: 0,
-            written: self.epoch,
+            written: self.period,
             used: true,
             vacant: false,
         };

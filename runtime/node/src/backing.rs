@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::key;
-use sluicebox_store::dirty::{Known, Overlay};
+use sluicebox_store::dirty::{Ahead, Known};
 use sluicebox_store::log::Position;
 use sluicebox_store::store::keys::{self, Place};
 use sluicebox_store::store::{PageLimit, Store};
@@ -85,7 +85,7 @@ pub(crate) enum Noted {
 #[derive(Debug)]
 pub(crate) struct Backing {
     store: Arc<dyn Store>,
-    overlay: RwLock<Option<Arc<Overlay>>>,
+    ahead: RwLock<Option<Arc<Ahead>>>,
     names: RwLock<BTreeMap<(PipelineId, StageId), Names>>,
     horizon: AtomicU64,
     /// Log that may wait for a checkpoint.
@@ -102,7 +102,7 @@ impl Backing {
         let horizon = AtomicU64::new(store.extent().horizon);
         Self {
             store,
-            overlay: RwLock::default(),
+            ahead: RwLock::default(),
             names: RwLock::default(),
             horizon,
             log_bytes_max,
@@ -113,8 +113,8 @@ impl Backing {
     }
 
     /// Lays what was found in the log over the store, until there is a checkpoint with it.
-    pub(crate) fn lay_over(&self, overlay: Overlay) {
-        *self.overlay.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(overlay));
+    pub(crate) fn put_ahead(&self, ahead: Ahead) {
+        *self.ahead.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ahead));
     }
 
     /// True if there may be state of a stage on disk.
@@ -165,8 +165,8 @@ impl Backing {
         bytes_max: usize,
     ) -> Result<Slots, Error> {
         let names = self.names_of((of.pipeline, of.stage));
-        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let behind = Behind { store: &*self.store, overlay: overlay.as_deref() };
+        let ahead = self.ahead.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let behind = Behind { store: &*self.store, ahead: ahead.as_deref() };
         let mut read = Slots::default();
         let (mut bytes, mut prefix) = (0, Vec::new());
         for (index, name) in keys.iter().enumerate() {
@@ -229,8 +229,8 @@ impl Backing {
 
     /// A checkpoint up to `horizon` stands.
     pub(crate) fn reached(&self, horizon: Position) {
-        // Before anybody is told what may leave memory: the overlay does not know it as it is now.
-        self.overlay.write().unwrap_or_else(PoisonError::into_inner).take();
+        // Before anybody is told what may leave memory: what was found in the log is not that as it is now.
+        self.ahead.write().unwrap_or_else(PoisonError::into_inner).take();
         self.horizon.store(horizon.0, Ordering::Release);
         self.rounds.fetch_add(1, Ordering::AcqRel);
         for mailbox in std::mem::take(&mut *lock(&self.waiting)) {
@@ -242,12 +242,12 @@ impl Backing {
 /// What is on disk.
 struct Behind<'a> {
     store: &'a dyn Store,
-    overlay: Option<&'a Overlay>,
+    ahead: Option<&'a Ahead>,
 }
 
 impl Behind<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.overlay.and_then(|overlay| overlay.get(key)) {
+        match self.ahead.and_then(|ahead| ahead.get(key)) {
             Some(Known::Value(value)) => Ok(Some(Bytes::copy_from_slice(value))),
             Some(Known::Deleted) => Ok(None),
             None => Ok(self.store.get(key)?),
@@ -283,7 +283,7 @@ impl Behind<'_> {
                 None => break,
             }
         }
-        for (key, known) in self.overlay.iter().flat_map(|overlay| overlay.under(prefix)) {
+        for (key, known) in self.ahead.iter().flat_map(|ahead| ahead.under(prefix)) {
             match known {
                 Known::Value(value) => {
                     found.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
@@ -372,7 +372,7 @@ mod tests {
         dirty.delete(&key(b"a", b"n"));
         dirty.put(&key(b"a", b"s"), b"new");
         dirty.put(&key(b"c", b"n"), b"only here");
-        backing.lay_over(Overlay::new(dirty.freeze()[0].clone()));
+        backing.put_ahead(Ahead::new(dirty.freeze()[0].clone()));
         let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
         let slot = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
         let laid =

@@ -23,7 +23,7 @@ use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
 use sluicebox_core::state::{Change, KeyedState, StateLimits, redistribute};
-use sluicebox_store::dirty::Overlay;
+use sluicebox_store::dirty::Ahead;
 use sluicebox_store::log::{Config, DurableLog, Error as LogError, Log, Position, Record};
 use sluicebox_store::store::{EmbeddedStore, Store, StoreConfig};
 
@@ -141,7 +141,7 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
     }
     let Reading { fold, found, mut collected } = reading;
     if let Some(changes) = collected.set_aside() {
-        backing.lay_over(Overlay::new(changes));
+        backing.put_ahead(Ahead::new(changes));
     }
     Ok((log, Recovered { fold, found, store, backing, horizon, collected, read_to }))
 }

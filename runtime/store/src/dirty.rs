@@ -12,10 +12,10 @@
 //! Leaves to others: what keys mean (`store::keys`), when to freeze (by [`Dirty::bytes`] or by
 //! time), and not to let go of frozen parts before their checkpoint is committed.
 
-mod overlay;
+mod ahead;
 mod part;
 
-pub use overlay::Overlay;
+pub use ahead::Ahead;
 
 use std::sync::Arc;
 

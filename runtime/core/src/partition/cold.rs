@@ -109,15 +109,15 @@ impl Partition {
         self.stages.iter_mut().for_each(|stage| layer_of(stage).state().back(true));
     }
 
-    /// Ends the epoch of every stage's state, and gives those that ended, in order of the stages.
-    pub fn next_epochs(&mut self) -> Vec<u32> {
-        self.stages.iter_mut().map(|stage| layer_of(stage).state().next_epoch()).collect()
+    /// Ends the period of every stage's state, and gives those that ended, in order of the stages.
+    pub fn next_periods(&mut self) -> Vec<u32> {
+        self.stages.iter_mut().map(|stage| layer_of(stage).state().next_period()).collect()
     }
 
-    /// The store has what was written in these epochs and before.
-    pub fn kept(&mut self, epochs: &[u32]) {
-        for (stage, epoch) in self.stages.iter_mut().zip(epochs) {
-            layer_of(stage).state().kept(*epoch);
+    /// The store has what was written in these periods and before.
+    pub fn kept(&mut self, periods: &[u32]) {
+        for (stage, period) in self.stages.iter_mut().zip(periods) {
+            layer_of(stage).state().kept(*period);
         }
     }
 

@@ -7,8 +7,8 @@
 //! - A state is *whole* while all of it is here. Then a key that is not here does not exist, and
 //!   nothing in this file costs anything. A state is whole until its first key leaves.
 //! - A key is here with all its slots or not at all.
-//! - Only what can be loaded again as it is may leave. Writes belong to an *epoch*, and whoever
-//!   makes checkpoints says which epochs are kept.
+//! - Only what can be loaded again as it is may leave. Writes belong to a *period*, and whoever
+//!   makes checkpoints says which periods are kept.
 //! - A key that lost its last slot stays, empty, until its end is kept; the store would otherwise
 //!   give it back.
 //!
@@ -26,7 +26,7 @@ const LOOKS: usize = 2048;
 pub(super) struct Cold {
     /// Nothing of this state is in the store alone.
     whole: bool,
-    /// Writes of this epoch and before are in the store.
+    /// Writes of this period and before are in the store.
     pub(super) kept: u32,
     /// Emptied keys, the oldest first.
     buried: VecDeque<u32>,
@@ -42,7 +42,7 @@ impl KeyedState {
         if self.cold.is_none() {
             let buried = VecDeque::new();
             self.cold = Some(Box::new(Cold { whole, kept: 0, buried, hand: 0, in_vain: 0 }));
-            self.epoch = 1;
+            self.period = 1;
         }
     }
 
@@ -81,18 +81,18 @@ impl KeyedState {
         }
     }
 
-    /// Ends the epoch: what is written from now on belongs to the next. Gives the one that ended.
+    /// Ends the period: what is written from now on belongs to the next. Gives the one that ended.
     /// Between batches: what is not committed may not be among what the store is said to have.
-    pub fn next_epoch(&mut self) -> u32 {
-        assert!(self.undo.is_empty(), "an epoch ends between batches");
-        self.epoch += 1;
-        self.epoch - 1
+    pub fn next_period(&mut self) -> u32 {
+        assert!(self.undo.is_empty(), "a period ends between batches");
+        self.period += 1;
+        self.period - 1
     }
 
-    /// The store has all writes up to this epoch.
-    pub fn kept(&mut self, epoch: u32) {
+    /// The store has all writes up to this period.
+    pub fn kept(&mut self, period: u32) {
         let Some(cold) = &mut self.cold else { return };
-        cold.kept = cold.kept.max(epoch);
+        cold.kept = cold.kept.max(period);
         cold.in_vain = 0;
         while let Some(index) = self.cold.as_mut().and_then(|cold| cold.buried.front().copied()) {
             if self.is_fresh(index) {

@@ -60,7 +60,7 @@ impl KeyedState {
         }
         assert!(self.find(&key.name).is_none(), "a key is in one partition");
         key.hash = xxh3_64_with_seed(&key.name, self.seed);
-        key.written = if is_fresh { self.epoch } else { 0 };
+        key.written = if is_fresh { self.period } else { 0 };
         self.bytes += KEY_OVERHEAD + key.name.len() + key.bytes + SLOT_OVERHEAD * key.slots.len();
         let (hash, index) = (key.hash, self.keys.len() as u32);
         self.keys.push(key);
@@ -142,8 +142,8 @@ mod tests {
             assert!(state.put(key, b"s", b"v").is_ok());
         }
         state.commit();
-        let epoch = state.next_epoch();
-        state.kept(epoch);
+        let period = state.next_period();
+        state.kept(period);
         assert!(state.put(b"new", b"s", b"v").is_ok() && state.delete(b"gone", b"s"));
         state.commit();
         let mut to = redistribute([state], 1, 3).remove(0);
@@ -155,8 +155,8 @@ mod tests {
         // Moved once more, by now not whole, and then the store has all.
         let mut to = redistribute([to], 1, 4).remove(0);
         assert!(to.lacks(b"kept") && !to.lacks(b"gone"));
-        let epoch = to.next_epoch();
-        to.kept(epoch);
+        let period = to.next_period();
+        to.kept(period);
         assert!(to.lacks(b"gone"), "its end is in the store");
         while to.make_room(0) {}
         assert_eq!((to.keys(), to.bytes()), (0, 0));

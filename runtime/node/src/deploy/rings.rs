@@ -43,6 +43,7 @@ pub(crate) struct DeadLetters {
 impl DeadLetters {
     /// Where in it the dead letters of a partition of the segment with this root are.
     pub(crate) fn at(&self, root: StageId, partition: u16) -> u16 {
+        // Without a log there is one place for all stages.
         partition * self.stages + root.0 as u16 % self.stages
     }
 
@@ -161,7 +162,9 @@ impl Rings<'_> {
         let found = self.tails.dead_letters.keys().map(|(_, partition)| partition + 1).max();
         let ever = self.partitions.max(found.unwrap_or(0));
         let ever = ever.max(old.map_or(0, |old| old.ring.partitions() / old.stages));
-        let all = stages.saturating_mul(ever);
+        // Those there are fit (`check_size`); of many there were once the last may not.
+        let ever = ever.min(u16::MAX / stages);
+        let all = stages * ever;
         let incarnation = incarnation(durable, key::hash(&stages.to_le_bytes()));
         let ring = match old {
             Some(old) if old.stages == stages => old.ring.clone(),
@@ -174,7 +177,8 @@ impl Rings<'_> {
         };
         ring.grow(all);
         let dead_letters = DeadLetters { ring: ring.clone(), stages };
-        for ((root, partition), tail) in &self.tails.dead_letters {
+        let tails = self.tails.dead_letters.iter();
+        for ((root, partition), tail) in tails.filter(|((_, partition), _)| *partition < ever) {
             let next = self.standing.dead_letters(*root, *partition);
             fill(&ring, dead_letters.at(*root, *partition), Some(tail), next);
         }
@@ -205,4 +209,25 @@ fn fill(ring: &Output, partition: u16, tail: Option<&Tail>, next: u64) {
 /// Differs for everything a pipeline with a log ever keeps, and stays over restarts.
 fn incarnation(durable: &Durable, what: u64) -> u64 {
     key::hash(&[durable.id.0.to_le_bytes(), what.to_le_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_has_a_place_in_each_partition_and_stays_there_when_more_come() {
+        let ring = Arc::new(Output::new(1, 0, 1));
+        let dead_letters = DeadLetters { ring: ring.clone(), stages: 16 };
+        let mut places = BTreeSet::new();
+        for partition in 0..u16::MAX / 16 {
+            for root in 0..16 {
+                let at = dead_letters.at(StageId(root), partition);
+                assert_eq!(dead_letters.place(at), (StageId(root), partition));
+                assert!(places.insert(at));
+            }
+        }
+        let without_log = DeadLetters { ring, stages: 1 };
+        assert_eq!(without_log.place(without_log.at(StageId(7), 3)), (StageId(0), 3));
+    }
 }

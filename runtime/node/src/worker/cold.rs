@@ -31,9 +31,9 @@ const ROUNDS: u64 = 2;
 /// How far the store has what the partition wrote.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    /// Epochs that ended, each with the place in the log that all its commits are before.
+    /// Periods that ended, each with the place in the log that all its commits are before.
     ended: VecDeque<(Vec<u32>, Position)>,
-    /// What was committed in the epoch that goes on is before this.
+    /// What was committed in the period that goes on is before this.
     end: Position,
     /// The last horizon that was looked at.
     horizon: Position,
@@ -71,7 +71,7 @@ impl Driver {
         let Some(durable) = &self.segment.durable else { return };
         self.machine.back_state();
         let end = durable.pipeline.log.synced();
-        self.keeping.ended.push_back((self.machine.next_epochs(), end));
+        self.keeping.ended.push_back((self.machine.next_periods(), end));
         self.keeping.end = end;
     }
 
@@ -85,9 +85,9 @@ impl Driver {
             return;
         }
         keeping.horizon = horizon;
-        keeping.ended.push_back((self.machine.next_epochs(), keeping.end));
-        while let Some((epochs, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
-            self.machine.kept(&epochs);
+        keeping.ended.push_back((self.machine.next_periods(), keeping.end));
+        while let Some((periods, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
+            self.machine.kept(&periods);
         }
     }
 

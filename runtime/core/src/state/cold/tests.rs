@@ -38,7 +38,7 @@ struct World {
     log: Vec<Delta>,
     /// How much of that a restart found, to be read beside the store.
     found: usize,
-    /// Epochs that ended, and how much of the log was there then.
+    /// Periods that ended, and how much of the log was there then.
     ended: Vec<(u32, usize)>,
     truth: Model,
 }
@@ -79,14 +79,14 @@ impl World {
             put(&mut self.store, &delta);
         }
         self.found = self.found.saturating_sub(end);
-        let epoch = self.state.next_epoch();
+        let period = self.state.next_period();
         for (_, at) in &mut self.ended {
             *at = at.saturating_sub(end);
         }
-        self.ended.push((epoch, self.log.len()));
+        self.ended.push((period, self.log.len()));
         if told {
-            for (epoch, _) in self.ended.extract_if(.., |(_, at)| *at == 0) {
-                self.state.kept(epoch);
+            for (period, _) in self.ended.extract_if(.., |(_, at)| *at == 0) {
+                self.state.kept(period);
             }
         }
     }
@@ -99,8 +99,8 @@ impl World {
         self.found = self.log.len();
         self.state = KeyedState::new(2, WIDE);
         self.state.back(false);
-        let epoch = self.state.next_epoch();
-        self.ended = vec![(epoch, self.log.len())];
+        let period = self.state.next_period();
+        self.ended = vec![(period, self.log.len())];
     }
 }
 

@@ -9,12 +9,12 @@ use super::{Changes, Known, Position};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Overlay {
+pub struct Ahead {
     changes: Arc<Changes>,
     order: OnceLock<Vec<Position>>,
 }
 
-impl Overlay {
+impl Ahead {
     /// Over these changes.
     #[must_use]
     pub fn new(changes: Arc<Changes>) -> Self {
@@ -49,13 +49,13 @@ mod tests {
             dirty.put(key, key);
         }
         dirty.delete(b"ab");
-        let overlay = Overlay::new(dirty.freeze()[0].clone());
-        assert_eq!(overlay.get(b"a"), Some(Known::Value(b"a")));
-        assert_eq!(overlay.get(b"ab"), Some(Known::Deleted));
-        assert_eq!(overlay.get(b"none"), None);
-        let under: Vec<_> = overlay.under(b"ab").collect();
+        let ahead = Ahead::new(dirty.freeze()[0].clone());
+        assert_eq!(ahead.get(b"a"), Some(Known::Value(b"a")));
+        assert_eq!(ahead.get(b"ab"), Some(Known::Deleted));
+        assert_eq!(ahead.get(b"none"), None);
+        let under: Vec<_> = ahead.under(b"ab").collect();
         assert_eq!(under, [(&b"ab"[..], Known::Deleted), (b"abc", Known::Value(b"abc"))]);
-        assert_eq!(overlay.under(b"").count(), 5);
-        assert_eq!(overlay.under(b"c").count(), 0);
+        assert_eq!(ahead.under(b"").count(), 5);
+        assert_eq!(ahead.under(b"c").count(), 0);
     }
 }
