@@ -229,7 +229,8 @@ impl Backing {
 
     /// A checkpoint up to `horizon` stands.
     pub(crate) fn reached(&self, horizon: Position) {
-        // Before anybody is told what may leave memory: what was found in the log is not that as it is now.
+        // Before anybody is told what may leave memory: what was found in the log is not that as
+        // it is now.
         self.ahead.write().unwrap_or_else(PoisonError::into_inner).take();
         self.horizon.store(horizon.0, Ordering::Release);
         self.rounds.fetch_add(1, Ordering::AcqRel);
