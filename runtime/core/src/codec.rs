@@ -1,8 +1,9 @@
-//! What is in the log: the bodies of its records, format version 1.
+//! What is in the log: the bodies of its records, format version 2.
 //!
 //! ```text
-//! every body     format u8 = 1 · oldest format a reader must know u8 = 1 · fields · extensions
-//! n              varint, see `wire`       bytes  n, then so many       frame  bytes, wit/FRAME.md
+//! every body     format u8 · oldest format a reader must know u8 · fields · extensions
+//! n              varint, see `wire`       bytes  n, then so many
+//! frame          bytes, as it is (wit/FRAME.md) or compact
 //! 1 ingest       pipeline n · seq n · time n · flags u8 (1 producer) · [id bytes · sequence n]
 //!                · n × id 16 bytes · n × { stage n · partition n · seq - previous n · frame }
 //!                · extension 19: n × { root n · partition n · oldest kept n
@@ -47,14 +48,21 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::frame::{Frame, FrameError, FrameLimits};
+use crate::frame::{Frame, FrameError, expand};
 
 use wire::Reader;
 
 /// The format this code writes, and the newest it reads.
-pub const FORMAT: u8 = 1;
-/// The oldest reader that understands what it writes.
-const FORMAT_MIN: u8 = 1;
+pub const FORMAT: u8 = 2;
+
+/// The format a kind is written in, and the oldest reader that understands it: that in which the
+/// kind changed last. Compact frames came with 2.
+const fn format_of(kind: u8) -> u8 {
+    match kind {
+        kind::INGEST | kind::COMMIT => 2,
+        _ => 1,
+    }
+}
 
 /// The kinds of record, as the log keeps them.
 pub mod kind {
@@ -94,10 +102,12 @@ pub struct FrameAt {
     pub range: Range<usize>,
     /// How many events it has, as its header says.
     pub events: u32,
+    /// Bytes of the frame itself, which may lie there in its compact form.
+    pub bytes: usize,
 }
 
 impl FrameAt {
-    /// Takes the frame out of the body it was found in, without copying it.
+    /// Takes the frame out of the body it was found in.
     ///
     /// # Errors
     /// One of its events is wrong.
@@ -105,7 +115,7 @@ impl FrameAt {
     /// # Panics
     /// `body` is shorter than the one it was found in.
     pub fn frame(&self, body: &Bytes) -> Result<Frame, FrameError> {
-        Frame::parse(body.slice(self.range.clone()), &FrameLimits::FORMAT)
+        expand(body.slice(self.range.clone()))
     }
 }
 

@@ -10,10 +10,12 @@
 //! [`crate::layer`].
 
 mod build;
+pub(crate) mod compact;
 mod event;
 
 pub use build::{FrameBuilder, Mark};
 pub(crate) use build::{STAGE_BYTES, Staged};
+pub use compact::expand;
 pub(crate) use event::Simple;
 pub use event::{Event, Fields, Head, Kind, NO_CAUSE, field, push_field};
 
@@ -95,6 +97,9 @@ pub enum FrameError {
         /// Bytes left over.
         left: usize,
     },
+    /// The compact form of a frame in a record is wrong.
+    #[error("a compact frame cannot be read: {0}")]
+    Compact(&'static str),
     /// One event is wrong.
     #[error("event {index}: {fault}")]
     Event {

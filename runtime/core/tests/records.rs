@@ -1,7 +1,7 @@
 //! Records of the log: what was written once is read for ever, and what is written reads back.
 //!
-//! The fixtures in `golden/record-v1` are bytes of a published format and never change. With
-//! `SLUICEBOX_GOLDEN=new` those that are missing are made, which is for a new kind only.
+//! The fixtures in `golden/record-v1` and `-v2` are bytes of published formats and never change.
+//! With `SLUICEBOX_GOLDEN=new` those that are missing are made, which is for a new kind only.
 
 #[path = "records/sizes.rs"]
 mod sizes;
@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use sluicebox_core::codec::{
     ApplyRecord, Batch, CheckpointRecord, CommitHead, DeadRun, DeleteRecord, EdgeEnds, EdgeRun,
-    IngestRecord, IngestRun, NameTable, OutputRun, Piece, Producer, Record, RecordWriter, Sent,
-    Usage, decode,
+    FrameAt, IngestRecord, IngestRun, NameTable, OutputRun, Piece, Producer, Record, RecordWriter,
+    Sent, Usage, decode,
 };
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
 use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
@@ -205,12 +205,68 @@ fn what_is_parked_is_told_from_the_stage_it_is_parked_at() {
     assert_eq!(stages, [false, true, true, true].map(|parked| (StageId(1), parked)));
 }
 
+/// A record as this program writes it, whatever format it was written in.
+fn again((kind, body): (u8, &Bytes)) -> Bytes {
+    let whole = |at: &FrameAt| at.frame(body).expect("a frame");
+    let record = decode(kind, body).expect("a record");
+    let (_, again) = written(|writer| match &record {
+        Record::Ingest(read) => {
+            let run = |run: &IngestRun| {
+                let (stage, frame) = (run.stage, whole(&run.frame));
+                IngestRun { stage, partition: run.partition, previous: run.previous, frame }
+            };
+            let IngestRecord { pipeline, seq, time, producer, ids, replayed, .. } = read.clone();
+            let runs = read.runs.iter().map(run).collect();
+            let read = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed };
+            writer.ingest(&read);
+        }
+        Record::Commit(read) => {
+            let mut state = writer.commit(&read.head, &read.batch);
+            read.state.iter().for_each(|(stage, change)| state.change(stage, &change));
+            let run = |run: &EdgeRun| {
+                let EdgeRun { edge, seq, partition, previous, .. } = *run;
+                EdgeRun { edge, seq, partition, previous, frame: whole(&run.frame) }
+            };
+            let output = |run: &OutputRun| OutputRun {
+                output: run.output,
+                first: run.first,
+                frame: whole(&run.frame),
+            };
+            let dead = |run: &DeadRun| DeadRun { first: run.first, frame: whole(&run.frame) };
+            let sent = Sent {
+                runs: read.sent.runs.iter().map(run).collect(),
+                outputs: read.sent.outputs.iter().map(output).collect(),
+                dead_letters: read.sent.dead_letters.as_ref().map(dead),
+            };
+            state.finish(&sent, &read.usage);
+        }
+        Record::Apply(read) => writer.apply(read),
+        Record::Delete(read) => writer.delete(read),
+        Record::Checkpoint(read) => writer.checkpoint(read),
+    });
+    again
+}
+
+/// The folder of a format's fixtures.
+fn golden(format: u8) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/record-v{format}"))
+}
+
 #[test]
-fn records_of_version_1_have_the_bytes_they_always_had() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/record-v1");
+fn records_of_version_1_are_read_as_they_always_were() {
+    for (name, (kind, body)) in samples().into_iter().chain(later_samples()) {
+        let old = std::fs::read(golden(1).join(format!("{name}.bin"))).unwrap();
+        assert_eq!(old[..2], [1, 1], "{name}");
+        assert_eq!(again((kind, &old.into())), body, "{name}");
+    }
+}
+
+#[test]
+fn records_have_the_bytes_they_always_had() {
     for (name, (_, body)) in samples().into_iter().chain(later_samples()) {
+        let (folder, new) = (golden(body[0]), std::env::var_os("SLUICEBOX_GOLDEN"));
         let file = folder.join(format!("{name}.bin"));
-        if !file.exists() && std::env::var_os("SLUICEBOX_GOLDEN").is_some_and(|v| v == "new") {
+        if !file.exists() && new.is_some_and(|v| v == "new") {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(&file, &body).unwrap();
         }
@@ -301,7 +357,7 @@ fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
         assert!(decode(kind, &later).is_err(), "{name}");
     }
     let unknown = decode(6, &[1, 1]).unwrap_err().to_string();
-    assert!(unknown.contains("kind 6") && unknown.contains("format 1"), "{unknown}");
+    assert!(unknown.contains("kind 6") && unknown.contains("format 2"), "{unknown}");
 }
 
 #[test]

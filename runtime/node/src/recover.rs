@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluicebox_core::codec::{self, CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits};
-use sluicebox_core::frame::{Frame, FrameBuilder, FrameLimits, field, push_field};
+use sluicebox_core::frame::{Frame, FrameBuilder, expand, field, push_field};
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
@@ -220,7 +220,7 @@ impl Visit<'_> {
     /// that cannot be read is left out only if we wrote it wrong.
     fn frame(&self, at: &FrameAt) -> Option<Frame> {
         let bytes = Bytes::copy_from_slice(&self.body[at.range.clone()]);
-        let frame = Frame::parse(bytes, &FrameLimits::FORMAT);
+        let frame = expand(bytes);
         frame.inspect_err(|error| tracing::error!("a frame in the log: {error}")).ok()
     }
 }
@@ -324,7 +324,7 @@ impl<'a> Backlog<'a> {
         };
         let gone = || Error::Internal(format!("the run at position {} is gone", waiting.position));
         let bytes = bytes.ok_or_else(gone)?;
-        let frame = Frame::parse(bytes, &FrameLimits::FORMAT).map_err(|error| {
+        let frame = expand(bytes).map_err(|error| {
             Error::Internal(format!("the log at position {}: {error}", waiting.position))
         })?;
         Ok(Delivery::of(waiting.run, without_requests(frame), waiting.skip))

@@ -8,12 +8,15 @@
 use std::ops::Range;
 
 use super::{FORMAT, Fault, FrameAt, RecordError};
-use crate::frame::{CheckedEvents, FrameLimits, HEAD_BYTES, HEADER_BYTES};
+use crate::frame::compact::{self, COMPACT, COMPACT_BYTES_MIN};
 use crate::ids::Name;
 use crate::limits::KEY_GROUPS;
 
 /// Least bytes of a frame with an event, behind its length.
-pub(crate) const FRAME_BYTES_MIN: usize = 1 + HEADER_BYTES + HEAD_BYTES;
+pub(crate) const FRAME_BYTES_MIN: usize = 1 + COMPACT_BYTES_MIN;
+
+/// The first format with frames in their compact form.
+const FORMAT_OF_COMPACT: u8 = 2;
 
 /// Most items room is made for before the first of them was read.
 const ITEMS_AT_ONCE: usize = 1024;
@@ -41,16 +44,18 @@ pub(crate) struct Reader<'a> {
     kind: u8,
     body: &'a [u8],
     at: usize,
+    /// The format the body is written in.
+    format: u8,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(kind: u8, body: &'a [u8]) -> Self {
-        Self { kind, body, at: 0 }
+        Self { kind, body, at: 0, format: FORMAT }
     }
 
     /// Reads on behind the first `at` bytes of a body.
     pub(crate) fn behind(kind: u8, body: &'a [u8], at: usize) -> Self {
-        Self { kind, body, at }
+        Self { kind, body, at, format: FORMAT }
     }
 
     /// The first two bytes: what wrote this, and who can read it.
@@ -60,7 +65,11 @@ impl<'a> Reader<'a> {
         if needed > FORMAT {
             return Err(self.error(Fault::Newer(needed)));
         }
-        if needed == 0 || format < needed { Err(self.bad("the format")) } else { Ok(()) }
+        if needed == 0 || format < needed {
+            return Err(self.bad("the format"));
+        }
+        self.format = format;
+        Ok(())
     }
 
     /// How many partitions a pipeline has.
@@ -216,14 +225,16 @@ impl<'a> Reader<'a> {
     pub(crate) fn frame(&mut self, part: &'static str) -> Result<FrameAt, RecordError> {
         let length = self.number(part)?;
         let range = self.take(length, part)?;
-        let bytes = &self.body[range.clone()];
-        let events = CheckedEvents::new(bytes, &FrameLimits::FORMAT);
-        let events = events.map_err(|error| self.error(Fault::Frame(error)))?.len();
-        let least = events.saturating_mul(HEAD_BYTES).saturating_add(HEADER_BYTES);
-        if events == 0 || least > bytes.len() {
+        let frame = &self.body[range.clone()];
+        if self.format < FORMAT_OF_COMPACT && frame.first() == Some(&COMPACT) {
             return Err(self.bad(part));
         }
-        Ok(FrameAt { range, events: events as u32 })
+        let (events, bytes) =
+            compact::header(frame).map_err(|error| self.error(Fault::Frame(error)))?;
+        if events == 0 {
+            return Err(self.bad(part));
+        }
+        Ok(FrameAt { range, events, bytes })
     }
 
     /// What later writers of this format may have added: skipped.
@@ -241,7 +252,7 @@ impl<'a> Reader<'a> {
             let length = self.number("an extension")?;
             let range = self.take(length, "an extension")?;
             let body = &self.body[..range.end];
-            take(id, &mut Self { kind: self.kind, body, at: range.start })?;
+            take(id, &mut Self { kind: self.kind, body, at: range.start, format: self.format })?;
         }
         Ok(())
     }

@@ -1,21 +1,32 @@
-//! Writing a record: small parts into one buffer that is used again, frames by reference.
+//! Writing a record: small parts and compact frames into one buffer that is used again, frames of
+//! large events by reference.
 //!
-//! A record is handed to the log as slices, so that a frame is copied once: from where the stages
-//! wrote it to where the log will write it from.
+//! A record is handed to the log as slices, so that a large event is copied once: from where the
+//! stages wrote it to where the log will write it from. Of small events most of a frame is heads;
+//! those are made compact, which copies the rest twice and writes half as much.
 
 use bytes::Bytes;
 
+use super::format_of;
 use super::wire::{put, put_bytes};
-use super::{FORMAT, FORMAT_MIN};
 use crate::frame::Frame;
+use crate::frame::compact::{EXPANDED_BYTES_MAX, compact};
+
+/// Above so many bytes an event a compact frame is hardly smaller.
+const COMPACT_EVENT_BYTES_MAX: usize = 1024;
+
+/// Memory for compact frames that is kept from one record to the next.
+const KEEP_BYTES_MAX: usize = 1024 * 1024;
 
 /// A record under construction. Keeps its memory from one to the next.
 #[derive(Debug, Default)]
 pub struct RecordWriter {
     kind: u8,
     buffer: Vec<u8>,
-    /// Frames, each with where in the buffer it belongs.
+    /// Frames by reference, each with where in the buffer it belongs.
     frames: Vec<(usize, Bytes)>,
+    /// A compact frame, before its length is known.
+    compact: Vec<u8>,
 }
 
 impl RecordWriter {
@@ -60,13 +71,14 @@ impl RecordWriter {
     /// Lets go of the frames; the next record begins by itself.
     pub fn clear(&mut self) {
         self.buffer.clear();
+        self.buffer.shrink_to(KEEP_BYTES_MAX);
         self.frames.clear();
     }
 
     pub(crate) fn begin(&mut self, kind: u8) {
         self.clear();
         self.kind = kind;
-        self.buffer.extend_from_slice(&[FORMAT, FORMAT_MIN]);
+        self.buffer.extend_from_slice(&[format_of(kind); 2]);
     }
 
     #[inline]
@@ -97,8 +109,16 @@ impl RecordWriter {
     }
 
     pub(crate) fn frame(&mut self, frame: &Frame) {
-        self.number(frame.bytes().len() as u64);
-        self.frames.push((self.buffer.len(), frame.bytes().clone()));
+        let bytes = frame.bytes();
+        if bytes.len() > EXPANDED_BYTES_MAX || bytes.len() > frame.len() * COMPACT_EVENT_BYTES_MAX {
+            self.number(bytes.len() as u64);
+            self.frames.push((self.buffer.len(), bytes.clone()));
+            return;
+        }
+        self.compact.clear();
+        self.compact.shrink_to(KEEP_BYTES_MAX);
+        compact(frame, &mut self.compact);
+        put_bytes(&mut self.buffer, &self.compact);
     }
 
     /// Where the buffer ends.

@@ -434,7 +434,11 @@ fn a_kept_fold_has_the_bytes_it_always_had() {
     log.write(|writer| writer.checkpoint(&CheckpointRecord { horizon: 350, generation: 4 }))
         .expect("a mark");
     let kept = log.fold.keep();
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record-v1/0-kept.bin");
+    // Records in format 2 are shorter, so that what waits lies elsewhere in them than in that file.
+    let old = include_bytes!("../../tests/golden/record-v1/0-kept.bin");
+    let read = Fold::from_kept(old).expect("what was kept of records in format 1");
+    assert_eq!(read.keep(), old);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record-v2/0-kept.bin");
     if std::env::var_os("SLUICEBOX_GOLDEN").is_some_and(|value| value == "new")
         && !std::path::Path::new(file).exists()
     {

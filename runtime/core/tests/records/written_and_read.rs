@@ -5,7 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn any_frame() -> impl Strategy<Value = Frame> {
-    let event = ("[a-zä]{0,9}", prop::collection::vec(any::<u8>(), 0..20));
+    // Frames of large events are written as they are, of small ones compact.
+    let payload = prop_oneof![
+        9 => prop::collection::vec(any::<u8>(), 0..20),
+        1 => any::<u8>().prop_map(|byte| vec![byte; 3000]),
+    ];
+    let event = ("[a-zä]{0,9}", payload);
     prop::collection::vec(event, 1..5).prop_map(|events| {
         let mut builder = FrameBuilder::new();
         for (key, payload) in events {
@@ -173,6 +178,7 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 0..60),
     ) {
         look_at(kind, [&[1, 1][..], &noise].concat().into());
+        look_at(kind, [&[2, 2][..], &noise].concat().into());
         let (_, (kind, body)) = samples().swap_remove(sample);
         let mut body = body.to_vec();
         for (at, byte) in edits {

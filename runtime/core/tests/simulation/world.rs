@@ -490,8 +490,7 @@ impl World {
             let frame = |waiting: &sluicebox_core::recovery::Waiting| {
                 let body = self.log.at(waiting.position).body();
                 let frame = body.slice(waiting.range.clone());
-                let limits = sluicebox_core::frame::FrameLimits::FORMAT;
-                (waiting.run, Frame::parse(frame, &limits).expect("a frame"))
+                (waiting.run, sluicebox_core::frame::expand(frame).expect("a frame"))
             };
             let inbox = waiting.into_iter().map(frame).collect();
             self.machines.insert(reader, Machine { partition, inbox, state });

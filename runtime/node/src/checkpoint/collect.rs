@@ -396,7 +396,7 @@ impl Collected {
         position: u64,
     ) {
         let range = frame.range.clone();
-        let left = Left { first, bytes: range.len(), place: Some((position, range)) };
+        let left = Left { first, bytes: frame.bytes, place: Some((position, range)) };
         let frames = self.left.entry((commit.pipeline, way, commit.partition)).or_default();
         // Recovery reads again what a checkpoint that did not stand has put into the store.
         if frames.back().is_none_or(|last| last.first < first) {

@@ -8,7 +8,7 @@
 //! - What the entries of the store are is noted for the next checkpoint, which changes them.
 
 use sluicebox_core::dedup::{Dedup, DedupLimits};
-use sluicebox_core::frame::{Frame, FrameLimits};
+use sluicebox_core::frame::expand;
 use sluicebox_core::ids::{OutputId, PipelineId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
@@ -181,9 +181,9 @@ impl Loading<'_> {
         if first >= self.next((number, partition), dead) {
             return Ok(());
         }
-        let frame = Frame::parse(value.clone(), &FrameLimits::FORMAT);
+        let frame = expand(value.clone());
         let frame = frame.map_err(|error| damaged(&error.to_string()))?;
-        let left = Left { first, bytes: value.len(), place: None };
+        let left = Left { first, bytes: frame.bytes().len(), place: None };
         if dead {
             let place = (self.id, StageId(number), partition);
             self.collected.note_dead(place, left);

@@ -35,8 +35,9 @@ use crate::store::extent::Record;
 use crate::store::{Change, Checkpoint, Extent, Page, PageLimit, Store, check_piece};
 use tree::Tree;
 
-/// The layout written, and the newest one read.
-pub const LAYOUT: u16 = 1;
+/// The layout written, and the newest one read. Since 2 frames in entries may be compact, which is
+/// the business of those who write them; here nothing else changed.
+pub const LAYOUT: u16 = 2;
 
 /// Keys deleted at once.
 const DELETE_KEYS: usize = 64 * 1024;
@@ -110,13 +111,14 @@ impl EmbeddedStore {
             })?,
         };
         if !tree::is_made(path) {
-            if known {
+            if known.is_some() {
                 let what = "its folder `tree` is gone".into();
                 return Err(Error::Damaged { path: path.into(), what });
             }
             tree::make(path, config)?;
         }
-        if !known {
+        // What is written from now on older readers do not understand.
+        if known.is_none_or(|layout| layout < LAYOUT) {
             catalog.replace(&format_key(), &format())?;
         }
         let tree = Some(Tree::open(path, config)?);
@@ -279,10 +281,10 @@ fn format() -> Vec<u8> {
     [&LAYOUT.to_le_bytes(), &LAYOUT.to_le_bytes(), tree::NAME].concat()
 }
 
-/// True if there is a store we can read; false if there is none yet.
-fn check_format(catalog: &DirCatalog) -> Result<bool, Error> {
+/// The layout of the store that is there, which we can read; `None` if there is none yet.
+fn check_format(catalog: &DirCatalog) -> Result<Option<u16>, Error> {
     let key = format_key();
-    let Some(bytes) = catalog.get(&key)? else { return Ok(false) };
+    let Some(bytes) = catalog.get(&key)? else { return Ok(None) };
     let corrupt = |what| Err(Error::Corrupt { key: format_key(), what });
     let Some(([layout, layout_high, min, min_high], name)) = bytes.split_first_chunk() else {
         return corrupt("it is too short");
@@ -295,7 +297,7 @@ fn check_format(catalog: &DirCatalog) -> Result<bool, Error> {
     if name != tree::NAME {
         return corrupt("it names another kind of tree");
     }
-    Ok(true)
+    Ok(Some(format))
 }
 
 #[cfg(test)]

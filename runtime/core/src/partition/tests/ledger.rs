@@ -168,7 +168,7 @@ fn a_commit_that_is_too_large_is_taken_back_and_made_in_parts() {
     partition.start_batch(frame(&events), piece(Place::START, place(3), 3), 9);
     drive(&mut partition);
     let mut writer = RecordWriter::new();
-    let refused = partition.finish_recorded((77, 150), &mut writer, |_, _| {});
+    let refused = partition.finish_recorded((77, 70), &mut writer, |_, _| {});
     let bytes = writer.bytes_len();
     assert_eq!(refused, Err(TooLarge { bytes }));
     let (back, batch) = partition.take_back();

@@ -200,11 +200,25 @@ fn a_newer_layout_is_refused_with_both_versions() {
     let refused = open(dir.path()).unwrap_err();
     assert_eq!(refused.code(), "store.format-newer");
     let message = refused.to_string();
-    assert!(message.contains("format 9") && message.contains("up to 1:"), "{message}");
+    assert!(message.contains("format 9") && message.contains("up to 2:"), "{message}");
     // One that lets us read it is read.
     let value = [&[9, 0, 1, 0][..], tree::NAME].concat();
     fs::write(&file, [&header::header_of(&format_key(), &value)[..], &value].concat()).unwrap();
     is_thousand(&open(dir.path()).unwrap());
+}
+
+#[test]
+fn an_older_layout_is_read_and_becomes_the_one_that_is_written() {
+    let dir = thousand();
+    let file = dir.path().join("documents/format_doc");
+    let of = |layout: u8| {
+        let value = [&[layout, 0, layout, 0][..], tree::NAME].concat();
+        [&header::header_of(&format_key(), &value)[..], &value].concat()
+    };
+    assert_eq!(fs::read(&file).unwrap(), of(2));
+    fs::write(&file, of(1)).unwrap();
+    is_thousand(&open(dir.path()).unwrap());
+    assert_eq!(fs::read(&file).unwrap(), of(2));
 }
 
 #[test]
