@@ -6,6 +6,7 @@
 //! - `packed`: packed frames through two stages on the whole machine, against the disk;
 //! - `count`: one event a request, against bare hyper that syncs a file for all that wait;
 //! - `steps`: three durable stages in a row, each fed by the one before;
+//! - `beside`: what a client sees while a checkpoint is made;
 //! - `cold`: counters for four times as many keys as memory has room for;
 //! - `restart`: from a kill to ready, with many keys in state;
 //! - `replace`: one component in the place of another under load;
@@ -14,6 +15,7 @@
 //! What is compared takes turns in the same run: a round that does not count, then five that do, of
 //! which the middle one is shown. Everything that was acknowledged is counted where it comes out.
 
+mod beside;
 mod cold;
 mod count;
 mod packed;
@@ -49,11 +51,12 @@ fn main() -> ExitCode {
 fn bench() -> Result<()> {
     let Some(options) = Options::read()? else { return Ok(()) };
     type Part = fn(&Options) -> Result<()>;
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("words", words::run),
         ("packed", packed::run),
         ("count", count::run),
         ("steps", steps::run),
+        ("beside", beside::run),
         ("cold", cold::run),
         ("restart", restart::run),
         ("replace", replace::run),
