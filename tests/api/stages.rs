@@ -1,6 +1,8 @@
 //! Whom an instance serves: streams from their first event to their end, keys, and keyed state
 //! that outlives a version.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sluicebox_core::frame::{Kind, field};
 use sluicebox_tests::client::Client;
@@ -82,6 +84,25 @@ async fn open_streams_end_when_the_pipeline_is_replaced() {
     let text = single("replaced", OBEYS, "scope = \"stream\"\nretries = 9");
     client.apply("replaced", text).await;
     tells(&client, "replaced", &["open k", "a", "end k"]).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_halts_at_its_end_does_not_keep_the_next_version_waiting() {
+    // It traps on the seventh event of an instance: open, five, and the end.
+    let more = "scope = \"stream\"\non-failure = \"halt\"";
+    let (_node, client) = with("halts", "hostile/panic-nth", more).await;
+    for event in ["a", "b", "c", "d", "e"] {
+        say(&client, "halts", "k", event).await;
+    }
+    tells(&client, "halts", &["", "a", "b", "c", "d", "e"]).await;
+    let text = single("halts", "panic-nth", "scope = \"stream\"\nretries = 9");
+    let applied = client.apply("halts", text);
+    tokio::time::timeout(Duration::from_secs(20), applied).await.expect("it is applied");
+    say(&client, "halts", "k", "f").await;
+    eventually("the next version answers", SOON, || async {
+        story(&client, "halts").await.ends_with(&["f".to_owned()]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
