@@ -25,7 +25,7 @@ pub(crate) use collect::{Collected, Outputs};
 pub(crate) use entries::{Of, key_of_waiting};
 pub(crate) use load::{Loaded, load};
 
-use self::rests::{Rests, give_way, speed};
+use self::rests::{Rests, speed};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ use sluicebox_core::codec;
 use sluicebox_core::recovery::Fold;
 use sluicebox_store::checkpoint::{Pace, Plan, Speed, Written, write};
 use sluicebox_store::log::{Log, Position};
+use sluicebox_store::priority::give_way;
 use sluicebox_store::store::Store;
 
 use crate::backing::Backing;
@@ -92,7 +93,9 @@ impl Checkpointer {
 
     /// Makes checkpoints when it is time, until told to stop.
     pub(crate) fn run(mut self, config: &LogConfig, stop: &AtomicBool) {
-        give_way();
+        if !give_way() {
+            tracing::warn!("checkpoints are made at the priority of workers: the system refuses");
+        }
         let mut last = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK);

@@ -21,6 +21,7 @@ pub mod header;
 pub mod key;
 pub mod log;
 pub mod memory;
+pub mod priority;
 pub mod store;
 
 pub use catalog::Catalog;

@@ -1,6 +1,6 @@
 //! How the thread of checkpoints stays out of the way of those who answer.
 //!
-//! - It runs at a lower priority than workers and the log's writer.
+//! - It runs at a lower priority than workers and the log's writer (`store/priority.rs`).
 //! - Long work is cut into stretches of about a millisecond, with a rest behind each.
 //! - It gives both up only as far as the settings demand it: who falls behind the log rests no
 //!   more, and writes faster, in steps, up to a bound.
@@ -10,11 +10,6 @@ use std::time::Duration;
 use sluicebox_store::checkpoint::Speed;
 
 use crate::config::LogConfig;
-
-/// How much lower. At 5 the thread still gets a quarter of a core beside one that is always busy,
-/// which is what it takes to follow a million changed slots a second; at 10 it would get a tenth,
-/// and the log would grow for as long as the load lasts.
-const NICENESS: i32 = 5;
 
 /// Bytes of the log between two rests.
 const STRETCH_BYTES: usize = 256 * 1024;
@@ -28,17 +23,6 @@ const PIECE_BYTES: usize = 2 * 1024 * 1024;
 /// Most doublings of the pace, and of a piece: each costs some syncs, whatever its size.
 const DOUBLINGS_MAX: u32 = 4;
 const PIECE_DOUBLINGS_MAX: u32 = 3;
-
-/// Puts the calling thread behind the others. A worker that wakes up then takes the core from it
-/// at once, where it would wait for the end of a turn otherwise.
-pub(super) fn give_way() {
-    // Elsewhere it is the process whose priority would change.
-    if cfg!(target_os = "linux")
-        && let Err(error) = rustix::process::nice(NICENESS)
-    {
-        tracing::warn!("checkpoints are made at the priority of workers: {error}");
-    }
-}
 
 /// Rests in long work.
 #[derive(Debug)]

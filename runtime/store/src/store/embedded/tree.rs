@@ -12,7 +12,6 @@
 use std::fs;
 use std::io;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -26,6 +25,7 @@ use fjall::{LsmError, PersistMode, Slice};
 
 use crate::dir::Place;
 use crate::error::Error;
+use crate::priority::give_way;
 use crate::store::embedded::merging::Paced;
 use crate::store::embedded::{Compression, StoreConfig};
 use crate::store::{Change, Page, PageLimit, end_of};
@@ -252,8 +252,18 @@ fn open_at(path: &Path, folder: &Path, config: StoreConfig) -> Result<Tree, Erro
         let entries = database.keyspace(ENTRIES, || options(config))?;
         Ok(Tree { database, entries, path: path.into() })
     };
+    // The thread the tree starts for merging inherits the priority of the one it is opened on.
+    let behind = || {
+        give_way();
+        open()
+    };
+    let opened = thread::scope(|scope| {
+        let opening = thread::Builder::new().name("store-open".to_owned());
+        opening.spawn_scoped(scope, behind).map(thread::ScopedJoinHandle::join)
+    });
+    let opened = opened.map_err(|e| Place(path).write_error("start a thread", e))?;
     // The tree asserts what it believes of its files; what it held is dropped on the way.
-    match catch_unwind(AssertUnwindSafe(open)) {
+    match opened {
         Ok(opened) => opened.map_err(|e| error_at(path, "open its folder `tree`", e)),
         Err(_) => {
             let what = "the files in its folder `tree` contradict one another".into();
