@@ -1,7 +1,7 @@
 //! Threads that work behind those who answer: checkpoints, and the merging they bring with them.
 //!
-//! A worker that wakes up takes the core from such a thread at once, where it would wait for the end
-//! of a turn otherwise. What such a thread must have of a core all the same is in the number.
+//! A worker that wakes up takes the core from such a thread at once, where it would wait for the
+//! end of a turn otherwise. What such a thread must have of a core all the same is in the number.
 
 /// How much lower. At 5 a thread still gets a quarter of a core beside one that is always busy,
 /// which is what it takes to follow a million changed slots a second; at 10 it would get a tenth,

@@ -97,9 +97,9 @@ impl Driver {
             self.trim();
         }
         if !self.log() || !self.deliver() || self.stopped || self.machine.halted().is_some() {
-            // Whoever retires it waits for it to be empty, which it will not be any more if a stream
-            // halted it at its end. A commit the log has not taken is not given up while it may
-            // still go in.
+            // Whoever retires it waits for it to be empty, which it will not be any more if a
+            // stream halted it at its end. A commit the log has not taken is not given up while it
+            // may still go in.
             let gives_up = self.carry || self.machine.halted().is_some();
             if gives_up && self.retire.is_some() && (self.stopped || self.log()) {
                 self.retired();

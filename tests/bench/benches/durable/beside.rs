@@ -1,8 +1,8 @@
 //! What a client sees while a checkpoint is made, against the same without one.
 //!
-//! Two nodes with the same work on one core take turns; one makes a checkpoint of all its keys right
-//! behind each change of them, the other never. In an open loop, so that a reply that is late
-//! does not spare the next one.
+//! Two nodes with the same work on one core take turns; one makes a checkpoint of all its keys
+//! right behind each change of them, the other never. In an open loop, so that a reply that is
+//! late does not spare the next one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
