@@ -123,7 +123,9 @@ impl Failure {
 
     /// True if another try of the same request may succeed soon, and the first one did nothing.
     pub(crate) fn may_pass(&self) -> bool {
-        self.retry_after.is_some() || matches!(self.cause, Cause::Exhausted)
+        // Of a full disk quota nothing passes by itself.
+        let waits = matches!(self.cause, Cause::Exhausted) && self.code != "quota.disk";
+        self.retry_after.is_some() || waits
     }
 
     /// From an error of the node crate, when it runs inside this process.
@@ -231,7 +233,7 @@ impl Cause {
             404 | 410 => Self::NotFound,
             409 | 412 => Self::Conflict,
             422 => Self::Guest,
-            429 => Self::Exhausted,
+            429 | 507 => Self::Exhausted,
             502..=504 => Self::Unavailable,
             400..=499 => Self::Invalid,
             _ => Self::Internal,
@@ -246,6 +248,8 @@ impl Cause {
             }
             (Self::Denied, _) => "ask whoever runs the node for a token with this scope",
             (Self::NotFound, _) => "`sluicebox list` shows what there is for this tenant",
+            // What was said names what to do.
+            (Self::Exhausted, 507) => return None,
             (Self::Exhausted, _) => "try again a little later, or send more slowly with --rate",
             (Self::Unavailable, _) => "try again; `sluicebox doctor` says if the node is ready",
             (Self::Internal, _) => "the node's log says more",
@@ -347,6 +351,7 @@ mod tests {
             (503, Cause::Unavailable),
             (401, Cause::Denied),
             (429, Cause::Exhausted),
+            (507, Cause::Exhausted),
             (302, Cause::Internal),
         ] {
             let failure = Failure::reply(status, b"<html>\xFF");

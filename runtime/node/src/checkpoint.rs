@@ -13,6 +13,7 @@
 //!   wait for their reader, what is kept of outputs and dead letters, known ids.
 //! - One that fails or is stopped changes nothing that counts; its changes go into the next one.
 //! - Restart time follows from the settings: how much log there may be, and how much state.
+//! - Behind each it is counted what every pipeline keeps on disk, for the quotas (`weigh`).
 //!
 //! Reading a checkpoint back is the business of `checkpoint/load.rs` and `recover`.
 
@@ -20,12 +21,14 @@ mod collect;
 mod entries;
 mod load;
 mod rests;
+mod weigh;
 
 pub(crate) use collect::{Collected, Outputs};
 pub(crate) use entries::{Of, key_of_waiting};
 pub(crate) use load::{Loaded, load};
 
 use self::rests::{Rests, give_way, speed};
+use self::weigh::Weights;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,10 +39,11 @@ use sluicebox_core::codec;
 use sluicebox_core::recovery::Fold;
 use sluicebox_store::checkpoint::{Pace, Plan, Speed, Written, write};
 use sluicebox_store::log::{Log, Position};
-use sluicebox_store::store::Store;
+use sluicebox_store::store::{PageLimit, Store};
 
 use crate::backing::Backing;
 use crate::config::LogConfig;
+use crate::disk_use::DiskUse;
 use crate::error::Error;
 
 /// How often the thread looks at the log.
@@ -55,6 +59,8 @@ pub(crate) struct Checkpointer {
     reader: Reader,
     store: Arc<dyn Store>,
     backing: Arc<Backing>,
+    weights: Weights,
+    disk: Arc<DiskUse>,
     /// The last checkpoint that stands.
     horizon: Position,
 }
@@ -82,12 +88,21 @@ impl Checkpointer {
     /// Goes on from what recovery found: `fold` and `collected` are those at `read_to`.
     pub(crate) fn new(
         log: Arc<dyn Log>,
-        (store, backing): (Arc<dyn Store>, Arc<Backing>),
+        (store, backing, disk): (Arc<dyn Store>, Arc<Backing>, Arc<DiskUse>),
         (fold, collected): (Fold, Collected),
         read_to: Position,
     ) -> Self {
         let horizon = Position(store.extent().horizon);
-        Self { reader: Reader { log, fold, collected, read_to }, store, backing, horizon }
+        let weights = Weights::new(store.metadata(weigh::METADATA).as_deref(), &fold);
+        let reader = Reader { log, fold, collected, read_to };
+        Self { reader, store, backing, weights, disk, horizon }
+    }
+
+    /// Counts what is kept, before anything is taken in. To be called once, before it runs.
+    pub(crate) fn begin(&mut self, config: &LogConfig, stop: &AtomicBool) {
+        let Self { reader, .. } = self;
+        reader.collected.look_at_kept(&reader.fold);
+        self.weigh(config, PageLimit { entries: 0, bytes: 0 }, stop);
     }
 
     /// Makes checkpoints when it is time, until told to stop.
@@ -152,10 +167,13 @@ impl Checkpointer {
         hurry: bool,
         stop: &AtomicBool,
     ) -> Result<Option<Written>, Trouble> {
-        let Self { reader, store, backing, horizon } = self;
+        let Self { reader, store, backing, weights, horizon, .. } = self;
         let end = reader.read_to;
         let (changes, discarded) = reader.collected.freeze();
-        let plan = Plan { horizon: end.0, metadata: &[], discarded: &discarded, changes: &changes };
+        weights.note(reader.collected.take_changed());
+        let metadata = [(weigh::METADATA, &weights.keep()[..])];
+        let plan =
+            Plan { horizon: end.0, metadata: &metadata, discarded: &discarded, changes: &changes };
         let mut followed = Ok(());
         let mut pace = Pace {
             speed: &mut || {
@@ -179,10 +197,30 @@ impl Checkpointer {
         }
         followed.map_err(Trouble::Reading)?;
         let written = written.map_err(|error| Trouble::Writing(error.into()))?;
-        if written.is_some() {
+        if let Some(written) = &written {
             reader.log.trim(end).map_err(|error| Trouble::Writing(error.into()))?;
+            let whole = |number| usize::try_from(number).unwrap_or(usize::MAX);
+            let limit = PageLimit { entries: whole(written.entries), bytes: whole(written.bytes) };
+            self.weigh(config, limit, stop);
         }
         Ok(written)
+    }
+
+    /// Counts what each pipeline keeps, going through as much of it as was written.
+    fn weigh(&mut self, config: &LogConfig, written: PageLimit, stop: &AtomicBool) {
+        let Self { reader, store, weights, disk, horizon, .. } = self;
+        let fold = &reader.fold;
+        let mut rests = Rests::new(config, reader.waiting(*horizon));
+        if let Err(error) = weights.go_on((store.as_ref(), fold), written, &mut rests, stop) {
+            tracing::error!("what is kept on disk was not counted: {error}");
+        }
+        let (state, others) = (weights.by_pipeline(), reader.collected.kept());
+        let bytes = |id| [&state, others].map(|of| of.get(&id).copied().unwrap_or(0));
+        let kept = fold.pipelines().map(|(id, folded)| {
+            let [state, others] = bytes(id);
+            (id, folded.tenant(), state.saturating_add(others))
+        });
+        disk.set(&kept.collect::<Vec<_>>());
     }
 }
 

@@ -14,6 +14,8 @@ use sluicebox_core::ids::NameError;
 use sluicebox_core::manifest::Problems;
 use sluicebox_core::quota::Refused;
 
+use crate::config::quantity::size_text;
+
 /// Everything a node can answer besides a result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -115,6 +117,19 @@ pub enum Error {
     /// A quota of the tenant is used up.
     #[error("{0}")]
     Quota(#[from] Refused),
+    /// The tenant's pipelines keep as much on disk as they may, so that no more is taken in.
+    #[error(
+        "the quota disk-bytes of {} is used up: pipelines of this tenant keep {used} bytes on \
+         disk; delete a pipeline, give state up (apply with discard-state), keep less in outputs \
+         (retain-bytes), or ask for more; what is freed counts after the next checkpoint",
+        size_text(*limit)
+    )]
+    DiskQuota {
+        /// Bytes that are kept, as of the last checkpoint.
+        used: u64,
+        /// The quota.
+        limit: u64,
+    },
     /// The node as a whole has no room now.
     #[error("the node has no room for {what} now; try again")]
     Overloaded {
@@ -235,7 +250,7 @@ impl Classify for Error {
             | Self::TooLarge { .. }
             | Self::Slow { .. } => Kind::Invalid,
             Self::Unauthorised | Self::Scope { .. } | Self::ForeignSite { .. } => Kind::Denied,
-            Self::Busy { .. } | Self::Quota(_) => Kind::Exhausted,
+            Self::Busy { .. } | Self::Quota(_) | Self::DiskQuota { .. } => Kind::Exhausted,
             Self::Overloaded { .. }
             | Self::Draining
             | Self::Deadline { .. }
@@ -278,6 +293,7 @@ impl Classify for Error {
             Self::ForeignSite { .. } => "auth.foreign-site",
             Self::Busy { .. } => "pipeline.busy",
             Self::Quota(_) => "quota.exhausted",
+            Self::DiskQuota { .. } => "quota.disk",
             Self::Overloaded { .. } => "node.overloaded",
             Self::Draining => "node.draining",
             Self::Trimmed { .. } => "output.trimmed",

@@ -24,6 +24,7 @@ use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
 use sluicebox_store::log::Log;
 
+use crate::disk_use::DiskUse;
 use crate::durable::Durable;
 use crate::ring::Output;
 use encode::Row;
@@ -413,6 +414,7 @@ pub struct Metrics {
 struct Sets {
     node: NodeMetrics,
     log: Mutex<Option<Arc<dyn Log>>>,
+    disk: Mutex<Option<Arc<DiskUse>>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
     pipelines: Mutex<BTreeMap<(Name, Name), Weak<PipelineMetrics>>>,
 }

@@ -30,6 +30,7 @@ use crate::checkpoint::Checkpointer;
 use crate::components::{AssetInfo, ComponentInfo, Components};
 use crate::config::Config;
 use crate::deploy;
+use crate::disk_use::DiskUse;
 use crate::durable::{Durable, Ingest, refused};
 use crate::error::Error;
 use crate::mailbox::{WorkerHandle, lock};
@@ -64,6 +65,7 @@ pub struct Node {
     catalog: Arc<dyn Catalog>,
     log: Arc<dyn Log>,
     backing: Arc<Backing>,
+    disk: Arc<DiskUse>,
     /// What the log held, until it is started again.
     recovered: Mutex<Option<Recovered>>,
     /// Until its thread is started.
@@ -132,6 +134,7 @@ impl Node {
             catalog,
             log: Arc::new(log),
             backing: recovered.backing.clone(),
+            disk: Arc::default(),
             recovered: Mutex::new(Some(recovered)),
             checkpointer: Mutex::default(),
             components: Arc::new(components),
@@ -298,6 +301,11 @@ impl Node {
         &self.backing
     }
 
+    /// What pipelines keep on disk.
+    pub(crate) fn disk(&self) -> &Arc<DiskUse> {
+        &self.disk
+    }
+
     /// What the log held when the node was built. Given once.
     pub(crate) fn take_recovered(&self) -> Option<Recovered> {
         lock(&self.recovered).take()
@@ -413,7 +421,8 @@ impl Node {
             let slots = TenantSlots::new(instances, share(engine.stacks as usize), memory);
             let number = self.next_tenant.fetch_add(1, Ordering::Relaxed);
             let weight = self.tenants.current().tenant(tenant).map_or(1, |known| known.weight);
-            Arc::new(Tenancy::new(tenant.clone(), number, weight, slots, &allowance))
+            let disk = self.disk.of(tenant);
+            Arc::new(Tenancy::new(tenant.clone(), number, weight, (slots, disk), &allowance))
         };
         self.tenancies.entry(tenant.clone()).or_insert_with(make).clone()
     }

@@ -8,7 +8,7 @@ use sluicebox_core::ids::{Name, PipelineId, StageId};
 use sluicebox_core::recovery::Sink as _;
 use sluicebox_store::error::Error as StoreError;
 use sluicebox_store::log::{Class, MemoryLog};
-use sluicebox_store::store::{Change, Checkpoint, Extent, MemoryStore, Page, PageLimit};
+use sluicebox_store::store::{Change, Checkpoint, Extent, Measured, MemoryStore, Page, PageLimit};
 
 use super::*;
 use crate::config::Config;
@@ -61,8 +61,13 @@ impl Store for Watched {
     fn scan(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Page, StoreError> {
         self.store.scan(prefix, from, limit)
     }
-    fn bytes(&self, prefix: &[u8]) -> Result<u64, StoreError> {
-        self.store.bytes(prefix)
+    fn measure(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: PageLimit,
+    ) -> Result<Measured, StoreError> {
+        self.store.measure(prefix, from, limit)
     }
     fn extent(&self) -> Extent {
         self.store.extent()
@@ -94,7 +99,7 @@ impl Bed {
         let backing = Arc::new(Backing::new(store.clone(), u64::MAX));
         let collected = Collected::new(1, backing.clone(), OUTPUTS);
         let begin = log.synced();
-        let behind = (store.clone() as Arc<dyn Store>, backing);
+        let behind = (store.clone() as Arc<dyn Store>, backing, Arc::default());
         let checkpointer = Checkpointer::new(log.clone(), behind, (Fold::new(), collected), begin);
         let mut config = Config::default().log;
         config.checkpoint_log_bytes = log_bytes;

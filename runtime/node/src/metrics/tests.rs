@@ -117,6 +117,22 @@ fn the_log_shows_its_positions_its_syncs_and_its_health() {
 }
 
 #[test]
+fn what_tenants_keep_on_disk_is_shown_with_their_quotas() {
+    let metrics = Metrics::new();
+    let disk = Arc::new(DiskUse::default());
+    metrics.set_disk(disk.clone());
+    disk.set(&[(sluicebox_core::ids::PipelineId(1), &name("t"), 70)]);
+    disk.of(&name("t")).set_most(100);
+    let text = metrics.text().expect("text");
+    for line in [
+        "sluicebox_tenant_disk_bytes{tenant=\"t\"} 70",
+        "sluicebox_tenant_disk_quota_bytes{tenant=\"t\"} 100",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+    }
+}
+
+#[test]
 fn what_came_twice_is_shown_for_pipelines_with_a_log_only() {
     use sluicebox_core::ids::PipelineId;
     use sluicebox_core::numbering::Numbering;
