@@ -139,7 +139,10 @@ impl Failure {
         let member = |name: &str| problem.get(name).and_then(Value::as_str);
         let what = match member("detail").or_else(|| member("title")) {
             Some(text) => printable(text),
-            None => format!("the node answered {status} without saying why"),
+            None => match plain(body) {
+                Some(line) => format!("the node answered {status}: {}", printable(line)),
+                None => format!("the node answered {status} without saying why"),
+            },
         };
         let mut failure = Self::new(Cause::from_status(status), what);
         failure.code = printable(member("code").unwrap_or_default());
@@ -183,6 +186,14 @@ impl Failure {
             "problems": mistakes,
         } })
     }
+}
+
+/// A reply that is a line of text, such as that of a node that is not ready. A page, of whatever
+/// lies between, is none.
+fn plain(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_line = !text.is_empty() && !text.contains(['<', '{', '\n']);
+    is_line.then_some(text)
 }
 
 impl Deref for Failure {
@@ -358,6 +369,13 @@ mod tests {
             assert_eq!(failure.cause, cause, "{status}");
             assert!(failure.what.contains(&status.to_string()));
         }
+    }
+
+    #[test]
+    fn a_reply_that_is_a_line_of_text_is_shown() {
+        let failure = Failure::reply(503, b"checkpoints have stopped: restart the node\n");
+        let text = "the node answered 503: checkpoints have stopped: restart the node";
+        assert_eq!((failure.what.as_str(), failure.cause), (text, Cause::Unavailable));
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //!   left to read when one is due; how it stays out of the way of others is in `rests`.
 //! - It holds everything recovery would need from before the horizon: state, the fold, runs that
 //!   wait for their reader, what is kept of outputs and dead letters, known ids.
-//! - One that fails or is stopped changes nothing that counts; its changes go into the next one.
+//! - One that fails or is stopped changes nothing that counts; its changes go into the next one,
+//!   which is tried with growing pauses. Reading that fails goes on where it stopped. How it stands
+//!   is said in `health`, and the thread never ends before the node does.
 //! - Restart time follows from the settings: how much log there may be, and how much state.
 //! - Behind each it is counted what every pipeline keeps on disk, for the quotas (`weigh`).
 //!
@@ -19,18 +21,21 @@
 
 mod collect;
 mod entries;
+mod health;
 mod load;
 mod rests;
 mod weigh;
 
 pub(crate) use collect::{Collected, Outputs};
 pub(crate) use entries::{Of, key_of_waiting};
+pub(crate) use health::{Condition, Health};
 pub(crate) use load::{Loaded, load};
 
 use self::rests::{Rests, give_way, speed};
 use self::weigh::Weights;
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -75,12 +80,12 @@ struct Reader {
     read_to: Position,
 }
 
-/// What went wrong.
+/// What went wrong. It is tried again.
 #[derive(Debug)]
 enum Trouble {
-    /// What was read half-way cannot be read again from where it began.
+    /// The log could not be read further.
     Reading(Error),
-    /// A checkpoint was not written; the next one may be.
+    /// A checkpoint was not written.
     Writing(Error),
 }
 
@@ -108,28 +113,71 @@ impl Checkpointer {
     /// Makes checkpoints when it is time, until told to stop.
     pub(crate) fn run(mut self, config: &LogConfig, stop: &AtomicBool) {
         give_way();
-        let mut last = Instant::now();
+        let (store, backing) = (self.store.clone(), self.backing.clone());
+        // What it had half done is not used any more; the store and what reads it are whole.
+        let made = catch_unwind(AssertUnwindSafe(|| self.make(config, stop)));
+        if made.is_err() {
+            backing.checkpoints().note_stopped();
+            tracing::error!(
+                "the thread of checkpoints has panicked, which is a bug: no more are made, and \
+                 when {} times log.checkpoint-log-bytes wait for one no more events are taken; \
+                 restart the node",
+                crate::recover::CHECKPOINTS_BEHIND
+            );
+            // Partitions read from the store for as long as the node runs.
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+            }
+        }
+        store.close();
+    }
+
+    fn make(&mut self, config: &LogConfig, stop: &AtomicBool) {
+        let (mut last, mut next) = (Instant::now(), Instant::now());
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK);
-            match self.look(config, &mut last, stop) {
-                Ok(None) => {}
-                Ok(Some(written)) => tracing::info!(
+            if Instant::now() < next {
+                continue;
+            }
+            let looked = self.look(config, &mut last, stop);
+            if let Some(pause) = self.judge(looked) {
+                next = Instant::now() + pause;
+            }
+        }
+    }
+
+    /// Says how it went. Gives a pause if it has to be tried again.
+    fn judge(&self, looked: Result<Option<Written>, Trouble>) -> Option<Duration> {
+        let health = self.backing.checkpoints();
+        match looked {
+            Ok(Some(written)) => {
+                health.note_good(true);
+                tracing::info!(
                     horizon = self.horizon.0,
                     entries = written.entries,
                     bytes = written.bytes,
                     millis = written.took.as_millis() as u64,
                     "checkpoint"
-                ),
-                Err(Trouble::Writing(error)) => {
-                    tracing::error!("no checkpoint, tried again later: {error}");
+                );
+                None
+            }
+            Ok(None) => {
+                if self.reader.waiting(self.horizon) == 0 {
+                    health.note_good(false);
                 }
-                Err(Trouble::Reading(error)) => {
-                    tracing::error!("no more checkpoints until the node is restarted: {error}");
-                    break;
-                }
+                None
+            }
+            Err(trouble) => {
+                let pause = health.note_failed();
+                let (doing, error) = match &trouble {
+                    Trouble::Reading(error) => ("the log cannot be read", error),
+                    Trouble::Writing(error) => ("it cannot be written", error),
+                };
+                let millis = pause.as_millis() as u64;
+                tracing::error!(millis, "no checkpoint, tried again in a while: {doing}: {error}");
+                Some(pause)
             }
         }
-        self.store.close();
     }
 
     /// Follows the log, and writes a checkpoint if it is time. `None` if it is not, or if it was
@@ -152,7 +200,8 @@ impl Checkpointer {
         self.reader.follow(u64::MAX, &mut rests, stop).map_err(Trouble::Reading)?;
         let much = waiting >= config.checkpoint_log_bytes as u64;
         let old = last.elapsed() >= config.checkpoint_interval;
-        if !(much || old || hurry) || stop.load(Ordering::Relaxed) {
+        let again = self.backing.checkpoints().condition() == Condition::Failing;
+        if !(much || old || hurry || again) || stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         *last = Instant::now();
@@ -244,11 +293,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Folds every record that begins before `end`.
+    /// Folds every record that begins before `end`. Goes on behind the last one that was folded,
+    /// whatever went wrong.
     fn fold_to(&mut self, end: Position, rests: &mut Rests) -> Result<(), Error> {
         let Self { log, fold, collected, read_to } = self;
         let mut wrong = None;
-        log.read(*read_to, &mut |record| {
+        let from = *read_to;
+        log.read(from, &mut |record| {
             if record.position >= end {
                 return ControlFlow::Break(());
             }
@@ -259,6 +310,7 @@ impl Reader {
                         // It runs on, and would not start again: our bug, to be seen early.
                         tracing::error!("a pipeline does not follow from its log: {stopped}");
                     }
+                    read_to.0 = record.position.0 + 1;
                     ControlFlow::Continue(())
                 }
                 Err(error) => {

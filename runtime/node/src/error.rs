@@ -167,6 +167,16 @@ pub enum Error {
         /// When another try is worth it.
         retry_after: Duration,
     },
+    /// As much of the log as may waits for a checkpoint, and none can be made.
+    #[error(
+        "no checkpoint can be made, the node's log says why, and no more is taken until there is \
+         one: {}; nothing was taken of this",
+        if retry_after.is_some() { "it is tried again by itself" } else { "restart the node" }
+    )]
+    NoCheckpoint {
+        /// When another try is worth it; never before a restart, if there is none.
+        retry_after: Option<Duration>,
+    },
     /// The log takes nothing more, and whether this is on disk is not known.
     #[error("the log has failed, so that nothing can be acknowledged until the node is restarted")]
     LogFailed,
@@ -229,6 +239,7 @@ impl Error {
             Self::Busy { retry_after, .. }
             | Self::Overloaded { retry_after, .. }
             | Self::DiskFull { retry_after } => Some(*retry_after),
+            Self::NoCheckpoint { retry_after } => *retry_after,
             Self::Quota(refused) => refused.retry_after_micros.map(Duration::from_micros),
             Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
@@ -255,6 +266,7 @@ impl Classify for Error {
             | Self::Draining
             | Self::Deadline { .. }
             | Self::DiskFull { .. }
+            | Self::NoCheckpoint { .. }
             | Self::LogFailed
             | Self::Io { .. } => Kind::Unavailable,
             Self::Log(error) => error.kind(),
@@ -301,6 +313,7 @@ impl Classify for Error {
             Self::Store(error) => error.code(),
             Self::Log(error) => error.code(),
             Self::DiskFull { .. } => "log.full",
+            Self::NoCheckpoint { .. } => "log.no-checkpoint",
             Self::LogFailed => "log.failed",
             Self::Engine(error) => error.code(),
             Self::Tenants(error) => error.code(),

@@ -3,6 +3,8 @@
 //! Configuration is checked, the data directory is locked, the engine is reserved; nothing reads
 //! configuration afterwards. Threads are started and stopped in `start`.
 
+mod readiness;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -212,19 +214,6 @@ impl Node {
         &self.config
     }
 
-    /// Everything applied before is running again, and what is acknowledged can be kept.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        let failed = self.log.status().health == log::Health::Failed;
-        self.ready.load(Ordering::Acquire) && !self.draining() && !failed
-    }
-
-    /// The node is about to stop.
-    #[must_use]
-    pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
     /// Takes a component in. Says as well whether its name stood for something else before, or for
     /// nothing.
     ///
@@ -271,16 +260,6 @@ impl Node {
         name: &Name,
     ) -> Result<(), Error> {
         self.components.delete(tenant, name).await
-    }
-
-    /// From now on the node is ready.
-    pub(crate) fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
-    }
-
-    /// From now on the node is about to stop.
-    pub(crate) fn begin_draining(&self) {
-        self.draining.store(true, Ordering::Release);
     }
 
     /// Every pipeline that runs.

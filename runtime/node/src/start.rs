@@ -51,7 +51,7 @@ impl Node {
         raise_file_limit();
         let node = Arc::new(Self::build(config, compile)?);
         node.metrics().set_log(node.log().clone());
-        node.metrics().set_disk(node.disk().clone());
+        node.metrics().set_kept(node.disk().clone(), node.backing().clone());
         let (stop_listening, listening) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (address, sockets) = listen(node.config().http.listen, node.workers().len())?;

@@ -19,7 +19,7 @@ use sluicebox_core::recovery::{Fold, Sink};
 use sluicebox_core::state::Change;
 use sluicebox_store::dirty::{Changes, Dirty};
 use sluicebox_store::log::{Log, Position};
-use sluicebox_store::store::keys;
+use sluicebox_store::store::keys::{self, Id};
 
 use self::kept::Retained;
 use super::entries::{self, Of};
@@ -209,7 +209,7 @@ impl Collected {
         let Some((first, _)) = wanted.first_key_value() else { return Ok(()) };
         let first = Position(*first);
         let dirty = &mut self.dirty;
-        log.read(first, &mut |record| {
+        let read = log.read(first, &mut |record| {
             rests.after(record.body.len());
             for (range, key) in wanted.remove(&record.position.0).unwrap_or_default() {
                 if let Some(frame) = record.body.get(range) {
@@ -220,10 +220,35 @@ impl Collected {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
-        })?;
-        match wanted.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Internal("frames that are wanted are not in the log".to_owned())),
+        });
+        let gone = || Error::Internal("frames that are wanted are not in the log".to_owned());
+        let read = read.map_err(Error::from);
+        let read = read.and_then(|_| wanted.is_empty().then_some(()).ok_or_else(gone));
+        if read.is_err() {
+            self.want_again(wanted);
+        }
+        read
+    }
+
+    /// Takes back that frames were put which were not read.
+    fn want_again(&mut self, wanted: Wanted) {
+        let each = |(position, frames): (u64, Vec<_>)| {
+            frames.into_iter().map(move |(range, key)| (position, range, key))
+        };
+        for (position, range, key) in wanted.into_iter().flat_map(each) {
+            let Some(Id::Output { place, port, offset }) = Id::decode(&key) else {
+                self.waiting.remove(&key);
+                continue;
+            };
+            let way = match port {
+                entries::OUTPUT => Way::Output(OutputId(place.stage)),
+                _ => Way::DeadLetters(StageId(place.stage)),
+            };
+            let frames = self.left.get_mut(&(PipelineId(place.pipeline), way, place.group));
+            let left = frames.into_iter().flatten().find(|left| left.first == offset);
+            if let Some(left) = left {
+                left.place = Some((position, range));
+            }
         }
     }
 

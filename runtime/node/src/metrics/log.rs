@@ -10,6 +10,8 @@ use sluicebox_store::log::{Figures, Health, Log, Status};
 
 use super::encode::{Buckets, Row};
 use super::{Metrics, PipelineMetrics, lock};
+use crate::backing::Backing;
+use crate::checkpoint::Condition;
 use crate::disk_use::DiskUse;
 use crate::durable::Durable;
 use crate::tenancy::Metered;
@@ -41,6 +43,21 @@ pub(super) const LOG_ROWS: &[Row<Status>] = &[
     Row::seconds("log_sync_max_seconds", "The longest of it since the start", |s| {
         s.figures.sync_time_max.as_secs_f64()
     }),
+];
+
+/// Checkpoints, which the log waits for.
+pub(super) const CHECKPOINT_ROWS: &[Row<Backing>] = &[
+    Row::gauges("checkpoint_health", "1 for how it stands with checkpoints", "state", |b| {
+        let states = [
+            ("good", Condition::Good),
+            ("failing", Condition::Failing),
+            ("stopped", Condition::Stopped),
+        ];
+        let now = b.checkpoints().condition();
+        states.into_iter().map(|(word, state)| (word, u64::from(now == state))).collect()
+    }),
+    Row::counter("checkpoints", "Checkpoints made", |b| b.checkpoints().made()),
+    Row::counter("checkpoint_failures", "Checkpoints that failed", |b| b.checkpoints().failed()),
 ];
 
 /// What a tenant's pipelines keep.
@@ -101,9 +118,9 @@ impl PipelineMetrics {
 }
 
 impl Metrics {
-    /// Shows what tenants keep on disk from now on.
-    pub(crate) fn set_disk(&self, disk: Arc<DiskUse>) {
-        *lock(&self.sets.disk) = Some(disk);
+    /// Shows what tenants keep on disk from now on, and how it stands with checkpoints.
+    pub(crate) fn set_kept(&self, disk: Arc<DiskUse>, backing: Arc<Backing>) {
+        *lock(&self.sets.kept) = Some((disk, backing));
     }
 
     /// Shows this log from now on.
