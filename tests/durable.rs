@@ -21,6 +21,8 @@ mod checkpoints;
 mod cold;
 #[path = "durable/damage.rs"]
 mod damage;
+#[path = "durable/disk.rs"]
+mod disk;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

@@ -172,3 +172,61 @@ async fn a_pipeline_that_was_deleted_leaves_nothing_behind() {
     client.call("echo", "k", "new").await.is(200);
     assert_eq!(client.records("echo", "outputs/reply", 1).await.len(), 1);
 }
+
+/// Waits until that is how it stands with checkpoints.
+async fn health(client: &Client, state: &str) {
+    let line = format!("sluicebox_checkpoint_health{{state=\"{state}\"}} 1");
+    eventually(&line, SOON, || async {
+        let figures = client.plain("/metrics").await.is(200);
+        figures.text().lines().any(|found| found == line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_can_make_no_checkpoint_says_so_and_goes_on_by_itself() {
+    let setup = || setup().set("log.checkpoint-log-bytes", "1MiB");
+    let node = setup().start().await;
+    let home = node.home().clone();
+    let client = node.client();
+    with_words(&client).await;
+    checkpoint(&node).await;
+    health(&client, "good").await;
+    // The store loses its tables under way, as on a disk that goes away.
+    let (tables, away) = (home.data().join("store/tree/keyspaces"), home.data().join("away"));
+    std::fs::rename(&tables, &away).expect("it is there");
+    client.send("words", "?key=k", &[], "trouble").await.is(202);
+    health(&client, "failing").await;
+    assert_eq!(client.plain("/readyz").await.is(200).text(), "ready\n", "the log has room yet");
+    let mut words = 3;
+    let refused = loop {
+        let reply = client.send("words", "?key=k", &[], "word ".repeat(10_000)).await;
+        match reply.status {
+            202 => words += 10_000,
+            // What was taken before is still being handled.
+            429 => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            _ => break reply,
+        }
+        assert!(words < 10_000_000, "so much waits for a checkpoint");
+    };
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    let detail = refused.problem(503, "log.no-checkpoint")["detail"].to_string();
+    assert!(detail.contains("checkpoint") && detail.contains("log says why"), "{detail}");
+    assert!(client.plain("/readyz").await.is(503).text().starts_with("no checkpoint can be made"));
+    assert_eq!(client.plain("/healthz").await.is(200).text(), "ok\n");
+    std::fs::rename(&away, &tables).expect("it is there");
+    health(&client, "good").await;
+    client.send("words", "?key=k", &[], "again").await.is(202);
+    assert_eq!(client.plain("/readyz").await.is(200).text(), "ready\n");
+    drop(node.kill());
+    let node = setup().home(&home).start().await;
+    let client = node.client();
+    let counts = eventually("all are counted", SOON, || async {
+        let counts = all_counts(&client).await;
+        (counts.len() > words).then_some(counts)
+    })
+    .await;
+    assert_eq!(counts.len(), words + 1);
+    let most = counts.iter().filter(|count| count.word == "word").map(|count| count.count).max();
+    assert_eq!(most, Some(words as u64 - 3));
+}

@@ -157,6 +157,8 @@ impl Home {
 pub struct Setup {
     home: Arc<Home>,
     tenants: Vec<&'static str>,
+    /// Tenants that are in the directory already.
+    tokens: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
     shell: Option<&'static str>,
 }
@@ -174,7 +176,15 @@ impl Setup {
     /// In development mode: one tenant, no tokens.
     #[must_use]
     pub fn dev() -> Self {
-        Self { home: Home::new(), tenants: Vec::new(), settings: Vec::new(), shell: None }
+        let (tenants, tokens, settings) = Default::default();
+        Self { home: Home::new(), tenants, tokens, settings, shell: None }
+    }
+
+    /// In the directory of another node, which has ended by then, with its tenants.
+    #[must_use]
+    pub fn as_before(node: &Node) -> Self {
+        let (home, tokens) = (node.home.clone(), node.tokens.clone());
+        Self { home, tokens, tenants: Vec::new(), settings: Vec::new(), shell: None }
     }
 
     /// With these tenants, each with a token for everything a tenant does.
@@ -222,7 +232,7 @@ impl Setup {
         };
         bare(&mut command);
         command.args(["serve", "--listen", "127.0.0.1:0", "--output", "json"]);
-        if self.tenants.is_empty() {
+        if self.tenants.is_empty() && self.tokens.is_empty() {
             command.arg("--dev");
         }
         command.arg("--data-dir").arg(self.home.data()).current_dir(self.home.0.path());
@@ -242,7 +252,8 @@ impl Setup {
             let made = self.home.tenant(&["add", name]);
             (*name, made["token"].as_str().expect("a new token is shown").to_owned())
         };
-        let tokens: Vec<_> = self.tenants.iter().map(added).collect();
+        let added = self.tenants.iter().map(added);
+        let tokens: Vec<_> = self.tokens.iter().cloned().chain(added).collect();
         let (out, log) = (self.home.0.path().join("out"), self.home.0.path().join("log"));
         let file = |path: &Path| File::create(path).expect("a directory of ours can be written");
         let mut command = self.command();

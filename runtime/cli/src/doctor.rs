@@ -200,6 +200,9 @@ async fn node(client: &Client) -> Finding {
             Finding::new(Verdict::Note, "node", format!("none answers at {}", client.url()))
                 .fix("start one with `sluicebox serve --dev`")
         }
+        Err(failure) if failure.cause == Cause::Unavailable => {
+            Finding::new(Verdict::Bad, "node", failure.what.clone()).fix("the node's log says more")
+        }
         Err(failure) => Finding::new(Verdict::Bad, "node", failure.what.clone())
             .fix(failure.fix.clone().unwrap_or_else(|| "see the node's log".to_owned())),
     }

@@ -123,7 +123,9 @@ impl Failure {
 
     /// True if another try of the same request may succeed soon, and the first one did nothing.
     pub(crate) fn may_pass(&self) -> bool {
-        self.retry_after.is_some() || matches!(self.cause, Cause::Exhausted)
+        // Of a full disk quota nothing passes by itself.
+        let waits = matches!(self.cause, Cause::Exhausted) && self.code != "quota.disk";
+        self.retry_after.is_some() || waits
     }
 
     /// From an error of the node crate, when it runs inside this process.
@@ -137,7 +139,10 @@ impl Failure {
         let member = |name: &str| problem.get(name).and_then(Value::as_str);
         let what = match member("detail").or_else(|| member("title")) {
             Some(text) => printable(text),
-            None => format!("the node answered {status} without saying why"),
+            None => match plain(body) {
+                Some(line) => format!("the node answered {status}: {}", printable(line)),
+                None => format!("the node answered {status} without saying why"),
+            },
         };
         let mut failure = Self::new(Cause::from_status(status), what);
         failure.code = printable(member("code").unwrap_or_default());
@@ -181,6 +186,14 @@ impl Failure {
             "problems": mistakes,
         } })
     }
+}
+
+/// A reply that is a line of text, such as that of a node that is not ready. A page, of whatever
+/// lies between, is none.
+fn plain(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_line = !text.is_empty() && !text.contains(['<', '{', '\n']);
+    is_line.then_some(text)
 }
 
 impl Deref for Failure {
@@ -231,7 +244,7 @@ impl Cause {
             404 | 410 => Self::NotFound,
             409 | 412 => Self::Conflict,
             422 => Self::Guest,
-            429 => Self::Exhausted,
+            429 | 507 => Self::Exhausted,
             502..=504 => Self::Unavailable,
             400..=499 => Self::Invalid,
             _ => Self::Internal,
@@ -246,6 +259,8 @@ impl Cause {
             }
             (Self::Denied, _) => "ask whoever runs the node for a token with this scope",
             (Self::NotFound, _) => "`sluicebox list` shows what there is for this tenant",
+            // What was said names what to do.
+            (Self::Exhausted, 507) => return None,
             (Self::Exhausted, _) => "try again a little later, or send more slowly with --rate",
             (Self::Unavailable, _) => "try again; `sluicebox doctor` says if the node is ready",
             (Self::Internal, _) => "the node's log says more",
@@ -347,12 +362,20 @@ mod tests {
             (503, Cause::Unavailable),
             (401, Cause::Denied),
             (429, Cause::Exhausted),
+            (507, Cause::Exhausted),
             (302, Cause::Internal),
         ] {
             let failure = Failure::reply(status, b"<html>\xFF");
             assert_eq!(failure.cause, cause, "{status}");
             assert!(failure.what.contains(&status.to_string()));
         }
+    }
+
+    #[test]
+    fn a_reply_that_is_a_line_of_text_is_shown() {
+        let failure = Failure::reply(503, b"checkpoints have stopped: restart the node\n");
+        let text = "the node answered 503: checkpoints have stopped: restart the node";
+        assert_eq!((failure.what.as_str(), failure.cause), (text, Cause::Unavailable));
     }
 
     #[test]

@@ -26,8 +26,10 @@ pub enum Resource {
     Bytes,
     /// Counted: bytes of instance memories and of frames in flight.
     Memory,
-    /// Counted: bytes of keyed state.
+    /// Counted: bytes of keyed state in memory.
     State,
+    /// Counted: bytes on disk of what pipelines keep.
+    Disk,
     /// Counted: bytes of uploaded components.
     Components,
     /// Counted: pipelines applied.
@@ -39,7 +41,7 @@ pub enum Resource {
 }
 
 /// Number of counted resources.
-const COUNTED: usize = 6;
+const COUNTED: usize = 7;
 
 /// Millionths: a rate of units a second times microseconds gives these without a division.
 const MILLION: u128 = 1_000_000;
@@ -49,11 +51,12 @@ pub const COUNTED_RETRY_MICROS: u64 = 1_000_000;
 
 impl Resource {
     /// Every resource, in the order of the tenants file.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
         Self::Bytes,
         Self::Memory,
         Self::State,
+        Self::Disk,
         Self::Components,
         Self::Pipelines,
         Self::Streams,
@@ -68,6 +71,7 @@ impl Resource {
             Self::Bytes => "bytes-per-second",
             Self::Memory => "memory-bytes",
             Self::State => "state-bytes",
+            Self::Disk => "disk-bytes",
             Self::Components => "component-bytes",
             Self::Pipelines => "pipelines",
             Self::Streams => "streams",
@@ -82,10 +86,11 @@ impl Resource {
             Self::Bytes => Place::Rate(1),
             Self::Memory => Place::Count(0),
             Self::State => Place::Count(1),
-            Self::Components => Place::Count(2),
-            Self::Pipelines => Place::Count(3),
-            Self::Streams => Place::Count(4),
-            Self::Connections => Place::Count(5),
+            Self::Disk => Place::Count(2),
+            Self::Components => Place::Count(3),
+            Self::Pipelines => Place::Count(4),
+            Self::Streams => Place::Count(5),
+            Self::Connections => Place::Count(6),
         }
     }
 
@@ -98,7 +103,7 @@ impl Resource {
     /// True if its unit is the byte.
     #[must_use]
     pub const fn is_bytes(self) -> bool {
-        matches!(self, Self::Bytes | Self::Memory | Self::State | Self::Components)
+        matches!(self, Self::Bytes | Self::Memory | Self::State | Self::Disk | Self::Components)
     }
 
     /// True for what is spent by drawing, false for what is put back.
@@ -140,8 +145,10 @@ pub struct Allowance {
     pub bytes: Rate,
     /// Bytes of instance memories and frames in flight, at one time.
     pub memory_bytes: u64,
-    /// Bytes of keyed state, at one time.
+    /// Bytes of keyed state in memory, at one time.
     pub state_bytes: u64,
+    /// Bytes on disk of what pipelines keep, at one time.
+    pub disk_bytes: u64,
     /// Bytes of uploaded components, together.
     pub component_bytes: u64,
     /// Pipelines applied, at one time.
@@ -153,15 +160,18 @@ pub struct Allowance {
 }
 
 const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
 
 impl Allowance {
     /// What a tenant has unless the configuration or the tenants file says otherwise: enough for
-    /// one tenant to use a small machine fully, and a bound on what it can take of its memory.
+    /// one tenant to use a small machine fully, and a bound on what it can take of its memory and
+    /// its disk.
     pub const DEFAULT: Self = Self {
         events: Rate::per_second(10_000_000),
         bytes: Rate::per_second(1024 * MIB),
         memory_bytes: 1024 * MIB,
         state_bytes: 512 * MIB,
+        disk_bytes: 16 * GIB,
         component_bytes: 1024 * MIB,
         pipelines: 100,
         streams: 100_000,
@@ -176,6 +186,7 @@ impl Allowance {
             Resource::Bytes => self.bytes.per_second,
             Resource::Memory => self.memory_bytes,
             Resource::State => self.state_bytes,
+            Resource::Disk => self.disk_bytes,
             Resource::Components => self.component_bytes,
             Resource::Pipelines => self.pipelines,
             Resource::Streams => self.streams,
@@ -190,6 +201,7 @@ impl Allowance {
             Resource::Bytes => self.bytes = Rate::per_second(limit),
             Resource::Memory => self.memory_bytes = limit,
             Resource::State => self.state_bytes = limit,
+            Resource::Disk => self.disk_bytes = limit,
             Resource::Components => self.component_bytes = limit,
             Resource::Pipelines => self.pipelines = limit,
             Resource::Streams => self.streams = limit,

@@ -24,6 +24,7 @@ use sluicebox_store::log::Position;
 use sluicebox_store::store::keys::{self, Place};
 use sluicebox_store::store::{PageLimit, Store};
 
+use crate::checkpoint::Health;
 use crate::error::Error;
 use crate::mailbox::{Mailbox, lock};
 
@@ -94,6 +95,7 @@ pub(crate) struct Backing {
     rounds: AtomicU64,
     hurry: AtomicBool,
     waiting: Mutex<Vec<Arc<Mailbox>>>,
+    checkpoints: Health,
 }
 
 impl Backing {
@@ -109,7 +111,13 @@ impl Backing {
             rounds: AtomicU64::new(0),
             hurry: AtomicBool::new(false),
             waiting: Mutex::default(),
+            checkpoints: Health::default(),
         }
+    }
+
+    /// How it stands with checkpoints.
+    pub(crate) fn checkpoints(&self) -> &Health {
+        &self.checkpoints
     }
 
     /// Lays what was found in the log over the store, until there is a checkpoint with it.

@@ -11,23 +11,31 @@
 //!   left to read when one is due; how it stays out of the way of others is in `rests`.
 //! - It holds everything recovery would need from before the horizon: state, the fold, runs that
 //!   wait for their reader, what is kept of outputs and dead letters, known ids.
-//! - One that fails or is stopped changes nothing that counts; its changes go into the next one.
+//! - One that fails or is stopped changes nothing that counts; its changes go into the next one,
+//!   which is tried with growing pauses. Reading that fails goes on where it stopped. How it stands
+//!   is said in `health`, and the thread never ends before the node does.
 //! - Restart time follows from the settings: how much log there may be, and how much state.
+//! - Behind each it is counted what every pipeline keeps on disk, for the quotas (`weigh`).
 //!
 //! Reading a checkpoint back is the business of `checkpoint/load.rs` and `recover`.
 
 mod collect;
 mod entries;
+mod health;
 mod load;
 mod rests;
+mod weigh;
 
 pub(crate) use collect::{Collected, Outputs};
 pub(crate) use entries::{Of, key_of_waiting};
+pub(crate) use health::{Condition, Health};
 pub(crate) use load::{Loaded, load};
 
 use self::rests::{Rests, speed};
+use self::weigh::Weights;
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,10 +45,11 @@ use sluicebox_core::recovery::Fold;
 use sluicebox_store::checkpoint::{Pace, Plan, Speed, Written, write};
 use sluicebox_store::log::{Log, Position};
 use sluicebox_store::priority::give_way;
-use sluicebox_store::store::Store;
+use sluicebox_store::store::{PageLimit, Store};
 
 use crate::backing::Backing;
 use crate::config::LogConfig;
+use crate::disk_use::DiskUse;
 use crate::error::Error;
 
 /// How often the thread looks at the log.
@@ -56,6 +65,8 @@ pub(crate) struct Checkpointer {
     reader: Reader,
     store: Arc<dyn Store>,
     backing: Arc<Backing>,
+    weights: Weights,
+    disk: Arc<DiskUse>,
     /// The last checkpoint that stands.
     horizon: Position,
 }
@@ -70,12 +81,12 @@ struct Reader {
     read_to: Position,
 }
 
-/// What went wrong.
+/// What went wrong. It is tried again.
 #[derive(Debug)]
 enum Trouble {
-    /// What was read half-way cannot be read again from where it began.
+    /// The log could not be read further.
     Reading(Error),
-    /// A checkpoint was not written; the next one may be.
+    /// A checkpoint was not written.
     Writing(Error),
 }
 
@@ -83,12 +94,21 @@ impl Checkpointer {
     /// Goes on from what recovery found: `fold` and `collected` are those at `read_to`.
     pub(crate) fn new(
         log: Arc<dyn Log>,
-        (store, backing): (Arc<dyn Store>, Arc<Backing>),
+        (store, backing, disk): (Arc<dyn Store>, Arc<Backing>, Arc<DiskUse>),
         (fold, collected): (Fold, Collected),
         read_to: Position,
     ) -> Self {
         let horizon = Position(store.extent().horizon);
-        Self { reader: Reader { log, fold, collected, read_to }, store, backing, horizon }
+        let weights = Weights::new(store.metadata(weigh::METADATA).as_deref(), &fold);
+        let reader = Reader { log, fold, collected, read_to };
+        Self { reader, store, backing, weights, disk, horizon }
+    }
+
+    /// Counts what is kept, before anything is taken in. To be called once, before it runs.
+    pub(crate) fn begin(&mut self, config: &LogConfig, stop: &AtomicBool) {
+        let Self { reader, .. } = self;
+        reader.collected.look_at_kept(&reader.fold);
+        self.weigh(config, PageLimit { entries: 0, bytes: 0 }, stop);
     }
 
     /// Makes checkpoints when it is time, until told to stop.
@@ -96,28 +116,71 @@ impl Checkpointer {
         if !give_way() {
             tracing::warn!("checkpoints are made at the priority of workers: the system refuses");
         }
-        let mut last = Instant::now();
+        let (store, backing) = (self.store.clone(), self.backing.clone());
+        // What it had half done is not used any more; the store and what reads it are whole.
+        let made = catch_unwind(AssertUnwindSafe(|| self.make(config, stop)));
+        if made.is_err() {
+            backing.checkpoints().note_stopped();
+            tracing::error!(
+                "the thread of checkpoints has panicked, which is a bug: no more are made, and \
+                 when {} times log.checkpoint-log-bytes wait for one no more events are taken; \
+                 restart the node",
+                crate::recover::CHECKPOINTS_BEHIND
+            );
+            // Partitions read from the store for as long as the node runs.
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+            }
+        }
+        store.close();
+    }
+
+    fn make(&mut self, config: &LogConfig, stop: &AtomicBool) {
+        let (mut last, mut next) = (Instant::now(), Instant::now());
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK);
-            match self.look(config, &mut last, stop) {
-                Ok(None) => {}
-                Ok(Some(written)) => tracing::info!(
+            if Instant::now() < next {
+                continue;
+            }
+            let looked = self.look(config, &mut last, stop);
+            if let Some(pause) = self.judge(looked) {
+                next = Instant::now() + pause;
+            }
+        }
+    }
+
+    /// Says how it went. Gives a pause if it has to be tried again.
+    fn judge(&self, looked: Result<Option<Written>, Trouble>) -> Option<Duration> {
+        let health = self.backing.checkpoints();
+        match looked {
+            Ok(Some(written)) => {
+                health.note_good(true);
+                tracing::info!(
                     horizon = self.horizon.0,
                     entries = written.entries,
                     bytes = written.bytes,
                     millis = written.took.as_millis() as u64,
                     "checkpoint"
-                ),
-                Err(Trouble::Writing(error)) => {
-                    tracing::error!("no checkpoint, tried again later: {error}");
+                );
+                None
+            }
+            Ok(None) => {
+                if self.reader.waiting(self.horizon) == 0 {
+                    health.note_good(false);
                 }
-                Err(Trouble::Reading(error)) => {
-                    tracing::error!("no more checkpoints until the node is restarted: {error}");
-                    break;
-                }
+                None
+            }
+            Err(trouble) => {
+                let pause = health.note_failed();
+                let (doing, error) = match &trouble {
+                    Trouble::Reading(error) => ("the log cannot be read", error),
+                    Trouble::Writing(error) => ("it cannot be written", error),
+                };
+                let millis = pause.as_millis() as u64;
+                tracing::error!(millis, "no checkpoint, tried again in a while: {doing}: {error}");
+                Some(pause)
             }
         }
-        self.store.close();
     }
 
     /// Follows the log, and writes a checkpoint if it is time. `None` if it is not, or if it was
@@ -140,7 +203,8 @@ impl Checkpointer {
         self.reader.follow(u64::MAX, &mut rests, stop).map_err(Trouble::Reading)?;
         let much = waiting >= config.checkpoint_log_bytes as u64;
         let old = last.elapsed() >= config.checkpoint_interval;
-        if !(much || old || hurry) || stop.load(Ordering::Relaxed) {
+        let again = self.backing.checkpoints().condition() == Condition::Failing;
+        if !(much || old || hurry || again) || stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         *last = Instant::now();
@@ -155,10 +219,13 @@ impl Checkpointer {
         hurry: bool,
         stop: &AtomicBool,
     ) -> Result<Option<Written>, Trouble> {
-        let Self { reader, store, backing, horizon } = self;
+        let Self { reader, store, backing, weights, horizon, .. } = self;
         let end = reader.read_to;
         let (changes, discarded) = reader.collected.freeze();
-        let plan = Plan { horizon: end.0, metadata: &[], discarded: &discarded, changes: &changes };
+        weights.note(reader.collected.take_changed());
+        let metadata = [(weigh::METADATA, &weights.keep()[..])];
+        let plan =
+            Plan { horizon: end.0, metadata: &metadata, discarded: &discarded, changes: &changes };
         let mut followed = Ok(());
         let mut pace = Pace {
             speed: &mut || {
@@ -182,10 +249,30 @@ impl Checkpointer {
         }
         followed.map_err(Trouble::Reading)?;
         let written = written.map_err(|error| Trouble::Writing(error.into()))?;
-        if written.is_some() {
+        if let Some(written) = &written {
             reader.log.trim(end).map_err(|error| Trouble::Writing(error.into()))?;
+            let whole = |number| usize::try_from(number).unwrap_or(usize::MAX);
+            let limit = PageLimit { entries: whole(written.entries), bytes: whole(written.bytes) };
+            self.weigh(config, limit, stop);
         }
         Ok(written)
+    }
+
+    /// Counts what each pipeline keeps, going through as much of it as was written.
+    fn weigh(&mut self, config: &LogConfig, written: PageLimit, stop: &AtomicBool) {
+        let Self { reader, store, weights, disk, horizon, .. } = self;
+        let fold = &reader.fold;
+        let mut rests = Rests::new(config, reader.waiting(*horizon));
+        if let Err(error) = weights.go_on((store.as_ref(), fold), written, &mut rests, stop) {
+            tracing::error!("what is kept on disk was not counted: {error}");
+        }
+        let (state, others) = (weights.by_pipeline(), reader.collected.kept());
+        let bytes = |id| [&state, others].map(|of| of.get(&id).copied().unwrap_or(0));
+        let kept = fold.pipelines().map(|(id, folded)| {
+            let [state, others] = bytes(id);
+            (id, folded.tenant(), state.saturating_add(others))
+        });
+        disk.set(&kept.collect::<Vec<_>>());
     }
 }
 
@@ -209,11 +296,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Folds every record that begins before `end`.
+    /// Folds every record that begins before `end`. Goes on behind the last one that was folded,
+    /// whatever went wrong.
     fn fold_to(&mut self, end: Position, rests: &mut Rests) -> Result<(), Error> {
         let Self { log, fold, collected, read_to } = self;
         let mut wrong = None;
-        log.read(*read_to, &mut |record| {
+        let from = *read_to;
+        log.read(from, &mut |record| {
             if record.position >= end {
                 return ControlFlow::Break(());
             }
@@ -224,6 +313,7 @@ impl Reader {
                         // It runs on, and would not start again: our bug, to be seen early.
                         tracing::error!("a pipeline does not follow from its log: {stopped}");
                     }
+                    read_to.0 = record.position.0 + 1;
                     ControlFlow::Continue(())
                 }
                 Err(error) => {

@@ -210,8 +210,10 @@ section! {
         bytes_per_second: usize = bytes_quota(Allowance::DEFAULT.bytes.per_second);
         /// Memory of instances, all together.
         memory_bytes: usize = bytes_quota(Allowance::DEFAULT.memory_bytes);
-        /// Keyed state.
+        /// Keyed state in memory.
         state_bytes: usize = bytes_quota(Allowance::DEFAULT.state_bytes);
+        /// What pipelines keep on disk: state, outputs, dead letters, events that wait, known ids.
+        disk_bytes: usize = bytes_quota(Allowance::DEFAULT.disk_bytes);
         /// Uploaded components together.
         component_bytes: usize = bytes_quota(Allowance::DEFAULT.component_bytes);
         /// Pipelines.
@@ -233,6 +235,7 @@ impl QuotaConfig {
             bytes: Rate::per_second(self.bytes_per_second as u64),
             memory_bytes: self.memory_bytes as u64,
             state_bytes: self.state_bytes as u64,
+            disk_bytes: self.disk_bytes as u64,
             component_bytes: self.component_bytes as u64,
             pipelines: self.pipelines,
             streams: self.streams,

@@ -48,9 +48,24 @@ pub struct PipelineDetail {
     pub partition: Vec<PartitionDetail>,
     /// The outputs, dead letters last.
     pub output: Vec<OutputDetail>,
+    /// What it keeps on disk, if it has a log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub disk: Option<DiskDetail>,
     /// What commits used since the pipeline was first applied, in one with a log.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub usage: Vec<UsageDetail>,
+}
+
+/// What a pipeline keeps on disk, as of the last checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DiskDetail {
+    /// Bytes of its state, outputs, dead letters, events that wait and known ids.
+    pub bytes: u64,
+    /// The same of all pipelines of its tenant.
+    pub tenant_bytes: u64,
+    /// The tenant's quota.
+    pub quota_bytes: u64,
 }
 
 /// What the commits of a segment used. It outlives the node, and counts what is on disk.
@@ -168,7 +183,18 @@ impl Node {
             segments: segments.map(|s| s.stages.iter().map(stage_name).collect()).collect(),
             partition: self.partition_details(&running),
             output: output_details(&running),
+            disk: self.disk_detail(&running),
             usage: usage_details(&running),
+        })
+    }
+
+    fn disk_detail(&self, running: &Running) -> Option<DiskDetail> {
+        let durable = running.durable()?;
+        let tenant = self.disk().of(running.tenant());
+        Some(DiskDetail {
+            bytes: self.disk().of_pipeline(durable.id),
+            tenant_bytes: tenant.used() as u64,
+            quota_bytes: tenant.most() as u64,
         })
     }
 

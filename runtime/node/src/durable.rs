@@ -24,12 +24,13 @@ use sluicebox_core::replayed::{Replayed, ReplayedRun};
 use sluicebox_store::log::{Class, Log, Position, Refusal};
 
 use crate::backing::Backing;
+use crate::checkpoint::Condition;
 use crate::error::Error;
 use crate::mailbox::{Delivery, Mailbox, lock};
 
 /// When to try again what the log refused for want of room.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
-/// The same on a full disk, where somebody has to make room.
+/// The same on a full disk, or when no checkpoint can be made, where somebody has to make room.
 const FULL_RETRY: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -72,6 +73,24 @@ impl Ingest {
     /// Of a pipeline that is new. `seed` is secret.
     pub(crate) fn begin(seed: u64) -> Self {
         Self::new(Counter::default(), Dedup::new(seed, DedupLimits::DEFAULT))
+    }
+}
+
+/// Why events were not logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotLogged {
+    /// The log takes nothing, or nothing now.
+    Log(Refusal),
+    /// Too much of the log waits for a checkpoint, and none can be made.
+    NoCheckpoint {
+        /// It is not tried again before the node is restarted.
+        stopped: bool,
+    },
+}
+
+impl From<Refusal> for NotLogged {
+    fn from(refusal: Refusal) -> Self {
+        Self::Log(refusal)
     }
 }
 
@@ -172,7 +191,7 @@ impl Durable {
         identity: &Identity,
         entries: &[Entry],
         now: u64,
-    ) -> Result<Logged, Refusal> {
+    ) -> Result<Logged, NotLogged> {
         let mut ingest = lock(&self.ingest);
         if let Some(at) = repeat(&mut ingest.dedup, identity, now) {
             return Ok(Logged::Repeat(Position(at)));
@@ -214,9 +233,13 @@ impl Durable {
         identity: &Identity,
         entries: &[Entry],
         (now, replayed): (u64, &[ReplayedRun]),
-    ) -> Result<Position, Refusal> {
+    ) -> Result<Position, NotLogged> {
         if self.backing.is_behind(self.log.synced()) {
-            return Err(Refusal::Busy);
+            return Err(match self.backing.checkpoints().condition() {
+                Condition::Good => NotLogged::Log(Refusal::Busy),
+                Condition::Failing => NotLogged::NoCheckpoint { stopped: false },
+                Condition::Stopped => NotLogged::NoCheckpoint { stopped: true },
+            });
         }
         let Ingest { numbers, writer, .. } = ingest;
         let seq = numbers.next();
@@ -265,8 +288,15 @@ fn repeat(dedup: &mut Dedup, identity: &Identity, now: u64) -> Option<u64> {
     seen.collect::<Option<Vec<u64>>>()?.into_iter().max()
 }
 
-/// What a client is told when the log refuses.
-pub(crate) fn refused(refusal: Refusal) -> Error {
+/// What a client is told when something is not logged.
+pub(crate) fn refused(why: impl Into<NotLogged>) -> Error {
+    let refusal = match why.into() {
+        NotLogged::Log(refusal) => refusal,
+        NotLogged::NoCheckpoint { stopped } => {
+            let retry_after = (!stopped).then_some(FULL_RETRY);
+            return Error::NoCheckpoint { retry_after };
+        }
+    };
     match refusal {
         Refusal::Busy => Error::Busy { what: "the log", retry_after: BUSY_RETRY },
         Refusal::Full => Error::DiskFull { retry_after: FULL_RETRY },

@@ -14,6 +14,8 @@ use sluicebox_core::ids::NameError;
 use sluicebox_core::manifest::Problems;
 use sluicebox_core::quota::Refused;
 
+use crate::config::quantity::size_text;
+
 /// Everything a node can answer besides a result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -115,6 +117,19 @@ pub enum Error {
     /// A quota of the tenant is used up.
     #[error("{0}")]
     Quota(#[from] Refused),
+    /// The tenant's pipelines keep as much on disk as they may, so that no more is taken in.
+    #[error(
+        "the quota disk-bytes of {} is used up: pipelines of this tenant keep {used} bytes on \
+         disk; delete a pipeline, give state up (apply with discard-state), keep less in outputs \
+         (retain-bytes), or ask for more; what is freed counts after the next checkpoint",
+        size_text(*limit)
+    )]
+    DiskQuota {
+        /// Bytes that are kept, as of the last checkpoint.
+        used: u64,
+        /// The quota.
+        limit: u64,
+    },
     /// The node as a whole has no room now.
     #[error("the node has no room for {what} now; try again")]
     Overloaded {
@@ -151,6 +166,16 @@ pub enum Error {
     DiskFull {
         /// When another try is worth it.
         retry_after: Duration,
+    },
+    /// As much of the log as may waits for a checkpoint, and none can be made.
+    #[error(
+        "no checkpoint can be made, the node's log says why, and no more is taken until there is \
+         one: {}; nothing was taken of this",
+        if retry_after.is_some() { "it is tried again by itself" } else { "restart the node" }
+    )]
+    NoCheckpoint {
+        /// When another try is worth it; never before a restart, if there is none.
+        retry_after: Option<Duration>,
     },
     /// The log takes nothing more, and whether this is on disk is not known.
     #[error("the log has failed, so that nothing can be acknowledged until the node is restarted")]
@@ -214,6 +239,7 @@ impl Error {
             Self::Busy { retry_after, .. }
             | Self::Overloaded { retry_after, .. }
             | Self::DiskFull { retry_after } => Some(*retry_after),
+            Self::NoCheckpoint { retry_after } => *retry_after,
             Self::Quota(refused) => refused.retry_after_micros.map(Duration::from_micros),
             Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
@@ -235,11 +261,12 @@ impl Classify for Error {
             | Self::TooLarge { .. }
             | Self::Slow { .. } => Kind::Invalid,
             Self::Unauthorised | Self::Scope { .. } | Self::ForeignSite { .. } => Kind::Denied,
-            Self::Busy { .. } | Self::Quota(_) => Kind::Exhausted,
+            Self::Busy { .. } | Self::Quota(_) | Self::DiskQuota { .. } => Kind::Exhausted,
             Self::Overloaded { .. }
             | Self::Draining
             | Self::Deadline { .. }
             | Self::DiskFull { .. }
+            | Self::NoCheckpoint { .. }
             | Self::LogFailed
             | Self::Io { .. } => Kind::Unavailable,
             Self::Log(error) => error.kind(),
@@ -278,6 +305,7 @@ impl Classify for Error {
             Self::ForeignSite { .. } => "auth.foreign-site",
             Self::Busy { .. } => "pipeline.busy",
             Self::Quota(_) => "quota.exhausted",
+            Self::DiskQuota { .. } => "quota.disk",
             Self::Overloaded { .. } => "node.overloaded",
             Self::Draining => "node.draining",
             Self::Trimmed { .. } => "output.trimmed",
@@ -285,6 +313,7 @@ impl Classify for Error {
             Self::Store(error) => error.code(),
             Self::Log(error) => error.code(),
             Self::DiskFull { .. } => "log.full",
+            Self::NoCheckpoint { .. } => "log.no-checkpoint",
             Self::LogFailed => "log.failed",
             Self::Engine(error) => error.code(),
             Self::Tenants(error) => error.code(),

@@ -18,6 +18,7 @@ pub mod config;
 mod counted;
 pub mod deploy;
 pub mod describe;
+mod disk_use;
 mod durable;
 pub mod error;
 pub mod http;

@@ -24,6 +24,8 @@ use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
 use sluicebox_store::log::Log;
 
+use crate::backing::Backing;
+use crate::disk_use::DiskUse;
 use crate::durable::Durable;
 use crate::ring::Output;
 use encode::Row;
@@ -413,6 +415,7 @@ pub struct Metrics {
 struct Sets {
     node: NodeMetrics,
     log: Mutex<Option<Arc<dyn Log>>>,
+    kept: Mutex<Option<(Arc<DiskUse>, Arc<Backing>)>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
     pipelines: Mutex<BTreeMap<(Name, Name), Weak<PipelineMetrics>>>,
 }

@@ -3,6 +3,8 @@
 //! Configuration is checked, the data directory is locked, the engine is reserved; nothing reads
 //! configuration afterwards. Threads are started and stopped in `start`.
 
+mod readiness;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -30,6 +32,7 @@ use crate::checkpoint::Checkpointer;
 use crate::components::{AssetInfo, ComponentInfo, Components};
 use crate::config::Config;
 use crate::deploy;
+use crate::disk_use::DiskUse;
 use crate::durable::{Durable, Ingest, refused};
 use crate::error::Error;
 use crate::mailbox::{WorkerHandle, lock};
@@ -64,6 +67,7 @@ pub struct Node {
     catalog: Arc<dyn Catalog>,
     log: Arc<dyn Log>,
     backing: Arc<Backing>,
+    disk: Arc<DiskUse>,
     /// What the log held, until it is started again.
     recovered: Mutex<Option<Recovered>>,
     /// Until its thread is started.
@@ -132,6 +136,7 @@ impl Node {
             catalog,
             log: Arc::new(log),
             backing: recovered.backing.clone(),
+            disk: Arc::default(),
             recovered: Mutex::new(Some(recovered)),
             checkpointer: Mutex::default(),
             components: Arc::new(components),
@@ -209,19 +214,6 @@ impl Node {
         &self.config
     }
 
-    /// Everything applied before is running again, and what is acknowledged can be kept.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        let failed = self.log.status().health == log::Health::Failed;
-        self.ready.load(Ordering::Acquire) && !self.draining() && !failed
-    }
-
-    /// The node is about to stop.
-    #[must_use]
-    pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
     /// Takes a component in. Says as well whether its name stood for something else before, or for
     /// nothing.
     ///
@@ -270,16 +262,6 @@ impl Node {
         self.components.delete(tenant, name).await
     }
 
-    /// From now on the node is ready.
-    pub(crate) fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
-    }
-
-    /// From now on the node is about to stop.
-    pub(crate) fn begin_draining(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
     /// Every pipeline that runs.
     pub(crate) fn all_running(&self) -> Vec<Arc<Running>> {
         self.running.iter().map(|entry| entry.value().clone()).collect()
@@ -296,6 +278,11 @@ impl Node {
     /// The store behind state.
     pub(crate) fn backing(&self) -> &Arc<Backing> {
         &self.backing
+    }
+
+    /// What pipelines keep on disk.
+    pub(crate) fn disk(&self) -> &Arc<DiskUse> {
+        &self.disk
     }
 
     /// What the log held when the node was built. Given once.
@@ -413,7 +400,8 @@ impl Node {
             let slots = TenantSlots::new(instances, share(engine.stacks as usize), memory);
             let number = self.next_tenant.fetch_add(1, Ordering::Relaxed);
             let weight = self.tenants.current().tenant(tenant).map_or(1, |known| known.weight);
-            Arc::new(Tenancy::new(tenant.clone(), number, weight, slots, &allowance))
+            let disk = self.disk.of(tenant);
+            Arc::new(Tenancy::new(tenant.clone(), number, weight, (slots, disk), &allowance))
         };
         self.tenancies.entry(tenant.clone()).or_insert_with(make).clone()
     }

@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::mailbox::Delivery;
 
 /// So many times the log a checkpoint is made after may wait for one before no more is taken.
-const CHECKPOINTS_BEHIND: u64 = 3;
+pub(crate) const CHECKPOINTS_BEHIND: u64 = 3;
 
 /// What was found in the log and behind it.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::counted::Counted;
 use crate::deploy::DeadLetters;
 use crate::durable::Durable;
+use crate::error::Error;
 use crate::mailbox::{Inherited, Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::requests::Requests;
@@ -303,6 +304,18 @@ impl Running {
                 .entered
                 .iter()
                 .all(|segment| self.mailboxes[*segment].iter().any(|m| m.has_room()))
+    }
+
+    /// A look before anything is taken in that would be kept: may the tenant keep more on disk?
+    ///
+    /// # Errors
+    /// [`Error::DiskQuota`] if not. What was taken in before goes on.
+    pub fn check_disk(&self) -> Result<(), Error> {
+        let disk = self.shared.tenant.disk_bytes();
+        if self.shared.durable.is_none() || disk.room() > 0 {
+            return Ok(());
+        }
+        Err(Error::DiskQuota { used: disk.used() as u64, limit: disk.most() as u64 })
     }
 
     /// True while it is being replaced or deleted.

@@ -51,6 +51,7 @@ impl Node {
         raise_file_limit();
         let node = Arc::new(Self::build(config, compile)?);
         node.metrics().set_log(node.log().clone());
+        node.metrics().set_kept(node.disk().clone(), node.backing().clone());
         let (stop_listening, listening) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (address, sockets) = listen(node.config().http.listen, node.workers().len())?;
@@ -94,8 +95,9 @@ impl Node {
 impl RunningNode {
     /// Starts the thread that makes checkpoints.
     fn keep_checkpoints(&mut self) -> Result<(), Error> {
-        let Some(checkpointer) = self.node.take_checkpointer() else { return Ok(()) };
+        let Some(mut checkpointer) = self.node.take_checkpointer() else { return Ok(()) };
         let (config, stop) = (self.node.config().log.clone(), self.stop_checkpoints.clone());
+        checkpointer.begin(&config, &stop);
         let spawned = std::thread::Builder::new()
             .name("checkpoints".to_owned())
             .spawn(move || checkpointer.run(&config, &stop));

@@ -25,9 +25,10 @@ pub struct Tenancy {
     state_bytes: Metered,
     parked_bytes: Metered,
     streams: Metered,
+    disk_bytes: Arc<Metered>,
 }
 
-/// A sum over all partitions of a tenant, against a quota.
+/// What a tenant uses at the moment, against a quota: mostly a sum over all its partitions.
 #[derive(Debug)]
 pub(crate) struct Metered {
     used: AtomicUsize,
@@ -35,13 +36,13 @@ pub(crate) struct Metered {
 }
 
 impl Metered {
-    fn new(most: u64) -> Self {
+    pub(crate) fn new(most: u64) -> Self {
         let meter = Self { used: AtomicUsize::new(0), most: AtomicUsize::new(0) };
         meter.set_most(most);
         meter
     }
 
-    fn set_most(&self, most: u64) {
+    pub(crate) fn set_most(&self, most: u64) {
         self.most.store(usize::try_from(most).unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
@@ -61,6 +62,11 @@ impl Metered {
         self.most().saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
+    /// Another amount is used now, whatever it was.
+    pub(crate) fn set_used(&self, used: u64) {
+        self.used.store(usize::try_from(used).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
     /// A partition's part of the sum has changed.
     pub(crate) fn changed(&self, before: usize, after: usize) {
         if after >= before {
@@ -76,9 +82,10 @@ impl Tenancy {
         name: Name,
         number: usize,
         weight: u8,
-        slots: TenantSlots,
+        (slots, disk_bytes): (TenantSlots, Arc<Metered>),
         allowance: &Allowance,
     ) -> Self {
+        disk_bytes.set_most(allowance.disk_bytes);
         Self {
             name,
             number,
@@ -87,6 +94,7 @@ impl Tenancy {
             state_bytes: Metered::new(allowance.state_bytes),
             parked_bytes: Metered::new(allowance.state_bytes / PARKED_PART),
             streams: Metered::new(allowance.streams),
+            disk_bytes,
         }
     }
 
@@ -115,6 +123,7 @@ impl Tenancy {
         self.state_bytes.set_most(allowance.state_bytes);
         self.parked_bytes.set_most(allowance.state_bytes / PARKED_PART);
         self.streams.set_most(allowance.streams);
+        self.disk_bytes.set_most(allowance.disk_bytes);
         self.slots.memory.set_limit(allowance.memory_bytes);
     }
 
@@ -131,5 +140,10 @@ impl Tenancy {
     /// Open streams.
     pub(crate) fn streams(&self) -> &Metered {
         &self.streams
+    }
+
+    /// Bytes on disk of what its pipelines keep, as of the last checkpoint.
+    pub(crate) fn disk_bytes(&self) -> &Metered {
+        &self.disk_bytes
     }
 }

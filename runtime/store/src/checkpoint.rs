@@ -251,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::dirty::Dirty;
-    use crate::store::{Extent, MemoryStore, Page, PageLimit};
+    use crate::store::{Extent, Measured, MemoryStore, Page, PageLimit};
 
     const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
 
@@ -314,8 +314,8 @@ mod tests {
         fn scan(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Page, Error> {
             self.store.scan(prefix, from, limit)
         }
-        fn bytes(&self, prefix: &[u8]) -> Result<u64, Error> {
-            self.store.bytes(prefix)
+        fn measure(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Measured, Error> {
+            self.store.measure(prefix, from, limit)
         }
         fn extent(&self) -> Extent {
             self.store.extent()

@@ -56,11 +56,11 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// [`Error::Damaged`]; what the storage refuses.
     fn scan(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Page, Error>;
 
-    /// What everything under `prefix` takes, roughly: exact while it is little.
+    /// What the entries take that a scan with these arguments would give.
     ///
     /// # Errors
     /// [`Error::Damaged`]; what the storage refuses.
-    fn bytes(&self, prefix: &[u8]) -> Result<u64, Error>;
+    fn measure(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Measured, Error>;
 
     /// How far the store is complete, and up to where it may hold values.
     fn extent(&self) -> Extent;
@@ -141,6 +141,32 @@ impl Page {
         room.bytes = room.bytes.saturating_sub(bytes);
         // Copied: a part of a block would keep the whole block in memory.
         self.entries.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        true
+    }
+}
+
+/// How much some entries take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// How many they are.
+    pub entries: usize,
+    /// Bytes of their keys and values, before they are packed.
+    pub bytes: u64,
+    /// Where to go on; `None` if these were the last.
+    pub next: Option<Bytes>,
+}
+
+impl Measured {
+    /// Counts an entry, or gives false and notes it as the next.
+    pub(crate) fn take(&mut self, key: &[u8], value_bytes: usize, limit: PageLimit) -> bool {
+        let bytes = (key.len() + value_bytes) as u64;
+        let is_full = self.entries >= limit.entries || self.bytes + bytes > limit.bytes as u64;
+        if self.entries > 0 && is_full {
+            self.next = Some(Bytes::copy_from_slice(key));
+            return false;
+        }
+        self.entries += 1;
+        self.bytes += bytes;
         true
     }
 }

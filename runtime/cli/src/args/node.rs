@@ -250,7 +250,7 @@ pub(crate) enum QuotaCommand {
         /// Whose
         #[arg(value_parser = name)]
         tenant: Name,
-        /// Which: events-per-second, bytes-per-second, memory-bytes, state-bytes,
+        /// Which: events-per-second, bytes-per-second, memory-bytes, state-bytes, disk-bytes,
         /// component-bytes, pipelines, streams or connections
         #[arg(value_parser = resource)]
         resource: Resource,

@@ -6,6 +6,8 @@
 //!   wanted any more.
 //! - What was settled is in the changes until a checkpoint with them stands.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -13,18 +15,17 @@ use std::sync::Arc;
 use sluicebox_core::codec::{CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits, KnownId, KnownProducer};
 use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
-use sluicebox_core::pipeline::{self, Facts};
-use sluicebox_core::recovery::{Fold, Folded, Sink};
+use sluicebox_core::recovery::{Fold, Sink};
 use sluicebox_core::state::Change;
 use sluicebox_store::dirty::{Changes, Dirty};
 use sluicebox_store::log::{Log, Position};
-use sluicebox_store::store::keys;
+use sluicebox_store::store::keys::{self, Id};
 
+use self::kept::Retained;
 use super::entries::{self, Of};
 use super::rests::Rests;
 use crate::backing::{Backing, Noted};
 use crate::error::Error;
-use crate::manifest_text::{self, Format};
 
 /// Bytes kept of each output and of the dead letters.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,11 @@ pub(crate) struct Collected {
     /// Keys of runs that are in the store.
     waiting: BTreeSet<Vec<u8>>,
     known: BTreeMap<PipelineId, Known>,
+    /// Bytes kept of each pipeline, but for its state.
+    kept: BTreeMap<PipelineId, u64>,
+    /// Stages whose state has changed since this was asked for.
+    changed: BTreeSet<(PipelineId, StageId)>,
+    changed_last: Option<(PipelineId, StageId)>,
     /// Horizons whose folds are in the store.
     folds: VecDeque<u64>,
     /// Events from before it may be in the store although no checkpoint with them stands.
@@ -104,6 +110,9 @@ impl Collected {
             left: BTreeMap::new(),
             waiting: BTreeSet::new(),
             known: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            changed_last: None,
             folds: VecDeque::new(),
             reach: 0,
             key: Vec::new(),
@@ -191,14 +200,16 @@ impl Collected {
         rests: &mut Rests,
     ) -> Result<(), Error> {
         self.note_tenants(fold);
+        let retained = Retained::of_all(fold, self.outputs);
         let mut wanted: Wanted = BTreeMap::new();
-        self.settle_left(fold, &mut wanted);
+        self.settle_left(&retained, &mut wanted);
         self.settle_waiting(fold, &mut wanted);
         self.settle_known(end);
+        self.count_kept(fold, &retained);
         let Some((first, _)) = wanted.first_key_value() else { return Ok(()) };
         let first = Position(*first);
         let dirty = &mut self.dirty;
-        log.read(first, &mut |record| {
+        let read = log.read(first, &mut |record| {
             rests.after(record.body.len());
             for (range, key) in wanted.remove(&record.position.0).unwrap_or_default() {
                 if let Some(frame) = record.body.get(range) {
@@ -209,17 +220,40 @@ impl Collected {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
-        })?;
-        match wanted.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Internal("frames that are wanted are not in the log".to_owned())),
+        });
+        let gone = || Error::Internal("frames that are wanted are not in the log".to_owned());
+        let read = read.map_err(Error::from);
+        let read = read.and_then(|_| wanted.is_empty().then_some(()).ok_or_else(gone));
+        if read.is_err() {
+            self.want_again(wanted);
+        }
+        read
+    }
+
+    /// Takes back that frames were put which were not read.
+    fn want_again(&mut self, wanted: Wanted) {
+        let each = |(position, frames): (u64, Vec<_>)| {
+            frames.into_iter().map(move |(range, key)| (position, range, key))
+        };
+        for (position, range, key) in wanted.into_iter().flat_map(each) {
+            let Some(Id::Output { place, port, offset }) = Id::decode(&key) else {
+                self.waiting.remove(&key);
+                continue;
+            };
+            let way = match port {
+                entries::OUTPUT => Way::Output(OutputId(place.stage)),
+                _ => Way::DeadLetters(StageId(place.stage)),
+            };
+            let frames = self.left.get_mut(&(PipelineId(place.pipeline), way, place.group));
+            let left = frames.into_iter().flatten().find(|left| left.first == offset);
+            if let Some(left) = left {
+                left.place = Some((position, range));
+            }
         }
     }
 
     /// What is kept of outputs and dead letters.
-    fn settle_left(&mut self, fold: &Fold, wanted: &mut Wanted) {
-        let retained: BTreeMap<PipelineId, Retained> =
-            fold.pipelines().map(|(id, folded)| (id, Retained::of(folded, self.outputs))).collect();
+    fn settle_left(&mut self, retained: &BTreeMap<PipelineId, Retained>, wanted: &mut Wanted) {
         let mut left = std::mem::take(&mut self.left);
         left.retain(|(pipeline, ..), _| retained.contains_key(pipeline));
         for ((pipeline, way, partition), frames) in &mut left {
@@ -329,50 +363,6 @@ impl Collected {
 /// Frames to read: by the position of their record, where in its body, and their keys.
 type Wanted = BTreeMap<u64, Vec<(Range<usize>, Vec<u8>)>>;
 
-/// Bytes a partition may keep of each output, and of dead letters.
-struct Retained {
-    outputs: BTreeMap<OutputId, usize>,
-    dead_letters: usize,
-    stages: BTreeSet<StageId>,
-}
-
-impl Retained {
-    fn of(folded: &Folded, most: Outputs) -> Self {
-        let partitions = usize::from(folded.partitions()).max(1);
-        let value = manifest_text::parse(folded.manifest(), Format::Json).ok();
-        let pipeline = value.and_then(|value| pipeline::build(&value, &Facts::default()).ok());
-        let retain = |name: &Name| {
-            let mut outputs = pipeline.as_ref()?.outputs.iter();
-            let output = outputs.find(|output| output.name == name.as_str())?;
-            usize::try_from(output.retain_bytes).ok()
-        };
-        let outputs = folded.names().outputs.iter().map(|(id, name)| {
-            let bytes = retain(name).unwrap_or(usize::MAX);
-            (*id, bytes.min(most.output_bytes_max) / partitions)
-        });
-        let stages = folded.names().stages.iter().map(|(id, _)| *id).collect();
-        let dead_letters = most.dead_letter_bytes / partitions;
-        Self { outputs: outputs.collect(), dead_letters, stages }
-    }
-
-    /// True of what left by an output, or was given up on by a stage, that is gone: its number does
-    /// not come again, so that nobody can read it.
-    fn is_gone(&self, way: Way) -> bool {
-        match way {
-            Way::Output(output) => !self.outputs.contains_key(&output),
-            Way::DeadLetters(root) => !self.stages.contains(&root),
-        }
-    }
-
-    fn bytes(&self, way: Way) -> usize {
-        match way {
-            _ if self.is_gone(way) => 0,
-            Way::Output(output) => self.outputs.get(&output).copied().unwrap_or(0),
-            Way::DeadLetters(_) => self.dead_letters,
-        }
-    }
-}
-
 impl Collected {
     /// Before anything under a name is in the store, the name is known to whoever reads it.
     fn note_slot(&mut self, pipeline: PipelineId, stage: StageId, slot: &[u8]) {
@@ -408,6 +398,7 @@ impl Collected {
 impl Sink for Collected {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         let of = self.of(commit.pipeline);
+        self.note_changed((commit.pipeline, stage));
         let mut key = std::mem::take(&mut self.key);
         key.clear();
         of.slot(stage, change.key, change.slot, &mut key);
@@ -455,6 +446,7 @@ impl Sink for Collected {
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         let of = self.of(pipeline);
+        self.note_changed((pipeline, stage));
         self.discarded.extend(keys::all_state_of(of.tenant, of.pipeline.0, stage.0));
         self.noted = None;
         self.backing.forget(|known, at| (known, at) == (pipeline, stage));

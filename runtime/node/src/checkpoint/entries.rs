@@ -26,8 +26,8 @@ pub(super) const OUTPUT: u16 = 0;
 pub(super) const DEAD_LETTER: u16 = 1;
 
 /// Bytes of a known id, and of a known producer.
-const KNOWN_BYTES: usize = 16 + 8 + 8;
-const PRODUCER_BYTES: usize = KNOWN_BYTES + 8;
+pub(super) const KNOWN_BYTES: usize = 16 + 8 + 8;
+pub(super) const PRODUCER_BYTES: usize = KNOWN_BYTES + 8;
 
 /// Before known ids, and before producers.
 const IDS: u8 = 0;
@@ -46,7 +46,7 @@ impl Of {
         Self { tenant: key::hash(tenant.as_str().as_bytes()) as u32, pipeline }
     }
 
-    fn place(self, stage: u32, group: u16) -> Place {
+    pub(super) fn place(self, stage: u32, group: u16) -> Place {
         Place { tenant: self.tenant, pipeline: self.pipeline.0, stage, group }
     }
 

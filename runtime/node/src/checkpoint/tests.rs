@@ -3,12 +3,15 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use sluicebox_core::codec::{ApplyRecord, NameTable, RecordWriter};
+use sluicebox_core::codec::{ApplyRecord, IngestRecord, IngestRun, NameTable, RecordWriter};
+use sluicebox_core::frame::{FrameBuilder, Head};
 use sluicebox_core::ids::{Name, PipelineId, StageId};
 use sluicebox_core::recovery::Sink as _;
 use sluicebox_store::error::Error as StoreError;
-use sluicebox_store::log::{Class, MemoryLog};
-use sluicebox_store::store::{Change, Checkpoint, Extent, MemoryStore, Page, PageLimit};
+use sluicebox_store::log::{
+    Class, Error as LogError, MemoryLog, Refusal, Status, Subscription, Visit,
+};
+use sluicebox_store::store::{Change, Checkpoint, Extent, Measured, MemoryStore, Page, PageLimit};
 
 use super::*;
 use crate::config::Config;
@@ -61,8 +64,13 @@ impl Store for Watched {
     fn scan(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Page, StoreError> {
         self.store.scan(prefix, from, limit)
     }
-    fn bytes(&self, prefix: &[u8]) -> Result<u64, StoreError> {
-        self.store.bytes(prefix)
+    fn measure(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: PageLimit,
+    ) -> Result<Measured, StoreError> {
+        self.store.measure(prefix, from, limit)
     }
     fn extent(&self) -> Extent {
         self.store.extent()
@@ -78,9 +86,53 @@ impl Store for Watched {
     }
 }
 
+/// A log whose next reading ends with an error behind so many records, if it is told to.
+#[derive(Debug, Default)]
+struct Unsteady {
+    log: MemoryLog,
+    fails_behind: Mutex<Option<usize>>,
+}
+
+impl Log for Unsteady {
+    fn append(&self, class: Class, kind: u8, parts: &[&[u8]]) -> Result<Position, Refusal> {
+        self.log.append(class, kind, parts)
+    }
+    fn record_bytes_max(&self) -> usize {
+        self.log.record_bytes_max()
+    }
+    fn synced(&self) -> Position {
+        self.log.synced()
+    }
+    fn subscribe(&self) -> Subscription {
+        self.log.subscribe()
+    }
+    fn read(&self, from: Position, visit: Visit<'_>) -> Result<Position, LogError> {
+        let Some(mut left) = self.fails_behind.lock().unwrap().take() else {
+            return self.log.read(from, visit);
+        };
+        self.log.read(from, &mut |record| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            visit(record)
+        })?;
+        Err(LogError::Failed { reason: "told to".into() })
+    }
+    fn trim(&self, horizon: Position) -> Result<(), LogError> {
+        self.log.trim(horizon)
+    }
+    fn status(&self) -> Status {
+        self.log.status()
+    }
+    fn close(&self) -> Result<(), LogError> {
+        self.log.close()
+    }
+}
+
 /// A log, a store and what stands between them.
 struct Bed {
-    log: Arc<MemoryLog>,
+    log: Arc<Unsteady>,
     store: Arc<Watched>,
     checkpointer: Checkpointer,
     config: LogConfig,
@@ -90,11 +142,11 @@ struct Bed {
 impl Bed {
     /// It is never time, but after so many bytes of log.
     fn new(log_bytes: usize) -> Self {
-        let (log, store) = (Arc::new(MemoryLog::default()), Arc::new(Watched::default()));
+        let (log, store) = (Arc::new(Unsteady::default()), Arc::new(Watched::default()));
         let backing = Arc::new(Backing::new(store.clone(), u64::MAX));
         let collected = Collected::new(1, backing.clone(), OUTPUTS);
         let begin = log.synced();
-        let behind = (store.clone() as Arc<dyn Store>, backing);
+        let behind = (store.clone() as Arc<dyn Store>, backing, Arc::default());
         let checkpointer = Checkpointer::new(log.clone(), behind, (Fold::new(), collected), begin);
         let mut config = Config::default().log;
         config.checkpoint_log_bytes = log_bytes;
@@ -118,8 +170,29 @@ impl Bed {
     }
 }
 
-/// Applies a pipeline of this number and without stages.
-fn apply(log: &MemoryLog, number: u64) {
+/// The stage that [`ingest`] feeds.
+const STAGE: StageId = StageId(1);
+
+/// An event that waits for a stage of pipeline 1.
+fn ingest(log: &dyn Log, seq: u64) {
+    let mut frame = FrameBuilder::new();
+    frame.push(&Head::data(1), b"k", &seq.to_le_bytes(), &[]);
+    let run = IngestRun { stage: STAGE, partition: 0, previous: seq - 1, frame: frame.finish() };
+    let mut writer = RecordWriter::new();
+    writer.ingest(&IngestRecord {
+        pipeline: PipelineId(1),
+        seq,
+        time: 1,
+        producer: None,
+        ids: Vec::new(),
+        runs: vec![run],
+        replayed: Vec::new(),
+    });
+    log.append(Class::Ingest, writer.kind(), &writer.parts()).unwrap();
+}
+
+/// Applies a pipeline of this number, with one stage.
+fn apply(log: &dyn Log, number: u64) {
     let mut writer = RecordWriter::new();
     writer.apply(&ApplyRecord {
         tenant: Name::new("t").unwrap(),
@@ -128,7 +201,7 @@ fn apply(log: &MemoryLog, number: u64) {
         version: 1,
         partitions: 1,
         manifest: b"{}",
-        names: NameTable::default(),
+        names: NameTable { stages: vec![(STAGE, Name::new("s").unwrap())], ..NameTable::default() },
         discarded: Vec::new(),
     });
     log.append(Class::Commit, writer.kind(), &writer.parts()).unwrap();
@@ -138,7 +211,7 @@ fn apply(log: &MemoryLog, number: u64) {
 fn the_log_is_followed_before_a_checkpoint_is_due() {
     let mut bed = Bed::new(ENOUGH_FOR_EVER);
     for number in 1..4 {
-        apply(&bed.log, number);
+        apply(&*bed.log, number);
         assert!(!bed.look().unwrap());
         assert_eq!(bed.read_to(), bed.log.synced());
         assert_eq!(bed.checkpointer.reader.fold.pipelines().count() as u64, number);
@@ -149,12 +222,12 @@ fn the_log_is_followed_before_a_checkpoint_is_due() {
 #[test]
 fn a_checkpoint_is_made_when_enough_waits_or_it_is_time() {
     let mut bed = Bed::new(20);
-    apply(&bed.log, 1);
+    apply(&*bed.log, 1);
     assert!(bed.look().unwrap(), "a record is more than that");
     assert_eq!((bed.store.extent().horizon, bed.kept()), (bed.log.synced().0, 1));
     assert!(!bed.look().unwrap(), "nothing came since");
     bed.config.checkpoint_log_bytes = ENOUGH_FOR_EVER;
-    apply(&bed.log, 2);
+    apply(&*bed.log, 2);
     assert!(!bed.look().unwrap(), "it is not time");
     bed.config.checkpoint_interval = Duration::ZERO;
     assert!(bed.look().unwrap());
@@ -164,10 +237,10 @@ fn a_checkpoint_is_made_when_enough_waits_or_it_is_time() {
 #[test]
 fn what_comes_while_a_checkpoint_is_written_is_read_then_and_written_with_the_next() {
     let mut bed = Bed::new(1);
-    apply(&bed.log, 1);
+    apply(&*bed.log, 1);
     let end = bed.log.synced();
     let log = bed.log.clone();
-    *bed.store.first.lock().unwrap() = Some(Box::new(move || apply(&log, 2)));
+    *bed.store.first.lock().unwrap() = Some(Box::new(move || apply(&*log, 2)));
     assert!(bed.look().unwrap());
     assert_eq!((bed.store.extent().horizon, bed.kept()), (end.0, 1));
     assert_eq!(bed.read_to(), bed.log.synced(), "it was followed meanwhile");
@@ -176,20 +249,22 @@ fn what_comes_while_a_checkpoint_is_written_is_read_then_and_written_with_the_ne
 }
 
 #[test]
-fn a_record_that_cannot_be_read_ends_it_and_what_stands_stays() {
+fn a_record_that_cannot_be_read_is_not_passed_over_and_what_stands_stays() {
     let mut bed = Bed::new(1);
-    apply(&bed.log, 1);
+    apply(&*bed.log, 1);
     assert!(bed.look().unwrap());
     let before = bed.store.extent();
-    apply(&bed.log, 2);
-    bed.log.append(Class::Commit, 99, &[b"nonsense"]).unwrap();
-    let read_to = bed.read_to();
-    let ended = bed.look();
-    assert!(matches!(ended, Err(Trouble::Reading(_))), "{ended:?}");
-    assert_eq!((bed.store.extent(), bed.read_to()), (before, read_to));
+    apply(&*bed.log, 2);
+    let nonsense = bed.log.append(Class::Commit, 99, &[b"nonsense"]).unwrap();
+    for _ in 0..3 {
+        let failed = bed.look();
+        assert!(matches!(failed, Err(Trouble::Reading(_))), "{failed:?}");
+        assert_eq!(bed.store.extent(), before);
+        assert!(bed.read_to() <= nonsense, "what is before it was read once");
+    }
     // Also when it comes while a checkpoint is written: that one stands.
     let mut bed = Bed::new(1);
-    apply(&bed.log, 1);
+    apply(&*bed.log, 1);
     let (end, log) = (bed.log.synced(), bed.log.clone());
     let nonsense = move || {
         log.append(Class::Commit, 99, &[b"nonsense"]).unwrap();
@@ -201,9 +276,89 @@ fn a_record_that_cannot_be_read_ends_it_and_what_stands_stays() {
 }
 
 #[test]
+fn reading_that_failed_goes_on_behind_the_last_record() {
+    let mut bed = Bed::new(1);
+    (1..=3).for_each(|number| apply(&*bed.log, number));
+    for behind in [1, 0, 1] {
+        *bed.log.fails_behind.lock().unwrap() = Some(behind);
+        let failed = bed.look();
+        assert!(matches!(failed, Err(Trouble::Reading(_))), "{failed:?}");
+    }
+    assert_eq!(bed.checkpointer.reader.fold.pipelines().count(), 2);
+    assert!(bed.look().unwrap());
+    assert_eq!((bed.store.extent().horizon, bed.kept()), (bed.log.synced().0, 3));
+}
+
+#[test]
+fn frames_that_could_not_be_read_are_read_for_the_next_checkpoint() {
+    let mut bed = Bed::new(ENOUGH_FOR_EVER);
+    apply(&*bed.log, 1);
+    (1..=3).for_each(|seq| ingest(&*bed.log, seq));
+    // Followed before, so that it is the frames that are read now.
+    assert!(!bed.look().unwrap());
+    bed.config.checkpoint_log_bytes = 1;
+    *bed.log.fails_behind.lock().unwrap() = Some(2);
+    let failed = bed.look();
+    assert!(matches!(failed, Err(Trouble::Reading(_))), "{failed:?}");
+    ingest(&*bed.log, 4);
+    assert!(bed.look().unwrap());
+    let of = Of::new(&Name::new("t").unwrap(), PipelineId(1));
+    let all = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+    let prefixes = sluicebox_store::store::keys::of_pipeline_but_state(of.tenant, 1);
+    let found = prefixes.map(|prefix| bed.store.scan(&prefix, &prefix, all).unwrap().entries.len());
+    assert_eq!(found.sum::<usize>(), 4, "each event that waits, and nothing else");
+    assert!(bed.checkpointer.disk.of_pipeline(PipelineId(1)) > 0);
+}
+
+/// Lets the thread of a bed run until something holds, and ends it.
+fn run_until(mut bed: Bed, holds: impl Fn(&Health, &Watched) -> bool) -> Arc<Backing> {
+    bed.config.checkpoint_interval = Duration::ZERO;
+    let Bed { checkpointer, config, store, .. } = bed;
+    let (backing, stop) = (checkpointer.backing.clone(), Arc::new(AtomicBool::new(false)));
+    let told = stop.clone();
+    let thread = std::thread::spawn(move || checkpointer.run(&config, &told));
+    let begun = Instant::now();
+    while !holds(backing.checkpoints(), &store) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", backing.checkpoints());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    store.get(b"key").expect("it can be read as long as the node runs");
+    stop.store(true, Ordering::Relaxed);
+    thread.join().expect("a panic is caught");
+    store.get(b"key").expect_err("it is closed");
+    backing
+}
+
+#[test]
+fn it_is_told_that_none_can_be_made_and_that_they_are_made_again() {
+    let bed = Bed::new(1);
+    apply(&*bed.log, 1);
+    bed.store.refuses.store(true, Ordering::Relaxed);
+    let (store, seen) = (bed.store.clone(), AtomicBool::new(false));
+    let backing = run_until(bed, |health, _| {
+        if health.condition() == Condition::Failing {
+            seen.store(true, Ordering::Relaxed);
+            store.refuses.store(false, Ordering::Relaxed);
+        }
+        seen.load(Ordering::Relaxed) && health.condition() == Condition::Good
+    });
+    assert_eq!(backing.checkpoints().made(), 1);
+    assert!(backing.checkpoints().failed() > 0);
+}
+
+#[test]
+fn a_panic_stops_checkpoints_and_is_told() {
+    let bed = Bed::new(1);
+    apply(&*bed.log, 1);
+    *bed.store.first.lock().unwrap() = Some(Box::new(|| panic!("a bug")));
+    let backing = run_until(bed, |health, _| health.condition() == Condition::Stopped);
+    assert_eq!(backing.checkpoints().made(), 0);
+}
+
+#[test]
 fn a_checkpoint_that_failed_goes_into_the_next() {
     let mut bed = Bed::new(1);
-    apply(&bed.log, 1);
+    apply(&*bed.log, 1);
     bed.store.refuses.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let failed = bed.look();
@@ -211,7 +366,7 @@ fn a_checkpoint_that_failed_goes_into_the_next() {
         assert_eq!(bed.store.extent().horizon, 0);
     }
     bed.store.refuses.store(false, Ordering::Relaxed);
-    apply(&bed.log, 2);
+    apply(&*bed.log, 2);
     assert!(bed.look().unwrap());
     assert_eq!((bed.store.extent().horizon, bed.kept()), (bed.log.synced().0, 2));
 }

@@ -44,6 +44,8 @@ impl Node {
         let mut backlog = Backlog::new(log.as_ref(), store.as_ref(), *horizon);
         for (id, folded) in fold.pipelines() {
             let (tenant, name) = (folded.tenant().to_string(), folded.name().to_string());
+            // What it keeps counts against a quota, whether it can be started or not.
+            let _made = self.tenancy(folded.tenant());
             if let Some(stopped) = folded.stopped() {
                 tracing::error!(tenant, pipeline = name, "not started: {stopped}");
                 self.set_dormant(folded.tenant(), folded.name(), Some(id));
@@ -58,7 +60,7 @@ impl Node {
         }
         drop(backlog);
         let Recovered { fold, store, backing, collected, read_to, .. } = recovered;
-        let store = (store, backing);
+        let store = (store, backing, self.disk().clone());
         self.keep_checkpointer(Checkpointer::new(log, store, (fold, collected), read_to));
         Ok(())
     }

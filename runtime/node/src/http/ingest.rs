@@ -280,6 +280,7 @@ impl Call<'_> {
         if !form.is_one_event() && self.running.is_crowded() {
             return Err(self.full(Duration::from_secs(1)));
         }
+        self.running.check_disk()?;
         self.caller.account.look(&[Resource::Events, Resource::Bytes])?;
         let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
         let host_fields = trace_field(&parts.headers);

@@ -20,7 +20,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// Codes whose status is not that of their kind. A full disk (`log.full`) is 503 as its kind says,
-/// and not 507: a client should come back by itself, which 507 forbids.
+/// and not 507: a client should come back by itself, which 507 forbids. A tenant's own disk quota
+/// (`quota.disk`) is 507: waiting does not help, something has to be deleted first.
 const BY_CODE: &[(&str, StatusCode)] = &[
     ("auth.token", StatusCode::UNAUTHORIZED),
     ("request.method", StatusCode::METHOD_NOT_ALLOWED),
@@ -33,6 +34,7 @@ const BY_CODE: &[(&str, StatusCode)] = &[
     ("output.trimmed", StatusCode::GONE),
     ("request.deadline", StatusCode::GATEWAY_TIMEOUT),
     ("ingest.repeat", StatusCode::CONFLICT),
+    ("quota.disk", StatusCode::INSUFFICIENT_STORAGE),
 ];
 
 /// The status of an error.
@@ -208,6 +210,7 @@ mod tests {
             (Error::DiskFull { retry_after: wait }, 503),
             (Error::request("ingest.repeat", "again"), 409),
             (Error::Deadline { cursor: None }, 504),
+            (Error::DiskQuota { used: 7, limit: 5 }, 507),
         ];
         for (error, status) in rows {
             let (found, headers, value) = document(&error);

@@ -139,18 +139,18 @@ fn plain(
         return Err(Error::Method { allow: "GET, HEAD" });
     }
     match path {
-        "/healthz" => Ok(text(StatusCode::OK, "ok\n")),
-        "/readyz" if edge.node().draining() => Ok(text(NOT_READY, "shutting down\n")),
-        "/readyz" if edge.node().ready() => Ok(text(StatusCode::OK, "ready\n")),
-        "/readyz" => Ok(text(NOT_READY, "starting\n")),
+        "/healthz" => Ok(text(StatusCode::OK, "ok")),
+        "/readyz" => Ok(match edge.node().not_ready() {
+            None => text(StatusCode::OK, "ready"),
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+        }),
         _ => metrics(edge, connection, request),
     }
 }
 
-const NOT_READY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
-
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(Bytes::from_static(text.as_bytes())));
+/// A line of text.
+fn text(status: StatusCode, line: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(Bytes::from(format!("{line}\n"))));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);

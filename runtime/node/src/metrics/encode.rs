@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::log::{LOG_ROWS, LOGGED_ROWS, Logged};
+use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
 use super::{
     GUEST_COUNTER, GUEST_GAUGE, GuestValue, LATENCY_MICROS, Latency, NODE_ROWS, OUTPUT_ROWS,
     PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, WORKER_ROWS, lock,
@@ -221,6 +221,12 @@ impl Collector for Sets {
         let log = lock(&self.log).as_ref().map(|log| log.status());
         let log: Vec<_> = log.iter().map(|status| (Labels::new(), status)).collect();
         encode_rows(&mut encoder, LOG_ROWS, &log)?;
+        let (disk, backing) = lock(&self.kept).clone().unzip();
+        let backing: Vec<_> = backing.iter().map(|set| (Labels::new(), set.as_ref())).collect();
+        encode_rows(&mut encoder, CHECKPOINT_ROWS, &backing)?;
+        let disk = disk.map_or_else(Vec::new, |disk| disk.all());
+        let disk = disk.into_iter().map(|(name, used)| (vec![("tenant", name.to_string())], used));
+        encode_rows(&mut encoder, TENANT_ROWS, &borrowed(&disk.collect::<Vec<_>>()))?;
         let workers: Vec<_> = lock(&self.workers)
             .iter()
             .filter_map(|(number, set)| {

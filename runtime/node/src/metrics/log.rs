@@ -1,4 +1,5 @@
-//! The figures of the log, and of what is told apart by it: taken from it when they are asked for.
+//! The figures of the log, of what is told apart by it and of what is kept on disk: taken from
+//! where they are when they are asked for.
 //!
 //! A node has one log, so its figures have no tenant. What producers sent twice is the pipeline's,
 //! and shown only for pipelines with a log.
@@ -9,7 +10,11 @@ use sluicebox_store::log::{Figures, Health, Log, Status};
 
 use super::encode::{Buckets, Row};
 use super::{Metrics, PipelineMetrics, lock};
+use crate::backing::Backing;
+use crate::checkpoint::Condition;
+use crate::disk_use::DiskUse;
 use crate::durable::Durable;
+use crate::tenancy::Metered;
 
 pub(super) const LOG_ROWS: &[Row<Status>] = &[
     Row::gauges("log_health", "1 for the state the log is in", "state", |s| {
@@ -38,6 +43,29 @@ pub(super) const LOG_ROWS: &[Row<Status>] = &[
     Row::seconds("log_sync_max_seconds", "The longest of it since the start", |s| {
         s.figures.sync_time_max.as_secs_f64()
     }),
+];
+
+/// Checkpoints, which the log waits for.
+pub(super) const CHECKPOINT_ROWS: &[Row<Backing>] = &[
+    Row::gauges("checkpoint_health", "1 for how it stands with checkpoints", "state", |b| {
+        let states = [
+            ("good", Condition::Good),
+            ("failing", Condition::Failing),
+            ("stopped", Condition::Stopped),
+        ];
+        let now = b.checkpoints().condition();
+        states.into_iter().map(|(word, state)| (word, u64::from(now == state))).collect()
+    }),
+    Row::counter("checkpoints", "Checkpoints made", |b| b.checkpoints().made()),
+    Row::counter("checkpoint_failures", "Checkpoints that failed", |b| b.checkpoints().failed()),
+];
+
+/// What a tenant's pipelines keep.
+pub(super) const TENANT_ROWS: &[Row<Metered>] = &[
+    Row::gauge("tenant_disk_bytes", "Bytes pipelines keep, as of the last checkpoint", |m| {
+        m.used() as u64
+    }),
+    Row::gauge("tenant_disk_quota_bytes", "Bytes they may keep", |m| m.most() as u64),
 ];
 
 fn sync_times(figures: &Figures) -> Buckets {
@@ -90,6 +118,11 @@ impl PipelineMetrics {
 }
 
 impl Metrics {
+    /// Shows what tenants keep on disk from now on, and how it stands with checkpoints.
+    pub(crate) fn set_kept(&self, disk: Arc<DiskUse>, backing: Arc<Backing>) {
+        *lock(&self.sets.kept) = Some((disk, backing));
+    }
+
     /// Shows this log from now on.
     pub fn set_log(&self, log: Arc<dyn Log>) {
         *self.sets.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);

@@ -117,6 +117,28 @@ fn the_log_shows_its_positions_its_syncs_and_its_health() {
 }
 
 #[test]
+fn what_tenants_keep_on_disk_is_shown_and_how_it_stands_with_checkpoints() {
+    let metrics = Metrics::new();
+    let disk = Arc::new(DiskUse::default());
+    let store = Arc::new(sluicebox_store::store::MemoryStore::new());
+    metrics.set_kept(disk.clone(), Arc::new(Backing::new(store, u64::MAX)));
+    disk.set(&[(sluicebox_core::ids::PipelineId(1), &name("t"), 70)]);
+    disk.of(&name("t")).set_most(100);
+    let text = metrics.text().expect("text");
+    for line in [
+        "sluicebox_tenant_disk_bytes{tenant=\"t\"} 70",
+        "sluicebox_tenant_disk_quota_bytes{tenant=\"t\"} 100",
+        "sluicebox_checkpoint_health{state=\"good\"} 1",
+        "sluicebox_checkpoint_health{state=\"failing\"} 0",
+        "sluicebox_checkpoint_health{state=\"stopped\"} 0",
+        "sluicebox_checkpoints_total{} 0",
+        "sluicebox_checkpoint_failures_total{} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+    }
+}
+
+#[test]
 fn what_came_twice_is_shown_for_pipelines_with_a_log_only() {
     use sluicebox_core::ids::PipelineId;
     use sluicebox_core::numbering::Numbering;
@@ -131,7 +153,7 @@ fn what_came_twice_is_shown_for_pipelines_with_a_log_only() {
     let log = Arc::new(MemoryLog::new(Config::default()));
     let ingest = Ingest::begin(1);
     let store = Arc::new(sluicebox_store::store::MemoryStore::new());
-    let behind = (log as Arc<_>, Arc::new(crate::backing::Backing::new(store, u64::MAX)));
+    let behind = (log as Arc<_>, Arc::new(Backing::new(store, u64::MAX)));
     let durable = Arc::new(Durable::new(PipelineId(1), behind, ingest, Numbering::default()));
     pipeline.set_durable(Some(&durable));
     pipeline.duplicates.add(3);

@@ -9,7 +9,7 @@ use sluicebox_core::key;
 use sluicebox_store::log::Refusal;
 
 use super::Running;
-use crate::durable::{Durable, Entry, Identity, Logged};
+use crate::durable::{Durable, Entry, Identity, Logged, NotLogged};
 use crate::mailbox::{Delivery, Mailbox};
 
 /// When a producer should try again after it found no room.
@@ -50,8 +50,8 @@ pub enum Unsubmitted {
         /// When trying again is worth it.
         retry_after: Duration,
     },
-    /// The log takes nothing.
-    Refused(Refusal),
+    /// They cannot be logged.
+    Refused(NotLogged),
 }
 
 impl Intake {
@@ -163,7 +163,7 @@ impl Intake {
         let entries: Vec<Entry> = self.filled.iter().zip(&self.frames).map(entry).collect();
         match durable.ingest(&self.identity, &entries, now) {
             Ok(logged) => Ok(Submitted::Logged(logged)),
-            Err(Refusal::Busy) => {
+            Err(NotLogged::Log(Refusal::Busy)) => {
                 Err(Unsubmitted::Busy { intake: Box::new(self), retry_after: RETRY_AFTER })
             }
             Err(refusal) => Err(Unsubmitted::Refused(refusal)),

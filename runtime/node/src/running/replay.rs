@@ -109,6 +109,7 @@ impl Running {
         if self.is_paused() {
             return Err(Error::Busy { what: "the pipeline", retry_after: RETRY_AFTER });
         }
+        self.check_disk()?;
         let until = asked.until.clone().unwrap_or_else(|| self.shared.dead_letters.ring.latest());
         let page = self.page(asked)?;
         let found = self.find(asked, &page, &until);

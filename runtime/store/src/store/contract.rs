@@ -178,25 +178,34 @@ fn keys_deleted_and_put_again_are_there(store: &dyn Store) {
 
 fn sizes_are_told(store: &dyn Store) {
     apply(store, 1, &[put(b"a1", b"12"), put(b"a2", b"1234"), put(b"b1", &[7; 1000])]);
-    let bytes = |prefix: &[u8]| store.bytes(prefix).expect("it can be read");
+    let measure = |prefix: &[u8], from: &[u8], limit| {
+        store.measure(prefix, from, limit).expect("it can be read")
+    };
+    let bytes = |prefix: &[u8]| measure(prefix, b"", ALL).bytes;
     assert_eq!((bytes(b"a"), bytes(b"b"), bytes(b"c")), (10, 1002, 0));
     apply(store, 2, &[delete(b"a2")]);
     assert_eq!(bytes(b"a"), 4);
-    let numbers: Vec<[u8; 6]> = (0..30_000_u32)
-        .map(|n| {
-            let [_, high, middle, low] = n.to_be_bytes();
-            [b'm', b'a', b'n', high, middle, low]
-        })
-        .collect();
-    let random = |n: usize| *numbers[(n * 7919) % numbers.len()].last_chunk::<3>().expect("it is");
-    let values: Vec<[u8; 30]> =
-        (0..numbers.len()).map(|n| std::array::from_fn(|at| random(n * 31 + at)[at % 3])).collect();
-    let many: Vec<Change<'_>> =
-        numbers.iter().zip(&values).map(|(number, value)| put(number, value)).collect();
+    let numbers: Vec<u16> = (0..30_000).collect();
+    let keys: Vec<Vec<u8>> =
+        numbers.iter().map(|n| [b"man", &n.to_be_bytes()[..]].concat()).collect();
+    let many: Vec<Change<'_>> = keys.iter().map(|key| put(key, &key[..4])).collect();
     apply(store, 3, &many);
-    let (told, true_size) = (bytes(b"man"), 36 * numbers.len() as u64);
-    assert!((true_size / 4..=true_size * 2).contains(&told), "{told} bytes for {true_size}");
-    assert_eq!(bytes(b"a"), 4, "many others change nothing");
+    assert_eq!((bytes(b"man"), bytes(b"a")), (9 * 30_000, 4));
+    // In parts, by either bound.
+    for limit in [PageLimit { entries: 7, ..ALL }, PageLimit { bytes: 9 * 7 + 8, ..ALL }] {
+        let (mut from, mut sum, mut parts) = (Bytes::new(), 0, 0);
+        loop {
+            let part = measure(b"man", &from, limit);
+            assert_eq!(part.bytes, 9 * part.entries as u64);
+            (sum, parts) = (sum + part.entries, parts + 1);
+            let Some(next) = part.next else { break };
+            assert_eq!(part.entries, 7);
+            from = next;
+        }
+        assert_eq!((sum, parts), (30_000, 30_000_usize.div_ceil(7)));
+    }
+    let one = measure(b"b", b"", PageLimit { entries: 0, bytes: 0 });
+    assert_eq!((one.entries, one.next), (1, None), "one is measured in any case");
 }
 
 fn bad_pieces_are_refused_whole(store: &dyn Store) {
@@ -292,7 +301,7 @@ fn a_closed_store_says_so(store: &dyn Store) {
     let refusals = [
         store.get(b"k").map(drop),
         store.scan(b"", b"", ALL).map(drop),
-        store.bytes(b"").map(drop),
+        store.measure(b"", b"", ALL).map(drop),
         store.begin(2).map(drop),
     ];
     for refused in refusals {

@@ -32,7 +32,7 @@ use crate::dir::DirCatalog;
 use crate::error::Error;
 use crate::key::Key;
 use crate::store::extent::Record;
-use crate::store::{Change, Checkpoint, Extent, Page, PageLimit, Store, check_piece};
+use crate::store::{Change, Checkpoint, Extent, Measured, Page, PageLimit, Store, check_piece};
 use tree::Tree;
 
 /// The layout written, and the newest one read. Since 2 frames in entries may be compact, which is
@@ -200,8 +200,8 @@ impl Store for EmbeddedStore {
         self.with_tree(|tree| tree.scan(prefix, from, limit))
     }
 
-    fn bytes(&self, prefix: &[u8]) -> Result<u64, Error> {
-        self.with_tree(|tree| tree.bytes(prefix))
+    fn measure(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Measured, Error> {
+        self.with_tree(|tree| tree.measure(prefix, from, limit))
     }
 
     fn extent(&self) -> Extent {

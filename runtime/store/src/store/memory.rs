@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::store::extent::Record;
-use crate::store::{Change, Checkpoint, Extent, Page, PageLimit, Store, check_piece, end_of};
+use crate::store::{
+    Change, Checkpoint, Extent, Measured, Page, PageLimit, Store, check_piece, end_of,
+};
 
 /// Entries in an ordered map.
 #[derive(Debug, Default)]
@@ -76,9 +78,14 @@ impl Store for MemoryStore {
         Ok(page)
     }
 
-    fn bytes(&self, prefix: &[u8]) -> Result<u64, Error> {
-        let kept = self.open()?;
-        Ok(kept.under(prefix, b"").map(|(key, value)| (key.len() + value.len()) as u64).sum())
+    fn measure(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Measured, Error> {
+        let mut measured = Measured::default();
+        for (key, value) in self.open()?.under(prefix, from) {
+            if !measured.take(key, value.len(), limit) {
+                break;
+            }
+        }
+        Ok(measured)
     }
 
     fn extent(&self) -> Extent {

@@ -30,8 +30,8 @@ impl Store for Scratch {
     fn scan(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Page, Error> {
         self.store.scan(prefix, from, limit)
     }
-    fn bytes(&self, prefix: &[u8]) -> Result<u64, Error> {
-        self.store.bytes(prefix)
+    fn measure(&self, prefix: &[u8], from: &[u8], limit: PageLimit) -> Result<Measured, Error> {
+        self.store.measure(prefix, from, limit)
     }
     fn extent(&self) -> Extent {
         self.store.extent()

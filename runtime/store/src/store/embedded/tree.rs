@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::priority::give_way;
 use crate::store::embedded::merging::Paced;
 use crate::store::embedded::{Compression, StoreConfig};
-use crate::store::{Change, Page, PageLimit, end_of};
+use crate::store::{Change, Measured, Page, PageLimit, end_of};
 
 /// What the format document calls the tree: its name and the version of its files.
 pub(super) const NAME: &[u8] = b"fjall 3";
@@ -50,8 +50,6 @@ const RUNS_MAX: usize = 48;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// One key in so many that are not in a table is looked for in vain.
 const FALSE_POSITIVES: f32 = 0.001;
-/// Entries counted one by one before tables are taken for an estimate.
-const COUNTED_MAX: usize = 10_000;
 
 /// An open tree; closed, its thread included, when dropped.
 pub(super) struct Tree {
@@ -108,31 +106,20 @@ impl Tree {
         keys.collect::<Result<_, _>>().map_err(|e| self.error("scan", e))
     }
 
-    /// Exact up to some entries; beyond, from the sizes of tables.
-    pub(super) fn bytes(&self, prefix: &[u8]) -> Result<u64, Error> {
-        let mut bytes = 0;
-        for (count, entry) in self.range(prefix, b"").enumerate() {
-            if count == COUNTED_MAX {
-                return Ok(self.table_bytes(prefix).max(bytes));
+    pub(super) fn measure(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: PageLimit,
+    ) -> Result<Measured, Error> {
+        let mut measured = Measured::default();
+        for entry in self.range(prefix, from) {
+            let (key, value) = entry.into_inner().map_err(|e| self.error("measure", e))?;
+            if !measured.take(&key, value.len(), limit) {
+                break;
             }
-            let (key, value) = entry.into_inner().map_err(|e| self.error("scan", e))?;
-            bytes += (key.len() + value.len()) as u64;
         }
-        Ok(bytes)
-    }
-
-    /// Tables whose keys are all under the prefix, and half of those that begin or end there.
-    fn table_bytes(&self, prefix: &[u8]) -> u64 {
-        let version = self.entries.tree.current_version();
-        let shares = version.iter_tables().map(|table| {
-            let range = &table.metadata.key_range;
-            let (first, last) = (range.min(), range.max());
-            let ends = [first, last].into_iter().filter(|key| key.starts_with(prefix)).count();
-            let around = **first < *prefix && **last > *prefix && ends == 0;
-            let halves = if around { 1 } else { ends as u64 };
-            table.metadata.file_size / 2 * halves
-        });
-        shares.sum()
+        Ok(measured)
     }
 
     /// Adds a table of these changes, which ascend.
