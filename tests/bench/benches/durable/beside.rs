@@ -37,9 +37,9 @@ const CALM: Duration = Duration::from_millis(700);
 /// Changes may take so long until they are counted, and checkpoints until they are made.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Log that waits before a checkpoint is made: less than changing all keys takes, more than what is
-/// asked.
-const LOG_BYTES: usize = 4 * 1024 * 1024;
+/// Log for each key that waits before a checkpoint is made: a little less than changing it takes,
+/// so that it is made at the usual pace; more than what is asked.
+const LOG_BYTES: usize = 20;
 const CHECKPOINTS: &str = "sluicebox_checkpoints_total";
 
 /// What requests saw, with a checkpoint or without.
@@ -59,7 +59,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         batches.map(|first| keyed(REQUEST_EVENTS.min(keys - first), first)).collect();
     let settings = vec![
         ("LOG__CHECKPOINT_INTERVAL", "1h".to_owned()),
-        ("LOG__CHECKPOINT_LOG_BYTES", format!("{LOG_BYTES}B")),
+        ("LOG__CHECKPOINT_LOG_BYTES", format!("{}B", keys * LOG_BYTES)),
     ];
     let setup = Setup { settings, ..Setup::one_core() };
     super::with_node(&setup, async |home: &Home, node: &Node| {
