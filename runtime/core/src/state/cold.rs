@@ -74,6 +74,7 @@ impl KeyedState {
         entry.written = 0;
         for (name, value) in slots {
             if let Err(at) = position(&entry.slots, name) {
+                self.expiry.stamped |= name == super::STAMP;
                 entry.slots.insert(at, Slot { name: Value::new(name), value: Value::new(value) });
                 entry.bytes += name.len() + value.len();
                 self.bytes += name.len() + value.len() + SLOT_OVERHEAD;
