@@ -21,6 +21,8 @@ mod checkpoints;
 mod cold;
 #[path = "durable/damage.rs"]
 mod damage;
+#[path = "durable/expire.rs"]
+mod expire;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

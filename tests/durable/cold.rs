@@ -52,7 +52,7 @@ async fn eventually_all(client: &Client, rounds: u64) {
     .await;
 }
 
-async fn state_bytes(client: &Client) -> u64 {
+pub(super) async fn state_bytes(client: &Client) -> u64 {
     let described = client.describe("words").await;
     let partitions = described["partition"].as_array().expect("partitions").clone();
     partitions.iter().map(|at| at["state-bytes"].as_u64().expect("a number")).sum()
@@ -60,8 +60,13 @@ async fn state_bytes(client: &Client) -> u64 {
 
 /// Keys that the stage that counts had to have read.
 async fn loads(node: &Node) -> u64 {
+    of_count(node, "stage_state_loads_total").await
+}
+
+/// A figure of the stage that counts.
+pub(super) async fn of_count(node: &Node, figure: &str) -> u64 {
     let text = node.client().plain("/metrics").await.is(200);
-    let lines = text.text().lines().filter(|line| line.contains("stage_state_loads_total"));
+    let lines = text.text().lines().filter(|line| line.contains(figure));
     let of_count = lines.filter(|line| line.contains("stage=\"count\""));
     of_count.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

@@ -63,6 +63,12 @@ impl KeyedState {
         false
     }
 
+    /// True if a key is here, be it as one that was emptied. It does not count as asked for.
+    #[must_use]
+    pub fn holds(&self, key: &[u8]) -> bool {
+        self.find(key).is_some()
+    }
+
     /// Takes what the store has of a key. One that is here stays as it is.
     pub fn load<'a>(&mut self, key: &[u8], slots: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
         if self.find(key).is_some() {

@@ -198,7 +198,8 @@ fn keys_that_are_in_the_store_alone_go_when_they_are_named() {
     let mut hand = 0;
     assert!(partition.start_expiry_of(0, (&keys, &mut hand), 11 * SECOND));
     finish(&mut partition, |record| {
-        let gone: Vec<_> = record.state.iter().map(|(_, change)| (change.key, change.slot)).collect();
+        let gone: Vec<_> =
+            record.state.iter().map(|(_, change)| (change.key, change.slot)).collect();
         assert_eq!(gone, [(&b"a"[..], &b"seen"[..]), (b"a", crate::state::STAMP)]);
     });
     assert_eq!((hand, expired(&mut partition)), (3, vec![(0, 1)]));
