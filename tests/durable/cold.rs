@@ -60,15 +60,16 @@ pub(super) async fn state_bytes(client: &Client) -> u64 {
 
 /// Keys that the stage that counts had to have read.
 async fn loads(node: &Node) -> u64 {
-    of_count(node, "stage_state_loads_total").await
+    of_stage(node, "count", "stage_state_loads_total").await
 }
 
-/// A figure of the stage that counts.
-pub(super) async fn of_count(node: &Node, figure: &str) -> u64 {
+/// A figure of a stage.
+pub(super) async fn of_stage(node: &Node, stage: &str, figure: &str) -> u64 {
     let text = node.client().plain("/metrics").await.is(200);
     let lines = text.text().lines().filter(|line| line.contains(figure));
-    let of_count = lines.filter(|line| line.contains("stage=\"count\""));
-    of_count.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    let label = format!("stage=\"{stage}\"");
+    let of_stage = lines.filter(|line| line.contains(&label));
+    of_stage.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test]

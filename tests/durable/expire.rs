@@ -7,10 +7,12 @@ use sluicebox_tests::eventually::eventually;
 use sluicebox_tests::node::{Node, Setup};
 
 use super::checkpoints::{checkpoint, setup};
-use super::cold::{of_count, state_bytes};
+use super::cold::{of_stage, state_bytes};
 use super::{Count, all_counts, with_words, words};
 
 const EXPIRED: &str = "stage_state_expired_keys_total";
+/// The stage that counts.
+const STAGE: &str = "count";
 const PATIENCE: Duration = Duration::from_secs(60);
 const WORDS: usize = 3000;
 
@@ -62,9 +64,9 @@ async fn counts(client: &Client, count: usize) -> Vec<Count> {
     .await
 }
 
-async fn until_expired(node: &Node, keys: u64) {
+async fn until_expired(node: &Node, stage: &str, keys: u64) {
     eventually("they are gone", PATIENCE, || async {
-        (of_count(node, EXPIRED).await >= keys).then_some(())
+        (of_stage(node, stage, EXPIRED).await >= keys).then_some(())
     })
     .await;
 }
@@ -113,8 +115,12 @@ async fn keys_that_are_in_the_store_alone_go_without_being_touched() {
     tokio::time::sleep(ttl + ttl / 8).await;
     let node = setup().home(&home).start().await;
     // On a slow machine some went before the kill, and then nobody can say how many are left.
-    until_expired(&node, if was_quick { WORDS as u64 } else { 0 }).await;
-    assert_eq!(of_count(&node, "stage_state_loads_total").await, 0, "no event asked for any");
+    until_expired(&node, STAGE, if was_quick { WORDS as u64 } else { 0 }).await;
+    assert_eq!(
+        of_stage(&node, STAGE, "stage_state_loads_total").await,
+        0,
+        "no event asked for any"
+    );
     // Gone, and not only hidden: also for a stage whose keys stay for ever.
     checkpoint(&node).await;
     let node = again(node).await;
@@ -134,8 +140,12 @@ async fn a_time_to_live_that_comes_later_counts_from_then() {
     let node = again(node).await;
     let client = node.client();
     client.apply("words", living("2s").replace("partitions = 4", "partitions = 7")).await;
-    until_expired(&node, WORDS as u64).await;
-    assert_eq!(of_count(&node, "stage_state_loads_total").await, 0, "no event asked for any");
+    until_expired(&node, STAGE, WORDS as u64).await;
+    assert_eq!(
+        of_stage(&node, STAGE, "stage_state_loads_total").await,
+        0,
+        "no event asked for any"
+    );
     client.apply("words", words("")).await;
     send(&client, &numbered()).await;
     let counts = counts(&client, 2 * WORDS).await;
@@ -161,6 +171,7 @@ async fn keys_take_their_time_along_to_other_partitions_and_names() {
     let renamed = renamed.replace("\"count\"\nkey", "\"other\"\nkey");
     let renamed = renamed.replace("from = \"count\"\nretain", "from = \"other\"\nretain");
     client.apply("words", renamed).await;
+    until_expired(&node, "other", WORDS as u64).await;
     eventually("nothing is left", PATIENCE, || async {
         (state_bytes(&client).await == 0).then_some(())
     })
@@ -180,7 +191,7 @@ async fn keys_nobody_names_again_leave_memory_with_best_effort_too() {
     client.apply("words", living("2s").replace("exactly-once", "best-effort")).await;
     send(&client, &numbered()).await;
     counts(&client, WORDS).await;
-    until_expired(&node, WORDS as u64).await;
+    until_expired(&node, STAGE, WORDS as u64).await;
     assert_eq!(state_bytes(&client).await, 0);
     send(&client, &numbered()).await;
     let counts = counts(&client, 2 * WORDS).await;

@@ -9,8 +9,8 @@
 //!   cannot choose keys that collide.
 //! - With a store behind it a state may be larger than memory (`cold`): keys leave and come back
 //!   between calls, so a call finds all slots of the keys of its events here.
-//! - Keys may go by themselves (`expiry`). What a stage reads and writes is told apart here from the
-//!   slot that says when.
+//! - Keys may go by themselves (`expiry`). What a stage reads and writes is told apart here from
+//!   the slot that says when.
 //!
 //! Which key a stage may touch is decided in [`crate::layer`]; what a batch changed is read off by
 //! `changes`; keeping it over a restart is the business of the log and the store.

@@ -46,7 +46,7 @@ pub(crate) struct AgedPage {
 
 impl Backing {
     /// Has a page read when it is its turn. The partition is scheduled when the answer is there, if
-    /// it is still waited for.
+    /// it is still waited for. On a worker.
     pub(crate) fn look_for(
         self: &Arc<Self>,
         aged: Aged,
@@ -54,7 +54,8 @@ impl Backing {
     ) -> oneshot::Receiver<Result<AgedPage, Error>> {
         let (answer, answered) = oneshot::channel();
         let (backing, mailbox) = (self.clone(), mailbox.clone());
-        tokio::spawn(async move {
+        // It ends with the rest behind its page, or with the worker.
+        drop(tokio::task::spawn_local(async move {
             let Ok(_turn) = backing.looking.acquire().await else { return };
             if answer.is_closed() {
                 return;
@@ -69,7 +70,7 @@ impl Backing {
                 mailbox.schedule();
             }
             tokio::time::sleep(rest).await;
-        });
+        }));
         answered
     }
 

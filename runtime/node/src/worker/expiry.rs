@@ -109,9 +109,9 @@ impl Driver {
         pass.page = None;
         match page {
             Ok(page) => {
-                let absent = |key: &Box<[u8]>| !self.machine.holds(stage, key);
-                (pass.found, pass.next) =
-                    (page.keys.into_iter().filter(absent).collect(), page.next);
+                pass.found = page.keys.into();
+                pass.found.retain(|key| !self.machine.holds(stage, key));
+                pass.next = page.next;
                 true
             }
             Err(error) => {

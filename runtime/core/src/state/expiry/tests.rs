@@ -16,8 +16,10 @@ fn living(ms: u64) -> KeyedState {
     state
 }
 
-fn changes(state: &KeyedState) -> Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)> {
-    let mut changes = Vec::new();
+type Delta = Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)>;
+
+fn changes(state: &KeyedState) -> Delta {
+    let mut changes = Delta::new();
     state.changes(&mut Scratch::default(), |change| {
         changes.push((change.key.into(), change.slot.into(), change.value.map(<[u8]>::to_vec)));
     });
@@ -307,7 +309,7 @@ impl Model {
 struct World {
     state: KeyedState,
     store: BTreeMap<Vec<u8>, Slots>,
-    log: Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)>,
+    log: Delta,
     model: Model,
     marks: Vec<(Mark, Model)>,
     counted: u64,
