@@ -23,6 +23,8 @@ mod cold;
 mod damage;
 #[path = "durable/disk.rs"]
 mod disk;
+#[path = "durable/expire.rs"]
+mod expire;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

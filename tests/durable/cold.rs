@@ -52,7 +52,7 @@ async fn eventually_all(client: &Client, rounds: u64) {
     .await;
 }
 
-async fn state_bytes(client: &Client) -> u64 {
+pub(super) async fn state_bytes(client: &Client) -> u64 {
     let described = client.describe("words").await;
     let partitions = described["partition"].as_array().expect("partitions").clone();
     partitions.iter().map(|at| at["state-bytes"].as_u64().expect("a number")).sum()
@@ -60,10 +60,16 @@ async fn state_bytes(client: &Client) -> u64 {
 
 /// Keys that the stage that counts had to have read.
 async fn loads(node: &Node) -> u64 {
+    of_stage(node, "count", "stage_state_loads_total").await
+}
+
+/// A figure of a stage.
+pub(super) async fn of_stage(node: &Node, stage: &str, figure: &str) -> u64 {
     let text = node.client().plain("/metrics").await.is(200);
-    let lines = text.text().lines().filter(|line| line.contains("stage_state_loads_total"));
-    let of_count = lines.filter(|line| line.contains("stage=\"count\""));
-    of_count.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    let lines = text.text().lines().filter(|line| line.contains(figure));
+    let label = format!("stage=\"{stage}\"");
+    let of_stage = lines.filter(|line| line.contains(&label));
+    of_stage.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test]

@@ -225,6 +225,7 @@ fn plan(at: usize, spec: &Spec, last: bool) -> StagePlan {
             reply_bytes: 1 << 20,
         },
         state: StateLimits { key_bytes: bytes(spec.limits.state_bytes), total_bytes: 64 << 20 },
+        state_ttl: None,
     }
 }
 

@@ -3,6 +3,8 @@
 //! The group is the top 10 bits of XXH3-64 with seed 0. Partition `p` of `n` owns the groups
 //! `g` with `g * n / 1024 == p`: ranges of equal size up to one. Changing either is a format break.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::KEY_GROUPS;
@@ -29,6 +31,14 @@ pub fn partition_of(group: u16, partitions: u16) -> u16 {
     ((u32::from(group) * u32::from(partitions)) >> 10) as u16
 }
 
+/// The groups a partition owns, of `partitions`.
+#[must_use]
+pub fn groups_of(partition: u16, partitions: u16) -> Range<u16> {
+    debug_assert!(partition < partitions && partitions <= KEY_GROUPS);
+    let first = |partition: u32| (partition << 10).div_ceil(u32::from(partitions)) as u16;
+    first(partition.into())..first(u32::from(partition) + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +60,11 @@ mod tests {
             assert_eq!(owners.last(), Some(&(partitions - 1)));
             let mut counts = vec![0_u32; partitions.into()];
             owners.iter().for_each(|o| counts[usize::from(*o)] += 1);
+            for partition in 0..partitions {
+                let groups = groups_of(partition, partitions);
+                assert_eq!(groups.len(), counts[usize::from(partition)] as usize);
+                assert!(groups.map(|g| owners[usize::from(g)]).all(|owner| owner == partition));
+            }
             let (min, max) = (counts.iter().min(), counts.iter().max());
             assert!(max.zip(min).is_some_and(|(max, min)| max - min <= 1));
         }

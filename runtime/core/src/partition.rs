@@ -20,6 +20,7 @@
 mod cold;
 mod commit;
 mod entry;
+mod expire;
 mod held;
 mod hold;
 mod invoke;
@@ -31,6 +32,7 @@ mod streams;
 pub use cold::Wanted;
 pub use commit::{Commit, OutRun, dead_letter_field};
 pub use entry::push_again;
+pub use expire::Expiry;
 pub use held::{name_of_parked, stage_of_state};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
@@ -43,10 +45,11 @@ use crate::frame::Frame;
 use crate::layer::{Layer, LayerLimits, Ports};
 use crate::limits::BATCH_EVENTS_MAX;
 use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
-use crate::state::{KeyedState, StateLimits};
+use crate::state::{KeyedState, StateLimits, Ttl};
 
 use cold::Wanting;
 use commit::Draft;
+use expire::Look;
 use invoke::Work;
 use ledger::Ledger;
 use park::Park;
@@ -75,6 +78,8 @@ pub struct StagePlan {
     pub limits: LayerLimits,
     /// Bounds on the stage's state in one partition.
     pub state: StateLimits,
+    /// How long a key's state stays that is not written; `None`: for ever.
+    pub state_ttl: Option<Ttl>,
 }
 
 /// A segment: its stages in topological order, the root first.
@@ -121,6 +126,7 @@ struct Stage {
     work: VecDeque<Work>,
     streams: Streams,
     park: Park,
+    expiry: Look,
     /// Most events in the next call; small after a trap, doubling with each success.
     width: u32,
 }
@@ -130,7 +136,8 @@ impl Partition {
     #[must_use]
     pub fn new(plan: Arc<SegmentPlan>, seed: u64) -> Self {
         let stage = |(at, plan): (usize, &StagePlan)| {
-            let state = KeyedState::new(seed.wrapping_add(at as u64), plan.state);
+            let mut state = KeyedState::new(seed.wrapping_add(at as u64), plan.state);
+            state.set_ttl(plan.state_ttl);
             let layer = Layer::new(plan.ports.clone(), plan.limits, state);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
@@ -138,6 +145,7 @@ impl Partition {
                 work: VecDeque::new(),
                 streams: Streams::default(),
                 park: Park::new(parked),
+                expiry: Look::default(),
                 width: u32::MAX,
             }
         };
@@ -162,46 +170,18 @@ impl Partition {
 
     /// Begins a batch. The one before must be finished, and the partition not halted.
     pub fn start(&mut self, frame: Frame, now: u64) {
-        assert!(self.batch.is_none() && self.halted.is_none(), "one batch at a time");
-        self.now = now;
-        self.current = 0;
+        self.begin(now);
         self.draft.consume(&frame);
         self.batch = Some(frame.clone());
         self.enter(frame);
     }
 
-    /// Begins a batch of nothing but streams that end now. False if there are none.
-    pub fn start_ends(&mut self, now: u64) -> bool {
-        self.start_ends_until(now, now)
-    }
-
-    /// The same for every open stream, whenever its time would come.
-    pub fn start_all_ends(&mut self, now: u64) -> bool {
-        self.start_ends_until(now, u64::MAX)
-    }
-
-    fn start_ends_until(&mut self, now: u64, until: u64) -> bool {
+    /// Looks at the time for the batch that begins. The one before must be finished.
+    fn begin(&mut self, now: u64) {
         assert!(self.batch.is_none() && self.halted.is_none(), "one batch at a time");
         self.now = now;
         self.current = 0;
-        let mut any = false;
-        for stage in &mut self.stages {
-            let ends = stage.streams.expire(now, until);
-            any |= !ends.is_empty();
-            stage.work.extend(ends);
-        }
-        if any {
-            self.batch = Some(crate::frame::FrameBuilder::new().finish());
-            self.note_ends(until);
-        }
-        any
-    }
-
-    /// When `start_ends` has something to do next, in the same clock as `now`.
-    #[must_use]
-    pub fn next_end(&self) -> Option<u64> {
-        let each = self.stages.iter().zip(&self.plan.stages);
-        each.filter_map(|(stage, plan)| stage.streams.next_deadline(&plan.stream)).min()
+        self.stages.iter_mut().for_each(|stage| layer_of(stage).state().set_now(now));
     }
 
     /// The next call to make; `None` when the batch is done, the partition has halted, or it has

@@ -114,6 +114,8 @@ pub struct Stage {
     pub grants: Grants,
     /// What an instance, a call or an event may use.
     pub limits: StageLimits,
+    /// Milliseconds after its last write in which a key's state goes; `None`: never.
+    pub state_ttl_ms: Option<u64>,
     /// What happens to an event it could not handle.
     pub on_failure: OnFailure,
     /// Immediate runs of an event whose failure says that trying again may help.

@@ -9,6 +9,8 @@
 //!   cannot choose keys that collide.
 //! - With a store behind it a state may be larger than memory (`cold`): keys leave and come back
 //!   between calls, so a call finds all slots of the keys of its events here.
+//! - Keys may go by themselves (`expiry`). What a stage reads and writes is told apart here from
+//!   the slot that says when.
 //!
 //! Which key a stage may touch is decided in [`crate::layer`]; what a batch changed is read off by
 //! `changes`; keeping it over a restart is the business of the log and the store.
@@ -16,16 +18,19 @@
 mod batch;
 mod changes;
 mod cold;
+mod expiry;
 mod keys;
 mod moving;
 mod value;
 
 pub use batch::BatchError;
 pub use changes::{Change, Scratch};
+pub use expiry::{Looked, STAMP, Ttl};
 pub use moving::redistribute;
 pub use value::Value;
 
 use cold::Cold;
+use expiry::Expiry;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -127,6 +132,7 @@ pub struct KeyedState {
     period: u32,
     /// What a store behind this state needs; `None` if all there is is in memory.
     cold: Option<Box<Cold>>,
+    expiry: Expiry,
 }
 
 impl KeyedState {
@@ -144,6 +150,7 @@ impl KeyedState {
             bytes: 0,
             period: 0,
             cold: None,
+            expiry: Expiry::default(),
         }
     }
 
@@ -173,6 +180,9 @@ impl KeyedState {
     #[must_use]
     pub fn get(&self, key: &[u8], slot: &[u8]) -> Option<&[u8]> {
         let entry = &self.keys[self.find(key)? as usize];
+        if self.is_over(entry) {
+            return None;
+        }
         let at = position(&entry.slots, slot).ok()?;
         Some(entry.slots[at].value.as_slice())
     }
@@ -180,15 +190,18 @@ impl KeyedState {
     /// Sets a slot.
     ///
     /// # Errors
-    /// The write would break a bound; nothing changed.
+    /// The write would break a bound; nothing changed that could be read.
     pub fn put(&mut self, key: &[u8], slot: &[u8], value: &[u8]) -> Result<(), Refusal> {
         if slot.len() > SLOT_BYTES_MAX {
             return Err(Refusal::SlotName);
         }
         let index = self.find(key);
+        if let Some(index) = index.filter(|i| self.is_over(&self.keys[*i as usize])) {
+            self.clear_over(index);
+        }
         let entry = index.map(|i| &self.keys[i as usize]);
         let at = entry.map_or(Err(0), |entry| position(&entry.slots, slot));
-        let used = entry.map_or(0, |entry| entry.bytes);
+        let used = entry.map_or(0, |entry| entry.bytes - self.stamp_bytes(entry));
         let old = match (entry, at) {
             (Some(entry), Ok(at)) => slot.len() + entry.slots[at].value.len(),
             _ => 0,
@@ -197,40 +210,30 @@ impl KeyedState {
             + if index.is_none() { KEY_OVERHEAD + key.len() } else { 0 };
         self.admit(used + slot.len() + value.len() - old, used, overhead)?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
-        let entry = &mut self.keys[index as usize];
-        entry.written = self.period;
-        self.bytes = self.bytes + slot.len() + value.len() - old;
-        entry.bytes = entry.bytes + slot.len() + value.len() - old;
         let value = Value::new(value);
         match at {
-            Ok(at) => {
-                let old = std::mem::replace(&mut entry.slots[at].value, value);
-                self.undo.push(Undo::Replaced { key: index, slot: at as u32, old });
-            }
-            Err(at) => {
-                entry.slots.insert(at, Slot { name: Value::new(slot), value });
-                self.bytes += SLOT_OVERHEAD;
-                self.undo.push(Undo::Inserted { key: index, slot: at as u32 });
-            }
+            Ok(at) => self.replace_slot(index, at, value),
+            Err(at) => self.insert_slot(index, at, Slot { name: Value::new(slot), value }),
         }
+        self.wrote(index);
         Ok(())
     }
 
     /// Adds to a counter of 8 bytes, little-endian, wrapping around; an absent one counts as 0.
     ///
     /// # Errors
-    /// The slot holds something else, or the write would break a bound; nothing changed.
+    /// The slot holds something else, or the write would break a bound; nothing changed that could
+    /// be read.
     #[inline]
     pub fn add(&mut self, key: &[u8], slot: &[u8], delta: i64) -> Result<i64, Refusal> {
-        if let Some(index) = self.find(key) {
-            let entry = &mut self.keys[index as usize];
+        if let Some(index) = self.find(key).filter(|i| !self.is_over(&self.keys[*i as usize])) {
+            let entry = &self.keys[index as usize];
             if let Ok(at) = position(&entry.slots, slot) {
-                let value = &mut entry.slots[at].value;
+                let value = &entry.slots[at].value;
                 let old = value.as_counter().ok_or(Refusal::NotACounter(value.len()))?;
-                entry.written = self.period;
                 let new = old.wrapping_add(delta);
-                let old = std::mem::replace(value, Value::counter(new));
-                self.undo.push(Undo::Replaced { key: index, slot: at as u32, old });
+                self.replace_slot(index, at, Value::counter(new));
+                self.wrote(index);
                 return Ok(new);
             }
         }
@@ -241,17 +244,13 @@ impl KeyedState {
     /// Removes a slot; true if there was one.
     pub fn delete(&mut self, key: &[u8], slot: &[u8]) -> bool {
         let Some(index) = self.find(key) else { return false };
-        let entry = &mut self.keys[index as usize];
+        let entry = &self.keys[index as usize];
         let Ok(at) = position(&entry.slots, slot) else { return false };
-        let old = entry.slots.remove(at);
-        let freed = old.name.len() + old.value.len();
-        entry.written = self.period;
-        entry.bytes -= freed;
-        self.bytes -= freed + SLOT_OVERHEAD;
-        if entry.slots.is_empty() {
-            self.emptied.push(index);
+        if self.is_over(entry) {
+            return false;
         }
-        self.undo.push(Undo::Removed { key: index, slot: at as u32, old });
+        self.remove_slot(index, at);
+        self.wrote(index);
         true
     }
 
@@ -261,7 +260,7 @@ impl KeyedState {
         key: &[u8],
         prefix: &'a [u8],
     ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let slots: &[Slot] = self.find(key).map_or(&[], |i| &self.keys[i as usize].slots);
+        let slots = self.find(key).map_or(&[][..], |i| self.visible(&self.keys[i as usize]));
         let from = slots.partition_point(|slot| slot.name.as_slice() < prefix);
         slots[from..]
             .iter()
@@ -271,10 +270,9 @@ impl KeyedState {
 
     /// Removes every slot of a key. Used when a stream ends; committed like any write.
     pub fn clear_key(&mut self, key: &[u8]) {
-        while let Some(index) = self.find(key) {
-            let Some(slot) = self.keys[index as usize].slots.last() else { return };
-            let name = slot.name.clone();
-            self.delete(key, name.as_slice());
+        let Some(index) = self.find(key) else { return };
+        while let Some(last) = self.keys[index as usize].slots.len().checked_sub(1) {
+            self.remove_slot(index, last);
         }
     }
 
@@ -286,6 +284,7 @@ impl KeyedState {
 
     /// Takes back every write since `mark`, which must be of this batch.
     pub fn rollback(&mut self, mark: Mark) {
+        self.expiry.roll_back(mark.0);
         while self.undo.len() > mark.0 {
             match self.undo.pop() {
                 Some(Undo::Replaced { key, slot, old }) => {
@@ -324,12 +323,51 @@ impl KeyedState {
     /// Makes every write since the last commit stand.
     pub fn commit(&mut self) {
         self.undo.clear();
+        self.expiry.commit();
         while let Some(index) = self.emptied.pop() {
             match self.cold {
                 None => self.remove_if_empty(index),
                 Some(_) => self.bury(index),
             }
         }
+    }
+
+    /// Gives a slot that is there another value, for now.
+    #[inline]
+    fn replace_slot(&mut self, index: u32, at: usize, value: Value) {
+        let entry = &mut self.keys[index as usize];
+        entry.written = self.period;
+        let slot = &mut entry.slots[at].value;
+        let (new, old) = (value.len(), slot.len());
+        let old_value = std::mem::replace(slot, value);
+        entry.bytes = entry.bytes + new - old;
+        self.bytes = self.bytes + new - old;
+        self.undo.push(Undo::Replaced { key: index, slot: at as u32, old: old_value });
+    }
+
+    /// Adds a slot in its place, for now.
+    fn insert_slot(&mut self, index: u32, at: usize, slot: Slot) {
+        let entry = &mut self.keys[index as usize];
+        entry.written = self.period;
+        let bytes = slot.name.len() + slot.value.len();
+        entry.bytes += bytes;
+        self.bytes += bytes + SLOT_OVERHEAD;
+        entry.slots.insert(at, slot);
+        self.undo.push(Undo::Inserted { key: index, slot: at as u32 });
+    }
+
+    /// Removes a slot, for now.
+    fn remove_slot(&mut self, index: u32, at: usize) {
+        let entry = &mut self.keys[index as usize];
+        let old = entry.slots.remove(at);
+        let freed = old.name.len() + old.value.len();
+        entry.written = self.period;
+        entry.bytes -= freed;
+        self.bytes -= freed + SLOT_OVERHEAD;
+        if entry.slots.is_empty() {
+            self.emptied.push(index);
+        }
+        self.undo.push(Undo::Removed { key: index, slot: at as u32, old });
     }
 
     /// Checks the bounds for a key that would hold `wanted` bytes where it held `used`, and take
@@ -400,11 +438,12 @@ impl KeyedState {
     }
 }
 
-/// Where a slot is, or where it would be. Few slots a key is the common case.
+/// Where a slot is, or where it would be. Few slots a key is the common case: one, or one and a
+/// stamp.
 #[inline]
 fn position(slots: &[Slot], name: &[u8]) -> Result<usize, usize> {
     match slots {
-        [only] if only.name.as_slice() == name => Ok(0),
+        [first] | [first, _] if first.name.as_slice() == name => Ok(0),
         _ => slots.binary_search_by(|slot| slot.name.as_slice().cmp(name)),
     }
 }

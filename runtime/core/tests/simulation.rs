@@ -170,7 +170,7 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
     let one = variable("SLUICEBOX_SEED");
     let many = variable("SLUICEBOX_SEEDS").unwrap_or(SEEDS);
     let seeds = one.map_or(0..many, |seed| seed..seed + 1);
-    let (mut crashes, mut parked) = (0, 0);
+    let (mut crashes, mut parked, mut expired) = (0, 0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = run(seed);
@@ -179,16 +179,18 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
             world.restart();
             check(&world);
             let lines = |word| world.trace.iter().filter(|line| line.starts_with(word)).count();
-            [lines("crash"), lines("parked")]
+            [lines("crash"), lines("parked"), lines("expired")]
         });
         let command = "cargo test -p sluicebox-core --test simulation";
         let outcome =
             outcome.unwrap_or_else(|_| panic!("seed {seed}: SLUICEBOX_SEED={seed} {command}"));
         crashes += outcome[0];
         parked += outcome[1];
+        expired += outcome[2];
     }
     assert!(one.is_some() || crashes > 1000, "only {crashes} crashes");
     assert!(one.is_some() || parked > 1000, "only {parked} batches of parked events");
+    assert!(one.is_some() || expired > 100, "only {expired} batches of what expired");
 }
 
 #[test]

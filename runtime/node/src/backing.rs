@@ -7,28 +7,36 @@
 //!   checkpoint stands.
 //! - What is read of a key is all there is of it on disk. That this is everything that is not in
 //!   memory is kept true by [`sluicebox_core::state::KeyedState`].
+//! - Keys whose state is over are found by going through the store (`aged`).
 //! - Whoever has no room until a checkpoint is made asks for one here and is told.
 //!
 //! Reading blocks, and is done off the workers. What goes into the store is the business of
 //! `checkpoint`.
 
+mod aged;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+pub(crate) use aged::{Aged, AgedPage};
+
 use bytes::Bytes;
 use sluicebox_core::ids::{PipelineId, StageId};
 use sluicebox_core::key;
+use sluicebox_core::state::STAMP;
 use sluicebox_store::dirty::{Ahead, Known};
 use sluicebox_store::log::Position;
 use sluicebox_store::store::keys::{self, Place};
 use sluicebox_store::store::{PageLimit, Store};
+use tokio::sync::Semaphore;
 
 use crate::checkpoint::Health;
 use crate::error::Error;
 use crate::mailbox::{Mailbox, lock};
 
-/// Names of slots that are noted for a stage; with more a key is looked through.
+/// Names of slots that are noted for a stage, besides that of stamps; with more a key is looked
+/// through.
 const NAMES_MAX: usize = 4;
 
 /// Entries read at a time where a key is looked through.
@@ -96,6 +104,8 @@ pub(crate) struct Backing {
     hurry: AtomicBool,
     waiting: Mutex<Vec<Arc<Mailbox>>>,
     checkpoints: Health,
+    /// The right to look through the store for what is over.
+    looking: Semaphore,
 }
 
 impl Backing {
@@ -112,6 +122,7 @@ impl Backing {
             hurry: AtomicBool::new(false),
             waiting: Mutex::default(),
             checkpoints: Health::default(),
+            looking: Semaphore::new(1),
         }
     }
 
@@ -140,7 +151,8 @@ impl Backing {
         let mut all = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let names = all.entry(of).or_insert_with(|| Names::These(Arc::default()));
         let Names::These(known) = names else { return None };
-        if known.len() == NAMES_MAX {
+        let own = known.iter().filter(|name| ***name != *STAMP).count();
+        if own == NAMES_MAX && slot != STAMP {
             *names = Names::Many;
             return Some(Noted::Many);
         }
@@ -314,27 +326,28 @@ mod tests {
 
     const OF: StateOf = StateOf { tenant: 1, pipeline: PipelineId(2), stage: StageId(3) };
 
-    fn backing(entries: &[(&[u8], &[u8], &[u8])]) -> Backing {
+    /// Over a store with these entries.
+    pub(super) fn filled(mut entries: Vec<(Vec<u8>, Vec<u8>)>) -> Backing {
         let store = MemoryStore::new();
-        let mut written: Vec<(Vec<u8>, &[u8])> = Vec::new();
+        entries.sort();
+        let piece: Vec<Change<'_>> =
+            entries.iter().map(|(key, value)| Change { key, value: Some(value) }).collect();
+        let mut checkpoint = store.begin(7).expect("begins");
+        checkpoint.write(&piece).expect("is written");
+        checkpoint.commit(&[]).expect("stands");
+        Backing::new(Arc::new(store), 100)
+    }
+
+    fn backing(entries: &[(&[u8], &[u8], &[u8])]) -> Backing {
+        let mut written = Vec::new();
         for (name, slot, value) in entries {
             let group = key::group_of(name);
             let place = Place { tenant: 1, pipeline: 2, stage: 3, group };
             let mut key = keys::slots_of(place, name);
             key.extend_from_slice(slot);
-            written.push((key, value));
+            written.push((key, value.to_vec()));
         }
-        written.sort();
-        let change = |(key, value): &(Vec<u8>, &[u8])| -> (Vec<u8>, Vec<u8>) {
-            (key.clone(), value.to_vec())
-        };
-        let owned: Vec<_> = written.iter().map(change).collect();
-        let piece: Vec<Change<'_>> =
-            owned.iter().map(|(key, value)| Change { key, value: Some(value) }).collect();
-        let mut checkpoint = store.begin(7).expect("begins");
-        checkpoint.write(&piece).expect("is written");
-        checkpoint.commit(&[]).expect("stands");
-        Backing::new(Arc::new(store), 100)
+        filled(written)
     }
 
     fn read(backing: &Backing, keys: &[&[u8]], bytes_max: usize) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -404,10 +417,14 @@ mod tests {
         for n in 0..NAMES_MAX as u8 {
             assert_eq!(backing.note(of, &[n]), Some(Noted::Name));
         }
+        assert_eq!(backing.note(of, STAMP), Some(Noted::Name), "it is none of the stage's");
+        assert_eq!(backing.note(of, STAMP), None);
         assert_eq!(backing.note(of, b"more"), Some(Noted::Many));
         assert_eq!(backing.note(of, b"still more"), None);
         backing.forget(|pipeline, _| pipeline == OF.pipeline);
-        assert_eq!(backing.note(of, b"anew"), Some(Noted::Name));
+        for slot in [STAMP, b"anew", b"1", b"2", b"3"] {
+            assert_eq!(backing.note(of, slot), Some(Noted::Name));
+        }
     }
 
     #[test]

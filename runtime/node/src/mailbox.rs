@@ -226,10 +226,13 @@ impl Mailbox {
         lock(&self.commands).pop_front()
     }
 
-    /// True if the partition takes over parked events and did not run yet.
-    pub(crate) fn has_parked(&self) -> bool {
+    /// True if the partition did not run yet, and takes over parked events or state that expires.
+    pub(crate) fn waits_for_time(&self) -> bool {
+        let stages = &self.segment.plan.stages;
+        let expires =
+            |name: &str| stages.iter().any(|stage| stage.name == name && stage.state_ttl.is_some());
         let states = &lock(&self.inherited).states;
-        states.iter().any(|(name, _)| stage_of_state(name).1)
+        states.iter().any(|(name, _)| stage_of_state(name).1 || expires(name))
     }
 
     pub(crate) fn take_inherited(&self) -> Inherited {

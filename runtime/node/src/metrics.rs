@@ -259,6 +259,8 @@ pub struct StageMetrics {
     pub instances_created: Counter,
     /// Keys read from the store.
     pub state_loads: Counter,
+    /// Keys whose state went because it was not written for so long.
+    pub state_expired: Counter,
     /// Lines it logged.
     pub log_lines: Counter,
     /// Lines that were over its limit.
@@ -290,6 +292,7 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_state_loads", "Keys whose state was not in memory", |m| {
         m.state_loads.get()
     }),
+    Row::counter("stage_state_expired_keys", "Keys whose state expired", |m| m.state_expired.get()),
     Row::counter("stage_log_lines", "Lines logged", |m| m.log_lines.get()),
     Row::counter("stage_log_lines_dropped", "Log lines over the limit", |m| {
         m.log_lines_dropped.get()

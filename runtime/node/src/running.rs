@@ -46,6 +46,8 @@ pub struct PipelineShared {
     pub(crate) tenant: Arc<Tenancy>,
     pub(crate) name: Name,
     pub(crate) version: u32,
+    /// Partitions of each segment.
+    pub(crate) partitions: u16,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) requests: Arc<Requests>,
     pub(crate) metrics: Arc<PipelineMetrics>,
@@ -182,6 +184,7 @@ impl Running {
             tenant: parts.tenant.clone(),
             name: parts.name.clone(),
             version: parts.version,
+            partitions,
             dead_letters: parts.dead_letters.clone(),
             requests: parts.requests.clone(),
             metrics: parts.metrics.clone(),
@@ -346,11 +349,11 @@ impl Running {
         &self.mailboxes
     }
 
-    /// Lets partitions run that took over parked events. Not before everything that waits for the
-    /// partitions behind them was handed over: what they send comes later.
-    pub(crate) fn wake_parked(&self) {
-        let parked = self.mailboxes.iter().flatten().filter(|mailbox| mailbox.has_parked());
-        parked.for_each(Mailbox::schedule);
+    /// Lets partitions run to which time will bring something to do. Not before everything that
+    /// waits for the partitions behind them was handed over: what they send comes later.
+    pub(crate) fn wake_by_time(&self) {
+        let waiting = self.mailboxes.iter().flatten().filter(|mailbox| mailbox.waits_for_time());
+        waiting.for_each(Mailbox::schedule);
     }
 
     /// Takes no more events, or takes them again.

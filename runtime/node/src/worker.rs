@@ -14,6 +14,7 @@
 //!   while there are any.
 
 mod cold;
+mod expiry;
 mod parked;
 mod partition;
 pub(crate) mod record;

@@ -51,6 +51,7 @@ const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 const SECOND_MS: u64 = 1000;
 const HOUR_MS: u64 = 3600 * SECOND_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Memory of an instance; the most a 32-bit memory can be.
 pub const MEMORY: Range = Range { min: 64 * KIB, max: 4 * GIB, default: 64 * MIB };
@@ -68,6 +69,10 @@ pub const EVENT_BYTES: Range = Range {
 /// Bytes of state of a key.
 pub const STATE_BYTES: Range =
     Range { min: 64, max: 64 * MIB, default: limits::KEY_STATE_BYTES_DEFAULT as u64 };
+/// The shortest time to live of a key's state.
+pub const STATE_TTL_MS_MIN: u64 = SECOND_MS;
+/// The longest: ten years.
+pub const STATE_TTL_MS_MAX: u64 = 3650 * DAY_MS;
 /// Log lines of one call, by default.
 pub const LOG_LINES_DEFAULT: u32 = 100;
 /// Log lines of one call, at most.

@@ -158,6 +158,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         assets: view.at("assets").text_map(bounds::ASSETS_MAX),
         grants: BTreeSet::new(),
         limits: limits(view.at("limits"), scope),
+        state_ttl_ms: view.at("state-ttl").text().and_then(|text| parse_duration(text).ok()),
         on_failure: match view.at("on-failure").text() {
             Some("halt") => OnFailure::Halt,
             Some("park") => OnFailure::Park,
@@ -208,6 +209,13 @@ fn scope_conflicts(view: View<'_>, scope: Scope, path: &str, problems: &mut Prob
     }
     if scope != Scope::Stream && view.at("stream").is_there() {
         refuse(member(path, "stream"), Scope::Stream);
+    }
+    if scope == Scope::Stream && view.at("state-ttl").is_there() {
+        let message = "has no meaning with scope = \"stream\": what a stream keeps goes when the \
+                       stream ends"
+            .to_owned();
+        let fix = "remove it; stream.idle-timeout and stream.duration-max say when a stream ends";
+        problems.add(Problem::new(member(path, "state-ttl"), "manifest.scope", message, fix));
     }
 }
 

@@ -176,7 +176,7 @@ static INGEST: [Field; 2] = [
     ),
 ];
 
-static STAGE: [Field; 13] = [
+static STAGE: [Field; 14] = [
     field(
         "component",
         Kind::Component,
@@ -228,6 +228,13 @@ static STAGE: [Field; 13] = [
         "What the stage may do besides the imports every stage has. No grant exists yet.",
     ),
     field("limits", Kind::Table(&LIMITS), Need::Optional, "What the stage may use."),
+    field(
+        "state-ttl",
+        Kind::Duration { min: bounds::STATE_TTL_MS_MIN, max: bounds::STATE_TTL_MS_MAX },
+        Need::Optional,
+        "The state of a key goes when nothing of it was written for so long. Without it state \
+         stays until the stage deletes it. Not with scope stream.",
+    ),
     field(
         "on-failure",
         Kind::Choice(&ON_FAILURE),

@@ -63,7 +63,7 @@ fn kind(kind: &Kind) -> Table {
             schema
         }
         Kind::Size { .. } => pattern("^[0-9]{1,20}(B|KiB|MiB|GiB|kB|MB|GB)$"),
-        Kind::Duration { .. } => pattern("^[0-9]{1,20}(ms|s|m|h)$"),
+        Kind::Duration { .. } => pattern("^[0-9]{1,20}(ms|s|m|h|d)$"),
         Kind::Choice(choices) => {
             Table::from([("enum".to_owned(), strings(choices.iter().map(|c| c.word)))])
         }

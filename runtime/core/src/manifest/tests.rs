@@ -294,6 +294,7 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text =
         WORD_COUNT.replace("\"split\", \"ports\"", "\"split\", \"scope\": \"stream\", \"ports\"");
     let text = text.replace("\"on-failure\": \"halt\"", "\"on-failure\": \"park\"");
+    let text = text.replace("\"retries\": 0", "\"retries\": 0, \"state-ttl\": \"30d\"");
     let text = text.replace("\"split\", \"scope\"", "\"split\", \"from\": \"cut\", \"scope\"");
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");
@@ -304,6 +305,30 @@ fn every_field_of_the_table_is_written_and_so_read() {
     for path in &known {
         assert!(found.contains(path), "{path} is in the table and never written");
     }
+}
+
+#[test]
+fn state_expires_where_it_may_and_within_its_bounds() {
+    let ttl = |text: &str| with(&["stages", "count", "state-ttl"], Value::from(text));
+    for good in ["1s", "36h", "30d", "3650d"] {
+        assert!(ttl(good).is_empty(), "{}", ttl(good));
+    }
+    for bad in ["999ms", "3651d"] {
+        assert_eq!(problem(&ttl(bad), "stages.count.state-ttl").code, "manifest.range");
+    }
+    assert_eq!(problem(&ttl("30"), "stages.count.state-ttl").code, "manifest.unit");
+    let mut stage = Table::new();
+    stage.insert("component".to_owned(), Value::from("split"));
+    stage.insert("ports".to_owned(), Value::Array(vec![Value::from("words")]));
+    stage.insert("state-ttl".to_owned(), Value::from("1h"));
+    assert!(with(&["stages", "split"], Value::Table(stage.clone())).is_empty());
+    stage.insert("scope".to_owned(), Value::from("stream"));
+    let problems = with(&["stages", "split"], Value::Table(stage));
+    let problem = problem(&problems, "stages.split.state-ttl");
+    assert_eq!(problem.code, "manifest.scope");
+    assert!(problem.fix.contains("stream.idle-timeout"), "{}", problem.fix);
+    let (declaration, _) = read(&json(WORD_COUNT));
+    assert_eq!(declaration.stages["count"].state_ttl_ms, None, "never without a word");
 }
 
 #[test]

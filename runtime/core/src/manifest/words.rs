@@ -116,7 +116,8 @@ const SIZES: [Unit; 7] = [
 const BINARY_SIZES: [Unit; 4] = [SIZES[0], SIZES[2], SIZES[4], SIZES[6]];
 
 /// Smallest first.
-const DURATIONS: [Unit; 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const DURATIONS: [Unit; 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Why a text is not a quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +177,7 @@ fn unit_near(unit: &str, units: &[Unit]) -> Option<&'static str> {
         "min" | "mins" | "minute" | "minutes" => "m",
         "sec" | "secs" | "second" | "seconds" => "s",
         "hour" | "hours" | "hr" => "h",
+        "day" | "days" => "d",
         "byte" | "bytes" => "b",
         other => other,
     };
@@ -246,6 +248,8 @@ mod tests {
         assert_eq!(parse_size("64mb"), Err(QuantityError::Unit(Some("MiB"))));
         assert_eq!(parse_size("64 MiB"), Err(QuantityError::Unit(Some("MiB"))));
         assert_eq!(parse_duration("5min"), Err(QuantityError::Unit(Some("m"))));
+        assert_eq!(parse_duration("30d"), Ok(30 * 24 * 3_600_000));
+        assert_eq!(parse_duration("2days"), Err(QuantityError::Unit(Some("d"))));
         assert_eq!(parse_duration("5MiB"), Err(QuantityError::Unit(None)));
         assert_eq!(parse_size(""), Err(QuantityError::Number));
         assert_eq!(parse_size("-1MiB"), Err(QuantityError::Number));
@@ -260,6 +264,8 @@ mod tests {
         assert_eq!(size_text(1000), "1000B");
         assert_eq!(duration_text(3_600_000), "1h");
         assert_eq!(duration_text(90_000), "90s");
+        assert_eq!(duration_text(25 * 3_600_000), "25h");
+        assert_eq!(duration_text(48 * 3_600_000), "2d");
         for n in [0, 1, 10, 1023, 1024, 1_000_000, 1 << 30, 4 << 30, u64::MAX] {
             assert_eq!(parse_size(&size_text(n)), Ok(n));
             assert_eq!(parse_duration(&duration_text(n)), Ok(n));

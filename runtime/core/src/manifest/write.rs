@@ -50,6 +50,9 @@ fn stage(stage: &Stage) -> Value {
     if let Some(from) = &stage.from {
         table.insert("from".to_owned(), text(from));
     }
+    if let Some(ttl) = stage.state_ttl_ms {
+        table.insert("state-ttl".to_owned(), text(&duration_text(ttl)));
+    }
     if stage.scope == Scope::Stream {
         table.insert("stream".to_owned(), stream(&stage.stream));
     }

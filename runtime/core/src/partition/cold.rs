@@ -99,6 +99,13 @@ impl Partition {
         layer_of(&mut self.stages[stage]).state().load(key, slots);
     }
 
+    /// True if a key of a stage is in memory.
+    #[must_use]
+    pub fn holds(&self, stage: usize, key: &[u8]) -> bool {
+        let layer = self.stages[stage].layer.as_ref();
+        layer.is_some_and(|layer| layer.state_ref().holds(key))
+    }
+
     /// Not all that was wanted was loaded.
     pub fn loaded_short(&mut self) {
         self.wanting.short = true;

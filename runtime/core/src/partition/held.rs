@@ -89,8 +89,9 @@ impl Partition {
             }
             let plan = &self.plan.stages[at];
             let mut state = state;
-            // What is there stays; the bounds are those of the stage as it is now.
+            // What is there stays; bounds and time to live are those of the stage as it is now.
             state.set_limits(plan.state);
+            state.set_ttl(plan.state_ttl);
             let layer = Layer::new(plan.ports.clone(), plan.limits, state);
             self.stages[at].layer = Some(Box::new(layer));
         }

@@ -24,7 +24,6 @@ const FULL: (&str, &str) =
 impl Partition {
     /// Begins a batch of parked events whose pause is over. False if there are none.
     pub fn start_parked(&mut self, now: u64) -> bool {
-        assert!(self.batch.is_none() && self.halted.is_none(), "one batch at a time");
         let due = |at: &usize| self.stages[*at].park.next_due();
         let first = (0..self.stages.len()).filter(|at| due(at).is_some()).min_by_key(due);
         let Some(at) = first.filter(|at| due(at).is_some_and(|due| due <= now)) else {
@@ -32,10 +31,9 @@ impl Partition {
         };
         let width = u64::from(self.parked_width);
         let frame = self.stages[at].park.take_due(now, width.max(1), BATCH_BYTES_MAX);
-        self.now = now;
-        self.current = 0;
+        self.begin(now);
         self.batch = Some(FrameBuilder::new().finish());
-        self.note_parked(width == 0);
+        self.note_nothing_taken(width == 0);
         if width > 0 {
             self.dispatch(at, frame);
             return true;

@@ -285,8 +285,8 @@ impl Partition {
         }
     }
 
-    /// The batch under way is of parked events: nothing new is taken.
-    pub(super) fn note_parked(&mut self, gives_up: bool) {
+    /// The batch under way takes nothing new: it is of parked events, or of expiry.
+    pub(super) fn note_nothing_taken(&mut self, gives_up: bool) {
         if let Some(ledger) = &mut self.ledger {
             ledger.batch = Batch::default();
             ledger.gives_up = gives_up;

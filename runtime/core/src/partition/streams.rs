@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Partition;
 use super::invoke::{Serves, Work};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
@@ -174,6 +175,40 @@ impl Streams {
         if let Some(open) = self.open.remove(key) {
             self.by_deadline.remove(&(open.deadline, open.serial));
         }
+    }
+}
+
+impl Partition {
+    /// Begins a batch of nothing but streams that end now. False if there are none.
+    pub fn start_ends(&mut self, now: u64) -> bool {
+        self.start_ends_until(now, now)
+    }
+
+    /// The same for every open stream, whenever its time would come.
+    pub fn start_all_ends(&mut self, now: u64) -> bool {
+        self.start_ends_until(now, u64::MAX)
+    }
+
+    fn start_ends_until(&mut self, now: u64, until: u64) -> bool {
+        self.begin(now);
+        let mut any = false;
+        for stage in &mut self.stages {
+            let ends = stage.streams.expire(now, until);
+            any |= !ends.is_empty();
+            stage.work.extend(ends);
+        }
+        if any {
+            self.batch = Some(FrameBuilder::new().finish());
+            self.note_ends(until);
+        }
+        any
+    }
+
+    /// When `start_ends` has something to do next, in the same clock as `now`.
+    #[must_use]
+    pub fn next_end(&self) -> Option<u64> {
+        let each = self.stages.iter().zip(&self.plan.stages);
+        each.filter_map(|(stage, plan)| stage.streams.next_deadline(&plan.stream)).min()
     }
 }
 

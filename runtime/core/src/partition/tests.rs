@@ -1,5 +1,6 @@
 //! The machine against a naive model, driven by a native stage.
 
+mod expire;
 mod ledger;
 mod park;
 
@@ -74,6 +75,7 @@ fn stage(name: &str, scope: Scope, on_failure: OnFailure, child: Option<usize>) 
         inside: vec![child],
         limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 20, reply_bytes: 1 << 20 },
         state: StateLimits { key_bytes: 1 << 20, total_bytes: 1 << 30 },
+        state_ttl: None,
     }
 }
 

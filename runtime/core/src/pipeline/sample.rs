@@ -89,6 +89,12 @@ impl Choices<'_> {
         }
     }
 
+    fn state_ttl_ms(&mut self, scope: Scope) -> Option<u64> {
+        let (min, max) = (bounds::STATE_TTL_MS_MIN, bounds::STATE_TTL_MS_MAX);
+        let some = self.within(Range { min, max, default: min });
+        (scope != Scope::Stream && self.one_in(3)).then_some(some)
+    }
+
     fn stage(&mut self, name: String) -> Stage {
         let scope = [Scope::Shared, Scope::Key, Scope::Stream][self.below(3)];
         let mut limits = StageLimits {
@@ -136,6 +142,7 @@ impl Choices<'_> {
             assets: (0..self.below(2)).map(|i| (format!("a{i}"), self.digest())).collect(),
             grants: BTreeSet::new(),
             limits,
+            state_ttl_ms: self.state_ttl_ms(scope),
             on_failure,
             park,
             retries: self.below(usize::from(bounds::RETRIES_MAX) + 1) as u8,

@@ -68,6 +68,7 @@ impl KeyedState {
     /// there must be no write that still can.
     pub fn restore(&mut self, key: &[u8], slot: &[u8], value: &[u8]) {
         assert!(self.undo.is_empty(), "state is restored between batches");
+        self.note_slot(slot);
         let index = self.find(key).unwrap_or_else(|| self.insert_key(key));
         let entry = &mut self.keys[index as usize];
         match position(&entry.slots, slot) {
@@ -87,7 +88,9 @@ impl KeyedState {
     /// Removes a slot for good, as [`KeyedState::restore`] sets one.
     pub fn forget(&mut self, key: &[u8], slot: &[u8]) {
         assert!(self.undo.is_empty(), "state is restored between batches");
-        if self.delete(key, slot) {
+        let Some(index) = self.find(key) else { return };
+        if let Ok(at) = position(&self.keys[index as usize].slots, slot) {
+            self.remove_slot(index, at);
             self.commit();
         }
     }

@@ -63,6 +63,12 @@ impl KeyedState {
         false
     }
 
+    /// True if a key is here, be it as one that was emptied. It does not count as asked for.
+    #[must_use]
+    pub fn holds(&self, key: &[u8]) -> bool {
+        self.find(key).is_some()
+    }
+
     /// Takes what the store has of a key. One that is here stays as it is.
     pub fn load<'a>(&mut self, key: &[u8], slots: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
         if self.find(key).is_some() {
@@ -74,6 +80,7 @@ impl KeyedState {
         entry.written = 0;
         for (name, value) in slots {
             if let Err(at) = position(&entry.slots, name) {
+                self.expiry.stamped |= name == super::STAMP;
                 entry.slots.insert(at, Slot { name: Value::new(name), value: Value::new(value) });
                 entry.bytes += name.len() + value.len();
                 self.bytes += name.len() + value.len() + SLOT_OVERHEAD;

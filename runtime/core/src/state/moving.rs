@@ -25,8 +25,10 @@ pub fn redistribute(
     let from: Vec<KeyedState> = from.into_iter().collect();
     let (backed, whole) =
         (from.iter().any(|s| s.cold.is_some()), from.iter().all(|s| s.is_whole()));
+    let stamped = from.iter().any(|s| s.expiry.stamped);
     let empty = |at: u16| {
         let mut state = KeyedState::new(seed.wrapping_add(at.into()), unbounded);
+        state.expiry.stamped = stamped;
         if backed {
             state.back(whole);
         }

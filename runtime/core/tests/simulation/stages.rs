@@ -7,7 +7,7 @@
 //!
 //! `═` takes another key, so there are four segments; `count` and `tally` share one. Words that
 //! begin with x are rejected, words that begin with t trap, and those that begin with b fail for
-//! some time in `tally`. What fails is parked.
+//! some time in `tally`. What fails is parked. What `split` keeps expires.
 
 use std::sync::Arc;
 
@@ -19,12 +19,15 @@ use sluicebox_core::layer::{
 };
 use sluicebox_core::partition::{Leads, SegmentIds, SegmentPlan, StageIds, StagePlan, Verdict};
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
-use sluicebox_core::state::StateLimits;
+use sluicebox_core::state::{StateLimits, Ttl};
 
 pub(crate) const PIPELINE: PipelineId = PipelineId(5);
 /// Partitions there are at first, and at most.
 pub(crate) const PARTITIONS: u16 = 3;
 pub(crate) const PARTITIONS_MAX: u16 = 5;
+
+/// How long what `split` keeps of a key stays.
+const TTL_MS: u64 = 20;
 
 const SPLIT: StageId = StageId(1);
 const COUNT: StageId = StageId(2);
@@ -92,6 +95,7 @@ pub(crate) fn plan_of(root: StageId, partitions: u16) -> SegmentPlan {
             inside: stage.leads.iter().map(inside).collect(),
             limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 16, reply_bytes: 1 << 16 },
             state: StateLimits { key_bytes: 1 << 20, total_bytes: 1 << 24 },
+            state_ttl: (stage.stage == SPLIT).then(|| Ttl::of_ms(TTL_MS)),
         }
     };
     SegmentPlan { stages: stages_of(root).iter().map(plan).collect() }
@@ -138,7 +142,7 @@ pub(crate) fn play(stage: StageId, layer: &mut Layer, now: u64) -> Verdict {
         let text = std::str::from_utf8(event.payload).expect("texts only");
         let mut one = One { layer, key: event.key_str(), cause: index as u32 };
         match stage {
-            SPLIT => one.split(text),
+            SPLIT => one.split(text, now),
             COUNT if one.key.starts_with('t') => return Verdict::Trapped("no such word".into()),
             COUNT if one.key.starts_with('x') => {
                 let message = "not a word".into();
@@ -190,8 +194,15 @@ impl One<'_> {
     }
 
     /// `id:one two` gives two words under their own keys.
-    fn split(&mut self, text: &str) {
+    fn split(&mut self, text: &str, now: u64) {
+        // What it kept is there or not as one, and is not there too long.
+        let (at, lines) = (self.slot("at"), self.slot("lines"));
+        assert_eq!(at.is_some(), lines.is_some());
+        let at: Option<u64> = at.map(|at| at.parse().expect("a time"));
+        let late = TTL_MS * 1000 + TTL_MS * 1000 / 64;
+        assert!(at.is_none_or(|at| now < at + late), "written at {at:?}, read at {now}");
         self.add("lines");
+        self.put("at", &now.to_string());
         let (id, words) = text.split_once(':').expect("an id and words");
         for word in words.split_whitespace() {
             self.emit(word, id);

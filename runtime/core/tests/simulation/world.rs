@@ -109,6 +109,7 @@ impl World {
                 false => self.apply(),
             },
             95..96 => self.now = self.now.saturating_sub(3_600_000_000),
+            96..98 => self.now += 2_000_000,
             _ => self.crash(),
         }
     }
@@ -241,6 +242,9 @@ impl World {
         if self.dice.one_in(3) && self.parked(reader) {
             return;
         }
+        if self.dice.one_in(3) && self.expire(reader) {
+            return;
+        }
         self.batch(reader);
     }
 
@@ -276,6 +280,18 @@ impl World {
             self.trace.push(format!("parked {reader:?}"));
         }
         // What is refused is still parked.
+        let _refused = any.then(|| self.end(reader));
+        any
+    }
+
+    /// Removes keys that are over. False if there are none, or nobody looks for them now.
+    fn expire(&mut self, reader: (StageId, u16)) -> bool {
+        let machine = self.machines.get_mut(&reader).expect("a machine");
+        let any = machine.partition.start_expiry(self.now).started;
+        if any {
+            self.trace.push(format!("expired {reader:?}"));
+        }
+        // What is refused is over later as well.
         let _refused = any.then(|| self.end(reader));
         any
     }

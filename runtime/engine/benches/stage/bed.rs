@@ -144,6 +144,7 @@ pub(crate) fn stage_plan(scope: Scope, target: Target, inside: Option<usize>) ->
             reply_bytes: 32 << 20,
         },
         state: StateLimits { key_bytes: KEY_STATE_BYTES_DEFAULT, total_bytes: 1 << 30 },
+        state_ttl: None,
     }
 }
 

@@ -26,7 +26,8 @@ const SIZES: [Unit; 8] = [
 const BINARY_SIZES: [Unit; 5] = [SIZES[0], SIZES[2], SIZES[4], SIZES[6], SIZES[7]];
 
 /// Milliseconds, smallest first.
-const DURATIONS: [Unit; 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const DURATIONS: [Unit; 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Reads a size as bytes; `None` for anything else.
 #[must_use]

@@ -161,7 +161,7 @@ impl Node {
                 count += 1;
             }
         }
-        running.wake_parked();
+        running.wake_by_time();
         tracing::info!(%tenant, %pipeline, version, waiting = count, "restored");
         Ok(())
     }

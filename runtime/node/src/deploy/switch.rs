@@ -202,9 +202,10 @@ fn by_partition(mut states: Vec<States>, partitions: u16) -> Vec<States> {
     states
 }
 
-/// Lets what is parked go on. When the node starts that waits until all runs are handed over.
+/// Lets what waits for its time go on. When the node starts that has to wait until all runs are
+/// handed over.
 fn wake(running: &Running, is_restored: bool) {
     if !is_restored {
-        running.wake_parked();
+        running.wake_by_time();
     }
 }

@@ -7,7 +7,7 @@ use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
 use sluicebox_core::partition::{Leads, SegmentPlan, StageIds, StagePlan};
 use sluicebox_core::pipeline::{EdgeKey, Pipeline, StageIndex};
 use sluicebox_core::segment::{Plan, Segment};
-use sluicebox_core::state::StateLimits;
+use sluicebox_core::state::{StateLimits, Ttl};
 
 use super::{Parts, PipelineShared, Route, SegmentRuntime, StageRuntime};
 use crate::mailbox::Mailbox;
@@ -148,6 +148,7 @@ impl SegmentBuilder<'_> {
             inside,
             limits,
             state,
+            state_ttl: stage.state_ttl_ms.map(Ttl::of_ms),
         };
         (plan, routes)
     }

@@ -18,8 +18,7 @@ use sluicebox_store::log::Position;
 
 use super::IDLE_SWEEPS;
 use super::partition::Driver;
-use crate::backing::{Slots, StateOf};
-use crate::checkpoint::Of;
+use crate::backing::Slots;
 use crate::error::Error;
 
 /// State loaded at a time; more than this is loaded in several steps.
@@ -155,34 +154,40 @@ impl Driver {
 
     /// Reads what the next call needs. False if it cannot be read: the partition has stopped.
     pub(super) async fn load(&mut self, wanted: Wanted) -> bool {
+        let stage = wanted.stage;
+        match self.fetch(wanted).await {
+            Ok((keys, read)) => {
+                self.segment.stages[stage].metrics.state_loads.add(read as u64);
+                if read < keys.len() {
+                    self.machine.loaded_short();
+                }
+                true
+            }
+            Err(error) => self.cannot_read(&error),
+        }
+    }
+
+    /// Brings the first of these keys into memory, and says how many that were.
+    pub(super) async fn fetch(
+        &mut self,
+        Wanted { stage, keys }: Wanted,
+    ) -> Result<(Vec<Box<[u8]>>, usize), Error> {
         let durable = self.segment.durable.as_ref();
         let durable = durable.expect("only such a partition has state in a store");
-        let stage = durable.stages[wanted.stage].stage;
-        let (pipeline, backing) = (durable.pipeline.id, durable.pipeline.backing.clone());
-        let tenant = Of::new(self.segment.shared.tenant.name(), pipeline).tenant;
-        let of = StateOf { tenant, pipeline, stage };
-        let Wanted { stage, keys } = wanted;
+        let of = durable.state_of(&self.segment.shared, stage);
+        let backing = durable.pipeline.backing.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let read = backing.read(of, &keys, LOAD_BYTES);
             (keys, read)
         });
-        match reading.await {
-            Ok((keys, Ok(read))) => self.loaded(stage, &keys, &read),
-            Ok((_, Err(error))) => return self.cannot_read(&error),
-            Err(error) => return self.cannot_read(&Error::Internal(error.to_string())),
-        }
-        true
-    }
-
-    fn loaded(&mut self, stage: usize, keys: &[Box<[u8]>], read: &Slots) {
+        let read = reading.await.map_err(|error| Error::Internal(error.to_string()));
+        let (keys, read) = read?;
+        let read: Slots = read?;
         for (index, slots) in read.by_key() {
             let slots = slots.iter().map(|(_, name, value)| (&name[..], &value[..]));
             self.machine.load(stage, &keys[index], slots);
         }
-        self.segment.stages[stage].metrics.state_loads.add(read.keys as u64);
-        if read.keys < keys.len() {
-            self.machine.loaded_short();
-        }
+        Ok((keys, read.keys))
     }
 
     fn cannot_read(&mut self, error: &Error) -> bool {

@@ -1,6 +1,7 @@
-//! Parked events of a partition: when they get a turn, and the figures of them.
+//! What time brings to a partition, and the figures of its parked events.
 //!
-//! Which they are and when one is to be tried is decided by the machine (`core/partition/hold.rs`).
+//! Which streams end, and which parked events are to be tried and when, is decided by the machine
+//! (`core/partition/streams.rs`, `core/partition/hold.rs`).
 
 use super::partition::Driver;
 
@@ -29,6 +30,15 @@ impl Driver {
         let others_first = self.parked.retried && !self.mailbox.is_empty();
         self.parked.retried = !others_first && self.machine.start_parked(now);
         self.parked.retried
+    }
+
+    /// When time brings something to do, in the clock of the worker.
+    pub(super) fn next_by_time(&self) -> Option<u64> {
+        let at_once = self.expiring.is_ready().then_some(0);
+        let all = [self.machine.next_parked(), self.machine.next_expiry(), at_once];
+        // A partition that is to be retired leaves all but its streams to its heir.
+        let all = all.into_iter().filter(|_| self.retire.is_none());
+        self.machine.next_end().into_iter().chain(all.flatten()).min()
     }
 
     /// Brings the figures of what is parked up to date.

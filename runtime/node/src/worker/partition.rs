@@ -21,6 +21,7 @@ use sluicebox_engine::invoker::{Invocation, Invoker, LogLevel, Metric, Outcome, 
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
+use super::expiry::Expiring;
 use super::parked::Parked;
 use super::record::Recording;
 use super::{Life, Local};
@@ -58,6 +59,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         retire: None,
         carry: false,
         parked: Parked::default(),
+        expiring: Expiring::default(),
         stopped: false,
         recording: Recording::default(),
         keeping: Keeping::default(),
@@ -83,6 +85,7 @@ pub(super) struct Driver {
     /// On retiring, give up what cannot be finished.
     carry: bool,
     pub(super) parked: Parked,
+    pub(super) expiring: Expiring,
     /// It takes nothing more, whatever comes.
     pub(super) stopped: bool,
     pub(super) recording: Recording,
@@ -116,6 +119,11 @@ impl Driver {
         let now = self.local.clock.now();
         if self.start_divided(now) || self.start_by_time(now) {
             self.batch(now).await;
+        } else if self.start_expiry(now).await {
+            // It is no less idle for it.
+            let sweeps = self.life.idle_sweeps.get();
+            self.batch(now).await;
+            self.life.idle_sweeps.set(sweeps);
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
             let tenant = &self.segment.shared.tenant;
@@ -152,12 +160,10 @@ impl Driver {
         true
     }
 
-    /// Sleeps until something happens, a stream is to be ended or a parked event to be tried.
+    /// Sleeps until something happens, or time brings something to do.
     async fn wait(&mut self) {
-        let parked = self.machine.next_parked().filter(|_| self.retire.is_none());
-        let next = self.machine.next_end().into_iter().chain(parked).min();
-        let Some(end) = next else { return park().await };
-        let left = end.saturating_sub(self.local.clock.now()).max(1);
+        let Some(next) = self.next_by_time() else { return park().await };
+        let left = next.saturating_sub(self.local.clock.now()).max(1);
         let sleep = tokio::time::sleep(Duration::from_micros(left));
         tokio::select! {
             // Only one of the two can come first; the order does not matter.
@@ -387,6 +393,7 @@ impl Driver {
 
     pub(super) fn note_state(&mut self) {
         self.note_parked();
+        self.note_expired();
         let after = self.machine.state_bytes();
         let before = self.mailbox.state_bytes.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.state_bytes().changed(before, after);

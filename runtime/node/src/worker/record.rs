@@ -19,9 +19,12 @@ use sluicebox_core::position::{Arrival, Place, Positions, RunHeader, Source};
 use sluicebox_store::log::{Class, Position, Refusal};
 
 use super::partition::{Driver, answer};
+use crate::backing::StateOf;
+use crate::checkpoint::Of;
 use crate::durable::Durable;
 use crate::mailbox::{Delivery, Mailbox};
 use crate::ring::Output;
+use crate::running::PipelineShared;
 
 /// What a segment of a pipeline with a log knows besides.
 #[derive(Debug)]
@@ -40,6 +43,13 @@ impl SegmentDurable {
     pub(crate) fn ids(&self, partition: u16) -> Arc<SegmentIds> {
         let (pipeline, version, stages) = (self.pipeline.id, self.version, self.stages.clone());
         Arc::new(SegmentIds { pipeline, version, partition, stages })
+    }
+
+    /// Where the state of a stage is in the store.
+    pub(super) fn state_of(&self, shared: &PipelineShared, stage: usize) -> StateOf {
+        let pipeline = self.pipeline.id;
+        let tenant = Of::new(shared.tenant.name(), pipeline).tenant;
+        StateOf { tenant, pipeline, stage: self.stages[stage].stage }
     }
 }
 

@@ -198,6 +198,14 @@ pub fn state_of_stage(tenant: u32, pipeline: u64, stage: u32) -> Vec<u8> {
     start(STATE, &[&tenant.to_be_bytes(), &pipeline.to_be_bytes(), &stage.to_be_bytes()])
 }
 
+/// What all state of a stage in a key group begins with.
+#[must_use]
+pub fn state_of_group(place: Place) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(PLACE_BYTES);
+    put_place(&mut prefix, STATE, place);
+    prefix
+}
+
 /// What all state of a stage begins with, and what is noted of it. Other kinds may count something
 /// else than stages.
 pub fn all_state_of(tenant: u32, pipeline: u64, stage: u32) -> impl Iterator<Item = Vec<u8>> {
@@ -388,6 +396,7 @@ mod tests {
             assert_eq!(of_pipeline(1, 2).filter(|p| begins(p.clone())).count(), 1, "{id:?}");
             let state = matches!(id, Id::State { .. });
             assert_eq!(begins(state_of_stage(1, 2, 3)), state, "{id:?}");
+            assert_eq!(begins(state_of_group(PLACE)), state, "{id:?}");
             assert!(!of_tenant(2).any(begins) && !begins(state_of_stage(1, 2, 4)), "{id:?}");
         }
     }
