@@ -35,6 +35,8 @@ mod large;
 mod park;
 #[path = "durable/partitions.rs"]
 mod partitions;
+#[path = "durable/refused.rs"]
+mod refused;
 #[path = "durable/replay.rs"]
 mod replay;
 #[path = "durable/rollback.rs"]

@@ -166,6 +166,8 @@ and in another terminal:
   sluicebox send word-count --lines --file LICENSE
   sluicebox tail word-count counts --no-follow
 
+(Kill that node with kill -9 and start it again: the counts are there, and go on.)
+
   sluicebox apply {examples}/host-metrics/pipeline.toml --push {components}
   sluicebox sample host | sluicebox send host-metrics &
   sluicebox tail host-metrics anomalies

@@ -119,8 +119,8 @@ impl Node {
             return Err(Error::Conflict {
                 what: "pipeline",
                 name: name.to_string(),
-                why: "it is in the log and could not be started, the node's log says why: mend \
-                      that and restart the node, or delete the pipeline"
+                why: "it is in the log and could not be started or deleted, the node's log says \
+                      why: mend that and restart the node, or delete the pipeline"
                     .to_owned(),
             });
         }
@@ -190,9 +190,13 @@ impl Node {
             // Whatever is left over goes with the pipeline.
             taking::end(&running).await;
             if let Some(durable) = running.durable() {
+                // Until the log says that it is gone it would be back after a restart. So it can
+                // be deleted again if the log refuses.
+                self.set_dormant(tenant, name, Some(durable.id));
                 let mut writer = RecordWriter::new();
                 writer.delete(&DeleteRecord { pipeline: durable.id });
                 self.log_and_wait(kind::DELETE, writer).await?;
+                self.set_dormant(tenant, name, None);
             }
         }
         let keys = self.version_keys(tenant, name).await?;

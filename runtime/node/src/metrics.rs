@@ -2,13 +2,12 @@
 //!
 //! - Counting is one relaxed addition on a handle that was fetched before: once a worker, a
 //!   pipeline, a stage or an output, never an event.
-//! - A set of figures lives as long as somebody holds its handle. What nobody holds any more is
-//!   gone from the next scrape, so labels are bounded by what exists, and that by the quotas.
+//! - A set of figures lives as long as its handle is held, and is gone from the next scrape behind
+//!   that. So labels are bounded by what exists, and that by the quotas.
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! How the text is written: `metrics/encode.rs`; the log's figures: `metrics/log.rs`. Who may read
-//! it: `http`.
+//! The text: `metrics/encode.rs`; the log's figures: `metrics/log.rs`; who may read it: `http`.
 
 mod encode;
 mod log;

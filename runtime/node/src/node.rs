@@ -323,23 +323,30 @@ impl Node {
         Ok(Arc::new(Durable::new(id, behind, ingest, Numbering::default())))
     }
 
-    /// Writes a record that is in nobody's way, and waits until it is on disk.
+    /// Writes a record that is in nobody's way, and waits until it is on disk: on a full disk for
+    /// as long as there is no room.
+    ///
+    /// # Errors
+    /// The log refuses the record, which is not in it then; or it has failed.
     pub(crate) async fn log_and_wait(&self, kind: u8, writer: RecordWriter) -> Result<(), Error> {
-        let log = self.log.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let end = Instant::now() + LOG_PATIENCE;
-            let position = loop {
-                match log.append(log::Class::Commit, kind, &writer.parts()) {
-                    Ok(position) => break position,
-                    Err(log::Refusal::Busy | log::Refusal::Full) if Instant::now() < end => {
-                        std::thread::sleep(LOG_PAUSE);
-                    }
-                    Err(refusal) => return Err(refused(refusal)),
+        let end = Instant::now() + LOG_PATIENCE;
+        let position = loop {
+            match self.log.append(log::Class::Commit, kind, &writer.parts()) {
+                Ok(position) => break position,
+                Err(log::Refusal::Busy | log::Refusal::Full) if Instant::now() < end => {
+                    tokio::time::sleep(LOG_PAUSE).await;
                 }
-            };
-            Ok(log.wait_synced(position)?)
-        });
-        written.await.map_err(|error| Error::Internal(format!("writing the log: {error}")))?
+                Err(refusal) => return Err(refused(refusal)),
+            }
+        };
+        let mut progress = self.log.subscribe();
+        let reached =
+            |now: &log::Progress| position < now.synced || now.health == log::Health::Failed;
+        // The other end is dropped when the log ends.
+        match progress.wait_for(reached).await {
+            Ok(now) if position < now.synced => Ok(()),
+            _ => Err(Error::LogFailed),
+        }
     }
 
     pub(crate) fn catalog(&self) -> &Arc<dyn Catalog> {

@@ -79,6 +79,9 @@ impl PipelineShared {
     }
 }
 
+/// What a stage runs, and how.
+pub(crate) type Code = (Arc<StageCode>, Arc<StageSettings>);
+
 /// One stage of a segment, ready to run.
 #[derive(Debug)]
 pub(crate) struct StageRuntime {
@@ -133,7 +136,7 @@ pub(crate) struct Parts<'a> {
     pub metrics: Arc<PipelineMetrics>,
     pub dead_letters: DeadLetters,
     /// For each stage of the pipeline.
-    pub code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
+    pub code: Vec<Code>,
     /// Rings of the outputs, in the pipeline's order.
     pub outputs: Vec<Arc<Output>>,
     pub inbox_bytes: usize,
@@ -291,6 +294,18 @@ impl Running {
     /// Its way into the log, if it has one.
     pub(crate) fn durable(&self) -> Option<&Arc<Durable>> {
         self.shared.durable.as_ref()
+    }
+
+    /// What its stages run, in the pipeline's order.
+    pub(crate) fn code(&self) -> Vec<Code> {
+        let of = |index: usize| {
+            let segment = self.plan.of_stage[index];
+            let at = self.plan.segments[segment].stages.iter().position(|stage| *stage == index);
+            let runtime = self.mailboxes[segment].first()?;
+            let stage = runtime.segment.stages.get(at?)?;
+            Some((stage.code.clone(), stage.settings.clone()))
+        };
+        (0..self.pipeline.stages.len()).filter_map(of).collect()
     }
 
     /// Its figures.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use sluicebox_bench::events::{self, Batch};
 use sluicebox_bench::load::{Flow, flow};
-use sluicebox_bench::node::{Home, Node, Setup, Tenant, example_manifest};
+use sluicebox_bench::node::{Home, Node, Setup, Tenant, best_effort, example_manifest};
 use sluicebox_bench::options::Options;
 use sluicebox_bench::pipelines::{COPY, Chain};
 use sluicebox_bench::process::Spent;
@@ -108,7 +108,7 @@ async fn prepare(node: &Node, tenant: &Tenant) -> Result<()> {
     node.apply(tenant, chain.name, &chain.manifest()).await?;
     let json = Chain { name: "json-chain", key: Some("/key"), ..chain };
     node.apply(tenant, json.name, &json.manifest()).await?;
-    let words = example_manifest("word-count")?;
+    let words = best_effort(&example_manifest("word-count")?)?;
     let words = words.replace("[outputs.counts]", "[outputs.counts]\nretain-bytes = \"256MiB\"");
     node.apply(tenant, "word-count", &words).await
 }

@@ -18,7 +18,7 @@ use sluicebox_bench::client::{Client, get, with_body};
 use sluicebox_bench::cores::{self, Core};
 use sluicebox_bench::events::{self, Batch, FRAME_EVENTS};
 use sluicebox_bench::load::{all, wait_until};
-use sluicebox_bench::node::{Home, Node, Setup, Tenant, example_manifest};
+use sluicebox_bench::node::{Home, Node, Setup, Tenant, best_effort, example_manifest};
 use sluicebox_bench::options::Options;
 use sluicebox_bench::pipelines::{COPY, Chain};
 use sluicebox_bench::report::{Report, Target, number};
@@ -84,7 +84,7 @@ struct Case {
 /// Work that guests do, and work that the edge does.
 fn cases() -> Result<[Case; 2]> {
     const RING: &str = "\nretain-bytes = \"32MiB\"";
-    let words = example_manifest("word-count")?;
+    let words = best_effort(&example_manifest("word-count")?)?;
     let words = Case {
         name: "word-count",
         pipeline: words.replace("[outputs.counts]", &format!("[outputs.counts]{RING}")),

@@ -239,6 +239,17 @@ pub fn example_manifest(example: &str) -> Result<String> {
     Ok(std::fs::read_to_string(root()?.join(path))?)
 }
 
+/// The same manifest with best-effort delivery: what is measured is the way through a pipeline, not
+/// the disk behind it.
+///
+/// # Errors
+/// It is not exactly-once.
+pub fn best_effort(manifest: &str) -> Result<String> {
+    let (kept, loose) = ("delivery = \"exactly-once\"", "delivery = \"best-effort\"");
+    ensure!(manifest.contains(kept), "a manifest without {kept}: {manifest}");
+    Ok(manifest.replace(kept, loose))
+}
+
 /// On whose behalf.
 #[derive(Debug, Clone)]
 pub struct Tenant {

@@ -1,8 +1,8 @@
 //! One version in the place of another.
 //!
 //! The version that runs is taken to rest (`taking`); in a pipeline with a log the next one is then
-//! a record of it, and from there on the one that runs, whatever happens. Ingest sees a pause, not
-//! an error, if it is short.
+//! a record of it, and from there on the one that runs, whatever happens. If the log refuses that
+//! record the version that ran goes on. Ingest sees a pause, not an error, if it is short.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use sluicebox_core::pipeline::{Delivery as Promise, Pipeline};
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::{Folded, Standing};
 use sluicebox_core::segment;
-use sluicebox_engine::stage::{StageCode, StageSettings};
 use sluicebox_store::log::{Health, Refusal};
 
 use super::DEAD_LETTERS;
 use super::rings::{Rings, Tails, check_size};
-use super::taking::{Heir, Taken, hand_over, take_over};
+use super::secret_number;
+use super::taking::{Heir, Rested, Taken, hand_over, rest, take_over};
 use crate::durable::{Durable, refused};
 use crate::error::Error;
 use crate::mailbox::States;
 use crate::node::Node;
-use crate::running::{Parts, Running};
+use crate::running::{Code, Parts, Running};
 
 /// The version to come.
 pub(super) struct Next {
     pub version: u32,
     pub pipeline: Pipeline,
     /// For each stage.
-    pub code: Vec<(Arc<StageCode>, Arc<StageSettings>)>,
+    pub code: Vec<Code>,
     /// What becomes of the state of the version that runs.
     pub handover: Handover,
     /// What the log knows of it, when the node starts.
@@ -46,8 +46,22 @@ pub(super) struct Restored {
     pub tails: Tails,
 }
 
+/// Why a version does not run.
+struct NotBegun {
+    error: Error,
+    /// What the version that ran held, if it runs no more.
+    rested: Option<Rested>,
+}
+
+impl From<Error> for NotBegun {
+    fn from(error: Error) -> Self {
+        Self { error, rested: None }
+    }
+}
+
 impl Node {
-    /// Puts a version in the place of the one that runs.
+    /// Puts a version in the place of the one that runs. To be run to its end: a switch that is
+    /// dropped half-way leaves a pipeline that runs no version.
     pub(super) async fn switch(
         self: &Arc<Self>,
         tenant: &Name,
@@ -56,30 +70,69 @@ impl Node {
     ) -> Result<(), Error> {
         let Next { version, pipeline, code, handover, restored } = next;
         let old = self.running(tenant, name.as_str());
-        let partitions = pipeline.partitions.unwrap_or(1);
-        let is_restored = restored.is_some();
-        let plan = segment::cut(&pipeline);
-        let (taken, tails) = match restored {
+        let id = Identity { tenant, name, version };
+        let (taken, tails, is_restored) = match restored {
             Some(Restored { durable, folded, states, tails }) => {
                 let (numbering, standing) = (durable.numbering(), Standing::from(&folded));
                 let durable = Some((durable, numbering));
-                (Taken { states, standing, durable, left_over: Vec::new() }, tails)
+                (Taken { states, standing, durable, left_over: Vec::new() }, tails, true)
             }
             None => {
-                let id = Identity { tenant, name, version };
-                let taken = self.begin_version(id, old.as_deref(), &pipeline, &handover).await?;
-                (taken, Tails::default())
+                let seed = secret_number()?;
+                let begun = self.begin_version(id, old.as_deref(), &pipeline, (&handover, seed));
+                match begun.await {
+                    Ok(taken) => (taken, Tails::default(), false),
+                    Err(NotBegun { error, rested }) => {
+                        if let Some((old, rested)) = old.zip(rested) {
+                            self.go_back(&old, rested, seed);
+                        }
+                        return Err(error);
+                    }
+                }
             }
         };
+        let running = self.run_version(id, old.as_deref(), (pipeline, code), (taken, &tails));
+        if !is_restored {
+            // When the node starts that waits until all runs are handed over.
+            running.wake_by_time();
+        }
+        self.put_running(running);
+        Ok(())
+    }
+
+    /// Lets the version run again that came to rest, since the next one is not in the log.
+    fn go_back(self: &Arc<Self>, old: &Running, rested: Rested, seed: u64) {
+        if self.log().status().health == Health::Failed {
+            // Whether the next one is on disk is known to a restart only.
+            return;
+        }
+        let (pipeline, handover) = (old.pipeline().clone(), Handover::default());
+        let heir = Heir { pipeline: &pipeline, handover: &handover, numbering: None };
+        let mut taken = take_over(old, rested, heir, seed);
+        taken.durable = old.durable().map(|durable| (durable.clone(), durable.numbering()));
+        let (tenant, name, version) = (old.tenant().clone(), old.name().clone(), old.version());
+        let id = Identity { tenant: &tenant, name: &name, version };
+        let tails = Tails::default();
+        let running = self.run_version(id, Some(old), (pipeline, old.code()), (taken, &tails));
+        running.wake_by_time();
+        self.put_running(running);
+        tracing::warn!(%tenant, pipeline = %name, version, "the log refused the next version");
+    }
+
+    /// Builds a version and gives it what it takes over.
+    fn run_version(
+        self: &Arc<Self>,
+        id: Identity<'_>,
+        old: Option<&Running>,
+        (pipeline, code): (Pipeline, Vec<Code>),
+        (taken, tails): (Taken, &Tails),
+    ) -> Arc<Running> {
+        let Identity { tenant, name, version } = id;
+        let partitions = pipeline.partitions.unwrap_or(1);
+        let plan = segment::cut(&pipeline);
         let durable = taken.durable.as_ref().map(|(durable, numbering)| (&**durable, numbering));
-        let rings = Rings {
-            node: self,
-            old: old.as_deref(),
-            durable,
-            standing: &taken.standing,
-            tails: &tails,
-            partitions,
-        };
+        let rings =
+            Rings { node: self, old, durable, standing: &taken.standing, tails, partitions };
         let outputs = rings.outputs(&pipeline);
         let dead_letters = rings.dead_letters(&pipeline, &plan);
         let metrics = self.metrics().pipeline(tenant, name);
@@ -110,9 +163,7 @@ impl Node {
         };
         let running = Running::build(pipeline, parts);
         hand_over(&running, left_over);
-        wake(&running, is_restored);
-        self.put_running(running);
-        Ok(())
+        running
     }
 
     /// Takes the version that runs to rest. In a pipeline with a log the next one is in the log
@@ -122,10 +173,12 @@ impl Node {
         id: Identity<'_>,
         old: Option<&Running>,
         pipeline: &Pipeline,
-        handover: &Handover,
-    ) -> Result<Taken, Error> {
+        (handover, seed): (&Handover, u64),
+    ) -> Result<Taken, NotBegun> {
         if pipeline.delivery == Promise::BestEffort {
-            return take_over(old, Heir { pipeline, handover, numbering: None }).await;
+            let heir = Heir { pipeline, handover, numbering: None };
+            let Some(old) = old else { return Ok(Taken::default()) };
+            return Ok(take_over(old, rest(old, heir).await?, heir, seed));
         }
         self.check_log(old)?;
         let durable = match old.and_then(|old| old.durable().cloned()) {
@@ -133,12 +186,20 @@ impl Node {
             None => self.new_durable()?,
         };
         let before = durable.numbering();
-        let numbering = Numbering::of(pipeline, &before, handover)?;
+        let numbering = Numbering::of(pipeline, &before, handover).map_err(Error::from)?;
         check_size(pipeline, &numbering)?;
         let heir = Heir { pipeline, handover, numbering: Some(&numbering) };
-        let mut taken = take_over(old, heir).await?;
+        let rested = match old {
+            Some(old) => Some(rest(old, heir).await?),
+            None => None,
+        };
         let discarded = before.given_up(handover);
-        self.log_version(id, &durable, pipeline, (&numbering, discarded)).await?;
+        let logged = self.log_version(id, &durable, pipeline, (&numbering, discarded)).await;
+        if let Err(error) = logged {
+            return Err(NotBegun { error, rested });
+        }
+        let taken = old.zip(rested).map(|(old, rested)| take_over(old, rested, heir, seed));
+        let mut taken = taken.unwrap_or_default();
         durable.set_standing(taken.standing.clone());
         taken.durable = Some((durable, numbering));
         Ok(taken)
@@ -200,12 +261,4 @@ struct Identity<'a> {
 fn by_partition(mut states: Vec<States>, partitions: u16) -> Vec<States> {
     states.resize_with(partitions.into(), Vec::new);
     states
-}
-
-/// Lets what waits for its time go on. When the node starts that has to wait until all runs are
-/// handed over.
-fn wake(running: &Running, is_restored: bool) {
-    if !is_restored {
-        running.wake_by_time();
-    }
 }

@@ -2,6 +2,8 @@
 //!
 //! - Draining comes first: ingest is held back, what is under way runs to its end, open streams
 //!   end. On an error nothing has changed, and the version runs on.
+//! - What came to rest is kept as it was until somebody takes it over: the next version, or, if the
+//!   log refuses that one, the same version again.
 //! - State goes to the stage that is its heir, in the partition its key belongs to.
 //! - A pipeline that has halted cannot drain. Then what is queued is handed over as it is, so that
 //!   the fix for a halt can be applied; a version under which it would have no reader is refused.
@@ -19,7 +21,6 @@ use sluicebox_core::segment;
 use sluicebox_core::state::{KeyedState, redistribute};
 use tokio::sync::oneshot;
 
-use super::secret_number;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Retired, States};
@@ -56,17 +57,23 @@ impl Heir<'_> {
     }
 }
 
-/// Takes everything from the version that runs.
-pub(super) async fn take_over(old: Option<&Running>, heir: Heir<'_>) -> Result<Taken, Error> {
-    let Some(old) = old else { return Ok(Taken::default()) };
+/// What every partition of a version held when it came to rest.
+pub(super) type Rested = Vec<(u16, Retired)>;
+
+/// Takes the version that runs to rest, so that it runs no more.
+pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, Error> {
     let waiting = Waiting { old, heir };
-    let seed = secret_number()?;
+    retire(old, || waiting.check()).await
+}
+
+/// What a version takes over from the one that came to rest. `seed` is secret.
+pub(super) fn take_over(old: &Running, rested: Rested, heir: Heir<'_>, seed: u64) -> Taken {
     let mut taken = Taken::default();
     if let Some(durable) = old.durable() {
         // Of partitions that are not there now this is all that is known.
         taken.standing = durable.standing();
     }
-    for (partition, retired) in retire(old, || waiting.check()).await? {
+    for (partition, retired) in rested {
         taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
         let states = retired.states.into_iter().filter_map(|(stage, state)| {
             let (stage, is_parked) = stage_of_state(&stage);
@@ -87,7 +94,7 @@ pub(super) async fn take_over(old: Option<&Running>, heir: Heir<'_>) -> Result<T
     if heir.partitions() != old.partitions() {
         taken.states = by_owner(taken.states, heir.partitions(), seed);
     }
-    Ok(taken)
+    taken
 }
 
 /// Puts each key into the partition that owns it, of so many.
@@ -119,7 +126,7 @@ pub(super) async fn end(running: &Running) {
 async fn retire(
     running: &Running,
     may_carry: impl Fn() -> Result<(), Error>,
-) -> Result<Vec<(u16, Retired)>, Error> {
+) -> Result<Rested, Error> {
     if halted(running) {
         may_carry()?;
     }
@@ -146,7 +153,7 @@ async fn retire(
 }
 
 /// Retires every partition; with `carry` what it has not finished is given up to the caller.
-async fn collect(running: &Running, carry: bool) -> Vec<(u16, Retired)> {
+async fn collect(running: &Running, carry: bool) -> Rested {
     let mut all = Vec::new();
     // In this order a segment is still there while the one before it ends its streams.
     for segment in running.mailboxes() {

@@ -123,6 +123,15 @@ fn no_content() -> Reply {
     Ok(response)
 }
 
+/// Does something to its end, whatever becomes of the client meanwhile: a pipeline is not left
+/// between two versions because a connection broke.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_local(change).await;
+    done.map_err(|error| Error::Internal(format!("changing a pipeline: {error}")))?
+}
+
 async fn push(call: Call, headers: HeaderMap, body: Body) -> Reply {
     let name = call.new_name()?;
     let limit = call.node.config().engine.upload_bytes_max;
@@ -157,8 +166,10 @@ async fn apply(call: Call, uri: Uri, headers: HeaderMap, body: Body) -> Reply {
     let name = call.new_name()?;
     let order = order_of_apply(&uri)?;
     let text = call.body(&headers, body, MANIFEST_BYTES_MAX).await?;
-    let applied = call.node.apply(&call.tenant, &name, text, &order).await?;
-    let made = applied.created && !order.dry_run;
+    let dry_run = order.dry_run;
+    let Call { node, tenant, .. } = call;
+    let applied = to_its_end(async move { node.apply(&tenant, &name, text, &order).await }).await?;
+    let made = applied.created && !dry_run;
     json(if made { StatusCode::CREATED } else { StatusCode::OK }, &applied)
 }
 
@@ -172,7 +183,9 @@ async fn roll_back(call: Call, uri: Uri) -> Reply {
         }
         Ok(parameter == "to")
     })?;
-    json(StatusCode::OK, &call.node.roll_back(&call.tenant, &name, to, &order).await?)
+    let Call { node, tenant, .. } = call;
+    let rolled = to_its_end(async move { node.roll_back(&tenant, &name, to, &order).await });
+    json(StatusCode::OK, &rolled.await?)
 }
 
 /// `?dry-run`, `?dry-run=true` or `?dry-run=false`, and a `discard-state=` for each stage. `other`
@@ -219,7 +232,8 @@ async fn describe(call: Call) -> Reply {
 
 async fn delete_pipeline(call: Call) -> Reply {
     let name = call.known_name("pipeline")?;
-    call.node.delete_pipeline(&call.tenant, &name).await?;
+    let Call { node, tenant, .. } = call;
+    to_its_end(async move { node.delete_pipeline(&tenant, &name).await }).await?;
     no_content()
 }
 

@@ -1,8 +1,8 @@
 //! What a client sees while a checkpoint is made, against the same without one.
 //!
-//! One node on one core changes all its keys, which is enough log for a checkpoint; requests are sent
-//! while it is made, and again when it stands. In an open loop, so that a reply that is late does
-//! not spare the next one.
+//! One node on one core changes all its keys, which is enough log for a checkpoint; requests are
+//! sent while it is made, and again when it stands. In an open loop, so that a reply that is late
+//! does not spare the next one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

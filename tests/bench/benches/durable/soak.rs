@@ -101,7 +101,6 @@ async fn apply(node: &Node) -> Result<()> {
     }
     let manifest = example_manifest("word-count")?
         .replace("name = \"word-count\"", &format!("name = \"{NAME}\""))
-        .replace("\"best-effort\"", "\"exactly-once\"")
         .replace("word-count-count", COUNT)
         .replace("[outputs.counts]", "[outputs.counts]\nretain-bytes = \"256MiB\"");
     node.apply(&tenant, NAME, &manifest).await

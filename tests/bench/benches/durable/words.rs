@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use sluicebox_bench::disk::synced_bytes_per_second;
 use sluicebox_bench::events::{self, Batch, FRAME_EVENTS};
 use sluicebox_bench::load::{Flow, Pour, Until, flow, pour};
-use sluicebox_bench::node::{Home, Node, Setup, Tenant, example_manifest};
+use sluicebox_bench::node::{Home, Node, Setup, Tenant, best_effort, example_manifest};
 use sluicebox_bench::options::Options;
 use sluicebox_bench::pipelines::COUNT;
 use sluicebox_bench::process::Spent;
@@ -59,12 +59,10 @@ async fn apply(node: &Node, tenant: &Tenant) -> Result<()> {
     }
     let example = example_manifest("word-count")?;
     let example = example.replace("[outputs.counts]", "[outputs.counts]\nretain-bytes = \"64MiB\"");
-    let named =
-        |name: &str| example.replace("name = \"word-count\"", &format!("name = \"{name}\""));
-    let kept = |name: &str| named(name).replace("\"best-effort\"", "\"exactly-once\"");
+    let kept = |name: &str| example.replace("name = \"word-count\"", &format!("name = \"{name}\""));
     let quiet = kept("quiet").replace("word-count-count", COUNT);
     let (quiet, _) = quiet.split_once("[outputs").unwrap_or((&quiet, ""));
-    node.apply(tenant, "plain", &named("plain")).await?;
+    node.apply(tenant, "plain", &best_effort(&kept("plain"))?).await?;
     node.apply(tenant, "kept", &kept("kept")).await?;
     node.apply(tenant, "quiet", quiet).await
 }
