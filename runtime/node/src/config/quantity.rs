@@ -88,6 +88,7 @@ mod tests {
             assert_eq!(parse_duration(&duration_text(duration)), Some(duration), "{ms}");
         }
         assert_eq!(duration_text(Duration::from_secs(90)), "90s");
+        assert_eq!(duration_text(Duration::from_secs(7 * 24 * 3600)), "7d");
     }
 
     #[test]

@@ -133,6 +133,9 @@ impl Driver {
                 let pass = &mut self.expiring.pass;
                 keys.drain(read..).rev().for_each(|key| pass.found.push_front(key));
                 pass.loaded = keys;
+                // What turns out to stay leaves memory again, as what a call asked for.
+                self.life.set_warm(&self.local, true);
+                self.note_state();
                 true
             }
             Err(error) => {
