@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::dirty::{Changes, Position};
 use crate::error::Error;
+use crate::priority::Stretches;
 use crate::store::{Change, Checkpoint, Store};
 
 /// Bytes of a piece unless its limit says otherwise: what a disk takes in some hundredths of a
@@ -103,7 +104,9 @@ pub fn write(
             return Ok(None);
         }
     }
+    let mut stretches = Stretches::begin();
     for change in Merged::new(plan.changes) {
+        stretches.step();
         if !writer.take(change)? {
             return Ok(None);
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::priority::Stretches;
 use part::Part;
 
 /// Parts of a map. A power of two.
@@ -164,7 +165,9 @@ impl Changes {
                 (number_of(self.entry(position).0, shared), position)
             }));
         }
+        let mut stretches = Stretches::begin();
         order.sort_unstable_by(|(a, a_at), (b, b_at)| {
+            stretches.step();
             a.cmp(b).then_with(|| self.entry(*a_at).0.cmp(self.entry(*b_at).0))
         });
         order.into_iter().map(|(_, position)| position).collect()

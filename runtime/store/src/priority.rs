@@ -1,7 +1,10 @@
 //! Threads that work behind those who answer: checkpoints, and the merging they bring with them.
 //!
-//! A worker that wakes up takes the core from such a thread at once, where it would wait for the
-//! end of a turn otherwise. What such a thread must have of a core all the same is in the number.
+//! - They run at a lower priority: of a core that is busy they get a quarter.
+//! - They rest now and then. A scheduler may let a thread that runs finish its turn of some
+//!   milliseconds, whatever its priority, and a request wakes up one thread after the other.
+
+use std::time::{Duration, Instant};
 
 /// How much lower. At 5 a thread still gets a quarter of a core beside one that is always busy,
 /// which is what it takes to follow a million changed slots a second; at 10 it would get a tenth,
@@ -15,9 +18,65 @@ pub fn give_way() -> bool {
     !cfg!(target_os = "linux") || rustix::process::nice(NICENESS).is_ok()
 }
 
+/// Work between two rests: what a thread that wakes up waits at most, about.
+const STRETCH: Duration = Duration::from_micros(500);
+/// Long enough for whoever waits to have the core, and no time to speak of.
+const REST: Duration = Duration::from_micros(50);
+/// Steps between two looks at the clock.
+const STEPS: u32 = 64;
+
+/// Cuts long work into stretches.
+#[derive(Debug)]
+pub struct Stretches {
+    begun: Instant,
+    steps: u32,
+}
+
+impl Stretches {
+    /// A stretch begins.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { begun: Instant::now(), steps: 0 }
+    }
+
+    /// A step of some microseconds at most was done. Rests if a stretch is over.
+    #[inline]
+    pub fn step(&mut self) {
+        self.steps += 1;
+        if self.steps >= STEPS {
+            self.look();
+        }
+    }
+
+    #[cold]
+    fn look(&mut self) {
+        self.steps = 0;
+        if self.begun.elapsed() >= STRETCH {
+            std::thread::sleep(REST);
+            self.begun = Instant::now();
+        }
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_of_a_thread_is_interrupted_by_rests() {
+        let switches = || -> u64 {
+            let status = std::fs::read_to_string("/proc/thread-self/status").expect("it is there");
+            let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            line.and_then(|number| number.trim().parse().ok()).expect("a number")
+        };
+        let (before, begun) = (switches(), Instant::now());
+        let mut stretches = Stretches::begin();
+        while begun.elapsed() < 20 * STRETCH {
+            stretches.step();
+        }
+        let rests = switches() - before;
+        assert!((1..=20).contains(&rests), "{rests} rests in twenty stretches");
+    }
 
     #[test]
     fn a_thread_and_those_it_starts_give_way_and_others_do_not() {

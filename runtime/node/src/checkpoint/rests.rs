@@ -12,17 +12,17 @@ use sluicebox_store::checkpoint::Speed;
 use crate::config::LogConfig;
 
 /// Bytes of the log between two rests.
-const STRETCH_BYTES: usize = 256 * 1024;
+const STRETCH_BYTES: usize = 128 * 1024;
 /// What a record counts for besides its body.
 const RECORD_BYTES: usize = 512;
 /// How long a rest is: enough for whoever waits for the core to have it.
 const REST: Duration = Duration::from_micros(500);
 
-/// Bytes written between two pauses: what a disk takes in a few milliseconds.
-const PIECE_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes written between two pauses: what a disk takes in a few milliseconds, and what can be put
+/// in place by then without a rest.
+const PIECE_BYTES: usize = 1024 * 1024;
 /// Most doublings of the pace, and of a piece: each costs some syncs, whatever its size.
 const DOUBLINGS_MAX: u32 = 4;
-const PIECE_DOUBLINGS_MAX: u32 = 3;
 
 /// Rests in long work.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub(super) fn speed(config: &LogConfig, waiting: u64) -> Speed {
     let eighths = waiting.checked_sub(allowed).map_or(0, |over| over / (promised / 8).max(1) + 1);
     let doublings = u32::try_from(eighths).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
     Speed {
-        piece_bytes: PIECE_BYTES << doublings.min(PIECE_DOUBLINGS_MAX),
+        piece_bytes: PIECE_BYTES << doublings,
         bytes_per_second: Some((config.checkpoint_bytes_per_second as u64) << doublings),
     }
 }
@@ -93,8 +93,8 @@ mod tests {
             (piece_bytes as u64 / MIB, bytes_per_second.unwrap() / MIB)
         };
         let pace = |mib: u64| of(mib * MIB);
-        assert_eq!([0, 256, 383].map(pace), [(2, 20); 3], "as configured");
-        let faster = [(4, 40), (8, 80), (16, 160), (16, 320)];
+        assert_eq!([0, 256, 383].map(pace), [(1, 20); 3], "as configured");
+        let faster = [(2, 40), (4, 80), (8, 160), (16, 320)];
         assert_eq!([384, 416, 448, 480].map(pace), faster);
         assert_eq!([512, 100_000, u64::MAX >> 21].map(pace), [(16, 320); 3]);
         let mut smallest = config();
@@ -108,9 +108,9 @@ mod tests {
             let mut rests = Rests::new(&config(), waiting);
             (0..count).filter(|_| rests.is_due(bytes)).count()
         };
-        assert_eq!(due(64, 64 * 1024, 0), 16);
-        assert_eq!(due(5_120, 0, 0), 10, "records cost something however small they are");
-        assert_eq!(due(64, 64 * 1024, 512 * MIB), 16);
+        assert_eq!(due(64, 64 * 1024, 0), 32);
+        assert_eq!(due(5_120, 0, 0), 20, "records cost something however small they are");
+        assert_eq!(due(64, 64 * 1024, 512 * MIB), 32);
         assert_eq!(due(64, 64 * 1024, 512 * MIB + 2), 0, "no rest when too much waits");
     }
 }

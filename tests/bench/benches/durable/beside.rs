@@ -22,9 +22,10 @@ use super::count::requests;
 
 /// Of the p99 without a checkpoint.
 const OF_P99: f64 = 2.0;
-/// Requests a second: a tenth of what the core can do.
-const PACE: f64 = 5000.0;
-const CLIENTS: usize = 16;
+/// Requests a second: some hundredths of what the core can do, and little log beside the changes.
+const PACE: f64 = 2000.0;
+/// More than ever wait at once, so that a late reply keeps nobody from being sent.
+const CLIENTS: usize = 512;
 /// Events of one request that changes keys.
 const REQUEST_EVENTS: usize = 4096;
 const CONNECTIONS: usize = 4;
@@ -39,7 +40,7 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// Log for each key that waits before a checkpoint is made: a little less than changing it takes,
 /// so that it is made at the usual pace; more than what is asked.
-const LOG_BYTES: usize = 20;
+const LOG_BYTES: usize = 24;
 const CHECKPOINTS: &str = "sluicebox_checkpoints_total";
 
 /// What requests saw, with a checkpoint or without.
@@ -68,10 +69,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
         for round in 0..=rounds {
             let made = node.figure(CHECKPOINTS).await?;
             change(node, &batches).await?;
-            let found = ask(home, node, time).await?;
+            let found = ask(home, node, time * 2).await?;
             beside.add(found, round > 0);
             rested(node, made).await?;
-            let found = ask(home, node, time).await?;
+            let found = ask(home, node, time * 2).await?;
             without.add(found, round > 0);
         }
         show(keys, &without, &beside)

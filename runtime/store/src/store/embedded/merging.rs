@@ -10,6 +10,8 @@ use fjall::compaction::filter::{
     CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
 };
 
+use crate::priority::Stretches;
+
 /// Bytes merged between two looks at the clock.
 const LOOK_BYTES: u64 = 256 * 1024;
 /// The longest sleep: a store that is closed waits for it.
@@ -35,11 +37,17 @@ struct Pace {
     /// Bytes since the clock was looked at, and when that was.
     bytes: u64,
     since: Instant,
+    stretches: Stretches,
 }
 
 impl Pace {
     fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), bytes: 0, since: Instant::now() }
+        Self {
+            bytes_per_second: bytes_per_second.max(1),
+            bytes: 0,
+            since: Instant::now(),
+            stretches: Stretches::begin(),
+        }
     }
 
     fn count(&mut self, bytes: u64) {
@@ -55,6 +63,7 @@ impl Pace {
 
 impl CompactionFilter for Pace {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        self.stretches.step();
         self.count((item.key().len() + item.value()?.len()) as u64);
         Ok(Verdict::Keep)
     }

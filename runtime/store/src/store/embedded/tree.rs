@@ -25,7 +25,7 @@ use fjall::{LsmError, PersistMode, Slice};
 
 use crate::dir::Place;
 use crate::error::Error;
-use crate::priority::give_way;
+use crate::priority::{Stretches, give_way};
 use crate::store::embedded::merging::Paced;
 use crate::store::embedded::{Compression, StoreConfig};
 use crate::store::{Change, Measured, Page, PageLimit, end_of};
@@ -113,7 +113,9 @@ impl Tree {
         limit: PageLimit,
     ) -> Result<Measured, Error> {
         let mut measured = Measured::default();
+        let mut stretches = Stretches::begin();
         for entry in self.range(prefix, from) {
+            stretches.step();
             let (key, value) = entry.into_inner().map_err(|e| self.error("measure", e))?;
             if !measured.take(&key, value.len(), limit) {
                 break;
@@ -135,7 +137,9 @@ impl Tree {
 
     fn ingest(&self, changes: &[Change<'_>]) -> fjall::Result<()> {
         let mut ingestion = self.entries.start_ingestion()?;
+        let mut stretches = Stretches::begin();
         for change in changes {
+            stretches.step();
             let key = Slice::new(change.key);
             match change.value {
                 Some(value) => ingestion.write(key, Slice::new(value))?,
