@@ -1,9 +1,10 @@
 //! Threads that work behind those who answer: checkpoints, and the merging they bring with them.
 //!
 //! - They run at a lower priority: of a core that is busy they get a quarter.
-//! - They rest now and then. A scheduler may let a thread that runs finish its turn of some
+//! - They rest now and then, unless they are in a hurry. A scheduler may let a thread that runs finish its turn of some
 //!   milliseconds, whatever its priority, and a request wakes up one thread after the other.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// How much lower. At 5 a thread still gets a quarter of a core beside one that is always busy,
@@ -24,6 +25,15 @@ const STRETCH: Duration = Duration::from_micros(500);
 const REST: Duration = Duration::from_micros(50);
 /// Steps between two looks at the clock.
 const STEPS: u32 = 64;
+
+thread_local! {
+    static IN_HURRY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread has to be done soon: from now on it rests no more, or again.
+pub fn hurry(is_in_hurry: bool) {
+    IN_HURRY.set(is_in_hurry);
+}
 
 /// Cuts long work into stretches.
 #[derive(Debug)]
@@ -51,7 +61,7 @@ impl Stretches {
     #[cold]
     fn look(&mut self) {
         self.steps = 0;
-        if self.begun.elapsed() >= STRETCH {
+        if self.begun.elapsed() >= STRETCH && !IN_HURRY.get() {
             std::thread::sleep(REST);
             self.begun = Instant::now();
         }
@@ -76,6 +86,13 @@ mod tests {
         }
         let rests = switches() - before;
         assert!((1..=20).contains(&rests), "{rests} rests in twenty stretches");
+        hurry(true);
+        let (before, begun) = (switches(), Instant::now());
+        while begun.elapsed() < 20 * STRETCH {
+            stretches.step();
+        }
+        hurry(false);
+        assert_eq!(switches(), before, "no rest in a hurry");
     }
 
     #[test]

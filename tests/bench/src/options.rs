@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// The arguments of a bench.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +11,8 @@ pub struct Options {
     pub quick: bool,
     /// As long as the target says, where that is longer than a minute.
     pub full: bool,
+    /// How long a part takes that is meant to go on for long; none: what `quick` and `full` say.
+    pub minutes: Option<u32>,
     /// Only the parts whose names contain one of these; all if there are none.
     pub only: Vec<String>,
 }
@@ -29,9 +31,13 @@ impl Options {
                 "--bench" => bench = true,
                 "--quick" => options.quick = true,
                 "--full" => options.full = true,
-                flag if flag.starts_with('-') => {
-                    bail!("{flag} means nothing here; there are --quick, --full and names of parts")
+                flag if let Some(minutes) = flag.strip_prefix("--minutes=") => {
+                    options.minutes = Some(minutes.parse().context("--minutes takes a number")?);
                 }
+                flag if flag.starts_with('-') => bail!(
+                    "{flag} means nothing here; there are --quick, --full, --minutes=N and names \
+                     of parts"
+                ),
                 part => options.only.push(part.to_owned()),
             }
         }

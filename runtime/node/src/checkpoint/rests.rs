@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use sluicebox_store::checkpoint::Speed;
+use sluicebox_store::priority::hurry;
 
 use crate::config::LogConfig;
 
@@ -16,7 +17,7 @@ const STRETCH_BYTES: usize = 128 * 1024;
 /// What a record counts for besides its body.
 const RECORD_BYTES: usize = 512;
 /// How long a rest is: enough for whoever waits for the core to have it.
-const REST: Duration = Duration::from_micros(500);
+const REST: Duration = Duration::from_micros(100);
 
 /// Bytes written between two pauses: what a disk takes in a few milliseconds, and what can be put
 /// in place by then without a rest.
@@ -35,7 +36,7 @@ pub(super) struct Rests {
 impl Rests {
     /// Rests now and then, unless more of the log waits than is promised.
     pub(super) fn new(config: &LogConfig, waiting: u64) -> Self {
-        Self { bytes: 0, in_hurry: waiting / 2 > config.checkpoint_log_bytes as u64 }
+        Self { bytes: 0, in_hurry: waiting > allowed(config) }
     }
 
     /// A record of so many bytes was handled.
@@ -62,9 +63,21 @@ impl Rests {
 /// each further eighth: so it is as fast as it has to be, and what waits stays about below twice
 /// the setting.
 pub(super) fn speed(config: &LogConfig, waiting: u64) -> Speed {
+    let speed = speed_of(config, waiting);
+    hurry(speed.piece_bytes > PIECE_BYTES);
+    speed
+}
+
+/// Log that may wait without hurry.
+fn allowed(config: &LogConfig) -> u64 {
     let promised = config.checkpoint_log_bytes as u64;
-    let allowed = promised + promised / 2;
-    let eighths = waiting.checked_sub(allowed).map_or(0, |over| over / (promised / 8).max(1) + 1);
+    promised + promised / 2
+}
+
+fn speed_of(config: &LogConfig, waiting: u64) -> Speed {
+    let promised = config.checkpoint_log_bytes as u64;
+    let eighths =
+        waiting.checked_sub(allowed(config)).map_or(0, |over| over / (promised / 8).max(1) + 1);
     let doublings = u32::try_from(eighths).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
     Speed {
         piece_bytes: PIECE_BYTES << doublings,
@@ -89,7 +102,7 @@ mod tests {
     #[test]
     fn the_pace_follows_what_waits_and_is_bounded() {
         let of = |waiting| {
-            let Speed { piece_bytes, bytes_per_second } = speed(&config(), waiting);
+            let Speed { piece_bytes, bytes_per_second } = speed_of(&config(), waiting);
             (piece_bytes as u64 / MIB, bytes_per_second.unwrap() / MIB)
         };
         let pace = |mib: u64| of(mib * MIB);
@@ -99,7 +112,7 @@ mod tests {
         assert_eq!([512, 100_000, u64::MAX >> 21].map(pace), [(16, 320); 3]);
         let mut smallest = config();
         smallest.checkpoint_log_bytes = 1;
-        assert_eq!(speed(&smallest, u64::MAX).bytes_per_second, Some(320 * MIB));
+        assert_eq!(speed_of(&smallest, u64::MAX).bytes_per_second, Some(320 * MIB));
     }
 
     #[test]
@@ -110,7 +123,7 @@ mod tests {
         };
         assert_eq!(due(64, 64 * 1024, 0), 32);
         assert_eq!(due(5_120, 0, 0), 20, "records cost something however small they are");
-        assert_eq!(due(64, 64 * 1024, 512 * MIB), 32);
-        assert_eq!(due(64, 64 * 1024, 512 * MIB + 2), 0, "no rest when too much waits");
+        assert_eq!(due(64, 64 * 1024, 384 * MIB), 32);
+        assert_eq!(due(64, 64 * 1024, 384 * MIB + 1), 0, "no rest when too much waits");
     }
 }

@@ -59,6 +59,10 @@ impl Times {
             (false, false) => (240, 60),
             (false, true) => (3600, 60),
         };
+        let soak = match options.minutes {
+            Some(minutes) => minutes as u64 * 60,
+            None => soak,
+        };
         let measure = if options.quick { 3 } else { 15 };
         Self {
             measure: Duration::from_secs(measure),
