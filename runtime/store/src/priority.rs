@@ -1,8 +1,9 @@
 //! Threads that work behind those who answer: checkpoints, and the merging they bring with them.
 //!
 //! - They run at a lower priority: of a core that is busy they get a quarter.
-//! - They rest now and then, unless they are in a hurry. A scheduler may let a thread that runs finish its turn of some
-//!   milliseconds, whatever its priority, and a request wakes up one thread after the other.
+//! - They rest now and then, unless they are in a hurry. A scheduler may let a thread that runs
+//!   finish its turn of some milliseconds, whatever its priority, and a request wakes up one
+//!   thread after the other.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
