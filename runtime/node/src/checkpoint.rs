@@ -143,6 +143,10 @@ impl Checkpointer {
                 continue;
             }
             let looked = self.look(config, &mut last, stop);
+            // Not only behind checkpoints: over a quota nothing comes in that would bring one.
+            if matches!(looked, Ok(None)) && self.weights.is_due() {
+                self.weigh(config, PageLimit { entries: 0, bytes: 0 }, stop);
+            }
             if let Some(pause) = self.judge(looked) {
                 next = Instant::now() + pause;
             }

@@ -139,6 +139,9 @@ impl Room {
     }
 }
 
+/// In place of a stamp: some of the key has been removed, because it was over.
+const TORN: u64 = 0;
+
 fn read(stamp: &[u8]) -> Option<u64> {
     stamp.try_into().ok().map(u64::from_le_bytes)
 }
@@ -177,9 +180,14 @@ impl KeyedState {
     /// True if a key is there and reads as nothing.
     #[inline]
     pub(super) fn is_over(&self, key: &Key) -> bool {
-        let Some(ttl) = self.expiry.ttl else { return false };
-        let stamp = stamp_of(&key.slots).and_then(|slot| read(slot.value.as_slice()));
-        stamp.is_some_and(|stamp| ttl.is_over(stamp, self.expiry.now))
+        if !self.expiry.stamped {
+            return false;
+        }
+        match stamp_of(&key.slots).and_then(|slot| read(slot.value.as_slice())) {
+            Some(TORN) => true,
+            Some(stamp) => self.expiry.ttl.is_some_and(|ttl| ttl.is_over(stamp, self.expiry.now)),
+            None => false,
+        }
     }
 
     /// The slots of a key that its stage may see.
@@ -289,6 +297,12 @@ impl KeyedState {
             room.slots -= slots;
             self.clear_over(index);
             return true;
+        }
+        // From now on it reads as nothing under any time to live, and whatever the clock says.
+        let torn = Value::counter(TORN.cast_signed());
+        if self.keys[index as usize].slots[slots - 1].value.as_slice() != torn.as_slice() {
+            self.replace_slot(index, slots - 1, torn);
+            room.slots -= 1;
         }
         for at in (0..slots - 1).rev().take(room.slots) {
             self.remove_slot(index, at);

@@ -6,7 +6,8 @@
 //! - A stage that is small is counted whole each time. A large one is gone through in several
 //!   turns, in the order of its key groups; of the groups that are not reached yet as much is taken
 //!   to be there as the last time. So its figure follows what is written, and misses nothing.
-//! - What large stages came to is kept with the checkpoint, so that a start need not count them.
+//! - What large stages came to is kept with the checkpoint, and holds at a start until they are
+//!   counted again.
 //!
 //! ```text
 //! metadata `weights`: format u8 = 1 │ for each: pipeline u64, stage u32, bytes u64 (little-endian)
@@ -82,19 +83,25 @@ impl Weight {
 }
 
 impl Weights {
-    /// What a start goes on from: the figures that were kept, and all other stages to be counted.
+    /// What a start goes on from: the figures that were kept, and all stages to be counted. The
+    /// figures may be those of before the last checkpoint, and of stages that are gone since.
     pub(super) fn new(kept: Option<&[u8]>, fold: &Fold) -> Self {
-        let mut weights = Self::default();
-        for (place, whole) in kept.into_iter().flat_map(rows) {
-            weights.stages.insert(place, Weight { whole, is_large: true, ..Weight::default() });
-        }
         let all = |(id, folded): (PipelineId, &sluicebox_core::recovery::Folded)| {
             let stages = folded.names().stages.clone();
             stages.into_iter().flat_map(move |(stage, _)| [(id, stage), (id, stage.parked())])
         };
-        let fresh = fold.pipelines().flat_map(all).filter(|at| !weights.stages.contains_key(at));
-        weights.note(fresh.collect());
+        let all: BTreeSet<Place> = fold.pipelines().flat_map(all).collect();
+        let mut weights = Self::default();
+        for (place, whole) in kept.into_iter().flat_map(rows).filter(|row| all.contains(&row.0)) {
+            weights.stages.insert(place, Weight { whole, is_large: true, ..Weight::default() });
+        }
+        weights.note(all);
         weights
+    }
+
+    /// True if there is something to be gone through.
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// The state of these stages has changed.

@@ -214,6 +214,12 @@ fn a_large_key_goes_in_pieces_and_reads_as_nothing_meanwhile() {
     state.commit();
     assert_eq!((state.scan(b"k", b"").count(), state.get(b"k", &[0; 4])), (0, None));
     assert_eq!(state.take_expired(), 0, "some of it is there");
+    for (ttl, now) in [(Some(Ttl::of_ms(3_600_000)), 2), (None, 2), (Some(Ttl::of_ms(1000)), 0)] {
+        state.set_ttl(ttl);
+        state.set_now(now * SECOND);
+        assert_eq!(state.scan(b"k", b"").count(), 0, "half a key is none: {ttl:?}, at {now} s");
+    }
+    state.set_now(2 * SECOND);
     let mut again = KeyedState::new(2, WIDE);
     for change in changes(&state) {
         assert_eq!(change.2, None);
