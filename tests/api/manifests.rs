@@ -117,13 +117,6 @@ async fn what_does_not_exist_yet_is_refused_in_plain_words() {
                             instance cannot be taken back, so that its events cannot be run again",
                 "fix": "write \"dead-letter\" or \"halt\", or another scope",
             },
-            {
-                "field": "stages.stage-0.scope",
-                "code": "manifest.unsupported",
-                "message": "a stream does not outlive its node yet, so that it cannot be part of \
-                            a pipeline with exactly-once delivery, which is the default",
-                "fix": "write delivery = \"best-effort\", or use scope \"key\" with keyed state",
-            },
         ])
     );
 }

@@ -66,14 +66,6 @@ async fn what_is_refused_says_why() {
     let other = words("").replace("exactly-once", "best-effort");
     let refused = client.put("pipelines/words", other).await.problem(400, "manifest.invalid");
     assert!(refused.to_string().contains("plan.delivery"), "{refused:#}");
-    let stream = single("s", "word-count-count", "scope = \"stream\"");
-    let without = stream.replace("delivery = \"best-effort\"\n", "");
-    let stream = stream.replace("best-effort", "exactly-once");
-    for manifest in [stream, without] {
-        let refused = client.put("pipelines/s", manifest).await.problem(400, "manifest.invalid");
-        let text = refused.to_string();
-        assert!(text.contains("manifest.unsupported") && text.contains("best-effort"), "{text}");
-    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@
 //!    piece       0, or edge + 1 n · partition n; then from: seq n · index n;
 //!                to: seq - from.seq n · index n; events n
 //!    state       { stage + 1 n · changes · 0 u8 } … 0 u8
-//!                the stage is 2^31 more for what is parked at it
+//!                the stage is 2^31 more for what is parked at it, 2^29 more for its streams
 //!    change      u8: 1, + 2 removed, + 4 key as before, + 8 slot as before;
 //!                · [key bytes] · [slot bytes] · [value bytes]
 //!    run         edge n · seq n · partition n · seq - previous n · frame
@@ -43,6 +43,7 @@ pub(crate) use control::name_table;
 pub use control::{ApplyRecord, CheckpointRecord, DeleteRecord, EdgeEnds, NameTable};
 pub use ingest::{IngestRecord, IngestRun, Producer};
 pub use writer::RecordWriter;
+pub(crate) use writer::put_frame;
 
 use std::ops::Range;
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES, Mark, STAGE_BYTES, field};
 use crate::ids::RequestId;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::state::{BatchError, KeyedState, Mark as StateMark};
+use crate::state::{BatchError, KeyedState, Mark as StateMark, StateLimits};
 
 /// What the host should do with an event its stage could not handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,13 @@ impl Layer {
         Self { ports, limits, state, input, call, sinks, filled, sent, scratch, staging: None }
     }
 
+    /// A layer with the ports and bounds of this one, and with no state.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        let bounds = StateLimits { total_bytes: usize::MAX, ..self.state.limits() };
+        Self::new(self.ports.clone(), self.limits, KeyedState::new(0, bounds))
+    }
+
     /// Begins a call with these events. The call before must have been accepted or discarded.
     pub fn begin(&mut self, frame: Frame) {
         self.input.begin(frame);
@@ -222,6 +229,16 @@ impl Layer {
         self.sent.clear();
         self.call.touched.clear();
         self.call.failures.clear();
+    }
+
+    /// Makes what was written stand, and drops everything that was emitted: of a batch that is made
+    /// again for what it leaves in an instance.
+    pub fn forget_batch(&mut self) {
+        self.take_runs(drop);
+        self.sent.clear();
+        self.call.touched.clear();
+        self.call.failures.clear();
+        self.state.commit();
     }
 
     /// Gives out everything the accepted calls emitted, in order of first emission.

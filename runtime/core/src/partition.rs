@@ -25,17 +25,20 @@ mod held;
 mod hold;
 mod invoke;
 mod isolate;
+mod history;
 mod ledger;
 mod park;
+mod revive;
 mod streams;
 
 pub use cold::Wanted;
 pub use commit::{Commit, OutRun, dead_letter_field};
 pub use entry::push_again;
 pub use expire::Expiry;
-pub use held::{name_of_parked, stage_of_state};
+pub use held::{name_of_part, stage_of_state};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
+pub use history::{NoRevival, Replay, Revival};
 pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds, TooLarge};
 
 use std::collections::VecDeque;
@@ -112,6 +115,8 @@ pub struct Partition {
     /// Keys the next call needs and that are not in memory.
     wanting: Wanting,
     now: u64,
+    /// What randomness of the batch's calls grows from.
+    seed: u64,
     /// Most events in the next batch of parked ones; 0 to give up on one.
     parked_width: u32,
     /// What exactly-once needs; without it delivery is best-effort.
@@ -138,12 +143,13 @@ impl Partition {
         let stage = |(at, plan): (usize, &StagePlan)| {
             let mut state = KeyedState::new(seed.wrapping_add(at as u64), plan.state);
             state.set_ttl(plan.state_ttl);
+            state.set_hosted(plan.scope == Scope::Stream);
             let layer = Layer::new(plan.ports.clone(), plan.limits, state);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
                 layer: Some(Box::new(layer)),
                 work: VecDeque::new(),
-                streams: Streams::default(),
+                streams: Streams::new(KeyedState::new(seed.rotate_left(32), plan.state)),
                 park: Park::new(parked),
                 expiry: Look::default(),
                 width: u32::MAX,
@@ -163,6 +169,7 @@ impl Partition {
             halted,
             wanting,
             now: 0,
+            seed: 0,
             parked_width,
             ledger,
         }
@@ -223,6 +230,7 @@ impl Partition {
         for stage in &mut self.stages {
             layer_of(stage).commit_state();
             stage.park.commit();
+            stage.streams.commit();
         }
         self.draft.finish()
     }

@@ -223,7 +223,7 @@ pub struct StageLimits {
     pub log_lines: u32,
     /// Bytes of state one key may hold, slot names included.
     pub state_bytes: u64,
-    /// Scope `key`: instances kept per partition; of use only there.
+    /// Scope `key`, and scope `stream` with exactly-once: instances kept per partition.
     pub instances: u32,
 }
 
@@ -252,6 +252,9 @@ pub struct StreamLimits {
     pub bytes_max: u64,
     /// Milliseconds since it opened.
     pub duration_max_ms: u64,
+    /// Bytes of events kept for making an instance again of which there can be no image. Of use
+    /// only with exactly-once.
+    pub replay_bytes_max: u64,
 }
 
 impl Default for StreamLimits {
@@ -261,6 +264,7 @@ impl Default for StreamLimits {
             events_max: bounds::EVENTS_MAX.default,
             bytes_max: bounds::BYTES_MAX.default,
             duration_max_ms: bounds::DURATION_MAX_MS.default,
+            replay_bytes_max: bounds::REPLAY_BYTES_MAX.default,
         }
     }
 }

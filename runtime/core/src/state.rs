@@ -9,8 +9,8 @@
 //!   cannot choose keys that collide.
 //! - With a store behind it a state may be larger than memory (`cold`): keys leave and come back
 //!   between calls, so a call finds all slots of the keys of its events here.
-//! - Keys may go by themselves (`expiry`). What a stage reads and writes is told apart here from
-//!   the slot that says when.
+//! - Keys may go by themselves (`expiry`), and the host may keep slots of its own beside a stage's
+//!   (`hosted`). What a stage reads and writes is told apart from both.
 //!
 //! Which key a stage may touch is decided in [`crate::layer`]; what a batch changed is read off by
 //! `changes`; keeping it over a restart is the business of the log and the store.
@@ -19,6 +19,7 @@ mod batch;
 mod changes;
 mod cold;
 mod expiry;
+mod hosted;
 mod keys;
 mod moving;
 mod value;
@@ -26,6 +27,7 @@ mod value;
 pub use batch::BatchError;
 pub use changes::{Change, Scratch};
 pub use expiry::{Looked, STAMP, Ttl};
+pub use hosted::HOSTED;
 pub use moving::redistribute;
 pub use value::Value;
 
@@ -133,6 +135,8 @@ pub struct KeyedState {
     /// What a store behind this state needs; `None` if all there is is in memory.
     cold: Option<Box<Cold>>,
     expiry: Expiry,
+    /// The host may keep slots beside the stage's.
+    hosted: bool,
 }
 
 impl KeyedState {
@@ -151,6 +155,7 @@ impl KeyedState {
             period: 0,
             cold: None,
             expiry: Expiry::default(),
+            hosted: false,
         }
     }
 
@@ -163,6 +168,12 @@ impl KeyedState {
     /// Sets the bound on everything in this state. What is there stays, even beyond it.
     pub fn bound_total(&mut self, total_bytes: usize) {
         self.limits.total_bytes = total_bytes;
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> StateLimits {
+        self.limits
     }
 
     /// Sets other bounds. What is there stays, even beyond them.
@@ -201,7 +212,7 @@ impl KeyedState {
         }
         let entry = index.map(|i| &self.keys[i as usize]);
         let at = entry.map_or(Err(0), |entry| position(&entry.slots, slot));
-        let used = entry.map_or(0, |entry| entry.bytes - self.stamp_bytes(entry));
+        let used = entry.map_or(0, |entry| self.paid_bytes(entry));
         let old = match (entry, at) {
             (Some(entry), Ok(at)) => slot.len() + entry.slots[at].value.len(),
             _ => 0,
@@ -368,6 +379,12 @@ impl KeyedState {
             self.emptied.push(index);
         }
         self.undo.push(Undo::Removed { key: index, slot: at as u32, old });
+    }
+
+    /// Bytes of a key that its stage pays for.
+    #[inline]
+    fn paid_bytes(&self, key: &Key) -> usize {
+        key.bytes - if self.hosted { self.hosted_bytes(key) } else { self.stamp_bytes(key) }
     }
 
     /// Checks the bounds for a key that would hold `wanted` bytes where it held `used`, and take

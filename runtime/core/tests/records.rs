@@ -17,7 +17,7 @@ use sluicebox_core::codec::{
     Sent, Usage, decode,
 };
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
-use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{EdgeId, Name, OutputId, Part, PipelineId, StageId};
 use sluicebox_core::position::{Place, Source};
 use sluicebox_core::replayed::{Offsets, ReplayedRun};
 use sluicebox_core::state::Change;
@@ -201,8 +201,9 @@ fn parked() -> (u8, Bytes) {
 fn what_is_parked_is_told_from_the_stage_it_is_parked_at() {
     let (kind, body) = parked();
     let Record::Commit(read) = decode(kind, &body).unwrap() else { panic!("a commit") };
-    let stages: Vec<_> = read.state.iter().map(|(stage, _)| stage.unparked()).collect();
-    assert_eq!(stages, [false, true, true, true].map(|parked| (StageId(1), parked)));
+    let stages: Vec<_> = read.state.iter().map(|(stage, _)| stage.split()).collect();
+    let parts = [Part::Own, Part::Parked, Part::Parked, Part::Parked];
+    assert_eq!(stages, parts.map(|part| (StageId(1), part)));
 }
 
 /// A record as this program writes it, whatever format it was written in.

@@ -10,12 +10,12 @@
 
 mod inbox;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use sluicebox_core::ids::StageId;
+use sluicebox_core::ids::{Part, StageId};
 use sluicebox_core::partition::{Halt, Progress, stage_of_state};
 use sluicebox_core::state::KeyedState;
 use tokio::sync::{Notify, oneshot};
@@ -42,12 +42,14 @@ pub(crate) struct Inherited {
 pub(crate) enum Command {
     /// Go on after a halt.
     Resume,
-    /// End open streams, then give up the state and be forgotten.
+    /// End open streams that cannot go on, then give up the state and be forgotten.
     Retire {
         /// Where what it held goes.
         reply: oneshot::Sender<Retired>,
         /// Give up what cannot be finished as well, rather than wait for it.
         carry: bool,
+        /// The stages whose open streams end. Those of others are handed over as they are.
+        ends: Arc<BTreeSet<String>>,
     },
 }
 
@@ -226,13 +228,14 @@ impl Mailbox {
         lock(&self.commands).pop_front()
     }
 
-    /// True if the partition did not run yet, and takes over parked events or state that expires.
+    /// True if the partition did not run yet, and takes over parked events, open
+    /// streams or state that expires.
     pub(crate) fn waits_for_time(&self) -> bool {
         let stages = &self.segment.plan.stages;
         let expires =
             |name: &str| stages.iter().any(|stage| stage.name == name && stage.state_ttl.is_some());
         let states = &lock(&self.inherited).states;
-        states.iter().any(|(name, _)| stage_of_state(name).1 || expires(name))
+        states.iter().any(|(name, _)| stage_of_state(name).1 != Part::Own || expires(name))
     }
 
     pub(crate) fn take_inherited(&self) -> Inherited {

@@ -256,6 +256,12 @@ pub struct StageMetrics {
     pub instances: Gauge,
     /// Instances made.
     pub instances_created: Counter,
+    /// Instances of streams that were made again.
+    pub stream_revivals: Counter,
+    /// Images taken of streams.
+    pub stream_images: Counter,
+    /// Bytes of these images.
+    pub stream_image_bytes: Counter,
     /// Keys read from the store.
     pub state_loads: Counter,
     /// Keys whose state went because it was not written for so long.
@@ -288,6 +294,13 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::gauge("stage_parked_events", "Events of parked keys", |m| m.parked_events.get()),
     Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
+    Row::counter("stage_stream_revivals", "Instances of streams made again", |m| {
+        m.stream_revivals.get()
+    }),
+    Row::counter("stage_stream_images", "Images taken of streams", |m| m.stream_images.get()),
+    Row::counter("stage_stream_image_bytes", "Bytes of images of streams", |m| {
+        m.stream_image_bytes.get()
+    }),
     Row::counter("stage_state_loads", "Keys whose state was not in memory", |m| {
         m.state_loads.get()
     }),

@@ -110,7 +110,7 @@ impl RecordWriter {
 
     pub(crate) fn frame(&mut self, frame: &Frame) {
         let bytes = frame.bytes();
-        if bytes.len() > EXPANDED_BYTES_MAX || bytes.len() > frame.len() * COMPACT_EVENT_BYTES_MAX {
+        if goes_as_it_is(frame) {
             self.number(bytes.len() as u64);
             self.frames.push((self.buffer.len(), bytes.clone()));
             return;
@@ -129,5 +129,19 @@ impl RecordWriter {
     /// Bytes of the buffer.
     pub(crate) fn written(&self, range: std::ops::Range<usize>) -> &[u8] {
         &self.buffer[range]
+    }
+}
+
+/// True of a frame that is long beside what its compact form would spare.
+fn goes_as_it_is(frame: &Frame) -> bool {
+    let bytes = frame.bytes().len();
+    bytes > EXPANDED_BYTES_MAX || bytes > frame.len() * COMPACT_EVENT_BYTES_MAX
+}
+
+/// Appends a frame in the form it has in records, for [`expand`](crate::frame::expand).
+pub(crate) fn put_frame(frame: &Frame, out: &mut Vec<u8>) {
+    match goes_as_it_is(frame) {
+        true => out.extend_from_slice(frame.bytes()),
+        false => compact(frame, out),
     }
 }

@@ -95,6 +95,8 @@ pub const BYTES_MAX: Range = Range { min: KIB, max: 1024 * GIB, default: GIB };
 /// Life of a stream.
 pub const DURATION_MAX_MS: Range =
     Range { min: SECOND_MS, max: 7 * 24 * HOUR_MS, default: HOUR_MS };
+/// Bytes of a stream's events that are kept for making its instance again.
+pub const REPLAY_BYTES_MAX: Range = Range { min: 64 * KIB, max: GIB, default: 16 * MIB };
 
 /// Runs of a parked event before it is given up on.
 pub const PARK_ATTEMPTS: Range = Range { min: 1, max: 1000, default: 10 };

@@ -238,6 +238,7 @@ fn stream(view: View<'_>) -> StreamLimits {
         events_max: view.at("events-max").small(bounds::EVENTS_MAX.default),
         bytes_max: view.at("bytes-max").size(bounds::BYTES_MAX),
         duration_max_ms: view.at("duration-max").duration(bounds::DURATION_MAX_MS),
+        replay_bytes_max: view.at("replay-bytes-max").size(bounds::REPLAY_BYTES_MAX),
     }
 }
 

@@ -297,11 +297,12 @@ static LIMITS: [Field; 7] = [
         "instances",
         Kind::Integer { min: 1, max: bounds::INSTANCES_MAX as u64 },
         Need::Number(bounds::INSTANCES_DEFAULT as u64),
-        "Only with scope key: instances kept per partition; the least recently used is dropped.",
+        "Only with scope key, and with scope stream and exactly-once: instances kept per partition; \
+         the least recently used is dropped.",
     ),
 ];
 
-static STREAM: [Field; 4] = [
+static STREAM: [Field; 5] = [
     duration(
         "idle-timeout",
         bounds::IDLE_TIMEOUT_MS,
@@ -310,6 +311,12 @@ static STREAM: [Field; 4] = [
     count("events-max", bounds::EVENTS_MAX, "The stream ends after this many events."),
     size("bytes-max", bounds::BYTES_MAX, "The stream ends after this much payload."),
     duration("duration-max", bounds::DURATION_MAX_MS, "The stream ends this long after it opened."),
+    size(
+        "replay-bytes-max",
+        bounds::REPLAY_BYTES_MAX,
+        "Only with exactly-once: events kept of a stream whose component allows no images of its \
+         memory, to make its instance again after a restart. A stream with more ends with it.",
+    ),
 ];
 
 static PARK: [Field; 6] = [

@@ -83,6 +83,7 @@ fn stream(stream: &StreamLimits) -> Value {
         ("events-max", number(stream.events_max)),
         ("bytes-max", size(stream.bytes_max)),
         ("duration-max", text(&duration_text(stream.duration_max_ms))),
+        ("replay-bytes-max", size(stream.replay_bytes_max)),
     ]))
 }
 

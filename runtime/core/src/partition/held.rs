@@ -4,23 +4,35 @@
 //! Whose allowance the bounds come from is the worker's business.
 
 use super::park::Park;
+use super::streams::Streams;
 use super::{Partition, Stage, layer_of};
+use crate::ids::Part;
 use crate::layer::Layer;
+use crate::pipeline::Scope;
 use crate::state::KeyedState;
 
-/// Behind a stage's name where what is parked there is meant. No name has such an end.
+/// Behind a stage's name where a part of what is kept of it is meant. No name has such an end.
 const PARKED: &str = "/parked";
+const STREAMS: &str = "/streams";
 
-/// Under which name what is parked at a stage is handed over, beside the stage's own state.
+/// Under which name a part of what is kept of a stage is handed over.
 #[must_use]
-pub fn name_of_parked(stage: &str) -> String {
-    format!("{stage}{PARKED}")
+pub fn name_of_part(stage: &str, part: Part) -> String {
+    let end = match part {
+        Part::Own => "",
+        Part::Parked => PARKED,
+        Part::Streams => STREAMS,
+    };
+    format!("{stage}{end}")
 }
 
-/// The stage whose state is handed over under a name, and whether it is what is parked there.
+/// The stage of which something is handed over under a name, and which part of it.
 #[must_use]
-pub fn stage_of_state(name: &str) -> (&str, bool) {
-    name.strip_suffix(PARKED).map_or((name, false), |stage| (stage, true))
+pub fn stage_of_state(name: &str) -> (&str, Part) {
+    if let Some(stage) = name.strip_suffix(PARKED) {
+        return (stage, Part::Parked);
+    }
+    name.strip_suffix(STREAMS).map_or((name, Part::Own), |stage| (stage, Part::Streams))
 }
 
 impl Partition {
@@ -35,7 +47,7 @@ impl Partition {
     pub fn state_bytes(&self) -> usize {
         let bytes = |stage: &Stage| {
             let own = stage.layer.as_ref().map_or(0, |layer| layer.state_ref().bytes());
-            own + stage.park.state().bytes()
+            own + stage.park.state().bytes() + stage.streams.index().bytes()
         };
         self.stages.iter().map(bytes).sum()
     }
@@ -55,6 +67,14 @@ impl Partition {
         self.stages.iter().map(|stage| stage.park.state().bytes()).sum()
     }
 
+    /// Bytes of what never leaves memory, over all stages: parked events and the lists of open
+    /// streams.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let held = |stage: &Stage| stage.park.state().bytes() + stage.streams.index().bytes();
+        self.stages.iter().map(held).sum()
+    }
+
     /// Lets what is parked at each stage grow by at most `room` bytes from here.
     pub fn bound_parked(&mut self, room: usize) {
         self.stages.iter_mut().for_each(|stage| stage.park.bound(room));
@@ -71,29 +91,34 @@ impl Partition {
         let mut states = Vec::new();
         for (plan, stage) in self.plan.stages.iter().zip(self.stages) {
             if !stage.park.is_empty() {
-                states.push((name_of_parked(&plan.name), stage.park.into_state()));
+                states.push((name_of_part(&plan.name, Part::Parked), stage.park.into_state()));
+            }
+            if stage.streams.len() > 0 {
+                let index = stage.streams.into_index();
+                states.push((name_of_part(&plan.name, Part::Streams), index));
             }
             states.extend(stage.layer.map(|layer| (plan.name.clone(), layer.into_state())));
         }
         states
     }
 
-    /// Takes over the state of the stage of this name, or what is parked there, if it is there.
+    /// Takes over what is kept of the stage of this name, or a part of it, if it is there.
     pub fn adopt(&mut self, name: &str, state: KeyedState) {
-        let (name, is_parked) = stage_of_state(name);
+        let (name, part) = stage_of_state(name);
         let at = self.plan.stages.iter().position(|plan| plan.name == name);
-        if let Some(at) = at {
-            if is_parked {
-                self.stages[at].park = Park::new(state);
-                return;
-            }
-            let plan = &self.plan.stages[at];
-            let mut state = state;
-            // What is there stays; bounds and time to live are those of the stage as it is now.
-            state.set_limits(plan.state);
-            state.set_ttl(plan.state_ttl);
-            let layer = Layer::new(plan.ports.clone(), plan.limits, state);
-            self.stages[at].layer = Some(Box::new(layer));
+        let Some(at) = at else { return };
+        let plan = &self.plan.stages[at];
+        match part {
+            Part::Own => {}
+            Part::Parked => return self.stages[at].park = Park::new(state),
+            Part::Streams => return self.stages[at].streams = Streams::new(state),
         }
+        let mut state = state;
+        // What is there stays; bounds and time to live are those of the stage as it is now.
+        state.set_limits(plan.state);
+        state.set_ttl(plan.state_ttl);
+        state.set_hosted(plan.scope == Scope::Stream);
+        let layer = Layer::new(plan.ports.clone(), plan.limits, state);
+        self.stages[at].layer = Some(Box::new(layer));
     }
 }

@@ -183,9 +183,12 @@ impl Partition {
         self.wanting = Wanting::default();
         for stage in &mut self.stages {
             stage.work.clear();
-            stage.streams.abandon();
             stage.park.roll_back();
+            stage.streams.roll_back();
             layer_of(stage).abandon();
+        }
+        if self.ledger.is_none() {
+            self.abandon_streams();
         }
     }
 }

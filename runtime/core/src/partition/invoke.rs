@@ -4,15 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::isolate::{Isolation, Lost, Step};
-use super::streams::When;
+use super::history::Life;
 use super::{Halt, Partition, Verdict, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES};
 use crate::layer::Layer;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::pipeline::{OnFailure, Scope};
-
-/// What the dead letter of an event says whose stream was not opened.
-const NO_STREAM: &str = "the tenant has as many open streams as its quota (streams) allows";
 
 /// Whom the instance of a call serves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,11 +44,22 @@ pub(super) struct Work {
     pub isolation: Isolation,
     /// The call in flight.
     pub run: Range<u32>,
+    /// Of a stream: its life when all of this stands.
+    pub life: Life,
+    /// Of a stream whose calls can be made again: most events in the next one.
+    pub width: u32,
 }
 
 impl Work {
     pub(super) fn new(serves: Serves, frame: Frame) -> Self {
-        Self { serves, frame, last: false, isolation: Isolation::default(), run: 0..0 }
+        let (isolation, life) = (Isolation::default(), Life::default());
+        Self { serves, frame, last: false, isolation, run: 0..0, life, width: u32::MAX }
+    }
+
+    /// Events of a stream, which ends with them if they are the `last`.
+    pub(super) fn of_stream(key: &Arc<[u8]>, life: Life, frame: Frame, last: bool) -> Self {
+        let serves = Serves::Stream(key.clone(), life.serial);
+        Self { last, life, ..Self::new(serves, frame) }
     }
 }
 
@@ -75,16 +83,7 @@ impl Partition {
                     target.work.push_back(Work::new(Serves::Key(key.clone()), frame));
                 });
             }),
-            Scope::Stream => {
-                let (when, draft) = (When { now: self.now, limits: &plan.stream }, &mut self.draft);
-                by_key(&frame, |key, events| {
-                    let work = &mut target.work;
-                    let take = |one| work.push_back(one);
-                    for event in target.streams.take(key, &events, &when, take) {
-                        draft.dead_letter(&plan.name, &event, "stream.quota", NO_STREAM);
-                    }
-                });
-            }
+            Scope::Stream => target.streams.push(frame),
         }
     }
 
@@ -93,15 +92,28 @@ impl Partition {
         let at = self.current;
         let retries = self.plan.stages[at].retries;
         loop {
+            let can_repeat = self.ledger.is_some();
             let stage = &mut self.stages[at];
             let width = stage.width;
-            let work = stage.work.front_mut()?;
+            let Some(work) = stage.work.front_mut() else {
+                if self.divide_waiting() {
+                    continue;
+                }
+                return None;
+            };
             let len = work.frame.len() as u32;
-            // A stream's call cannot be repeated, so it is never divided.
-            let width = if matches!(work.serves, Serves::Stream(..)) { len } else { width };
+            let width = match (&work.serves, can_repeat) {
+                (Serves::Stream(..), true) => work.width,
+                // A call that cannot be made again is never divided.
+                (Serves::Stream(..), false) => len,
+                _ => width,
+            };
             match work.isolation.next(len, width, retries) {
                 Step::Finished => {
-                    stage.work.pop_front();
+                    let done = stage.work.pop_front();
+                    if let Some(done) = done.filter(|done| done.last) {
+                        self.close_stream(&done);
+                    }
                 }
                 Step::GiveUp(lost) => {
                     if !self.give_up(&lost) {
@@ -132,10 +144,8 @@ impl Partition {
         let layer = layer_of(stage);
         let verdict = with_host_failures(verdict, layer);
         let work = stage.work.front().expect("the call came from this work");
-        if let Serves::Stream(key, serial) = work.serves.clone() {
-            let stands = matches!(verdict, Verdict::Returned(_));
-            self.judge_stream(&key, serial, verdict);
-            return stands;
+        if matches!(work.serves, Serves::Stream(..)) {
+            return self.judge_stream(verdict);
         }
         let stands = verdict == Verdict::Returned(Vec::new());
         if stands {
@@ -154,57 +164,14 @@ impl Partition {
         stands
     }
 
-    /// A stream's memory cannot be taken back event by event: what it did for a reported failure
-    /// stands, and a trap ends it.
-    fn judge_stream(&mut self, key: &Arc<[u8]>, serial: u64, verdict: Verdict) {
-        let stage = &mut self.stages[self.current];
-        let work = stage.work.pop_front().expect("the call came from this work");
-        match verdict {
-            Verdict::Returned(failures) => {
-                layer_of(stage).accept();
-                if work.last {
-                    layer_of(stage).state().clear_key(key);
-                }
-                let mut failures = failures;
-                failures.sort_by_key(|failure| failure.event);
-                failures.dedup_by_key(|failure| failure.event);
-                for failure in failures {
-                    let (event, message) = (failure.event, failure.message);
-                    let lost = Lost { event, class: "reject", message };
-                    if !self.lose(&work.frame, &lost) {
-                        return;
-                    }
-                }
-            }
-            Verdict::Trapped(message) => {
-                layer_of(stage).discard();
-                layer_of(stage).state().clear_key(key);
-                stage.streams.lose(key, serial);
-                // Work of the same stream further on has lost its instance with it.
-                let same = |w: &Work| w.serves == work.serves;
-                let behind: Vec<Frame> =
-                    stage.work.iter().filter(|w| same(w)).map(|w| w.frame.clone()).collect();
-                stage.work.retain(|w| !same(w));
-                for frame in std::iter::once(work.frame.clone()).chain(behind) {
-                    for event in 0..frame.len() as u32 {
-                        let lost = Lost { event, class: "stream.lost", message: message.clone() };
-                        if !self.lose(&frame, &lost) {
-                            return;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     /// Gives up on an event of the work at the head. False if that halts the partition.
-    fn give_up(&mut self, lost: &Lost) -> bool {
+    pub(super) fn give_up(&mut self, lost: &Lost) -> bool {
         let work = self.stages[self.current].work.front();
         let frame = work.map(|work| work.frame.clone()).expect("a lost event is of work at hand");
         self.lose(&frame, lost)
     }
 
-    fn lose(&mut self, frame: &Frame, lost: &Lost) -> bool {
+    pub(super) fn lose(&mut self, frame: &Frame, lost: &Lost) -> bool {
         let event = frame.events().nth(lost.event as usize);
         if event.is_some_and(|event| self.park(&event, lost)) {
             return true;
@@ -238,7 +205,7 @@ fn with_host_failures(verdict: Verdict, layer: &mut Layer) -> Verdict {
             failures.extend(found);
             Verdict::Returned(failures)
         }
-        trapped @ Verdict::Trapped(_) => trapped,
+        gone @ (Verdict::Trapped(_) | Verdict::Lost(_)) => gone,
     }
 }
 
@@ -265,7 +232,7 @@ fn chunks(frame: &Frame, mut each: impl FnMut(Frame)) {
 }
 
 /// The events `run` of a frame; the frame itself if that is all of them.
-fn slice(frame: &Frame, run: &Range<u32>) -> Frame {
+pub(super) fn slice(frame: &Frame, run: &Range<u32>) -> Frame {
     if run.len() == frame.len() {
         return frame.clone();
     }
@@ -281,7 +248,7 @@ fn pack(frame: &Frame, from: u32, to: u32, count: u32) -> Frame {
 }
 
 /// Groups the events of a frame by key, in order of each key's first event.
-fn by_key(frame: &Frame, mut each: impl FnMut(Arc<[u8]>, Vec<Event<'_>>)) {
+pub(super) fn by_key(frame: &Frame, mut each: impl FnMut(Arc<[u8]>, Vec<Event<'_>>)) {
     let mut order: Vec<(&[u8], Vec<Event<'_>>)> = Vec::new();
     let mut index = std::collections::BTreeMap::new();
     for event in frame.events() {

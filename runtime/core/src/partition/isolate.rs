@@ -16,6 +16,8 @@ pub enum Verdict {
     Returned(Vec<Failure>),
     /// The call trapped, ran out of fuel or broke a limit; the instance is gone.
     Trapped(String),
+    /// Of a stream alone: it is open, and there is no instance and none can be made again.
+    Lost(String),
 }
 
 /// Why an event was given up on.
@@ -108,7 +110,8 @@ impl Isolation {
                 *width = 1;
                 Some(Lost { event: run.start, class: "trap", message })
             }
-            Verdict::Trapped(_) => {
+            // What is lost is never judged here.
+            Verdict::Trapped(_) | Verdict::Lost(_) => {
                 self.suspect_end = Some(run.end);
                 None
             }

@@ -23,7 +23,7 @@ use super::{Commit, Draft, OutRun, Partition, layer_of};
 use crate::codec::{Batch, CommitHead, DeadRun, EdgeRun, OutputRun, Piece, RecordWriter};
 use crate::codec::{Sent, Usage};
 use crate::frame::{Frame, FrameBuilder, field};
-use crate::ids::{EdgeId, OutputId, PipelineId, RequestId, StageId};
+use crate::ids::{EdgeId, OutputId, Part, PipelineId, RequestId, StageId};
 use crate::layer::Spread;
 use crate::limits::BATCH_EVENTS_MAX;
 use crate::position::{Numbers, Place, Positions, Source};
@@ -196,9 +196,13 @@ impl Partition {
         let mut record = writer.commit(&head, &ledger.batch);
         for (stage, ids) in self.stages.iter().zip(&ledger.ids.stages) {
             let layer = stage.layer.as_ref().expect("no call is in flight while it commits");
-            for (id, state) in
-                [(ids.stage, layer.state_ref()), (ids.stage.parked(), stage.park.state())]
-            {
+            let parts = [
+                (Part::Own, layer.state_ref()),
+                (Part::Parked, stage.park.state()),
+                (Part::Streams, stage.streams.index()),
+            ];
+            for (part, state) in parts {
+                let id = ids.stage.part(part);
                 state.changes(&mut ledger.scratch, |change| {
                     record.change(id, &change);
                     changed(id, change);
@@ -216,6 +220,7 @@ impl Partition {
         for stage in &mut self.stages {
             layer_of(stage).commit_state();
             stage.park.commit();
+            stage.streams.commit();
         }
         self.parked_width = (self.parked_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
         let (sent, requests) = sent;
@@ -264,12 +269,15 @@ impl Partition {
 
     /// Puts back a slot of a stage as some commit left it. Between batches.
     pub fn restore(&mut self, stage: StageId, change: &Change<'_>) {
-        let (stage, is_parked) = stage.unparked();
+        let (stage, part) = stage.split();
         let stages = self.ledger.as_ref().map(|ledger| ledger.ids.stages.as_slice());
         let at = stages.and_then(|stages| stages.iter().position(|ids| ids.stage == stage));
         let at = at.expect("the state of a stage is restored in the segment it is in");
-        if is_parked {
-            return self.stages[at].park.restore(change.key, change.slot, change.value);
+        let Change { key, slot, value } = *change;
+        match part {
+            Part::Own => {}
+            Part::Parked => return self.stages[at].park.restore(key, slot, value),
+            Part::Streams => return self.stages[at].streams.restore(key, slot, value),
         }
         let state = layer_of(&mut self.stages[at]).state();
         match change.value {

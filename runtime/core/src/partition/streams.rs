@@ -4,33 +4,57 @@
 //!   an event of kind open, and ends behind an event of kind end: sent by a producer, or made here
 //!   when a limit is reached or the stream was idle for too long.
 //! - A later event of the key opens a new stream with a higher serial.
+//! - What is known of a stream lies with its key (`history`). Beside it there is an index of all
+//!   that are open, whole in memory, with a time at which each is looked at: never later than
+//!   its end, and put off by the look if it lives on. So an event of a stream changes nothing here.
+//! - Events are divided into calls when the turn of their stage comes, since then what is known of
+//!   their keys can be loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::Partition;
-use super::invoke::{Serves, Work};
+use super::invoke::{Work, by_key};
+use super::history::{self, Life};
+use super::{Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
-use crate::pipeline::StreamLimits;
+use crate::pipeline::{Scope, StreamLimits};
+use crate::state::{KeyedState, StateLimits};
+
+/// The slot of an entry of the index.
+const ENTRY: &[u8] = b"";
 
 #[derive(Debug)]
 pub(super) struct Streams {
-    open: BTreeMap<Arc<[u8]>, Open>,
+    index: Index,
+    /// Streams as they will be when the calls of the batch stand; `None`: not open.
+    ahead: BTreeMap<Arc<[u8]>, Option<Life>>,
+    /// Events that are not divided into calls yet.
+    waiting: VecDeque<Waiting>,
     /// Streams that may still be opened.
     room: usize,
-    /// Keys by the time something happens to them next; rebuilt lazily.
-    by_deadline: BTreeMap<(u64, u64), Arc<[u8]>>,
     serial: u64,
+    /// Streams whose history is long enough for an image.
+    long: BTreeSet<(Arc<[u8]>, u64)>,
 }
 
+/// Events that wait to be divided, from the first that was not yet.
 #[derive(Debug)]
-struct Open {
-    serial: u64,
-    opened_at: u64,
-    deadline: u64,
-    events: u64,
-    bytes: u64,
+struct Waiting {
+    frame: Frame,
+    next: u32,
+    /// They are ends made here, each of a stream whose time has come by then.
+    ends: Option<u64>,
+}
+
+/// Every open stream, and when it is looked at.
+#[derive(Debug)]
+struct Index {
+    state: KeyedState,
+    at: BTreeMap<Arc<[u8]>, u64>,
+    due: BTreeSet<(u64, Arc<[u8]>)>,
+    /// Keys that are not in it as `state` says.
+    touched: BTreeSet<Arc<[u8]>>,
 }
 
 /// The time, and what ends a stream by itself.
@@ -40,15 +64,48 @@ pub(super) struct When<'l> {
     pub limits: &'l StreamLimits,
 }
 
-impl Default for Streams {
-    fn default() -> Self {
-        Self { open: BTreeMap::new(), room: usize::MAX, by_deadline: BTreeMap::new(), serial: 0 }
+impl Life {
+    /// When the stream ends if nothing comes.
+    fn end(&self, limits: &StreamLimits) -> u64 {
+        let idle = self.last_at.saturating_add(limits.idle_timeout_ms.saturating_mul(1000));
+        let over = self.opened_at.saturating_add(limits.duration_max_ms.saturating_mul(1000));
+        idle.min(over).max(1)
     }
 }
 
 impl Streams {
+    /// Takes over the index of streams that are open.
+    pub(super) fn new(state: KeyedState) -> Self {
+        Self {
+            index: Index::new(state),
+            ahead: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            room: usize::MAX,
+            serial: 0,
+            long: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        self.index.at.len()
+    }
+
+    /// The index, as state beside the stage's own.
+    pub(super) fn index(&self) -> &KeyedState {
+        &self.index.state
+    }
+
+    pub(super) fn into_index(self) -> KeyedState {
+        self.index.state
+    }
+
+    /// Puts back an entry of the index as some commit left it. Between batches.
+    pub(super) fn restore(&mut self, key: &[u8], slot: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.index.state.restore(key, slot, value),
+            None => self.index.state.forget(key, slot),
+        }
+        self.index.reload(&key.into());
     }
 
     /// How many more streams may be opened before some are ended.
@@ -56,146 +113,299 @@ impl Streams {
         self.room = room;
     }
 
-    /// True if an event of this key would need a stream that may not be opened.
-    fn refuses(&self, key: &Arc<[u8]>) -> bool {
-        self.room == 0 && !self.open.contains_key(key)
+    /// Takes events of the stage, to be divided when its turn comes.
+    pub(super) fn push(&mut self, frame: Frame) {
+        if !frame.is_empty() {
+            self.waiting.push_back(Waiting { frame, next: 0, ends: None });
+        }
+    }
+
+    /// The events that are divided next, and from which on.
+    pub(super) fn front(&self) -> Option<(Frame, u32)> {
+        self.waiting.front().map(|waiting| (waiting.frame.clone(), waiting.next))
+    }
+
+    /// Divides the events at the front up to `end`, whose keys are all in memory. Gives back those
+    /// whose stream may not be opened.
+    pub(super) fn divide(
+        &mut self,
+        state: &KeyedState,
+        end: u32,
+        when: &When<'_>,
+        mut each: impl FnMut(Work),
+    ) -> Frame {
+        let mut refused = FrameBuilder::new();
+        let Some(front) = self.waiting.front_mut() else { return refused.finish() };
+        let (frame, from, ends) = (front.frame.clone(), front.next, front.ends);
+        front.next = end;
+        if end as usize >= frame.len() {
+            self.waiting.pop_front();
+        }
+        let part = super::invoke::slice(&frame, &(from..end));
+        by_key(&part, |key, events| {
+            if let Some(until) = ends {
+                each_end(self, state, &key, &events, (until, when), &mut each);
+                return;
+            }
+            for event in self.take(state, &key, &events, when, &mut each) {
+                refused.push(&event.head, event.key, event.payload, event.fields.bytes());
+            }
+        });
+        refused.finish()
     }
 
     /// Divides a key's events into calls, opening and ending streams as they come. Gives back the
     /// events whose stream may not be opened.
-    pub(super) fn take<'e>(
+    fn take<'e>(
         &mut self,
-        key: Arc<[u8]>,
+        state: &KeyedState,
+        key: &Arc<[u8]>,
         events: &[Event<'e>],
         when: &When<'_>,
-        mut each: impl FnMut(Work),
+        each: &mut impl FnMut(Work),
     ) -> Vec<Event<'e>> {
-        let When { now, limits } = *when;
+        let limits = when.limits;
         let mut refused = Vec::new();
         let mut builder = FrameBuilder::new();
+        let mut life = self.life(state, key);
         for event in events {
-            if self.refuses(&key) {
+            if life.is_none() && self.room == 0 {
                 refused.push(*event);
                 continue;
             }
             let full = builder.len() >= BATCH_EVENTS_MAX - 2
                 || (!builder.is_empty() && builder.bytes_len() + event.size() > BATCH_BYTES_MAX);
-            if full {
-                let serial = self.open.get(&key).map_or(self.serial, |open| open.serial);
-                each(Work::new(Serves::Stream(key.clone(), serial), builder.finish()));
+            if let Some(life) = life.filter(|_| full) {
+                each(Work::of_stream(key, life, builder.finish(), false));
             }
-            let open = self.open_or_begin(&key, event, now, &mut builder);
-            open.events += 1;
-            open.bytes += event.payload.len() as u64;
-            let serial = open.serial;
-            let over = open.events >= limits.events_max || open.bytes >= limits.bytes_max;
+            let now = life.get_or_insert_with(|| self.open(key, event, when, &mut builder));
+            now.events += 1;
+            now.bytes += event.payload.len() as u64;
+            now.last_at = when.now;
+            let over = now.events >= limits.events_max || now.bytes >= limits.bytes_max;
             builder.push(&event.head, event.key, event.payload, event.fields.bytes());
             let ended = event.head.kind == Kind::End;
             if over && !ended {
-                push_end(&mut builder, &key, event.head.time);
+                push_end(&mut builder, key, event.head.time);
             }
             if over || ended {
-                self.forget(&key);
-                each(last(&key, serial, builder.finish()));
+                each(Work::of_stream(key, *now, builder.finish(), true));
+                life = None;
             }
         }
-        if let Some(open) = self.open.get(&key) {
-            let serial = open.serial;
-            if !builder.is_empty() {
-                each(Work::new(Serves::Stream(key.clone(), serial), builder.finish()));
-            }
-            self.touch(&key, now, limits);
+        if let Some(life) = life.filter(|_| !builder.is_empty()) {
+            each(Work::of_stream(key, life, builder.finish(), false));
         }
+        self.ahead.insert(key.clone(), life);
         refused
     }
 
-    /// Ends every stream whose time comes up to `until`; the end is an event of `now`.
-    pub(super) fn expire(&mut self, now: u64, until: u64) -> Vec<Work> {
-        let mut ends = Vec::new();
-        while let Some(entry) = self.by_deadline.first_entry() {
-            if entry.key().0 > until {
-                break;
-            }
-            let key = entry.remove();
-            if let Some(open) = self.open.remove(&key) {
-                let mut builder = FrameBuilder::new();
-                push_end(&mut builder, &key, now);
-                ends.push(last(&key, open.serial, builder.finish()));
-            }
-        }
-        ends
+    /// The stream of a key as the batch leaves it so far.
+    fn life(&mut self, state: &KeyedState, key: &Arc<[u8]>) -> Option<Life> {
+        let known = self.ahead.get(key).copied();
+        let life = known.unwrap_or_else(|| history::life(state, key));
+        self.serial = self.serial.max(life.map_or(0, |life| life.serial));
+        life
     }
 
-    /// When [`Streams::expire`] has something to do next.
-    pub(super) fn next_deadline(&self, _limits: &StreamLimits) -> Option<u64> {
-        self.by_deadline.first_key_value().map(|((at, _), _)| *at)
-    }
-
-    /// Forgets a stream whose instance is gone; a newer one of the same key stays.
-    pub(super) fn lose(&mut self, key: &Arc<[u8]>, serial: u64) {
-        if self.open.get(key).is_some_and(|open| open.serial == serial) {
-            self.forget(key);
-        }
-    }
-
-    /// Forgets all streams: their instances are gone.
-    pub(super) fn abandon(&mut self) {
-        self.open.clear();
-        self.by_deadline.clear();
-    }
-
-    fn open_or_begin(
+    fn open(
         &mut self,
         key: &Arc<[u8]>,
         event: &Event<'_>,
-        now: u64,
+        when: &When<'_>,
         builder: &mut FrameBuilder,
-    ) -> &mut Open {
-        let Self { serial, room, .. } = self;
-        self.open.entry(key.clone()).or_insert_with(|| {
-            *serial += 1;
-            *room = room.saturating_sub(1);
-            let head = Head { kind: Kind::Open, cause: NO_CAUSE, ..event.head };
-            builder.push(&head, key, &[], &[]);
-            // A deadline of 0 is in no list yet.
-            Open { serial: *serial, opened_at: now, deadline: 0, events: 0, bytes: 0 }
-        })
+    ) -> Life {
+        self.serial += 1;
+        self.room = self.room.saturating_sub(1);
+        let head = Head { kind: Kind::Open, cause: NO_CAUSE, ..event.head };
+        builder.push(&head, key, &[], &[]);
+        let (now, serial) = (when.now, self.serial);
+        let life = Life { serial, opened_at: now, last_at: now, ..Life::default() };
+        self.index.set(key, life.end(when.limits));
+        life
     }
 
-    fn touch(&mut self, key: &Arc<[u8]>, now: u64, limits: &StreamLimits) {
-        let Some(open) = self.open.get_mut(key) else { return };
-        self.by_deadline.remove(&(open.deadline, open.serial));
-        let idle = now.saturating_add(limits.idle_timeout_ms.saturating_mul(1000));
-        let over = open.opened_at.saturating_add(limits.duration_max_ms.saturating_mul(1000));
-        open.deadline = idle.min(over).max(1);
-        self.by_deadline.insert((open.deadline, open.serial), key.clone());
-    }
-
-    fn forget(&mut self, key: &Arc<[u8]>) {
-        if let Some(open) = self.open.remove(key) {
-            self.by_deadline.remove(&(open.deadline, open.serial));
+    /// Takes up to so many streams whose time comes up to `until` out of the index, as ends to be
+    /// divided. Those that are known to live on are put off.
+    fn take_due(&mut self, state: &mut KeyedState, (now, until): (u64, u64), limits: &StreamLimits) {
+        let mut builder = FrameBuilder::new();
+        while builder.len() < BATCH_EVENTS_MAX && builder.bytes_len() < BATCH_BYTES_MAX {
+            let first = self.index.due.first().filter(|(at, _)| *at <= until);
+            let Some((_, key)) = first.cloned() else { break };
+            self.index.take(&key);
+            let lives_on = match state.lacks(&key) {
+                true => None,
+                false => history::life(state, &key).map(|life| life.end(limits)),
+            };
+            match lives_on.filter(|end| *end > until) {
+                Some(end) => self.index.put_off(&key, end),
+                None => push_end(&mut builder, &key, now),
+            }
         }
+        if !builder.is_empty() {
+            let frame = builder.finish();
+            self.waiting.push_back(Waiting { frame, next: 0, ends: Some(until) });
+        }
+    }
+
+    /// When there is something to look at next.
+    fn next_due(&self) -> Option<u64> {
+        self.index.due.first().map(|(at, _)| *at)
+    }
+
+    /// The stream of a key is over, unless a newer one has begun.
+    pub(super) fn close(&mut self, key: &Arc<[u8]>, serial: u64) {
+        let newer = self.ahead.get(key).copied().flatten();
+        if newer.is_some_and(|life| life.serial != serial) {
+            return;
+        }
+        self.ahead.insert(key.clone(), None);
+        self.index.remove(key);
+    }
+
+    /// The history of a stream is long enough for an image.
+    pub(super) fn note_long(&mut self, key: &Arc<[u8]>, serial: u64) {
+        self.long.insert((key.clone(), serial));
+    }
+
+    /// A stream that wants an image, if there is one that is still open.
+    pub(super) fn next_long(&mut self, state: &KeyedState) -> Option<(Arc<[u8]>, u64)> {
+        while let Some((key, serial)) = self.long.pop_first() {
+            if history::life(state, &key).is_some_and(|life| life.serial == serial) {
+                return Some((key, serial));
+            }
+        }
+        None
+    }
+
+    /// The batch stands.
+    pub(super) fn commit(&mut self) {
+        self.end_batch();
+        self.index.state.commit();
+        self.index.touched.clear();
+    }
+
+    /// The batch is taken back.
+    pub(super) fn roll_back(&mut self) {
+        self.end_batch();
+        self.index.state.rollback_all();
+        for key in std::mem::take(&mut self.index.touched) {
+            self.index.reload(&key);
+        }
+    }
+
+    /// Forgets all streams, and gives their keys: their instances are gone for good.
+    pub(super) fn abandon(&mut self) -> Vec<Arc<[u8]>> {
+        self.end_batch();
+        let keys: Vec<_> = self.index.at.keys().cloned().collect();
+        keys.iter().for_each(|key| self.index.remove(key));
+        self.index.state.commit();
+        self.index.touched.clear();
+        keys
+    }
+
+    fn end_batch(&mut self) {
+        self.ahead.clear();
+        self.waiting.clear();
+        self.long.clear();
+    }
+}
+
+/// Divides an end that was made here: the stream may have gone on, or be over.
+fn each_end(
+    streams: &mut Streams,
+    state: &KeyedState,
+    key: &Arc<[u8]>,
+    events: &[Event<'_>],
+    (until, when): (u64, &When<'_>),
+    each: &mut impl FnMut(Work),
+) {
+    let Some(life) = streams.life(state, key) else { return streams.index.remove(key) };
+    let end = life.end(when.limits);
+    if end > until {
+        return streams.index.put_off(key, end);
+    }
+    let mut builder = FrameBuilder::new();
+    for event in events.iter().take(1) {
+        builder.push(&event.head, event.key, event.payload, event.fields.bytes());
+    }
+    streams.ahead.insert(key.clone(), None);
+    each(Work::of_stream(key, life, builder.finish(), true));
+}
+
+impl Index {
+    fn new(mut state: KeyedState) -> Self {
+        state.set_limits(StateLimits::NONE);
+        let (at, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let keys = state.all_keys();
+        let mut index = Self { state, at, due, touched };
+        keys.into_iter().for_each(|key| index.reload(&Arc::from(key)));
+        index
+    }
+
+    /// Adds a stream that opens.
+    fn set(&mut self, key: &Arc<[u8]>, at: u64) {
+        let written = self.state.put(key, ENTRY, &at.to_le_bytes());
+        written.expect("there is no bound on the index");
+        self.touched.insert(key.clone());
+        self.put_off(key, at);
+    }
+
+    /// Looks at a stream at another time. What is kept of it stays as it is: it is looked at once
+    /// too often after a restart.
+    fn put_off(&mut self, key: &Arc<[u8]>, at: u64) {
+        self.take(key);
+        self.at.insert(key.clone(), at);
+        self.due.insert((at, key.clone()));
+    }
+
+    /// Takes a stream from those that are due; it is put off or removed, or the batch taken back.
+    fn take(&mut self, key: &Arc<[u8]>) {
+        if let Some(at) = self.at.get(key) {
+            self.due.remove(&(*at, key.clone()));
+            self.touched.insert(key.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &Arc<[u8]>) {
+        self.take(key);
+        if self.at.remove(key).is_some() {
+            self.state.delete(key, ENTRY);
+        }
+    }
+
+    fn reload(&mut self, key: &Arc<[u8]>) {
+        if let Some(at) = self.at.remove(key) {
+            self.due.remove(&(at, key.clone()));
+        }
+        let Some(entry) = self.state.get(key, ENTRY) else { return };
+        let at = entry.try_into().map_or(0, u64::from_le_bytes);
+        self.at.insert(key.clone(), at);
+        self.due.insert((at, key.clone()));
     }
 }
 
 impl Partition {
     /// Begins a batch of nothing but streams that end now. False if there are none.
     pub fn start_ends(&mut self, now: u64) -> bool {
-        self.start_ends_until(now, now)
+        self.start_ends_until(now, now, |_| true)
     }
 
-    /// The same for every open stream, whenever its time would come.
-    pub fn start_all_ends(&mut self, now: u64) -> bool {
-        self.start_ends_until(now, u64::MAX)
+    /// The same for open streams whenever their time would come, of the stages that `ends` names;
+    /// 256 of them at most.
+    pub fn start_all_ends(&mut self, now: u64, ends: impl Fn(&str) -> bool) -> bool {
+        self.start_ends_until(now, u64::MAX, ends)
     }
 
-    fn start_ends_until(&mut self, now: u64, until: u64) -> bool {
+    fn start_ends_until(&mut self, now: u64, until: u64, ends: impl Fn(&str) -> bool) -> bool {
         self.begin(now);
         let mut any = false;
-        for stage in &mut self.stages {
-            let ends = stage.streams.expire(now, until);
-            any |= !ends.is_empty();
-            stage.work.extend(ends);
+        for (stage, plan) in self.stages.iter_mut().zip(&self.plan.stages) {
+            if plan.scope == Scope::Stream && ends(&plan.name) {
+                let state = stage.layer.as_mut().expect("no call is in flight").state();
+                stage.streams.take_due(state, (now, until), &plan.stream);
+                any |= stage.streams.front().is_some();
+            }
         }
         if any {
             self.batch = Some(FrameBuilder::new().finish());
@@ -207,16 +417,38 @@ impl Partition {
     /// When `start_ends` has something to do next, in the same clock as `now`.
     #[must_use]
     pub fn next_end(&self) -> Option<u64> {
-        let each = self.stages.iter().zip(&self.plan.stages);
-        each.filter_map(|(stage, plan)| stage.streams.next_deadline(&plan.stream)).min()
+        self.stages.iter().filter_map(|stage| stage.streams.next_due()).min()
+    }
+
+    /// Divides what waits at the current stage into work. False if nothing waits, or keys have to
+    /// be loaded first.
+    pub(super) fn divide_waiting(&mut self) -> bool {
+        let at = self.current;
+        let Some((frame, from)) = self.stages[at].streams.front() else { return false };
+        let plan = self.plan.clone();
+        let plan = &plan.stages[at];
+        let stage = &mut self.stages[at];
+        let run = from..frame.len() as u32;
+        let state = layer_of(stage).state();
+        let ready = match state.is_whole() {
+            true => Some(run),
+            false => self.wanting.next(at, state, &frame, run),
+        };
+        let Some(ready) = ready else { return false };
+        let when = When { now: self.now, limits: &plan.stream };
+        let stage = &mut self.stages[at];
+        let state = stage.layer.as_ref().expect("no call is in flight").state_ref();
+        let work = &mut stage.work;
+        let refused = stage.streams.divide(state, ready.end, &when, |one| work.push_back(one));
+        for event in refused.events() {
+            self.draft.dead_letter(&plan.name, &event, "stream.quota", NO_STREAM);
+        }
+        true
     }
 }
 
-fn last(key: &Arc<[u8]>, serial: u64, frame: Frame) -> Work {
-    let mut work = Work::new(Serves::Stream(key.clone(), serial), frame);
-    work.last = true;
-    work
-}
+/// What the dead letter of an event says whose stream was not opened.
+const NO_STREAM: &str = "the tenant has as many open streams as its quota (streams) allows";
 
 fn push_end(builder: &mut FrameBuilder, key: &[u8], time: u64) {
     let head = Head { kind: Kind::End, input: 0, port: 0, cause: NO_CAUSE, time };

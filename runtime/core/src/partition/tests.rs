@@ -3,6 +3,7 @@
 mod expire;
 mod ledger;
 mod park;
+mod revive;
 
 use proptest::prelude::*;
 
@@ -69,6 +70,7 @@ fn stage(name: &str, scope: Scope, on_failure: OnFailure, child: Option<usize>) 
             events_max: 3,
             bytes_max: 1 << 20,
             duration_max_ms: 1000,
+            replay_bytes_max: 1 << 20,
         },
         park: PARK,
         ports: Arc::new(Ports::new(1, vec![target])),
@@ -230,13 +232,13 @@ fn all_streams_can_be_ended_before_their_time() {
     partition.start(frame(&[("a", "e1"), ("b", "e2")]), 0);
     drive(&mut partition);
     drop(partition.finish());
-    assert!(partition.start_all_ends(1_000));
+    assert!(partition.start_all_ends(1_000, |_| true));
     drive(&mut partition);
     let commit = partition.finish();
     assert_eq!(outputs(&commit), pairs(&[("a", "end"), ("b", "end")]));
     let mut events = commit.runs.iter().flat_map(|run| run.frame.events());
     assert!(events.all(|event| event.head.time == 1_000), "an end is an event of its own time");
-    assert!(!partition.start_all_ends(2_000));
+    assert!(!partition.start_all_ends(2_000, |_| true));
 }
 
 #[test]

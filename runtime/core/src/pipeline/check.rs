@@ -171,7 +171,6 @@ impl<'a> Check<'a> {
         }
         self.output_names();
         self.renames();
-        self.lasting();
         let stages = self.known_stages(facts);
         if !self.problems.is_empty() {
             return Err(self.problems);

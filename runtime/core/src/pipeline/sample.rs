@@ -116,6 +116,7 @@ impl Choices<'_> {
                 events_max: self.within(bounds::EVENTS_MAX),
                 bytes_max: self.within(bounds::BYTES_MAX),
                 duration_max_ms: self.within(bounds::DURATION_MAX_MS),
+                replay_bytes_max: self.within(bounds::REPLAY_BYTES_MAX),
             };
         }
         let policies = [OnFailure::DeadLetter, OnFailure::Halt, OnFailure::Park];

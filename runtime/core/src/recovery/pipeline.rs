@@ -315,7 +315,7 @@ impl Folded {
             reader.dead_letters = behind(dead.first, reader.dead_letters, dead.frame.events)?;
         }
         for (stage, change) in record.state.iter() {
-            self.expect_stage(stage.unparked().0)?;
+            self.expect_stage(stage.split().0)?;
             sink.changed(head, stage, change);
         }
         record.sent.outputs.iter().for_each(|run| sink.output(head, run, position));

@@ -193,8 +193,8 @@ impl KeyedState {
     /// The slots of a key that its stage may see.
     #[inline]
     pub(super) fn visible<'a>(&self, key: &'a Key) -> &'a [Slot] {
-        if !self.expiry.stamped {
-            return &key.slots;
+        if self.hosted || !self.expiry.stamped {
+            return self.own(&key.slots);
         }
         match stamp_of(&key.slots) {
             Some(_) if self.is_over(key) => &[],

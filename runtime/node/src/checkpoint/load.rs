@@ -1,7 +1,7 @@
 //! Reading a checkpoint back, at the start.
 //!
 //! - State stays where it is: that a stage has some is all that is read of it. So a start takes the
-//!   same time whatever is in the store. Only what is parked is read, which is bounded.
+//!   same time whatever is in the store. Only what is held is read, which is bounded.
 //! - A checkpoint that did not stand may have left entries from beyond the horizon. State of that
 //!   kind does no harm, as the log is read on from the horizon and says all of it again; events of
 //!   outputs from there are passed over, since reading the log gives them too.
@@ -9,7 +9,7 @@
 
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::expand;
-use sluicebox_core::ids::{OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{OutputId, Part, PipelineId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
 use sluicebox_core::recovery::{Fold, Folded};
@@ -62,7 +62,7 @@ pub(crate) fn load(
             loading.all(store, &prefix)?;
         }
         loading.stages(store, of)?;
-        loading.parked(store, of)?;
+        loading.held(store, of)?;
     }
     Ok(Loaded { fold, horizon, reach })
 }
@@ -127,19 +127,21 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Reads what is parked: when a key is to be tried again is said nowhere else. It is bounded,
-    /// and stays in memory.
-    fn parked(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
+    /// Reads what is held of each stage: when something is to be done is said nowhere else. It is
+    /// bounded, and stays in memory.
+    fn held(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
         for (stage, _) in &self.folded.names().stages {
-            let stage = stage.parked();
-            self.all(store, &keys::state_of_stage(of.tenant, self.id.0, stage.0))?;
+            for part in Part::HELD {
+                let stage = stage.part(part);
+                self.all(store, &keys::state_of_stage(of.tenant, self.id.0, stage.0))?;
+            }
         }
         Ok(())
     }
 
     fn slot(&mut self, stage: StageId, key: &[u8], (slot, value): (&[u8], &[u8])) {
         let partition = key::partition_of(key::group_of(key), self.folded.partitions());
-        self.found.parked_at((self.id, stage.unparked().0, partition)).restore(key, slot, value);
+        self.found.held_at((self.id, stage, partition)).restore(key, slot, value);
     }
 
     fn slot_name(&mut self, stage: StageId, slot: Option<&[u8]>) {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::partition::{name_of_parked, stage_of_state};
-use sluicebox_core::pipeline::Pipeline;
+use sluicebox_core::partition::{name_of_part, stage_of_state};
+use sluicebox_core::pipeline::{Pipeline, Stage};
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment;
@@ -63,7 +63,26 @@ pub(super) type Rested = Vec<(u16, Retired)>;
 /// Takes the version that runs to rest, so that it runs no more.
 pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, Error> {
     let waiting = Waiting { old, heir };
-    retire(old, || waiting.check()).await
+    retire(old, ending(old, heir), || waiting.check()).await
+}
+
+/// The stages whose open streams end with this version. In a pipeline with a log those go on whose
+/// code and settings stay as they were, since an instance is made again from what they say.
+fn ending(old: &Running, heir: Heir<'_>) -> BTreeSet<String> {
+    let goes_on = |stage: &Stage| {
+        let next = heir.handover.heir(&stage.name).and_then(|name| {
+            let at = heir.pipeline.stage_index(name)?;
+            heir.pipeline.stages.get(at)
+        });
+        let same = |next: &Stage| {
+            next.component.digest == stage.component.digest
+                && (next.scope, &next.config, &next.assets)
+                    == (stage.scope, &stage.config, &stage.assets)
+        };
+        old.durable().is_some() && next.is_some_and(same)
+    };
+    let stages = old.pipeline().stages.iter().filter(|stage| !goes_on(stage));
+    stages.map(|stage| stage.name.clone()).collect()
 }
 
 /// What a version takes over from the one that came to rest. `seed` is secret.
@@ -76,10 +95,9 @@ pub(super) fn take_over(old: &Running, rested: Rested, heir: Heir<'_>, seed: u64
     for (partition, retired) in rested {
         taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
         let states = retired.states.into_iter().filter_map(|(stage, state)| {
-            let (stage, is_parked) = stage_of_state(&stage);
+            let (stage, part) = stage_of_state(&stage);
             let heir = heir.handover.heir(stage)?;
-            let parked = is_parked.then(|| name_of_parked(heir));
-            Some((parked.unwrap_or_else(|| heir.to_owned()), state))
+            Some((name_of_part(heir, part), state))
         });
         taken.states[usize::from(partition)].extend(states);
         let left_over = retired.left_over.into_iter().filter_map(|(root, partition, delivery)| {
@@ -118,13 +136,20 @@ fn by_owner(states: Vec<States>, partitions: u16, seed: u64) -> Vec<States> {
 pub(super) async fn end(running: &Running) {
     running.pause(true);
     let drained = tokio::time::timeout(DRAIN_MAX, drained(running)).await.is_ok();
-    drop(collect(running, !drained || halted(running)).await);
+    // Nobody is to read what streams would say at their end, if they could go on.
+    let ends = if running.durable().is_some() { BTreeSet::new() } else { all_stages(running) };
+    drop(collect(running, !drained || halted(running), ends).await);
+}
+
+fn all_stages(running: &Running) -> BTreeSet<String> {
+    running.pipeline().stages.iter().map(|stage| stage.name.clone()).collect()
 }
 
 /// Takes a running pipeline to rest and collects what its partitions hold. `may_carry` is asked
 /// whether what waits in a halted one can be handed over. On an error it runs on.
 async fn retire(
     running: &Running,
+    ends: BTreeSet<String>,
     may_carry: impl Fn() -> Result<(), Error>,
 ) -> Result<Rested, Error> {
     if halted(running) {
@@ -149,18 +174,19 @@ async fn retire(
         running.pause(false);
         return Err(error);
     }
-    Ok(collect(running, halted(running)).await)
+    Ok(collect(running, halted(running), ends).await)
 }
 
 /// Retires every partition; with `carry` what it has not finished is given up to the caller.
-async fn collect(running: &Running, carry: bool) -> Rested {
+async fn collect(running: &Running, carry: bool, ends: BTreeSet<String>) -> Rested {
     let mut all = Vec::new();
+    let ends = Arc::new(ends);
     // In this order a segment is still there while the one before it ends its streams.
     for segment in running.mailboxes() {
         let mut replies = Vec::new();
         for mailbox in segment {
             let (reply, retired) = oneshot::channel();
-            mailbox.command(Command::Retire { reply, carry });
+            mailbox.command(Command::Retire { reply, carry, ends: ends.clone() });
             replies.push((mailbox.partition, retired));
         }
         for (partition, retired) in replies {

@@ -140,7 +140,7 @@ impl Driver {
         }
         self.machine.make_room(0);
         self.note_state();
-        match self.machine.state_bytes() - self.machine.parked_bytes() {
+        match self.machine.state_bytes() - self.machine.held_bytes() {
             0 => GivenUp::All,
             _ => GivenUp::Piece,
         }

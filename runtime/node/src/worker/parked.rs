@@ -22,7 +22,8 @@ impl Driver {
     pub(super) fn start_by_time(&mut self, now: u64) -> bool {
         self.machine.bound_parked(self.segment.shared.tenant.parked_bytes().room());
         if self.retire.is_some() {
-            return self.machine.start_all_ends(now);
+            let ends = self.ends.clone();
+            return self.machine.start_all_ends(now, |stage| ends.contains(stage));
         }
         if self.machine.start_ends(now) {
             return true;

@@ -5,6 +5,7 @@
 //! scheduled again when there is room. What was taken counts as in flight until all that came of
 //! it has been passed on.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,6 +59,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         commits: 0,
         retire: None,
         carry: false,
+        ends: Arc::default(),
         parked: Parked::default(),
         expiring: Expiring::default(),
         stopped: false,
@@ -75,7 +77,7 @@ pub(super) struct Driver {
     pub(super) local: Rc<Local>,
     pub(super) life: Rc<Life>,
     pub(super) machine: Partition,
-    invokers: Vec<Box<dyn Invoker>>,
+    pub(super) invokers: Vec<Box<dyn Invoker>>,
     /// Runs not accepted yet.
     pub(super) outgoing: Vec<(Arc<Mailbox>, Delivery)>,
     /// Frames of the inbox whose results are not all passed on yet.
@@ -84,6 +86,8 @@ pub(super) struct Driver {
     pub(super) retire: Option<oneshot::Sender<Retired>>,
     /// On retiring, give up what cannot be finished.
     carry: bool,
+    /// On retiring, the stages whose streams end.
+    pub(super) ends: Arc<BTreeSet<String>>,
     pub(super) parked: Parked,
     pub(super) expiring: Expiring,
     /// It takes nothing more, whatever comes.
@@ -177,9 +181,10 @@ impl Driver {
         while let Some(command) = self.mailbox.next_command() {
             match command {
                 Command::Resume => self.resume().await,
-                Command::Retire { reply, carry } => {
+                Command::Retire { reply, carry, ends } => {
                     self.retire = Some(reply);
                     self.carry = carry;
+                    self.ends = ends;
                 }
             }
         }
@@ -191,7 +196,7 @@ impl Driver {
         self.machine.hurry_parked();
         let Some(frame) = halted else { return };
         self.mailbox.set_halted(None);
-        self.invokers.iter_mut().for_each(|invoker| invoker.abandon());
+        self.drop_instances();
         let now = self.local.clock.now();
         let parts = std::mem::take(&mut self.recording.parts);
         if !frame.is_empty() && self.start(frame, parts, now) {
@@ -234,6 +239,10 @@ impl Driver {
     fn trim(&mut self) {
         for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
             invoker.trim();
+            if self.segment.durable.is_some() {
+                // Those of streams are made again.
+                invoker.abandon();
+            }
             stage.note_instances();
         }
         let given_up = self.give_up_state();
@@ -253,6 +262,7 @@ impl Driver {
         self.commits += 1;
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
+        self.machine.set_seed(seed);
         let mut began = Instant::now();
         loop {
             while let Some(call) = self.machine.next_call() {
@@ -283,6 +293,8 @@ impl Driver {
         }
         self.segment.shared.metrics.commits.inc();
         if self.segment.durable.is_some() {
+            self.take_images().await;
+            self.spare_instances();
             self.commit_recorded();
             self.note_state();
             return;
@@ -293,6 +305,10 @@ impl Driver {
     }
 
     async fn call(&mut self, call: Call, time: u64, seed: u64) {
+        if let Err(message) = self.bring_back(&call).await {
+            self.machine.done(call.layer, Verdict::Lost(message));
+            return;
+        }
         let Call { stage, serves, layer, last } = call;
         let events = layer.frame().len() as u64;
         let shared = matches!(serves, Serves::Any);
@@ -317,7 +333,7 @@ impl Driver {
                 metrics.events_out.add(layer.emitted_events() as u64);
             }
             Verdict::Returned(failures) => metrics.failures.add(failures.len() as u64),
-            Verdict::Trapped(text) => {
+            Verdict::Trapped(text) | Verdict::Lost(text) => {
                 metrics.traps.add(cause_of(text), 1);
                 runtime.note_instances();
             }

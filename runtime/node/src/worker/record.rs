@@ -136,6 +136,7 @@ impl Driver {
     /// Takes a batch back whose commit is too large, to be run again in halves.
     fn divide(&mut self, bytes: usize) {
         drop(self.machine.take_back());
+        self.drop_instances();
         let parts = std::mem::take(&mut self.recording.parts);
         let events: usize = parts.iter().map(|part| part.range.len()).sum();
         tracing::warn!(

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::codec::{Batch, CommitRecord, Piece, Record, RecordWriter, Usage, decode};
-use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
+use crate::ids::{EdgeId, OutputId, Part, PipelineId, StageId};
 use crate::position::{Place, Source};
-use crate::state::Change;
+use crate::state::{Change, HOSTED};
 
 /// A stage that is number 3, in partition 5, and where it leads.
 fn recorded(scope: Scope, on_failure: OnFailure, leads: Leads) -> Partition {
@@ -33,13 +33,19 @@ fn finish(partition: &mut Partition, look: impl FnOnce(&CommitRecord<'_>, &[Stri
     let mut writer = RecordWriter::new();
     let mut changes = Vec::new();
     let recorded = partition.finish_recorded((77, usize::MAX), &mut writer, |stage, change| {
-        assert_eq!(stage, StageId(3));
-        changes.push(text(&change));
+        assert_eq!(stage.split().0, StageId(3));
+        if stage.split().1 == Part::Own && change.slot.first() != Some(&HOSTED) {
+            changes.push(text(&change));
+        }
     });
     let recorded = recorded.expect("it is not too large");
     let body = writer.to_bytes();
     let Ok(Record::Commit(record)) = decode(writer.kind(), &body) else { panic!("a commit") };
-    let written: Vec<String> = record.state.iter().map(|(_, change)| text(&change)).collect();
+    let own = |(stage, change): &(StageId, Change<'_>)| {
+        stage.split().1 == Part::Own && change.slot.first() != Some(&HOSTED)
+    };
+    let written = record.state.iter().filter(own).map(|(_, change)| text(&change));
+    let written: Vec<String> = written.collect();
     assert_eq!(written, changes);
     assert_eq!((record.head.number, &record.batch), (recorded.number, &recorded.batch));
     look(&record, &changes);

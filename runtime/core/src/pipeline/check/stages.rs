@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Facts, KnownComponents};
 use crate::manifest::{Problem, member, nearest, show};
-use crate::pipeline::{Delivery, Scope, Stage};
+use crate::pipeline::Stage;
 
 impl Check<'_> {
     /// A stage is renamed from a name that is free then, and one takes what it had.
@@ -24,24 +24,6 @@ impl Check<'_> {
                 continue;
             };
             self.problems.add(Problem::new(field, "pipeline.from", message, fix));
-        }
-    }
-
-    /// What exactly-once cannot keep yet.
-    pub(super) fn lasting(&mut self) {
-        let promised = self.declaration.delivery == Delivery::ExactlyOnce;
-        if !promised || self.problems.names("delivery") {
-            return;
-        }
-        for (name, stage) in &self.declaration.stages {
-            if stage.scope == Scope::Stream {
-                let field = member(&member("stages", name), "scope");
-                let message = "a stream does not outlive its node yet, so that it cannot be part \
-                               of a pipeline with exactly-once delivery, which is the default"
-                    .to_owned();
-                let fix = "write delivery = \"best-effort\", or use scope \"key\" with keyed state";
-                self.problems.add(Problem::new(field, "manifest.unsupported", message, fix));
-            }
         }
     }
 

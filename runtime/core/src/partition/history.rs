@@ -1,0 +1,282 @@
+//! What is kept of an open stream, so that its instance can be made again.
+//!
+//! ```text
+//! key of the stream │ m  its life so far                      │ n  the history's numbers
+//!                   │ h  p… image: head, pages                │ s  the stage's slots at the image
+//!                   │ j… history: each call since the image, with its time and seed
+//! ```
+//!
+//! - All of it are hosted slots (`state/hosted.rs`) of the stream's key in the state of its stage.
+//!   So it is part of the commit, taken back with it, written, kept, moved and loaded with the key,
+//!   and goes with it when the stream ends.
+//! - An instance is made again from the image and the calls since. What it did is not done again:
+//!   its calls see the state of then, what they emit is dropped, and afterwards the state they left
+//!   must be the state there is.
+//! - The history is at most about as long as the image, or [`IMAGE_AFTER`]: then an image takes its
+//!   place, in which only pages that changed are written. Without images it grows up to the stage's
+//!   `replay-bytes-max`; a stream beyond that lives as long as its instance.
+//!
+//! When an instance is made again, and when an image is taken, is for the worker to do.
+
+use bytes::Bytes;
+
+use crate::codec::put_frame;
+use crate::codec::wire::{self, Reader};
+use crate::frame::{Frame, expand};
+use crate::image::Image;
+use crate::layer::Layer;
+use crate::state::{HOSTED, KeyedState};
+
+/// Bytes of history that are never worth an image.
+pub(super) const IMAGE_AFTER: u64 = 64 * 1024;
+
+/// Names of the slots; those of pages and calls have a number behind.
+const LIFE: &[u8] = &[HOSTED, b'm'];
+const NUMBERS: &[u8] = &[HOSTED, b'n'];
+const HEAD: &[u8] = &[HOSTED, b'h'];
+const PAGE: &[u8] = &[HOSTED, b'p'];
+const SLOTS: &[u8] = &[HOSTED, b's'];
+const CALL: &[u8] = &[HOSTED, b'j'];
+
+/// A stream since it opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Life {
+    /// Tells a key's successive streams apart.
+    pub serial: u64,
+    /// When it opened, in microseconds.
+    pub opened_at: u64,
+    /// When its last event was taken.
+    pub last_at: u64,
+    /// Events taken.
+    pub events: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+/// Where its history is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Numbers {
+    /// The number of the next call.
+    next: u64,
+    /// Bytes of the calls that are kept.
+    bytes: u64,
+    /// Bytes of the image.
+    image: u64,
+    /// Nothing is kept any more: there was too much.
+    given_up: bool,
+}
+
+/// A call that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// Its events.
+    pub frame: Frame,
+    /// The time it saw.
+    pub time: u64,
+    /// What its randomness grew from.
+    pub seed: u64,
+}
+
+/// What the instance of a stream is made again from.
+#[derive(Debug)]
+pub struct Revival {
+    /// Its memory; without one it begins as every instance does.
+    pub image: Option<Image>,
+    /// The calls since, in order.
+    pub calls: Vec<Replay>,
+    slots: Bytes,
+}
+
+/// Why there is nothing to make an instance of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRevival {
+    /// More came than may be replayed, and there could be no image.
+    #[error(
+        "its instance is gone, and what came since it opened is more than stream.replay-bytes-max"
+    )]
+    GivenUp,
+    /// What is kept is not what was written.
+    #[error("its instance is gone, and what is kept of it cannot be read")]
+    Damaged,
+}
+
+/// The life of the open stream of a key, if there is one.
+pub(super) fn life(state: &KeyedState, key: &[u8]) -> Option<Life> {
+    let [serial, opened_at, last_at, events, bytes] = numbers(state.hosted(key, LIFE)?)?;
+    Some(Life { serial, opened_at, last_at, events, bytes })
+}
+
+/// Writes it.
+pub(super) fn set_life(state: &mut KeyedState, key: &[u8], life: &Life) {
+    let Life { serial, opened_at, last_at, events, bytes } = *life;
+    put_numbers(state, (key, LIFE), &[serial, opened_at, last_at, events, bytes]);
+}
+
+/// Adds a call that stands to the history of its stream. True if it is time for an image.
+pub(super) fn add(
+    state: &mut KeyedState,
+    key: &[u8],
+    call: &Replay,
+    replay_bytes_max: u64,
+) -> bool {
+    let mut at = state.hosted(key, NUMBERS).map_or(Some(Numbers::default()), Numbers::read);
+    let Some(at) = at.as_mut().filter(|at| !at.given_up) else { return false };
+    let mut entry = Vec::new();
+    wire::put(&mut entry, call.time);
+    entry.extend_from_slice(&call.seed.to_le_bytes());
+    put_frame(&call.frame, &mut entry);
+    if at.bytes + entry.len() as u64 > replay_bytes_max {
+        at.given_up = true;
+        for part in [HEAD, PAGE, SLOTS, CALL] {
+            state.clear_hosted(key, part);
+        }
+    } else {
+        state.put_hosted(key, &numbered(CALL, at.next), &entry);
+        at.next += 1;
+        at.bytes += entry.len() as u64;
+    }
+    at.write(state, key);
+    !at.given_up && at.bytes >= at.image.max(IMAGE_AFTER)
+}
+
+/// Puts an image of the stream as it is now in the place of its history.
+pub(super) fn set_image(state: &mut KeyedState, key: &[u8], image: &Image) {
+    let mut at = state.hosted(key, NUMBERS).and_then(Numbers::read).unwrap_or_default();
+    state.clear_hosted(key, CALL);
+    let known: Vec<Vec<u8>> = state.hosted_from(key, PAGE).map(|(name, _)| name.to_vec()).collect();
+    for name in known {
+        let page = number_of(&name, PAGE).and_then(|page| u32::try_from(page).ok());
+        if page.is_none_or(|page| !image.pages.contains_key(&page)) {
+            state.delete_hosted(key, &name);
+        }
+    }
+    at.image = image.head.len() as u64;
+    for (page, bytes) in &image.pages {
+        let name = numbered(PAGE, u64::from(*page));
+        if state.hosted(key, &name) != Some(&bytes[..]) {
+            state.put_hosted(key, &name, bytes);
+        }
+        at.image += bytes.len() as u64;
+    }
+    if state.hosted(key, HEAD) != Some(&image.head[..]) {
+        state.put_hosted(key, HEAD, &image.head);
+    }
+    let slots = write_slots(state, key);
+    if state.hosted(key, SLOTS) != Some(&slots[..]) {
+        state.put_hosted(key, SLOTS, &slots);
+    }
+    (at.bytes, at.given_up) = (0, false);
+    at.write(state, key);
+}
+
+impl Revival {
+    /// Reads what is kept of the stream of a key.
+    pub(super) fn read(state: &KeyedState, key: &[u8]) -> Result<Self, NoRevival> {
+        let at = state.hosted(key, NUMBERS).and_then(Numbers::read).ok_or(NoRevival::Damaged)?;
+        if at.given_up {
+            return Err(NoRevival::GivenUp);
+        }
+        let mut calls = Vec::new();
+        for (_, entry) in state.hosted_from(key, CALL) {
+            calls.push(read_call(entry).ok_or(NoRevival::Damaged)?);
+        }
+        let mut image = None;
+        if let Some(head) = state.hosted(key, HEAD) {
+            let mut found = Image { head: Bytes::copy_from_slice(head), pages: Default::default() };
+            for (name, bytes) in state.hosted_from(key, PAGE) {
+                let page = number_of(name, PAGE).and_then(|page| u32::try_from(page).ok());
+                let page = page.ok_or(NoRevival::Damaged)?;
+                found.pages.insert(page, Bytes::copy_from_slice(bytes));
+            }
+            image = Some(found);
+        }
+        if image.is_none() && calls.is_empty() {
+            return Err(NoRevival::Damaged);
+        }
+        let slots = Bytes::copy_from_slice(state.hosted(key, SLOTS).unwrap_or_default());
+        Ok(Self { image, calls, slots })
+    }
+
+    /// What the calls are made with: a layer like that of the stage, with the state of then and
+    /// nobody who takes what is emitted.
+    #[must_use]
+    pub fn layer(&self, like: &Layer, key: &[u8]) -> Box<Layer> {
+        let mut layer = like.aside();
+        let state = layer.state();
+        each_slot(&self.slots, |slot, value| state.restore(key, slot, value));
+        Box::new(layer)
+    }
+
+    /// True if the replayed calls left the state that there is now, for the stream of `key`.
+    #[must_use]
+    pub fn agrees(replayed: &Layer, now: &Layer, key: &[u8]) -> bool {
+        replayed.state_ref().scan(key, b"").eq(now.state_ref().scan(key, b""))
+    }
+}
+
+impl Numbers {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let [next, bytes, image, given_up] = numbers(bytes)?;
+        Some(Self { next, bytes, image, given_up: given_up != 0 })
+    }
+
+    fn write(&self, state: &mut KeyedState, key: &[u8]) {
+        let Self { next, bytes, image, given_up } = *self;
+        put_numbers(state, (key, NUMBERS), &[next, bytes, image, given_up.into()]);
+    }
+}
+
+fn read_call(entry: &[u8]) -> Option<Replay> {
+    let mut reader = Reader::new(0, entry);
+    let time = reader.number("a time").ok()?;
+    let (seed, frame) = entry.get(reader.at()..)?.split_first_chunk()?;
+    let frame = expand(Bytes::copy_from_slice(frame)).ok()?;
+    Some(Replay { frame, time, seed: u64::from_le_bytes(*seed) })
+}
+
+/// The stage's own slots of a key: n × { name bytes · value bytes }.
+fn write_slots(state: &KeyedState, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (slot, value) in state.scan(key, b"") {
+        wire::put_bytes(&mut out, slot);
+        wire::put_bytes(&mut out, value);
+    }
+    out
+}
+
+fn each_slot(bytes: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
+    let mut reader = Reader::new(0, bytes);
+    while !reader.is_at_end() {
+        let slot = reader.bytes(crate::limits::SLOT_BYTES_MAX, "a slot");
+        let value = reader.bytes(bytes.len(), "a value");
+        let (Ok(slot), Ok(value)) = (slot, value) else { return };
+        each(slot, value);
+    }
+}
+
+/// The name of a numbered slot; they sort by number.
+fn numbered(part: &[u8], number: u64) -> Vec<u8> {
+    [part, &number.to_be_bytes()].concat()
+}
+
+fn number_of(name: &[u8], part: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(name.strip_prefix(part)?.try_into().ok()?))
+}
+
+fn put_numbers(state: &mut KeyedState, (key, name): (&[u8], &[u8]), numbers: &[u64]) {
+    let mut out = Vec::new();
+    numbers.iter().for_each(|number| wire::put(&mut out, *number));
+    state.put_hosted(key, name, &out);
+}
+
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let mut reader = Reader::new(0, bytes);
+    let mut found = [0; N];
+    for number in &mut found {
+        *number = reader.number("a number").ok()?;
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests;

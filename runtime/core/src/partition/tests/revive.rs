@@ -1,0 +1,306 @@
+//! Streams with a ledger, whose instances are taken away at any time.
+//!
+//! The stage here has memory of its own, as a guest has: what it emits follows from all events of
+//! its stream. However often instances go, partitions start again from what their records said,
+//! and calls trap, everything that comes out must be what an undisturbed run gives.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::codec::{Piece, RecordWriter};
+use crate::ids::{OutputId, PipelineId, StageId};
+use crate::image::Image;
+use crate::position::{Place, Source};
+use crate::state::Change;
+
+/// What an instance remembers: the sum of what it was given, as text.
+type Memory = Vec<u8>;
+
+/// A call of the stage: appends each payload to its memory and emits a digest of that, keeps how
+/// many events there were in a slot, and traps on `t`.
+fn run(memory: &mut Memory, layer: &mut Layer) -> Verdict {
+    let frame = layer.frame().clone();
+    for (index, event) in (0..).zip(frame.events()) {
+        if event.payload == b"t" {
+            return Verdict::Trapped("boom".into());
+        }
+        memory.push(event.head.kind as u8);
+        memory.extend_from_slice(event.payload);
+        let key = event.key.to_vec();
+        let seen = layer.state().add(&key, b"seen", 1).expect("fits");
+        let digest = xxhash_rust::xxh3::xxh3_64(memory);
+        let text = format!("{seen} {digest:x}");
+        let mut builder = FrameBuilder::new();
+        let head = Head { cause: index, ..Head::data(event.head.time) };
+        builder.push(&head, b"", text.as_bytes(), &[]);
+        layer.emit(builder.finish().bytes()).expect("good frame");
+    }
+    Verdict::Returned(Vec::new())
+}
+
+fn plan(on_failure: OnFailure) -> Arc<SegmentPlan> {
+    let mut only = stage("only", Scope::Stream, on_failure, None);
+    only.stream.events_max = 1000;
+    Arc::new(SegmentPlan { stages: vec![only] })
+}
+
+fn ids() -> Arc<SegmentIds> {
+    let stages = vec![StageIds { stage: StageId(3), leads: vec![Leads::Output(OutputId(0))] }];
+    Arc::new(SegmentIds { pipeline: PipelineId(1), version: 2, partition: 5, stages })
+}
+
+/// A node with one partition.
+struct Node {
+    plan: Arc<SegmentPlan>,
+    machine: Partition,
+    instances: BTreeMap<Serves, Memory>,
+    /// What the records said, as the store would have it.
+    kept: BTreeMap<(StageId, Vec<u8>, Vec<u8>), Vec<u8>>,
+    consumed: u64,
+    /// What came out, and what was given up on.
+    out: Vec<(String, String)>,
+    dead: Vec<(String, String)>,
+    images: usize,
+    revivals: usize,
+}
+
+impl Node {
+    fn new(on_failure: OnFailure) -> Self {
+        let plan = plan(on_failure);
+        let mut machine = Partition::new(plan.clone(), 1);
+        machine.keep_ledger(ids(), Progress::default());
+        let (instances, kept) = (BTreeMap::new(), BTreeMap::new());
+        let (consumed, out, dead) = (0, Vec::new(), Vec::new());
+        Self { plan, machine, instances, kept, consumed, out, dead, images: 0, revivals: 0 }
+    }
+
+    /// The process ends, and another goes on from the records.
+    fn kill(&mut self) {
+        let progress = self.machine.progress().expect("a ledger").clone();
+        self.machine = Partition::new(self.plan.clone(), 2);
+        self.machine.keep_ledger(ids(), progress);
+        for ((stage, key, slot), value) in &self.kept {
+            let value = Some(&value[..]);
+            self.machine.restore(*stage, &Change { key, slot, value });
+        }
+        self.instances.clear();
+    }
+
+    fn post(&mut self, events: &[(&str, &str)], now: u64) {
+        let seq = self.consumed + 1;
+        let (from, to) = (Place { seq, index: 0 }, Place::after(seq));
+        let from = if self.consumed == 0 { Place::START } else { from };
+        let pieces = vec![Piece { source: Source::Ingest, from, to, events: events.len() as u32 }];
+        self.consumed = seq;
+        self.machine.start_batch(frame(events), pieces, now);
+        self.finish(now);
+    }
+
+    fn ends(&mut self, now: u64) -> bool {
+        let started = self.machine.start_ends(now);
+        if started {
+            self.finish(now);
+        }
+        started
+    }
+
+    fn finish(&mut self, now: u64) {
+        self.machine.set_seed(now ^ 7);
+        while let Some(call) = self.machine.next_call() {
+            let Call { serves, layer, last, .. } = self.with_instance(call);
+            let mut layer = layer;
+            let mut memory = self.instances.remove(&serves).unwrap_or_default();
+            let verdict = run(&mut memory, &mut layer);
+            if matches!(verdict, Verdict::Returned(_)) && !last {
+                self.instances.insert(serves, memory);
+            }
+            self.machine.done(layer, verdict);
+        }
+        while let Some((stage, serves)) = self.machine.next_image() {
+            let memory = self.instances.get(&serves).expect("it was just called");
+            let pages = memory.chunks(4096).map(Bytes::copy_from_slice);
+            let image = Image { head: Bytes::new(), pages: (0..).zip(pages).collect() };
+            self.machine.keep_image(stage, &serves, &image);
+            self.images += 1;
+        }
+        let (mut writer, kept) = (RecordWriter::new(), &mut self.kept);
+        let changed = |stage: StageId, change: Change<'_>| {
+            let slot = (stage, change.key.to_vec(), change.slot.to_vec());
+            match change.value {
+                Some(value) => drop(kept.insert(slot, value.to_vec())),
+                None => drop(kept.remove(&slot)),
+            }
+        };
+        let recorded = self.machine.finish_recorded((0, usize::MAX), &mut writer, changed);
+        let sent = recorded.expect("it fits").sent;
+        self.out.extend(sent.outputs.iter().flat_map(|run| texts(&run.frame)));
+        self.dead.extend(sent.dead_letters.iter().flat_map(|dead| texts(&dead.frame)));
+    }
+
+    /// Makes the instance of a call again, if it is gone.
+    fn with_instance(&mut self, call: Call) -> Call {
+        if self.instances.contains_key(&call.serves) {
+            return call;
+        }
+        let revival = self.machine.revival(&call).expect("all is kept");
+        let Some(revival) = revival else { return call };
+        let Serves::Stream(key, _) = &call.serves else { panic!("a stream") };
+        let pages = revival.image.iter().flat_map(|image| image.pages.values());
+        let mut memory: Memory = pages.flatten().copied().collect();
+        let mut aside = revival.layer(&call.layer, key);
+        for replay in &revival.calls {
+            assert_eq!(replay.seed, replay.time ^ 7);
+            aside.begin(replay.frame.clone());
+            assert_eq!(run(&mut memory, &mut aside), Verdict::Returned(Vec::new()));
+            aside.accept();
+        }
+        assert!(Revival::agrees(&aside, &call.layer, key));
+        self.instances.insert(call.serves.clone(), memory);
+        self.revivals += 1;
+        call
+    }
+}
+
+#[test]
+fn a_stream_goes_on_where_its_instance_was() {
+    let mut undisturbed = Node::new(OnFailure::DeadLetter);
+    let mut disturbed = Node::new(OnFailure::DeadLetter);
+    for at in 0..40 {
+        let events = [("a", "e1"), ("b", "e2"), ("a", "e3")];
+        undisturbed.post(&events, at);
+        disturbed.post(&events, at);
+        match at % 3 {
+            0 => disturbed.kill(),
+            1 => disturbed.instances.clear(),
+            _ => {}
+        }
+    }
+    assert_eq!(disturbed.out, undisturbed.out);
+    assert!(disturbed.revivals > 40 && undisturbed.revivals == 0);
+    let last = disturbed.out.last().expect("there are results").1.clone();
+    assert!(last.starts_with("41 "), "an open event and forty others: {last}");
+}
+
+#[test]
+fn an_image_bounds_what_is_replayed() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    let long = "x".repeat(10_000);
+    for at in 0..60 {
+        node.post(&[("a", &long)], at);
+    }
+    assert!(node.images >= 3, "{} images", node.images);
+    node.kill();
+    node.post(&[("a", "e")], 61);
+    let mut undisturbed = Node::new(OnFailure::DeadLetter);
+    for at in 0..60 {
+        undisturbed.post(&[("a", &long)], at);
+    }
+    undisturbed.post(&[("a", "e")], 61);
+    assert_eq!((node.out.last(), node.revivals), (undisturbed.out.last(), 1));
+}
+
+#[test]
+fn a_trap_is_one_of_an_event_and_the_stream_goes_on() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("a", "e1"), ("a", "e2"), ("a", "t"), ("a", "e3")], 1);
+    node.post(&[("a", "t")], 2);
+    node.post(&[("a", "e4")], 3);
+    assert_eq!(node.dead, pairs(&[("a", "t"), ("a", "t")]));
+    let mut without = Node::new(OnFailure::DeadLetter);
+    without.post(&[("a", "e1"), ("a", "e2"), ("a", "e3")], 1);
+    without.post(&[("a", "e4")], 3);
+    assert_eq!(node.out, without.out);
+}
+
+#[test]
+fn a_stream_ends_when_its_time_comes_over_restarts() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("a", "e1"), ("b", "e2")], 1_000);
+    node.post(&[("b", "e3")], 9_000);
+    node.kill();
+    assert_eq!(node.machine.open_streams(), 2);
+    assert_eq!(node.machine.next_end(), Some(11_000));
+    assert!(node.ends(11_000));
+    assert_eq!(node.machine.open_streams(), 1, "b was heard of later");
+    node.kill();
+    // What the index says is from when it opened: it is looked at, and put off.
+    assert!(!node.machine.start_ends(18_999));
+    assert_eq!(node.machine.next_end(), Some(19_000));
+    assert!(node.ends(19_000));
+    assert_eq!((node.machine.open_streams(), node.machine.state_bytes()), (0, 0));
+    assert_eq!(node.kept, BTreeMap::new(), "everything of them is gone");
+    node.post(&[("a", "e1")], 30_000);
+    assert_eq!(node.out.last().map(|(_, text)| text.starts_with("2 ")), Some(true), "a new one");
+}
+
+#[test]
+fn a_batch_that_is_taken_back_leaves_no_trace_of_its_streams() {
+    let mut node = Node::new(OnFailure::Halt);
+    node.post(&[("a", "e1")], 1);
+    let before = node.kept.clone();
+    let pieces = vec![Piece {
+        source: Source::Ingest,
+        from: Place::after(1),
+        to: Place::after(2),
+        events: 3,
+    }];
+    node.machine.start_batch(frame(&[("a", "END"), ("b", "e2"), ("b", "t")]), pieces, 2);
+    node.machine.set_seed(2 ^ 7);
+    while let Some(call) = node.machine.next_call() {
+        let mut call = node.with_instance(call);
+        let mut memory = node.instances.remove(&call.serves).unwrap_or_default();
+        let verdict = run(&mut memory, &mut call.layer);
+        if matches!(verdict, Verdict::Returned(_)) {
+            node.instances.insert(call.serves, memory);
+        }
+        node.machine.done(call.layer, verdict);
+    }
+    assert!(node.machine.halted().is_some());
+    let (again, _) = node.machine.resume_batch().expect("the batch");
+    assert_eq!(again.len(), 3);
+    node.instances.clear();
+    assert_eq!((node.machine.open_streams(), node.machine.next_end()), (1, Some(10_001)));
+    assert_eq!(node.kept, before);
+    node.consumed = 1;
+    node.post(&[("a", "e2")], 3);
+    assert!(node.out.last().is_some_and(|(_, text)| text.starts_with("3 ")));
+}
+
+proptest! {
+    #[test]
+    fn what_comes_out_does_not_depend_on_what_happens_to_instances(
+        batches in prop::collection::vec(
+            (prop::collection::vec((0_usize..3, 0_usize..6), 1..6), 0_u8..4, 0_u64..4_000),
+            1..25,
+        ),
+    ) {
+        let (mut plain, mut shaken) = (Node::new(OnFailure::DeadLetter), Node::new(OnFailure::DeadLetter));
+        let mut now = 0;
+        for (events, shake, pass) in batches {
+            now += pass;
+            let named = |(key, kind): &(usize, usize)| {
+                (["a", "b", "c"][*key], ["e1", "e2", "t", "END", "e3", "e4"][*kind])
+            };
+            let events: Vec<_> = events.iter().map(named).collect();
+            for node in [&mut plain, &mut shaken] {
+                while node.ends(now) {}
+                node.post(&events, now);
+            }
+            match shake {
+                0 => shaken.kill(),
+                1 => shaken.instances.clear(),
+                2 => drop(shaken.instances.pop_first()),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(plain.out, shaken.out);
+        prop_assert_eq!(plain.dead, shaken.dead);
+        // Serials begin anew with a process.
+        for node in [&mut plain, &mut shaken] {
+            node.kept.retain(|(_, _, slot), _| slot != &[crate::state::HOSTED, b'm']);
+        }
+        prop_assert_eq!(plain.kept, shaken.kept);
+    }
+}

@@ -1,0 +1,210 @@
+//! Streams that outlive the node: their memory goes on where it was, whatever happens to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sluicebox_core::frame::Frame;
+use sluicebox_tests::client::{Client, payload};
+use sluicebox_tests::events::{Given, frame};
+use sluicebox_tests::eventually::{SOON, eventually_equal};
+use sluicebox_tests::node::Setup;
+
+use super::kills::{Load, Run, through_kills};
+use super::{Dice, number};
+
+const GUEST: &str = "stream-memory";
+const OUT: &str = "outputs/out";
+
+/// A pipeline of one stream function. `more` is said of the stage, `top` of the pipeline.
+fn manifest(top: &str, more: &str) -> String {
+    format!(
+        "version = 1\nname = \"streams\"\n{top}\n[ingest]\nto = [\"fold\"]\n\
+         [stages.fold]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n{more}\n\
+         [outputs.out]\nfrom = \"fold\"\nretain-bytes = \"256MiB\"\n"
+    )
+}
+
+/// What the guest says of each event of a stream.
+fn told(payloads: &[Vec<u8>]) -> Vec<String> {
+    let (mut hash, mut bytes) = (0xcbf2_9ce4_8422_2325_u64, 0);
+    let mut seen: BTreeMap<&[u8], u64> = BTreeMap::new();
+    let mut all = Vec::new();
+    for (count, payload) in (1..).zip(payloads) {
+        for byte in payload {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+        bytes += payload.len();
+        let times = seen.entry(payload).or_default();
+        *times += 1;
+        all.push(format!("{count} {hash:016x} {times} {bytes}"));
+    }
+    all
+}
+
+fn last_words(payloads: &[Vec<u8>]) -> String {
+    let told = told(payloads).pop().unwrap_or_default();
+    let words: Vec<&str> = told.split(' ').collect();
+    format!("end {} {}", words[0], words[1])
+}
+
+/// What came out, by key, in the order of the output.
+async fn said(client: &Client) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut cursor = "oldest".to_owned();
+    loop {
+        let page = client.page("streams", OUT, &format!("cursor={cursor}")).await.is(200);
+        let records = page.records();
+        if records.is_empty() {
+            return all;
+        }
+        for record in &records {
+            let key = record["key"].as_str().expect("a key").to_owned();
+            let text = String::from_utf8(payload(record)).expect("text");
+            all.entry(key).or_default().push(text);
+        }
+        cursor = page.cursor();
+    }
+}
+
+async fn says(client: &Client, key: &str, expected: &[String]) {
+    let look = || async { said(client).await.remove(key).unwrap_or_default() };
+    eventually_equal(expected.to_vec(), SOON, look).await;
+}
+
+fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_after_a_kill_and_ends_when_it_is_told_to() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.apply("streams", manifest("partitions = 2", "")).await;
+    client.send("streams", "?key=k", &[], "one").await.is(202);
+    client.send("streams", "?key=k", &[], "two").await.is(202);
+    says(&client, "k", &told(&texts(&["one", "two"]))).await;
+    let home = node.home().clone();
+    drop(node.kill());
+    let node = Setup::dev().home(&home).start().await;
+    let client = node.client();
+    let open = client.describe("streams").await["partition"].to_string();
+    assert!(open.contains("\"open-streams\":1"), "{open}");
+    client.send("streams", "?key=k", &[], "three").await.is(202);
+    let end = [("sluicebox-key", "k"), ("sluicebox-end", "true")];
+    client.send("streams", "", &end, "").await.is(202);
+    let all = texts(&["one", "two", "three"]);
+    let mut expected = told(&all);
+    expected.push(last_words(&all));
+    says(&client, "k", &expected).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_fell_silent_while_the_node_was_away_ends_by_itself() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let idle = "stream = { idle-timeout = \"300ms\" }";
+    client.apply("streams", manifest("partitions = 1", idle)).await;
+    client.send("streams", "?key=k", &[], "one").await.is(202);
+    let home = node.home().clone();
+    drop(node.kill());
+    let node = Setup::dev().home(&home).start().await;
+    let all = texts(&["one"]);
+    let expected = [told(&all), vec![last_words(&all)]].concat();
+    says(&node.client(), "k", &expected).await;
+}
+
+#[tokio::test]
+async fn open_streams_survive_updates_and_other_partitions_but_not_other_code() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.apply("streams", manifest("partitions = 2", "")).await;
+    let mut sent: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    let steps = [("partitions = 2", "retries = 5"), ("partitions = 5", ""), ("partitions = 1", "")];
+    for (round, (top, more)) in steps.into_iter().enumerate() {
+        for key in ["a", "b", "c", "d"] {
+            let text = format!("{key} {round}");
+            client.send("streams", &format!("?key={key}"), &[], &*text).await.is(202);
+            sent.entry(key.to_owned()).or_default().push(text.into_bytes());
+        }
+        client.apply("streams", manifest(top, more)).await;
+    }
+    for key in ["a", "b", "c", "d"] {
+        client.send("streams", &format!("?key={key}"), &[], "last").await.is(202);
+        sent.entry(key.to_owned()).or_default().push(b"last".to_vec());
+    }
+    for (key, payloads) in &sent {
+        says(&client, key, &told(payloads)).await;
+    }
+    client.apply("streams", manifest("partitions = 1", "config = { other = \"yes\" }")).await;
+    for (key, payloads) in &sent {
+        says(&client, key, &[told(payloads), vec![last_words(payloads)]].concat()).await;
+    }
+}
+
+/// Streams of which each belongs to one producer, so that its order is known.
+struct Streams {
+    /// Said of the stage.
+    more: &'static str,
+}
+
+impl Load for Streams {
+    fn pipeline(&self) -> &str {
+        "streams"
+    }
+
+    async fn begin(&self, client: &Client) {
+        client.push(GUEST).await;
+        client.apply("streams", manifest("partitions = 3", self.more)).await;
+    }
+
+    fn request(&self, producer: u64, sent: u64, dice: &mut Dice) -> Frame {
+        let events = 1 + dice.below(20);
+        let event = |at: u64, dice: &mut Dice| {
+            let key = format!("p{producer}-{}", dice.below(12));
+            let size = if dice.below(30) == 0 { 20_000 } else { dice.below(40) };
+            let text = format!("{} {}", sent + at, "x".repeat(size as usize));
+            Given::new(&key, text)
+        };
+        let events: Vec<Given> = (0..events).map(|at| event(at, dice)).collect();
+        frame(&events)
+    }
+
+    fn change(&self, dice: &mut Dice) -> Option<String> {
+        let (partitions, retries) = (1 + dice.below(5), dice.below(9));
+        let more = format!("{}\nretries = {retries}", self.more);
+        Some(manifest(&format!("partitions = {partitions}"), &more))
+    }
+}
+
+async fn memory_is_exact(more: &'static str, salt: u64) {
+    let seed = number("SLUICEBOX_SEED").unwrap_or(20) ^ salt;
+    let kills = number("SLUICEBOX_KILLS").unwrap_or(6);
+    let settings = [("log.segment-bytes", "1MiB"), ("log.checkpoint-log-bytes", "2MiB")];
+    let run = Run { seed, kills, millis_max: 400, settings: &settings };
+    let (node, _home, sent) = through_kills(&run, &Arc::new(Streams { more })).await;
+    let mut expected: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for frame in sent.iter().flatten() {
+        for event in frame.events() {
+            let payloads = expected.entry(event.key_str().to_owned()).or_default();
+            payloads.push(event.payload.to_vec());
+        }
+    }
+    for (key, payloads) in &expected {
+        says(&node.client(), key, &told(payloads)).await;
+    }
+    let dead = node.client().page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    assert!(dead.records().is_empty(), "{:?}", dead.records().first());
+}
+
+#[tokio::test]
+async fn memory_is_exact_through_kills_versions_and_partitions() {
+    memory_is_exact("", 0).await;
+}
+
+#[tokio::test]
+async fn memory_is_exact_when_instances_have_to_make_room() {
+    memory_is_exact("limits = { instances = 1 }", 1 << 40).await;
+}

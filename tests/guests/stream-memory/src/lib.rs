@@ -1,0 +1,31 @@
+//! A stream function that keeps nothing but memory: what it says of each event follows from all
+//! events of its stream, in their order.
+
+use std::collections::HashMap;
+
+use sluicebox_guest::{EventStream, StreamOutput, stream};
+
+/// The empty hash and the factor of FNV-1a, 64 bits.
+const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const PRIME: u64 = 0x100_0000_01b3;
+
+#[stream]
+async fn memory(mut events: EventStream, mut out: StreamOutput) {
+    let mut hash = BASIS;
+    let mut count = 0_u64;
+    // A table that is hashed by the randomness of the host, and memory that grows.
+    let mut seen: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut all = Vec::new();
+    while let Some(event) = events.next().await {
+        let payload = event.payload().to_vec();
+        for byte in &payload {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+        }
+        count += 1;
+        all.extend_from_slice(&payload);
+        let times = seen.entry(payload).or_default();
+        *times += 1;
+        out.emit(format!("{count} {hash:016x} {times} {}", all.len()));
+    }
+    out.emit(format!("end {count} {hash:016x}"));
+}
