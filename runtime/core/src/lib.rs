@@ -12,6 +12,7 @@ pub mod dedup;
 pub mod error;
 pub mod frame;
 pub mod ids;
+pub mod image;
 pub mod json_key;
 pub mod key;
 pub mod layer;

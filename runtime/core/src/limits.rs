@@ -62,6 +62,14 @@ pub const PARKED_KEYS_MAX: usize = 10_000;
 /// is broken for every key may hold of the memory before its events become dead letters.
 pub const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of a page in the image of an instance: what the machine's own pages have, so that what
+/// was not touched is not copied.
+pub const IMAGE_PAGE_BYTES: usize = 4096;
+
+/// Pages and head of one image together. A stream that has more to itself is no short stream, and
+/// one that copies so much holds up the others of its worker.
+pub const IMAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 const _: () = {
     assert!(KEY_BYTES_MAX < u16::MAX as usize);
     assert!(BATCH_EVENTS_MAX.is_power_of_two());
