@@ -31,6 +31,7 @@ use sluicebox_core::recovery::{Fold, Sink};
 use sluicebox_core::state::{Change, KeyedState, StateLimits};
 use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::component;
+use sluicebox_engine::image;
 use sluicebox_engine::tuning::{Fingerprint, compile_engine};
 use sluicebox_node::config::{Config, Sources};
 use sluicebox_node::manifest_text::{self, Format};
@@ -47,7 +48,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -65,6 +66,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("store_extent", store_extent),
     ("artefact", artefact),
     ("component", component),
+    ("image_head", image_head),
 ];
 
 /// Longest message that anybody should have to read.
@@ -432,8 +434,18 @@ pub fn component(data: &[u8]) {
         Ok(inspection) => {
             assert_eq!(inspection.digest, component::digest(data));
             assert_eq!(inspection.bytes, data.len() as u64);
+            // What passed is made ready for images, or says why not, and is then the node's own.
+            let instrumented = image::instrument(data).expect("it passed");
+            assert!(component::inspect(&instrumented, &limits).is_err());
         }
         Err(error) => expect_message(&error.to_string()),
+    }
+}
+
+/// The head of an image of an instance, as it comes back from where it was kept.
+pub fn image_head(data: &[u8]) {
+    if let Some(again) = image::reread_head(data) {
+        assert_eq!(&again[..], data, "what is read was written so");
     }
 }
 

@@ -17,15 +17,21 @@ use std::sync::atomic::AtomicI64;
 use bytes::Bytes;
 use cap_std::fs::Dir;
 use sluicebox_core::frame::Frame;
+use sluicebox_core::image::Image;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
-use sluicebox_core::partition::{Call, Commit, Halt, Partition, SegmentPlan, StagePlan, Verdict};
+use sluicebox_core::partition::{
+    Call, Commit, Halt, Partition, SegmentPlan, Serves, StagePlan, Verdict,
+};
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StageLimits, StreamLimits};
 use sluicebox_core::state::StateLimits;
 use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
 use sluicebox_engine::component::{self, Inspection, Limits};
 use sluicebox_engine::error::Error;
-use sluicebox_engine::invoker::{Invocation, Invoker, LogLine, Metric, Outcome, Usage};
+use sluicebox_engine::image::FreshCell;
+use sluicebox_engine::invoker::{
+    Invocation, Invoker, LogLine, Metric, NoImage, Outcome, Usage,
+};
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, StageCode, StageSettings, TenantSlots};
 use sluicebox_engine::tuning::EngineConfig;
@@ -58,6 +64,14 @@ pub struct Guest {
     /// What is known of it.
     pub inspection: Inspection,
     code: Arc<StageCode>,
+}
+
+impl Guest {
+    /// The linked code.
+    #[must_use]
+    pub fn code(&self) -> &StageCode {
+        &self.code
+    }
 }
 
 impl Rig {
@@ -148,6 +162,7 @@ impl Rig {
                 secret: [7; 32],
                 live: AtomicI64::new(0),
                 tenant: tenant.clone(),
+                fresh: FreshCell::default(),
             });
             let warm = Rc::new(RefCell::new(Vec::new()));
             Box::new(WasmStage::new(self.sandbox.clone(), guest.code.clone(), settings, warm))
@@ -251,6 +266,9 @@ pub struct Made {
     pub usage: Usage,
 }
 
+/// Streams a test opens for one key, one after another.
+const SERIALS: u64 = 100;
+
 /// Everything a batch came to.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -280,6 +298,22 @@ impl Chain {
     /// Ends the streams whose time has come; nothing if there are none.
     pub async fn ends(&mut self, now: u64) -> Option<Batch> {
         if self.machine.start_ends(now) { Some(self.drive(now).await) } else { None }
+    }
+
+    /// Takes the image of the first stage's instance for the open stream of a key, drops the
+    /// instance, and goes on from the image.
+    ///
+    /// # Errors
+    /// Why there is no image, or no instance from it.
+    pub async fn park_and_wake(&mut self, key: &str) -> Result<Image, NoImage> {
+        let serial = |serial| Serves::Stream(Arc::from(key.as_bytes()), serial);
+        let invoker = &mut self.invokers[0];
+        let serves = (0..SERIALS).map(serial).find(|serves| invoker.holds(serves));
+        let serves = serves.ok_or(NoImage::NoInstance)?;
+        let image = invoker.capture(&serves).await?;
+        invoker.drop_instance(&serves);
+        invoker.revive(serves, &image).await?;
+        Ok(image)
     }
 
     /// Live instances of all stages.

@@ -51,15 +51,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_json", &["core", "node", "cli", "guest-sdk", "guest", "xtask"]),
     ("tokio", &["store", "engine", "node", "cli"]),
     ("tracing", &["engine", "node", "cli"]),
-    // Keyed state and key groups; what changed since a checkpoint.
+    // Keyed state and key groups; what changed since a checkpoint; which pages of an instance did.
     ("hashbrown", &["core", "store"]),
-    ("xxhash-rust", &["core", "store"]),
+    ("xxhash-rust", &["core", "store", "engine"]),
     // The tree under the checkpoint store.
     ("fjall", &["store"]),
     // The engine.
     ("wasmtime", &["engine"]),
     ("wasmtime-wasi", &["engine"]),
     ("wasmparser", &["engine"]),
+    ("wasm-encoder", &["engine"]),
     ("rand", &["engine"]),
     ("getrandom", &["engine"]),
     // Files below a directory that was opened once.

@@ -105,7 +105,8 @@ impl Compiled {
     #[cfg(test)]
     pub(crate) fn here(wasm: &[u8]) -> Self {
         let engine = crate::tuning::compile_engine(1).unwrap();
-        Self(engine.precompile_component(wasm).unwrap().into())
+        let wasm = crate::image::instrument(wasm).unwrap();
+        Self(engine.precompile_component(&wasm).unwrap().into())
     }
 }
 

@@ -25,6 +25,7 @@ use wasmparser::{
 };
 
 use crate::error::{Error, shown};
+use crate::image::RESERVED;
 use crate::tuning::{FEATURES, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// Components inside components: a handful in practice. Each level costs the validator memory.
@@ -143,6 +144,16 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Inspection, Error> {
     })
 }
 
+/// The same checks of a component this node has added to: it is still what it would run, and has
+/// names that only the engine may give.
+pub(crate) fn check_instrumented(bytes: &[u8]) -> Result<(), Error> {
+    let limits = Limits { bytes_max: u64::MAX, memory_bytes_max: u64::MAX };
+    let mut scan = Scan::new(&limits);
+    scan.reserved = true;
+    scan.run(bytes)?;
+    scan.check_demand()
+}
+
 /// Tells apart what people upload by mistake, before the validator's terse "unknown version".
 fn check_header(bytes: &[u8]) -> Result<(), Error> {
     let not_wasm = |text: &str| Err(Error::NotWasm(text.to_owned()));
@@ -183,6 +194,8 @@ struct Scan<'a> {
     parts: u32,
     imports: Vec<String>,
     exports: Vec<String>,
+    /// Names that only the engine may give are allowed.
+    reserved: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -194,6 +207,7 @@ impl<'a> Scan<'a> {
             parts: 0,
             imports: Vec::new(),
             exports: Vec::new(),
+            reserved: false,
         }
     }
 
@@ -256,6 +270,12 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Payload::ImportSection(section) => no_shared_memory(section.clone()),
+            Payload::ExportSection(section) => {
+                for export in section.clone() {
+                    self.free_name(export.map_err(malformed)?.name)?;
+                }
+                Ok(())
+            }
             Payload::CodeSectionStart { count, .. } => {
                 self.declared.functions = self.declared.functions.saturating_add(*count);
                 Ok(())
@@ -276,12 +296,26 @@ impl<'a> Scan<'a> {
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section.clone() {
-                    self.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                    let name = export.map_err(malformed)?.name.name;
+                    self.free_name(name)?;
+                    self.exports.push(name.to_owned());
                 }
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a name that only the engine may give.
+    fn free_name(&self, name: &str) -> Result<(), Error> {
+        if self.reserved || !name.starts_with(RESERVED) {
+            return Ok(());
+        }
+        Err(Error::Malformed(format!(
+            "it exports `{}`; names that begin with `{RESERVED}` are the engine's own, and what \
+             the node has compiled cannot be uploaded again",
+            shown(name, 128)
+        )))
     }
 
     fn part(&mut self, encoding: Encoding, depth: usize) -> Result<(), Error> {

@@ -6,20 +6,24 @@
 //! - Equal calls of a stage that keeps nothing have equal outcomes.
 //! - Where instances have a memory: it lasts for a stream, is a bounded cache for a key, and is
 //!   reused by anybody otherwise; the last call of a stream ends it.
+//! - Where they have images: who goes on from one does what the other would have done, and what is
+//!   no image of the code leaves nobody.
 //!
 //! Each promise gets invokers of its own. One that is not kept panics with what was expected.
 //! Leaves to others: which calls are made, and what is done about a trap (`sluicebox-core`).
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sluicebox_core::frame::{FrameBuilder, Head, Kind, NO_CAUSE};
+use sluicebox_core::image::Image;
 use sluicebox_core::layer::{Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Run};
 use sluicebox_core::layer::{Spread, Target};
 use sluicebox_core::partition::{Serves, Verdict};
 use sluicebox_core::pipeline::StageLimits;
 use sluicebox_core::state::{KeyedState, StateLimits};
 
-use crate::invoker::{Invocation, Invoker, Outcome};
+use crate::invoker::{Invocation, Invoker, NoImage, Outcome};
 
 /// What the stage behind an invoker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,9 @@ pub async fn every_promise(subject: &dyn Subject) {
     a_stream_keeps_its_memory_to_its_last_call(subject).await;
     a_stream_is_not_served_by_a_stranger(subject).await;
     instances_of_keys_are_kept_and_bounded(subject).await;
+    a_stream_goes_on_from_its_image(subject).await;
+    an_image_replaces_what_is_there(subject).await;
+    what_is_no_image_of_the_code_leaves_nobody(subject).await;
 }
 
 /// Every stage can do this much.
@@ -72,7 +79,7 @@ fn obedient(subject: &dyn Subject) -> Box<dyn Invoker> {
 }
 
 /// Small enough that breaking one is over soon.
-fn limits() -> StageLimits {
+pub(crate) fn limits() -> StageLimits {
     StageLimits {
         memory: 4 << 20,
         fuel_per_event: 2_000_000,
@@ -84,7 +91,7 @@ fn limits() -> StageLimits {
     }
 }
 
-fn layer() -> Box<Layer> {
+pub(crate) fn layer() -> Box<Layer> {
     let target =
         Target { port: 0, input: 0, key: KeyRule::Cause, spread: Spread::One, inside: false };
     let bounds = limits();
@@ -100,7 +107,7 @@ fn layer() -> Box<Layer> {
 }
 
 /// A call of data events with these payloads, all of the key `k`.
-fn call(mut layer: Box<Layer>, serves: Serves, payloads: &[&[u8]]) -> Invocation {
+pub(crate) fn call(mut layer: Box<Layer>, serves: Serves, payloads: &[&[u8]]) -> Invocation {
     let mut builder = FrameBuilder::new();
     for (at, payload) in payloads.iter().enumerate() {
         builder.push(&Head::data(at as u64), b"k", payload, &[]);
@@ -110,7 +117,7 @@ fn call(mut layer: Box<Layer>, serves: Serves, payloads: &[&[u8]]) -> Invocation
 }
 
 /// A call of one event that only a stream gets.
-fn turn(layer: Box<Layer>, serial: u64, kind: Kind) -> Invocation {
+pub(crate) fn turn(layer: Box<Layer>, serial: u64, kind: Kind) -> Invocation {
     let mut invocation = call(layer, stream(serial), &[]);
     let mut builder = FrameBuilder::new();
     let head = Head { kind, input: 0, port: 0, cause: NO_CAUSE, time: 1 };
@@ -124,19 +131,19 @@ fn key(name: &str) -> Serves {
     Serves::Key(Arc::from(name.as_bytes()))
 }
 
-fn stream(serial: u64) -> Serves {
+pub(crate) fn stream(serial: u64) -> Serves {
     Serves::Stream(Arc::from(&b"k"[..]), serial)
 }
 
 /// What counter `n` becomes when 5 is added.
 const ADD_5: &[u8] = b"a\x01n\x05\0\0\0\0\0\0\0";
 
-fn returned(outcome: &Outcome) {
+pub(crate) fn returned(outcome: &Outcome) {
     assert_eq!(outcome.verdict, Verdict::Returned(Vec::new()));
 }
 
 /// The words of a trap.
-fn trapped(outcome: &Outcome) -> &str {
+pub(crate) fn trapped(outcome: &Outcome) -> &str {
     match &outcome.verdict {
         Verdict::Trapped(text) => text,
         Verdict::Returned(failures) => panic!("it returned {failures:?} and should have trapped"),
@@ -144,7 +151,7 @@ fn trapped(outcome: &Outcome) -> &str {
 }
 
 /// The payloads of everything the accepted calls emitted.
-fn emitted(layer: &mut Layer) -> Vec<Vec<u8>> {
+pub(crate) fn emitted(layer: &mut Layer) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     layer.take_runs(|Run { frame, .. }| {
         payloads.extend(frame.events().map(|event| event.payload.to_vec()));
@@ -353,6 +360,108 @@ async fn instances_of_keys_are_kept_and_bounded(subject: &dyn Subject) {
     }
     invoker.trim();
     assert_eq!(invoker.live(), 0);
+}
+
+/// An invoker whose stage traps on every seventh event, and the image of its stream 1 after it has
+/// seen `seen`. Nothing if the kind has no images, which it must then say of any.
+async fn imaged(subject: &dyn Subject, seen: u32) -> Option<(Box<dyn Invoker>, Image)> {
+    let mut invoker = subject.invoker(Behaviour::Remember, &limits())?;
+    assert_eq!(invoker.capture(&stream(1)).await, Err(NoImage::NoInstance));
+    for at in 0..seen {
+        let kind = if at == 0 { Kind::Open } else { Kind::Data };
+        returned(&invoker.invoke(turn(layer(), 1, kind)).await);
+    }
+    assert!(invoker.holds(&stream(1)) && !invoker.holds(&stream(2)));
+    match invoker.capture(&stream(1)).await {
+        Ok(image) => Some((invoker, image)),
+        Err(reason @ NoImage::Unsupported(_)) => {
+            let refused = invoker.revive(stream(2), &Image::default()).await;
+            assert!(matches!(refused, Err(NoImage::Unsupported(_))), "{reason}, but {refused:?}");
+            None
+        }
+        Err(reason) => panic!("an idle stream has no image: {reason}"),
+    }
+}
+
+/// Gives a stream events until one traps; how many it took.
+async fn until_it_traps(invoker: &mut dyn Invoker, serial: u64) -> u32 {
+    for took in 1..=20 {
+        let outcome = invoker.invoke(turn(layer(), serial, Kind::Data)).await;
+        if let Verdict::Trapped(text) = &outcome.verdict {
+            assert!(!text.contains("instance is gone"), "{text}");
+            return took;
+        }
+    }
+    panic!("no event trapped");
+}
+
+async fn a_stream_goes_on_from_its_image(subject: &dyn Subject) {
+    for seen in 1..=6 {
+        let Some((mut invoker, image)) = imaged(subject, seen).await else { return };
+        // Taking it changed nothing, so that another is the same.
+        assert_eq!(invoker.capture(&stream(1)).await.as_ref(), Ok(&image));
+        assert_eq!(until_it_traps(&mut *invoker, 1).await, 7 - seen, "after {seen}");
+        assert_eq!(invoker.live(), 0);
+        // Here, under another serial, and where nothing ever ran: as often as one likes.
+        let fresh = subject.invoker(Behaviour::Remember, &limits());
+        let fresh = fresh.expect("there was one before");
+        for (mut invoker, serial) in [(invoker, 2), (fresh, 1)] {
+            for _ in 0..2 {
+                assert_eq!(invoker.revive(stream(serial), &image).await, Ok(()));
+                assert!(invoker.holds(&stream(serial)));
+                invoker.trim();
+                assert_eq!(invoker.live(), 1, "the memory of a stream is not a cache");
+                assert_eq!(invoker.capture(&stream(serial)).await.as_ref(), Ok(&image));
+                assert_eq!(until_it_traps(&mut *invoker, serial).await, 7 - seen, "after {seen}");
+            }
+        }
+    }
+}
+
+async fn an_image_replaces_what_is_there(subject: &dyn Subject) {
+    let Some((mut invoker, image)) = imaged(subject, 2).await else { return };
+    returned(&invoker.invoke(turn(layer(), 1, Kind::Data)).await);
+    assert_eq!(invoker.revive(stream(1), &image).await, Ok(()));
+    assert_eq!(invoker.live(), 1);
+    assert_eq!(until_it_traps(&mut *invoker, 1).await, 5);
+    // Dropped is gone, and only what was named.
+    for serial in [1, 2] {
+        assert_eq!(invoker.revive(stream(serial), &image).await, Ok(()));
+    }
+    invoker.drop_instance(&stream(1));
+    invoker.drop_instance(&stream(3));
+    assert!(!invoker.holds(&stream(1)) && invoker.holds(&stream(2)));
+    assert_eq!(invoker.capture(&stream(1)).await, Err(NoImage::NoInstance));
+    trapped(&invoker.invoke(turn(layer(), 1, Kind::Data)).await);
+    // A last call ends what went on from an image like any other.
+    returned(&invoker.invoke(turn(layer(), 2, Kind::End)).await);
+    assert_eq!(invoker.live(), 0);
+    // Whom anybody may use goes on from nothing.
+    assert_eq!(invoker.revive(Serves::Any, &image).await, Err(NoImage::NoInstance));
+    assert_eq!(invoker.live(), 0);
+}
+
+async fn what_is_no_image_of_the_code_leaves_nobody(subject: &dyn Subject) {
+    let Some((mut invoker, image)) = imaged(subject, 2).await else { return };
+    let cut = image.head.slice(..image.head.len() - 1);
+    let mut other = image.head.to_vec();
+    other[5] ^= 1;
+    let mut newer = image.head.to_vec();
+    newer[0] += 1;
+    for head in [Bytes::new(), cut, Bytes::from(other), Bytes::from(newer)] {
+        assert_eq!(invoker.revive(stream(1), &image).await, Ok(()));
+        let wrong = Image { head, pages: image.pages.clone() };
+        let refused = invoker.revive(stream(1), &wrong).await;
+        assert!(matches!(refused, Err(NoImage::Failed(_))), "{refused:?}");
+        assert_eq!(invoker.live(), 0, "an image that does not fit leaves nothing");
+    }
+    for (number, bytes) in [(u32::MAX, 1), (0, 4097), (1 << 20, 1), (0xf_ffff, 1)] {
+        let mut wrong = image.clone();
+        wrong.pages.insert(number, Bytes::from(vec![1; bytes]));
+        let refused = invoker.revive(stream(1), &wrong).await;
+        assert!(matches!(refused, Err(NoImage::Failed(_))), "page {number}: {refused:?}");
+        assert_eq!(invoker.live(), 0);
+    }
 }
 
 #[cfg(test)]

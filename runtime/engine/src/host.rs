@@ -22,8 +22,10 @@ use bytes::Bytes;
 use sluicebox_core::layer::Layer;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{CallHook, CallHookHandler, ResourceLimiter, StoreContextMut, Trap};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::image::head::Standard;
 use crate::invoker::Said;
 use crate::stage::{StageSettings, TenantSlots};
 
@@ -108,6 +110,30 @@ impl Host {
         self.charged = 0;
         self.since_yield = 0;
         self.limiter.refused = None;
+    }
+
+    /// The standard streams the guest has open, by slot; nothing if it has anything else.
+    ///
+    /// A slot of the host's table is that of the guest's, less one: each handle is made at once in
+    /// both, dropped at once in both, and both give out again last in, first out.
+    pub(crate) fn standard_handles(&mut self) -> Option<Vec<(u32, Standard)>> {
+        let mut handles = Vec::new();
+        if self.table.is_empty() {
+            return Some(handles);
+        }
+        for slot in 0..HANDLES_MAX as u32 {
+            let Ok(entry) = self.table.get_any_mut(slot) else { continue };
+            let kind = if entry.is::<DynOutputStream>() {
+                // No other is ever given out: there are no files and no connections.
+                Standard::Out
+            } else if entry.is::<DynInputStream>() {
+                Standard::In
+            } else {
+                return None;
+            };
+            handles.push((slot, kind));
+        }
+        Some(handles)
     }
 
     /// What the guest said since the last time.
@@ -221,7 +247,7 @@ fn spend_now(cx: &mut StoreContextMut<'_, Host>, cost: u64) -> wasmtime::Result<
 }
 
 /// Pending once, woken at once: the sign the scheduler reads as "slice used".
-async fn yield_once() {
+pub(crate) async fn yield_once() {
     let mut yielded = false;
     std::future::poll_fn(|cx| {
         if yielded {

@@ -10,8 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluicebox_core::frame::Frame;
+use sluicebox_core::image::Image;
 use sluicebox_core::layer::Failure;
 use sluicebox_core::partition::Verdict;
+use sluicebox_core::pipeline::StageLimits;
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
@@ -19,7 +21,9 @@ use crate::component::World;
 use crate::error::engine_text;
 use crate::explain::{explain, out_of_fuel};
 use crate::host::{Host, Toll};
-use crate::invoker::{Invocation, Outcome, Usage};
+use crate::image::head::Head;
+use crate::image::{self, Access, Fresh};
+use crate::invoker::{Invocation, NoImage, Outcome, Usage};
 use crate::patience::{OutOfPatience, Patience, bounded};
 use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
 use crate::stage::{StageCode, StageSettings};
@@ -81,9 +85,7 @@ impl Instance {
             .set_fuel(START_FUEL)
             .and_then(|()| store.fuel_async_yield_interval(Some(SLICE_FUEL)));
         prepared.map_err(|error| StartError::Guest(engine_text(&error)))?;
-        // Bytes one import or export may make the host copy out of the guest.
-        let copied = settings.limits.emit_bytes.max(settings.limits.event_bytes * 2);
-        store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(copied_max(&settings.limits));
         let patience = Patience::new();
         let started = bounded(&patience, WAIT_MAX, code.pre.instantiate_async(&mut store)).await;
         let started = started.unwrap_or_else(|OutOfPatience| {
@@ -104,6 +106,52 @@ impl Instance {
             World::Typed => None,
         };
         Ok(Self { store, instance, code: code.clone(), framed, patience, _permit: permit })
+    }
+
+    /// What it has before its first call, unless that is known.
+    pub(crate) async fn fresh(&mut self) -> Result<Arc<Fresh>, NoImage> {
+        if let Some(fresh) = self.store.data().settings.fresh.get() {
+            return Ok(fresh);
+        }
+        let fresh = image::note(&mut self.access()?).await;
+        self.leave();
+        Ok(self.store.data().settings.fresh.set(fresh?))
+    }
+
+    /// Takes its image. On an error other than of kinds that say it stays, it is of no more use.
+    pub(crate) async fn capture(&mut self, fresh: &Fresh) -> Result<Image, NoImage> {
+        let image = image::capture(&mut self.access()?, fresh).await;
+        self.leave();
+        image
+    }
+
+    /// Makes it what an image is of, before its first call.
+    pub(crate) async fn restore(
+        &mut self,
+        fresh: &Fresh,
+        head: &Head,
+        image: &Image,
+    ) -> Result<(), NoImage> {
+        let restored = image::restore(&mut self.access()?, fresh, head, image).await;
+        self.leave();
+        restored
+    }
+
+    /// Reaches for its memory: bounded, and at nobody's cost.
+    fn access(&mut self) -> Result<Access<'_>, NoImage> {
+        let accessor = self.code.accessor.as_ref();
+        let accessor = accessor.map_err(|reason| NoImage::Unsupported(reason.clone()))?;
+        let fuel = self.store.set_fuel(START_FUEL);
+        fuel.map_err(|error| NoImage::Failed(engine_text(&error)))?;
+        self.store.set_hostcall_fuel(Access::COPIED_MAX);
+        self.store.data_mut().charged = 0;
+        Ok(Access { store: &mut self.store, instance: self.instance, accessor })
+    }
+
+    /// The bound that calls of the guest have.
+    fn leave(&mut self) {
+        let limits = self.store.data().settings.limits;
+        self.store.set_hostcall_fuel(copied_max(&limits));
     }
 
     /// Makes one call. The second value says whether the instance may be used again.
@@ -154,6 +202,11 @@ impl Instance {
         })?;
         Ok(failures.into_iter().map(WitFailure::into_core).collect())
     }
+}
+
+/// Bytes one import or export may make the host copy out of the guest.
+fn copied_max(limits: &StageLimits) -> usize {
+    usize::try_from(limits.emit_bytes.max(limits.event_bytes * 2)).unwrap_or(usize::MAX)
 }
 
 async fn enter_typed(

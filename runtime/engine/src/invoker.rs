@@ -5,7 +5,8 @@
 //! - the limits of the stage hold, whatever the guest does;
 //! - a call that traps leaves no trace but its verdict: the instance is gone, the layer comes back;
 //! - for a pure guest, equal events and state give an equal outcome;
-//! - the future is never dropped half-way but to abandon the partition.
+//! - the future is never dropped half-way but to abandon the partition;
+//! - an instance that goes on from an image does what the one would have done that it was taken of.
 //!
 //! Implementations: [`crate::wasm::WasmStage`], and [`crate::native::NativeStage`] for tests and
 //! simulation. `contract` holds what each must pass.
@@ -14,6 +15,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use sluicebox_core::image::Image;
 use sluicebox_core::layer::Layer;
 use sluicebox_core::partition::{Serves, Verdict};
 
@@ -103,10 +105,51 @@ pub enum Metric {
 /// A call in progress. Runs on the worker's own thread only.
 pub type Invoking<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
+/// Why an instance has no image, or none can be made from one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoImage {
+    /// Nobody is served by an instance: it ended, or never was.
+    #[error("there is no instance")]
+    NoInstance,
+    /// No instance of this code can have one, and why. The same for every instance, at any time.
+    #[error("no image can be taken: {0}")]
+    Unsupported(String),
+    /// The instance holds something of the host's that memory is only half of. Later it may not.
+    #[error("the instance holds handles of WASI other than its standard streams")]
+    OpenHandles,
+    /// The image would be larger than [`IMAGE_BYTES_MAX`](sluicebox_core::limits::IMAGE_BYTES_MAX).
+    #[error("the image would have more than {} bytes", sluicebox_core::limits::IMAGE_BYTES_MAX)]
+    TooLarge,
+    /// It did not work this time: a limit or a quota, or bytes that are no image of this code.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// An image being taken. Runs on the worker's own thread only.
+pub type Capturing<'a> = Pin<Box<dyn Future<Output = Result<Image, NoImage>> + 'a>>;
+
+/// An instance being made from an image. Runs on the worker's own thread only.
+pub type Reviving<'a> = Pin<Box<dyn Future<Output = Result<(), NoImage>> + 'a>>;
+
 /// See the module.
 pub trait Invoker: fmt::Debug {
     /// Makes one call.
     fn invoke(&mut self, invocation: Invocation) -> Invoking<'_>;
+
+    /// Takes the image of the instance that serves this key or stream. Between two calls only; the
+    /// instance stays as it is and may be called again.
+    fn capture<'a>(&'a mut self, serves: &'a Serves) -> Capturing<'a>;
+
+    /// Makes an instance for this key or stream that goes on from an image, in place of the one
+    /// that serves it. It has the limits, quotas and permits of any other. If that does not work,
+    /// nobody serves the key or stream any more.
+    fn revive<'a>(&'a mut self, serves: Serves, image: &'a Image) -> Reviving<'a>;
+
+    /// Whether an instance serves this key or stream.
+    fn holds(&self, serves: &Serves) -> bool;
+
+    /// Drops the instance that serves this key or stream, if there is one.
+    fn drop_instance(&mut self, serves: &Serves);
 
     /// Drops every instance that only saves time. Those of open streams stay.
     fn trim(&mut self);

@@ -16,6 +16,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 use crate::component::World;
 use crate::error::{Error, engine_text};
 use crate::host::Host;
+use crate::image::{Accessor, FreshCell};
 use crate::sandbox::Sandbox;
 use crate::tuning::weight;
 
@@ -26,6 +27,8 @@ pub struct StageCode {
     pub(crate) world: World,
     /// What an instance takes of the pool, in instances of the usual size.
     pub(crate) weight: u32,
+    /// How its memory is reached, or why it is not.
+    pub(crate) accessor: Result<Accessor, String>,
 }
 
 impl std::fmt::Debug for StageCode {
@@ -51,7 +54,16 @@ impl StageCode {
             .map_err(|error| Error::Link(engine_text(&error)))?;
         let needs = component.resources_required();
         let weight = needs.map_or(1, |needs| weight(needs.num_memories, needs.num_tables));
-        Ok(Self { pre, handle, world, weight })
+        let accessor = Accessor::of(component);
+        Ok(Self { pre, handle, world, weight, accessor })
+    }
+
+    /// Whether instances can have images, or why not. Known before any traffic.
+    ///
+    /// # Errors
+    /// The reason, as part of a sentence.
+    pub fn images(&self) -> Result<(), String> {
+        self.accessor.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
     /// Which world it speaks.
@@ -160,4 +172,6 @@ pub struct StageSettings {
     pub live: AtomicI64,
     /// The tenant's share of the engine.
     pub tenant: Arc<TenantSlots>,
+    /// What a fresh instance of the stage has, once an image may be wanted. Empty at first.
+    pub fresh: FreshCell,
 }

@@ -257,7 +257,7 @@ pub fn compile_engine(threads: usize) -> Result<Engine, Error> {
 }
 
 /// Identifies everything that shapes compiled code: version and settings of the compiler, features
-/// of the processor. An artefact runs only in an engine with the fingerprint it was made with.
+/// of the processor, and how a component is made ready for images before. An artefact runs only in an engine with the fingerprint it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -267,6 +267,7 @@ impl Fingerprint {
     pub fn of(engine: &Engine) -> Self {
         let mut hasher = WideHasher(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        crate::image::VERSION.hash(&mut hasher);
         Self(*hasher.0.finalize().as_bytes())
     }
 }

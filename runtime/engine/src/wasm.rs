@@ -1,19 +1,22 @@
 //! The invoker that runs Wasm: which instance takes a call, when one is made, kept, dropped.
 //!
 //! - A warm instance of scope `shared` may serve any partition of its stage on the same worker.
-//! - An instance of a key is a cache, kept up to the manifest's number a partition, the least
-//!   recently used going first; one of a stream lives as long as its stream.
+//! - Instances of keys are kept up to the manifest's number a partition, see `owned`; one of a
+//!   stream lives as long as its stream.
 //! - A trap drops the instance it happened in and no other.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluicebox_core::image::Image;
 use sluicebox_core::partition::{Serves, Verdict};
 
+use crate::image;
 use crate::instance::{Instance, StartError};
-use crate::invoker::{Invocation, Invoker, Invoking, Outcome, Said, Usage};
+use crate::invoker::{Capturing, Invocation, Invoker, Invoking, NoImage, Outcome, Reviving};
+use crate::invoker::{Said, Usage};
+use crate::owned::Owned;
 use crate::sandbox::{CallPermit, Sandbox};
 use crate::stage::{StageCode, StageSettings};
 
@@ -29,6 +32,9 @@ const START_TRIES: u32 = 50;
 /// How long to wait in between.
 const START_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// What is said when there are no permits any more.
+const SHUTTING_DOWN: &str = "the engine is shutting down";
+
 /// See the module.
 #[derive(Debug)]
 pub struct WasmStage {
@@ -36,15 +42,7 @@ pub struct WasmStage {
     code: Arc<StageCode>,
     settings: Arc<StageSettings>,
     warm: WarmPool,
-    own: BTreeMap<Serves, Owned>,
-    clock: u64,
-}
-
-/// An instance that serves one key or stream.
-#[derive(Debug)]
-struct Owned {
-    instance: Instance,
-    used_at: u64,
+    own: Owned<Instance>,
 }
 
 impl WasmStage {
@@ -56,17 +54,16 @@ impl WasmStage {
         settings: Arc<StageSettings>,
         warm: WarmPool,
     ) -> Self {
-        Self { sandbox, code, settings, warm, own: BTreeMap::new(), clock: 0 }
+        Self { sandbox, code, settings, warm, own: Owned::new() }
     }
 
     async fn run(&mut self, mut invocation: Invocation) -> Outcome {
-        self.clock += 1;
         let Some(permit) = self.sandbox.call(&self.settings.tenant).await else {
-            return refused(invocation, "the engine is shutting down".to_owned());
+            return refused(invocation, SHUTTING_DOWN.to_owned());
         };
         let taken = match &invocation.serves {
             Serves::Any => self.warm.borrow_mut().pop().map(|idle| idle.0),
-            own => self.own.remove(own).map(|owned| owned.instance),
+            own => self.own.take(own),
         };
         let cold = taken.is_none();
         let mut instance = match taken {
@@ -76,7 +73,7 @@ impl WasmStage {
                 return refused(invocation, text);
             }
             // In a box, so that calls of warm instances do not make room for it.
-            None => match Box::pin(self.start(&permit)).await {
+            None => match Box::pin(self.start_for(&invocation.serves, &permit)).await {
                 Ok(instance) => instance,
                 Err(text) => return refused(invocation, text),
             },
@@ -90,22 +87,72 @@ impl WasmStage {
             Serves::Key(_) if keep => self.keep(serves, instance),
             // Past its high-water mark a stream goes on: its limit is the limit itself.
             Serves::Stream(..) if matches!(outcome.verdict, Verdict::Returned(_)) && !last => {
-                self.own.insert(serves, Owned { instance, used_at: self.clock });
+                self.keep(serves, instance);
             }
             _ => drop(instance),
         }
         outcome
     }
 
-    /// Keeps a key's instance; the least recently used one goes when there are too many.
+    async fn take_image(&mut self, serves: &Serves) -> Result<Image, NoImage> {
+        if !self.own.holds(serves) {
+            return Err(NoImage::NoInstance);
+        }
+        self.code.images().map_err(NoImage::Unsupported)?;
+        let fresh = self.settings.fresh.get().ok_or_else(|| {
+            NoImage::Failed("what a fresh instance has could not be found out".to_owned())
+        })?;
+        let Some(_permit) = self.sandbox.call(&self.settings.tenant).await else {
+            return Err(NoImage::Failed(SHUTTING_DOWN.to_owned()));
+        };
+        let mut instance = self.own.take(serves).ok_or(NoImage::NoInstance)?;
+        let image = instance.capture(&fresh).await;
+        // After an error of the engine nothing is known of the instance.
+        if !matches!(image, Err(NoImage::Failed(_))) {
+            self.keep(serves.clone(), instance);
+        }
+        image
+    }
+
+    async fn go_on_from(&mut self, serves: Serves, image: &Image) -> Result<(), NoImage> {
+        if serves == Serves::Any {
+            return Err(NoImage::NoInstance);
+        }
+        drop(self.own.take(&serves));
+        let code = self.code.clone();
+        let accessor = code.accessor.as_ref();
+        let accessor = accessor.map_err(|reason| NoImage::Unsupported(reason.clone()))?;
+        let head = image::head_of(accessor, image)?;
+        let Some(permit) = self.sandbox.call(&self.settings.tenant).await else {
+            return Err(NoImage::Failed(SHUTTING_DOWN.to_owned()));
+        };
+        let mut instance = self.start(&permit).await.map_err(NoImage::Failed)?;
+        let fresh = instance.fresh().await?;
+        instance.restore(&fresh, &head, image).await?;
+        self.keep(serves, instance);
+        Ok(())
+    }
+
     fn keep(&mut self, serves: Serves, instance: Instance) {
-        if self.own.len() >= self.settings.limits.instances as usize {
-            let oldest = self.own.iter().min_by_key(|(_, owned)| owned.used_at);
-            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
-                self.own.remove(&key);
+        self.own.put(serves, instance, self.settings.limits.instances as usize);
+    }
+
+    /// Starts an instance. The first that serves somebody shows what all have before their first
+    /// call; later it could not be told from what calls left.
+    async fn start_for(
+        &mut self,
+        serves: &Serves,
+        permit: &CallPermit,
+    ) -> Result<Instance, String> {
+        let mut instance = self.start(permit).await?;
+        if !matches!(serves, Serves::Any) && self.code.accessor.is_ok() {
+            if let Err(reason) = instance.fresh().await {
+                tracing::warn!(%reason, "a stage will have no images");
+                // It may be half looked at.
+                return self.start(permit).await;
             }
         }
-        self.own.insert(serves, Owned { instance, used_at: self.clock });
+        Ok(instance)
     }
 
     async fn start(&mut self, permit: &CallPermit) -> Result<Instance, String> {
@@ -118,7 +165,7 @@ impl WasmStage {
                     // Our own idle instances may be what is missing.
                     self.trim();
                     let found = self.sandbox.instance(&self.settings.tenant, self.code.weight);
-                    found.await.ok_or_else(|| "the engine is shutting down".to_owned())?
+                    found.await.ok_or_else(|| SHUTTING_DOWN.to_owned())?
                 }
             };
             match Instance::start(&self.code, &self.settings, slot, permit).await {
@@ -154,9 +201,25 @@ impl Invoker for WasmStage {
         Box::pin(self.run(invocation))
     }
 
+    fn capture<'a>(&'a mut self, serves: &'a Serves) -> Capturing<'a> {
+        Box::pin(self.take_image(serves))
+    }
+
+    fn revive<'a>(&'a mut self, serves: Serves, image: &'a Image) -> Reviving<'a> {
+        Box::pin(self.go_on_from(serves, image))
+    }
+
+    fn holds(&self, serves: &Serves) -> bool {
+        self.own.holds(serves)
+    }
+
+    fn drop_instance(&mut self, serves: &Serves) {
+        drop(self.own.take(serves));
+    }
+
     fn trim(&mut self) {
         self.warm.borrow_mut().clear();
-        self.own.retain(|serves, _| matches!(serves, Serves::Stream(..)));
+        self.own.trim();
     }
 
     fn abandon(&mut self) {

@@ -286,6 +286,7 @@ impl Node {
                 secret,
                 live: Default::default(),
                 tenant: self.tenancy(tenant).slots().clone(),
+                fresh: Default::default(),
             };
             loaded.push((code, Arc::new(settings)));
         }

@@ -234,6 +234,19 @@ static void count(view_t name_view) {
     sluicebox_stage_metrics_count(&name, 1);
 }
 
+// What the command `M` was given in the life of the instance.
+static bytes_t remembered;
+
+static void remember(call_t *call, view_t operand) {
+    append(&remembered, operand.at, operand.len);
+    uint32_t sum = 0;
+    for (size_t i = 0; i < remembered.len; i++) sum += remembered.at[i];
+    bytes_t payload = {0};
+    append_number(&payload, remembered.len, 4);
+    append_number(&payload, sum, 4);
+    emit(call, payload);
+}
+
 // Commands whose operand is free. False if it is not one of them.
 static bool run_plain(call_t *call, uint8_t command, view_t operand) {
     switch (command) {
@@ -249,6 +262,7 @@ static bool run_plain(call_t *call, uint8_t command, view_t operand) {
     case 'c': read_config(call, operand); return true;
     case 'A': read_asset(call, operand); return true;
     case 'm': count(operand); return true;
+    case 'M': remember(call, operand); return true;
     case 'w': return true;
     default: return false;
     }

@@ -15,6 +15,10 @@ CONTENT_TYPE = 258
 OWN_FIELD = 40000
 
 
+# What command `M` was given in the life of the instance.
+remembered = bytearray()
+
+
 class Trap(Exception):
     """Leaves `handle`, and so ends the instance."""
 
@@ -112,6 +116,11 @@ def asset(name):
     return None if size is None else number(size, 8) + assets.read(name, 0, 16)
 
 
+def remember(operand):
+    remembered.extend(operand)
+    return number(len(remembered), 4) + number(sum(remembered), 4)
+
+
 def write_log(operand):
     if not operand or operand[0] > log.Level.ERROR.value:
         raise unknown()
@@ -160,6 +169,8 @@ def answer(index, event, command, operand):
         return write_log(operand)
     if command == "m":
         return metrics.count(operand.decode(), 1)
+    if command == "M":
+        return remember(operand)
     if command == "w":
         return number(time.time_ns(), 8)
     if command == "r":

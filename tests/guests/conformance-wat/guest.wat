@@ -158,6 +158,10 @@
     (global $failures (mut i32) (i32.const 0))
     (global $failed (mut i32) (i32.const 0))
 
+    ;; What the instance remembers from call to call.
+    (global $count (mut i32) (i32.const 0))
+    (global $sum (mut i32) (i32.const 0))
+
     ;; -- Building bytes at the top of the heap. What is put without another allocation in between
     ;;    lies together.
     (func $here (result i32) (call $take (i32.const 0) (i32.const 1)))
@@ -243,6 +247,22 @@
       (call $put16 (i32.load16_u offset=6 (global.get $event)))
       (call $put64 (i64.load offset=16 (global.get $event)))
       (call $put (i32.add (global.get $event) (i32.const 32)) (global.get $key-len))
+      (call $emit-from (local.get $start)))
+
+    ;; How many bytes were remembered, and their sum, is all that is asked of them.
+    (func $remember (param $operand i32) (param $len i32)
+      (local $start i32) (local $at i32)
+      (block $done
+        (loop $next
+          (br_if $done (i32.ge_u (local.get $at) (local.get $len)))
+          (global.set $sum (i32.add (global.get $sum)
+            (i32.load8_u (i32.add (local.get $operand) (local.get $at)))))
+          (local.set $at (i32.add (local.get $at) (i32.const 1)))
+          (br $next)))
+      (global.set $count (i32.add (global.get $count) (local.get $len)))
+      (local.set $start (call $here))
+      (call $put32 (global.get $count))
+      (call $put32 (global.get $sum))
       (call $emit-from (local.get $start)))
 
     (func $emit-many (param $operand i32) (param $len i32)
@@ -432,6 +452,8 @@
         (then (call $log-command (local.get $at) (local.get $len)) (return)))
       (if (i32.eq (local.get $command) (i32.const 0x6d)) ;; m
         (then (call $metrics-count (local.get $at) (local.get $len) (i64.const 1)) (return)))
+      (if (i32.eq (local.get $command) (i32.const 0x4d)) ;; M
+        (then (call $remember (local.get $at) (local.get $len)) (return)))
       (if (i32.eq (local.get $command) (i32.const 0x77)) ;; w
         (then (return)))
       (call $unknown-command))

@@ -9,6 +9,7 @@ use sluicebox_core::limits::KEY_STATE_BYTES_DEFAULT;
 use sluicebox_core::partition::{Call, Commit, Partition, SegmentPlan, StagePlan, Verdict};
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StageLimits, StreamLimits};
 use sluicebox_core::state::StateLimits;
+use sluicebox_engine::image::instrument;
 use sluicebox_engine::invoker::{Invocation, Invoker};
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, StageCode, StageSettings, TenantSlots};
@@ -40,6 +41,7 @@ impl Bed {
             secret: [7; 32],
             live: Default::default(),
             tenant: Arc::new(tenant),
+            fresh: Default::default(),
         };
         let runtime = runtime.expect("a runtime of one thread needs nothing special");
         Self { sandbox, runtime, settings: Arc::new(settings) }
@@ -47,7 +49,8 @@ impl Bed {
 
     /// Compiles and links a guest of `target/guests`.
     pub(crate) fn code(&self, guest: &str) -> Arc<StageCode> {
-        let component = Component::new(self.sandbox.engine(), wasm(guest));
+        let wasm = instrument(&wasm(guest)).expect("the guest is valid");
+        let component = Component::new(self.sandbox.engine(), wasm);
         self.link(&component.expect("the guest compiles"))
     }
 
@@ -109,6 +112,11 @@ impl Chain {
         let commit = self.machine.finish();
         assert!(commit.dead_letters.is_none(), "events failed");
         commit
+    }
+
+    /// The first stage.
+    pub(crate) fn first(&mut self) -> &mut dyn Invoker {
+        &mut *self.stages[0]
     }
 
     pub(crate) fn open_streams(&self) -> usize {

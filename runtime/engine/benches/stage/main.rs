@@ -1,6 +1,6 @@
 //! What a stage costs, in process: `cargo bench -p sluicebox-engine --bench stage [-- SECTION...]`.
 //!
-//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`; all of them
+//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`, `images`; all of them
 //! without an argument. Guests come from `target/guests` (`cargo xtask guests rust`).
 //!
 //! - Times are processor time of the measuring thread, which does all the work: other load on the
@@ -19,6 +19,7 @@ mod chain;
 mod clock;
 mod cold;
 mod events;
+mod images;
 mod map;
 mod native;
 mod report;
@@ -37,7 +38,7 @@ const PROFILES: [(&str, fn()); 3] = [
     ("profile-one", chain::profile_one),
 ];
 
-const SECTIONS: [(&str, fn()); 8] = [
+const SECTIONS: [(&str, fn()); 9] = [
     // First, while the heap holds nothing that others left free.
     ("streams", streams::run),
     ("native", native::run),
@@ -47,6 +48,7 @@ const SECTIONS: [(&str, fn()); 8] = [
     ("words", words::run),
     ("cold", cold::run),
     ("slice", slice::run),
+    ("images", images::run),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "a wrong argument ends the program")]

@@ -11,8 +11,11 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
+use wasmtime::Engine;
+
 use super::wire::{REQUEST_BYTES, Reply, Request, Status, says_out_of_memory};
 use crate::error::engine_text;
+use crate::image::instrument;
 use crate::tuning::{Fingerprint, compile_engine};
 
 /// Descriptors it may hold: the standard streams and a few that the runtime opens.
@@ -49,21 +52,25 @@ pub fn compile_main() -> ExitCode {
         Err(error) => return complain(&error.to_string()),
     };
     let fingerprint = Fingerprint::of(&engine);
-    let (status, body) = match engine.precompile_component(&wasm) {
+    let (status, body) = match compiled(&engine, &wasm) {
         Ok(code) if code.len() as u64 > request.output_bytes_max => {
             (Status::OutputTooLarge, Vec::new())
         }
         Ok(code) => (Status::Compiled, code),
-        Err(error) => match engine_text(&error) {
-            text if says_out_of_memory(&text) => (Status::OutOfMemory, text.into_bytes()),
-            text => (Status::Refused, text.into_bytes()),
-        },
+        Err(text) if says_out_of_memory(&text) => (Status::OutOfMemory, text.into_bytes()),
+        Err(text) => (Status::Refused, text.into_bytes()),
     };
     let reply = Reply { status, fingerprint, body_bytes: body.len() as u64 };
     match answer(&reply, &body) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("nobody hears the answer: {error}")),
     }
+}
+
+/// Makes a component ready for images, then compiles it.
+fn compiled(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let wasm = instrument(wasm)?;
+    engine.precompile_component(&wasm).map_err(|error| engine_text(&error))
 }
 
 /// The kernel kills this process when the node's thread that started it ends. A node that ended

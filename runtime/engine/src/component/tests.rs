@@ -435,3 +435,20 @@ fn names_from_the_component_are_escaped_and_cut() {
     let (_, text) = refusal(&component(&imports, FRAMED));
     assert!(text.len() < 400, "{}", text.len());
 }
+
+#[test]
+fn names_of_the_engine_are_its_own() {
+    let exported = "(instance $own) (export \"sluicebox:image/no-tables@0.1.0\" (instance $own))";
+    let reserved = |rest: &str| {
+        let bytes = component(rest, FRAMED);
+        let (code, text) = refusal(&bytes);
+        assert_eq!(code, "component.malformed");
+        assert!(text.contains("`sluicebox:image/"), "{text}");
+        bytes
+    };
+    let bytes = reserved(exported);
+    assert!(check_instrumented(&bytes).is_ok(), "it is refused for its name alone");
+    reserved("(core module (memory (export \"sluicebox:image/m0\") 1))");
+    let compiled = crate::image::instrument(&component("", FRAMED)).unwrap();
+    assert_eq!(refusal(&compiled).0, "component.malformed");
+}

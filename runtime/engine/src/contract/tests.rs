@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicI64;
 use wasmtime::component::Component;
 
 use super::*;
-use crate::native::NativeStage;
+use crate::image::{FreshCell, instrument};
+use crate::native::{NativeInstance, NativeStage};
 use crate::sandbox::Sandbox;
 use crate::stage::{MemoryMeter, StageCode, StageSettings, TenantSlots};
 use crate::tuning::EngineConfig;
@@ -18,13 +19,47 @@ use crate::wasm::WasmStage;
 struct Native;
 
 impl Subject for Native {
-    fn invoker(&self, behaviour: Behaviour, _limits: &StageLimits) -> Option<Box<dyn Invoker>> {
+    fn invoker(&self, behaviour: Behaviour, limits: &StageLimits) -> Option<Box<dyn Invoker>> {
         match behaviour {
+            Behaviour::Remember => {
+                let make = Arc::new(|| Box::new(SevenTraps(0)) as Box<dyn NativeInstance>);
+                let keys_max = limits.instances as usize;
+                Some(Box::new(NativeStage::with_instances("seven", make, keys_max)))
+            }
             Behaviour::Obey => Some(Box::new(NativeStage::new(Arc::new(obey)))),
             Behaviour::Flood => Some(Box::new(NativeStage::new(Arc::new(flood)))),
-            // A closure keeps nothing, says nothing, and is bounded by nothing but its layer.
+            // It says nothing, and is bounded by nothing but its layer.
             _ => None,
         }
+    }
+}
+
+/// Traps on every seventh event.
+struct SevenTraps(u32);
+
+impl NativeInstance for SevenTraps {
+    fn handle(&mut self, layer: &mut Layer) -> Verdict {
+        let frame = layer.frame().clone();
+        for (event, at) in frame.events().zip(0..) {
+            self.0 += 1;
+            if self.0.is_multiple_of(7) {
+                return Verdict::Trapped("seven".to_owned());
+            }
+            if let Err(text) = emit(layer, at, event.payload) {
+                return Verdict::Trapped(text);
+            }
+        }
+        Verdict::Returned(Vec::new())
+    }
+
+    fn export(&self) -> Option<Vec<u8>> {
+        Some(self.0.to_le_bytes().to_vec())
+    }
+
+    fn import(&mut self, state: &[u8]) -> bool {
+        let count = state.first_chunk().copied().map(u32::from_le_bytes);
+        self.0 = count.unwrap_or_default();
+        count.is_some() && state.len() == 4
     }
 }
 
@@ -88,7 +123,7 @@ impl Subject for Wasm {
             Behaviour::Grow => "hostile/grow-one.wat",
         };
         let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests");
-        let wasm = wat::parse_file(guests.join(file)).unwrap();
+        let wasm = instrument(&wat::parse_file(guests.join(file)).unwrap()).unwrap();
         let component = Component::new(self.sandbox.engine(), wasm).unwrap();
         let code = Arc::new(StageCode::link(&self.sandbox, &component).unwrap());
         let settings = Arc::new(StageSettings {
@@ -98,6 +133,7 @@ impl Subject for Wasm {
             secret: [7; 32],
             live: AtomicI64::new(0),
             tenant: Arc::new(TenantSlots::new(16, 4, MemoryMeter::new(1 << 30, None))),
+            fresh: FreshCell::default(),
         });
         let warm = Rc::new(RefCell::new(Vec::new()));
         Some(Box::new(WasmStage::new(self.sandbox.clone(), code, settings, warm)))

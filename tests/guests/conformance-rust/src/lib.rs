@@ -3,6 +3,7 @@
 //! Does what `tests/guests/CONFORMANCE.md` says, a command an event. Everything the SDK offers a
 //! stage function is used at least once, so that the suite proves the SDK as well.
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluicebox_guest::log::Level;
@@ -14,6 +15,11 @@ use sluicebox_guest::{
 const OWN_FIELD: u16 = 40_000;
 const SCAN_LIMIT: u32 = 100;
 const ASSET_BYTES: u32 = 16;
+
+thread_local! {
+    /// What command `M` was given in the life of the instance.
+    static REMEMBERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 #[stage]
 fn conform(event: Event<'_>, out: &mut Output) -> Result {
@@ -40,6 +46,7 @@ fn conform(event: Event<'_>, out: &mut Output) -> Result {
             log::write(severity(*level)?, text(line)?);
         }
         b'm' => metrics::count(text(operand)?, 1),
+        b'M' => out.emit(&event, remember(operand)),
         b'w' => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
             out.emit(&event, (now.as_nanos() as u64).to_le_bytes());
@@ -47,6 +54,15 @@ fn conform(event: Event<'_>, out: &mut Output) -> Result {
         _ => return Err(unknown()),
     }
     Ok(())
+}
+
+/// Keeps bytes; gives how many there are and their sum.
+fn remember(bytes: &[u8]) -> Vec<u8> {
+    REMEMBERED.with_borrow_mut(|all| {
+        all.extend_from_slice(bytes);
+        let sum: u32 = all.iter().map(|byte| u32::from(*byte)).sum();
+        [(all.len() as u32).to_le_bytes(), sum.to_le_bytes()].concat()
+    })
 }
 
 /// The commands that only emit.

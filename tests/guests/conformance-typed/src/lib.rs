@@ -3,6 +3,7 @@
 //! Does what `tests/guests/CONFORMANCE.md` says, a command an event. It shares no code with the
 //! SDK's guest, because it is what anyone would write who has only `wit/`.
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bindings::sluicebox::stage::types::{Event, Failure, FailureClass, Field, Kind};
@@ -31,6 +32,11 @@ const OWN_FIELD: u16 = 40_000;
 const CONTENT_TYPE: u16 = 258;
 const SCAN_LIMIT: u32 = 100;
 const ASSET_BYTES: u32 = 16;
+
+thread_local! {
+    /// What command `M` was given in the life of the instance.
+    static REMEMBERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 struct Conformance;
 
@@ -88,6 +94,7 @@ impl Received<'_> {
                 log::write(severity(*level)?, text(line)?);
             }
             b'm' => metrics::count(text(operand)?, 1),
+            b'M' => out.push(self.emitted(remember(operand))),
             b'w' => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 out.push(self.emitted((now.as_nanos() as u64).to_le_bytes().to_vec()));
@@ -196,6 +203,15 @@ fn answer(result: std::result::Result<Vec<u8>, String>) -> Vec<u8> {
         Ok(value) => [&[0], value.as_slice()].concat(),
         Err(message) => [&[2], message.as_bytes()].concat(),
     }
+}
+
+/// Keeps bytes; gives how many there are and their sum.
+fn remember(bytes: &[u8]) -> Vec<u8> {
+    REMEMBERED.with_borrow_mut(|all| {
+        all.extend_from_slice(bytes);
+        let sum: u32 = all.iter().map(|byte| u32::from(*byte)).sum();
+        [(all.len() as u32).to_le_bytes(), sum.to_le_bytes()].concat()
+    })
 }
 
 /// Size and first bytes, if there is such an asset.
