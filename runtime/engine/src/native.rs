@@ -212,6 +212,10 @@ impl Invoker for NativeStage {
         drop(self.own.take(serves));
     }
 
+    fn spare(&mut self, most: usize) {
+        self.own.spare(most);
+    }
+
     fn trim(&mut self) {
         self.shared.clear();
         self.own.trim();

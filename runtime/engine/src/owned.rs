@@ -52,6 +52,18 @@ impl<T> Owned<T> {
         self.instances.contains_key(serves)
     }
 
+    /// Drops the least recently used, so that `most` are left.
+    pub(crate) fn spare(&mut self, most: usize) {
+        let over = self.instances.len().saturating_sub(most);
+        if over == 0 {
+            return;
+        }
+        let mut used: Vec<u64> = self.instances.values().map(|slot| slot.used_at).collect();
+        let (_, last, _) = used.select_nth_unstable(over - 1);
+        let last = *last;
+        self.instances.retain(|_, slot| slot.used_at > last);
+    }
+
     /// Drops what only saves time.
     pub(crate) fn trim(&mut self) {
         self.instances.retain(|serves, _| matches!(serves, Serves::Stream(..)));

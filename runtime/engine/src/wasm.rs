@@ -43,6 +43,8 @@ pub struct WasmStage {
     settings: Arc<StageSettings>,
     warm: WarmPool,
     own: Owned<Instance>,
+    /// Those of streams are made again when they are gone.
+    makes_again: bool,
 }
 
 impl WasmStage {
@@ -54,7 +56,7 @@ impl WasmStage {
         settings: Arc<StageSettings>,
         warm: WarmPool,
     ) -> Self {
-        Self { sandbox, code, settings, warm, own: Owned::new() }
+        Self { sandbox, code, settings, warm, own: Owned::new(), makes_again: false }
     }
 
     async fn run(&mut self, mut invocation: Invocation) -> Outcome {
@@ -163,7 +165,7 @@ impl WasmStage {
                 Some(slot) => slot,
                 None => {
                     // Our own idle instances may be what is missing.
-                    self.trim();
+                    self.make_way();
                     let found = self.sandbox.instance(&self.settings.tenant, self.code.weight);
                     found.await.ok_or_else(|| SHUTTING_DOWN.to_owned())?
                 }
@@ -173,10 +175,18 @@ impl WasmStage {
                 Err(StartError::Guest(text)) => return Err(text),
                 Err(StartError::Full(text)) => full = text,
             }
-            self.trim();
+            self.make_way();
             tokio::time::sleep(START_PAUSE).await;
         }
         Err(full)
+    }
+
+    /// Drops what others may need more. If everybody who waits does so, nobody waits for ever.
+    fn make_way(&mut self) {
+        self.trim();
+        if self.makes_again {
+            self.own.spare(self.own.len() / 2);
+        }
     }
 }
 
@@ -215,6 +225,11 @@ impl Invoker for WasmStage {
 
     fn drop_instance(&mut self, serves: &Serves) {
         drop(self.own.take(serves));
+    }
+
+    fn spare(&mut self, most: usize) {
+        self.makes_again = true;
+        self.own.spare(most);
     }
 
     fn trim(&mut self) {

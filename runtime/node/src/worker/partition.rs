@@ -67,6 +67,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         keeping: Keeping::default(),
     };
     driver.back_state();
+    driver.spare_instances();
     driver.note_state();
     while driver.turn().await {}
 }

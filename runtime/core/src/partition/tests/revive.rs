@@ -295,8 +295,8 @@ proptest! {
                 _ => {}
             }
         }
-        prop_assert_eq!(plain.out, shaken.out);
-        prop_assert_eq!(plain.dead, shaken.dead);
+        prop_assert_eq!(&plain.out, &shaken.out);
+        prop_assert_eq!(&plain.dead, &shaken.dead);
         // Serials begin anew with a process.
         for node in [&mut plain, &mut shaken] {
             node.kept.retain(|(_, _, slot), _| slot != &[crate::state::HOSTED, b'm']);
