@@ -49,6 +49,8 @@ pub(crate) enum Command {
         /// Give up what cannot be finished as well, rather than wait for it.
         carry: bool,
     },
+    /// If it is being retired: from now on as with `carry`.
+    GiveUp,
 }
 
 /// What a partition held when it was retired.

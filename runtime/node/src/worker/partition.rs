@@ -181,6 +181,7 @@ impl Driver {
                     self.retire = Some(reply);
                     self.carry = carry;
                 }
+                Command::GiveUp => self.carry = true,
             }
         }
     }
