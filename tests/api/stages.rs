@@ -105,6 +105,65 @@ async fn a_stream_that_halts_at_its_end_does_not_keep_the_next_version_waiting()
     .await;
 }
 
+/// Streams of the first stage, and a second that halts at the seventh event it sees of a key.
+fn then_halting(name: &str, partitions: u16, second: &str) -> String {
+    format!(
+        "version = 1\nname = \"{name}\"\ndelivery = \"best-effort\"\npartitions = {partitions}\n\
+         [ingest]\nto = [\"first\"]\n\
+         [stages.first]\ncomponent = \"echo\"\nscope = \"stream\"\n\
+         [stages.{second}]\ncomponent = \"panic-nth\"\nscope = \"stream\"\non-failure = \"halt\"\n\
+         [[edges]]\nfrom = \"first\"\nto = \"{second}\"\nkey = \"emitted\"\n\
+         [outputs.reply]\nfrom = \"{second}\"\n"
+    )
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_halt_behind_ended_streams_goes_only_to_who_can_read_it() {
+    let node = NODE.lend().await;
+    let client = node.client();
+    client.push(ECHO).await;
+    client.push("hostile/panic-nth").await;
+    let cases = [("other-partitions", 2, "second"), ("other-stages", 1, "instead")];
+    for (name, partitions, second) in cases {
+        client.apply(name, then_halting(name, 1, "second")).await;
+        for event in ["a", "b", "c", "d"] {
+            say(&client, name, "k", event).await;
+        }
+        let mut all = vec!["", "", "a", "b", "c", "d"];
+        tells(&client, name, &all).await;
+        // The end of the stream is the seventh.
+        let next = then_halting(name, partitions, second);
+        let refused = client.put(&format!("pipelines/{name}"), next.clone()).await;
+        let refused = refused.problem(409, "pipeline.conflict");
+        assert!(
+            refused["detail"].as_str().is_some_and(|text| text.contains("halted")),
+            "{refused}"
+        );
+        // An instance that is new sees it as its second, behind an opening.
+        all.extend(["", ""]);
+        tells(&client, name, &all).await;
+        assert_eq!(client.describe(name).await["version"], 1);
+        say(&client, name, "k", "e").await;
+        assert_eq!(client.apply(name, next).await["version"], 2);
+    }
+}
+
+#[tokio::test]
+async fn the_event_of_a_halt_is_not_given_up_for_a_version_without_its_reader() {
+    let (_node, client) = with("alone", "hostile/trap-always", "on-failure = \"halt\"").await;
+    client.push(ECHO).await;
+    say(&client, "alone", "k", "a").await;
+    eventually("it halts", SOON, || async {
+        (client.describe("alone").await["state"] == "halted").then_some(())
+    })
+    .await;
+    let other = single("alone", "echo", "").replace("stage-0", "other");
+    let refused = client.put("pipelines/alone", other).await.problem(409, "pipeline.conflict");
+    assert!(refused["detail"].as_str().is_some_and(|text| text.contains("stage-0")), "{refused}");
+    client.apply("alone", single("alone", "echo", "")).await;
+    tells(&client, "alone", &["a"]).await;
+}
+
 #[tokio::test]
 async fn a_key_has_an_instance_of_its_own() {
     let (_node, client) = with("by-key", OBEYS, "scope = \"key\"").await;

@@ -60,6 +60,12 @@ impl Run<'_> {
         let setup = Setup::dev().home(home);
         self.settings.iter().fold(setup, |setup, (field, value)| setup.set(field, value))
     }
+
+    /// So long it may take at most, on a machine that does much else. The runner's own limit is far
+    /// behind it (`.config/nextest.toml`).
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60 + 5 * self.kills)
+    }
 }
 
 /// Says with a failure what it takes to see it again.
@@ -81,6 +87,11 @@ pub(super) async fn through_kills<L: Load>(
     load: &Arc<L>,
 ) -> (Node, Arc<Home>, Vec<Vec<Frame>>) {
     let _shown = Shown(run.seed);
+    let ended = tokio::time::timeout(run.patience(), kill_under(run, load)).await;
+    ended.unwrap_or_else(|_| panic!("{} kills took more than {:?}", run.kills, run.patience()))
+}
+
+async fn kill_under<L: Load>(run: &Run<'_>, load: &Arc<L>) -> (Node, Arc<Home>, Vec<Vec<Frame>>) {
     let home = Home::new();
     let mut node = run.setup(&home).start().await;
     load.begin(&node.client()).await;

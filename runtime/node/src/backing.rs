@@ -176,8 +176,8 @@ impl Backing {
         self.names.read().unwrap_or_else(PoisonError::into_inner).get(&of).cloned()
     }
 
-    /// Reads the slots of keys, one key after the other, until there are `bytes_max` bytes of them.
-    /// The first key is read in any case. Blocks.
+    /// Reads the slots of keys, best [`in_order`], one key after the other, until there are
+    /// `bytes_max` bytes of them. The first key is read in any case. Blocks.
     pub(crate) fn read(
         &self,
         of: StateOf,
@@ -258,6 +258,14 @@ impl Backing {
             mailbox.schedule();
         }
     }
+}
+
+/// Keys in the order in which the store has their state: what is read next then lies near what was
+/// just read, and much of it is at hand.
+pub(crate) fn in_order(keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
+    let mut keys: Vec<_> = keys.into_iter().map(|key| (key::group_of(&key), key)).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|(_, key)| key).collect()
 }
 
 /// What is on disk.
@@ -375,6 +383,19 @@ mod tests {
         assert_eq!(by_name[2].len(), 2);
         backing.note_many((OF.pipeline, OF.stage));
         assert_eq!(read(&backing, &keys, 1 << 20), by_name);
+    }
+
+    #[test]
+    fn keys_are_put_in_the_order_of_the_store() {
+        let names = (0..500_u32).map(|n| n.wrapping_mul(0x9E37_79B9).to_le_bytes());
+        let names = names.flat_map(|name| [name[..2].into(), name.into(), [0; 3].into()]);
+        let stored = |name: &[u8]| {
+            let place = Place { tenant: 1, pipeline: 2, stage: 3, group: key::group_of(name) };
+            keys::slots_of(place, name)
+        };
+        let ordered = in_order(names.collect());
+        assert_eq!(ordered.len(), 1_500);
+        assert!(ordered.is_sorted_by_key(|name| stored(name)));
     }
 
     #[test]

@@ -161,7 +161,10 @@ impl Node {
         let next = Next { version, pipeline, code, handover, restored: None };
         let switched = self.switch(tenant, name, next).await;
         if switched.is_err() {
-            self.forget_version(tenant, name, applied.version).await?;
+            // Whoever applied it wants to know why it does not run, not what follows from that.
+            if let Err(error) = self.forget_version(tenant, name, applied.version).await {
+                tracing::warn!(%tenant, pipeline = %name, %error, "a version cannot be removed");
+            }
         }
         switched.map(|()| applied)
     }

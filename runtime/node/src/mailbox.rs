@@ -51,6 +51,8 @@ pub(crate) enum Command {
         /// The stages whose open streams end. Those of others are handed over as they are.
         ends: Arc<BTreeSet<String>>,
     },
+    /// If it is being retired: from now on as with `carry`.
+    GiveUp,
 }
 
 /// What a partition held when it was retired.

@@ -33,7 +33,9 @@ impl Served {
     /// Signals it and gives its exit code.
     fn end(mut self, signal: &str) -> Option<i32> {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        // The shell's own: a program of this name is not everywhere.
+        let kill = ["-c", "kill \"$1\" \"$2\"", "sh", signal, &id];
+        assert!(Command::new("sh").args(kill).status().unwrap().success());
         self.child.wait().unwrap().code()
     }
 }

@@ -18,7 +18,7 @@ use sluicebox_store::log::{Health, Refusal};
 use super::DEAD_LETTERS;
 use super::rings::{Rings, Tails, check_size};
 use super::secret_number;
-use super::taking::{Heir, Rested, Taken, hand_over, rest, take_over};
+use super::taking::{Heir, NotBegun, Rested, Taken, hand_over, rest, take_over};
 use crate::durable::{Durable, refused};
 use crate::error::Error;
 use crate::mailbox::States;
@@ -44,19 +44,6 @@ pub(super) struct Restored {
     /// By partition.
     pub states: Vec<States>,
     pub tails: Tails,
-}
-
-/// Why a version does not run.
-struct NotBegun {
-    error: Error,
-    /// What the version that ran held, if it runs no more.
-    rested: Option<Rested>,
-}
-
-impl From<Error> for NotBegun {
-    fn from(error: Error) -> Self {
-        Self { error, rested: None }
-    }
 }
 
 impl Node {
@@ -100,9 +87,10 @@ impl Node {
         Ok(())
     }
 
-    /// Lets the version run again that came to rest, since the next one is not in the log.
+    /// Lets the version run again that came to rest, since the next one cannot take over or is not
+    /// in the log.
     fn go_back(self: &Arc<Self>, old: &Running, rested: Rested, seed: u64) {
-        if self.log().status().health == Health::Failed {
+        if old.durable().is_some() && self.log().status().health == Health::Failed {
             // Whether the next one is on disk is known to a restart only.
             return;
         }
@@ -116,7 +104,7 @@ impl Node {
         let running = self.run_version(id, Some(old), (pipeline, old.code()), (taken, &tails));
         running.wake_by_time();
         self.put_running(running);
-        tracing::warn!(%tenant, pipeline = %name, version, "the log refused the next version");
+        tracing::warn!(%tenant, pipeline = %name, version, "the version that ran goes on");
     }
 
     /// Builds a version and gives it what it takes over.

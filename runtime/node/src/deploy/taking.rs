@@ -7,6 +7,8 @@
 //! - State goes to the stage that is its heir, in the partition its key belongs to.
 //! - A pipeline that has halted cannot drain. Then what is queued is handed over as it is, so that
 //!   the fix for a halt can be applied; a version under which it would have no reader is refused.
+//!   It may also halt while it comes to rest, at the end of a stream or behind it: what is left
+//!   over then is looked at again, and if the next version cannot take it the same one goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use crate::running::Running;
 
 /// How long a switch waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often who waits for partitions looks whether one has halted.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a version takes over.
 #[derive(Default)]
@@ -60,10 +64,31 @@ impl Heir<'_> {
 /// What every partition of a version held when it came to rest.
 pub(super) type Rested = Vec<(u16, Retired)>;
 
+/// Why the next version does not begin.
+pub(super) struct NotBegun {
+    pub error: Error,
+    /// What the version that ran held, if it runs no more.
+    pub rested: Option<Rested>,
+}
+
+impl From<Error> for NotBegun {
+    fn from(error: Error) -> Self {
+        Self { error, rested: None }
+    }
+}
+
 /// Takes the version that runs to rest, so that it runs no more.
-pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, Error> {
+pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, NotBegun> {
     let waiting = Waiting { old, heir };
-    retire(old, ending(old, heir), || waiting.check()).await
+    let rested = retire(old, ending(old, heir), || waiting.check_queued()).await?;
+    if old.mailboxes().iter().flatten().any(|mailbox| mailbox.is_stopped()) {
+        // What it held is not what the log knows.
+        return Err(waiting.stopped().into());
+    }
+    match waiting.check_left_over(&rested) {
+        Ok(()) => Ok(rested),
+        Err(error) => Err(NotBegun { error, rested: Some(rested) }),
+    }
 }
 
 /// The stages whose open streams end with this version. In a pipeline with a log those go on whose
@@ -138,7 +163,7 @@ pub(super) async fn end(running: &Running) {
     let drained = tokio::time::timeout(DRAIN_MAX, drained(running)).await.is_ok();
     // Nobody is to read what streams would say at their end, if they could go on.
     let ends = if running.durable().is_some() { BTreeSet::new() } else { all_stages(running) };
-    drop(collect(running, !drained || halted(running), ends).await);
+    drop(collect(running, !drained || stuck(running), ends).await);
 }
 
 fn all_stages(running: &Running) -> BTreeSet<String> {
@@ -177,8 +202,9 @@ async fn retire(
     Ok(collect(running, halted(running), ends).await)
 }
 
-/// Retires every partition; with `carry` what it has not finished is given up to the caller.
-async fn collect(running: &Running, carry: bool, ends: BTreeSet<String>) -> Rested {
+/// Retires every partition; with `carry` what it has not finished is given up to the caller, and so
+/// it is as soon as one comes to a halt on the way: those before it may wait for it.
+async fn collect(running: &Running, mut carry: bool, ends: BTreeSet<String>) -> Rested {
     let mut all = Vec::new();
     let ends = Arc::new(ends);
     // In this order a segment is still there while the one before it ends its streams.
@@ -189,10 +215,18 @@ async fn collect(running: &Running, carry: bool, ends: BTreeSet<String>) -> Rest
             mailbox.command(Command::Retire { reply, carry, ends: ends.clone() });
             replies.push((mailbox.partition, retired));
         }
-        for (partition, retired) in replies {
-            if let Ok(retired) = retired.await {
-                all.push((partition, retired));
-            }
+        for (partition, mut retired) in replies {
+            let retired = loop {
+                match tokio::time::timeout(LOOK_AGAIN, &mut retired).await {
+                    Ok(retired) => break retired,
+                    Err(_) if !carry && stuck(running) => {
+                        carry = true;
+                        segment.iter().for_each(|mailbox| mailbox.command(Command::GiveUp));
+                    }
+                    Err(_) => {}
+                }
+            };
+            all.extend(retired.ok().map(|retired| (partition, retired)));
         }
     }
     all
@@ -200,8 +234,7 @@ async fn collect(running: &Running, carry: bool, ends: BTreeSet<String>) -> Rest
 
 /// Waits until nothing is under way, or a halt makes waiting useless.
 async fn drained(running: &Running) {
-    let look_again = Duration::from_millis(20);
-    while tokio::time::timeout(look_again, running.idle()).await.is_err() {
+    while tokio::time::timeout(LOOK_AGAIN, running.idle()).await.is_err() {
         if halted(running) {
             return;
         }
@@ -212,6 +245,11 @@ fn halted(running: &Running) -> bool {
     running.mailboxes().iter().flatten().any(|mailbox| mailbox.halted().is_some())
 }
 
+/// True if a partition goes no further by itself.
+fn stuck(running: &Running) -> bool {
+    halted(running) || running.mailboxes().iter().flatten().any(|mailbox| mailbox.is_stopped())
+}
+
 /// What waits in a pipeline that has halted, and the version it would be handed to.
 struct Waiting<'a> {
     old: &'a Running,
@@ -219,53 +257,70 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Events that wait can be handed over only if each finds its reader where it is.
-    fn check(&self) -> Result<(), Error> {
-        let refuse = |why: String| {
-            let name = self.old.name().to_string();
-            Err(Error::Conflict { what: "pipeline", name, why })
-        };
-        let Heir { pipeline, handover, .. } = self.heir;
+    /// Looks at what waits while it runs.
+    fn check_queued(&self) -> Result<(), Error> {
         let mut mailboxes = self.old.mailboxes().iter().flatten();
         if mailboxes.any(|mailbox| mailbox.is_stopped()) {
-            let why = "a partition has stopped; its log says why: restart the node first";
-            return refuse(why.to_owned());
+            return Err(self.stopped());
         }
+        let mailboxes = self.old.mailboxes().iter().flatten();
+        // What it has halted at is queued no more.
+        let waiting = mailboxes.filter(|at| !at.is_empty() || at.halted().is_some());
+        self.check(waiting.map(|mailbox| mailbox.segment.root_name()))
+    }
+
+    /// Looks at what was in fact left over.
+    fn check_left_over(&self, rested: &Rested) -> Result<(), Error> {
+        let left_over = rested.iter().flat_map(|(_, retired)| &retired.left_over);
+        let mut roots = left_over.map(|(root, ..)| root.as_str()).peekable();
+        if roots.peek().is_none() { Ok(()) } else { self.check(roots) }
+    }
+
+    /// Events that wait for these roots can be handed over only if each finds its reader where it
+    /// is.
+    fn check<'r>(&self, mut waiting: impl Iterator<Item = &'r str>) -> Result<(), Error> {
+        let Heir { pipeline, handover, .. } = self.heir;
         if self.heir.partitions() != self.old.partitions() {
-            return refuse(
+            return Err(self.refuse(
                 "it has halted, and events wait in the partitions there are; apply a version that \
                  gets over the halt first, then change their number"
                     .to_owned(),
-            );
+            ));
         }
         if let Some(stage) = handover.discarded().next() {
-            return refuse(format!(
+            return Err(self.refuse(format!(
                 "it has halted, and events wait beside the state of {stage:?}; apply a version \
                  that gets over the halt first, then give state up"
-            ));
+            )));
         }
         let plan = segment::cut(pipeline);
         let stages = &pipeline.stages;
         let roots: BTreeSet<&str> =
             plan.segments.iter().map(|segment| stages[segment.root].name.as_str()).collect();
-        let missing = self.old.mailboxes().iter().flatten().find(|mailbox| {
-            let heir = handover.heir(mailbox.segment.root_name());
-            !mailbox.is_empty() && heir.is_none_or(|heir| !roots.contains(heir))
-        });
-        if let Some(mailbox) = missing {
-            return refuse(format!(
-                "it has halted with events queued for stage {:?}, which the new version does not \
-                 begin a segment with; apply a version that does, or delete the pipeline",
-                mailbox.segment.root_name()
-            ));
+        let is_missing = |root: &&str| handover.heir(root).is_none_or(|heir| !roots.contains(heir));
+        if let Some(root) = waiting.find(is_missing) {
+            return Err(self.refuse(format!(
+                "it has halted with events queued for stage {root:?}, which the new version does \
+                 not begin a segment with; apply a version that does, or delete the pipeline"
+            )));
         }
         match self.cut_edge() {
-            Some(edge) => refuse(format!(
+            Some(edge) => Err(self.refuse(format!(
                 "it has halted, and events may wait that were sent over the edge {edge}, which the \
                  new version does not have; apply a version that has it, or delete the pipeline"
-            )),
+            ))),
             None => Ok(()),
         }
+    }
+
+    fn stopped(&self) -> Error {
+        let why = "a partition has stopped; its log says why: restart the node first";
+        self.refuse(why.to_owned())
+    }
+
+    fn refuse(&self, why: String) -> Error {
+        let name = self.old.name().to_string();
+        Error::Conflict { what: "pipeline", name, why }
     }
 
     /// An edge between segments that goes. In the log a run that waits is known by its edge.

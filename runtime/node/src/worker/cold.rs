@@ -18,7 +18,7 @@ use sluicebox_store::log::Position;
 
 use super::IDLE_SWEEPS;
 use super::partition::Driver;
-use crate::backing::Slots;
+use crate::backing::{Slots, in_order};
 use crate::error::Error;
 
 /// State loaded at a time; more than this is loaded in several steps.
@@ -177,6 +177,7 @@ impl Driver {
         let of = durable.state_of(&self.segment.shared, stage);
         let backing = durable.pipeline.backing.clone();
         let reading = tokio::task::spawn_blocking(move || {
+            let keys = in_order(keys);
             let read = backing.read(of, &keys, LOAD_BYTES);
             (keys, read)
         });

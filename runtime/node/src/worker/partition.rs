@@ -187,6 +187,7 @@ impl Driver {
                     self.carry = carry;
                     self.ends = ends;
                 }
+                Command::GiveUp => self.carry = true,
             }
         }
     }

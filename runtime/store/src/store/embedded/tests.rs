@@ -328,16 +328,16 @@ fn a_file_that_may_not_grow_leaves_the_old_horizon() {
 
 #[test]
 fn a_full_disk_leaves_the_old_horizon_and_goes_on_when_there_is_room() {
-    // A small file system of the child's own, where the system lets anybody make one.
-    let may = Command::new("unshare").args(["-rm", "true"]).output();
+    // A small file system of the child's own, where the system lets anybody make one: some let
+    // nobody mount what they let everybody keep apart.
+    let dir = TempDir::new().unwrap();
+    let mount = format!("mount -t tmpfs -o size=12m tmpfs \"{}\"", dir.path().display());
+    let may = Command::new("unshare").args(["-rm", "sh", "-c", &mount]).output();
     if !may.is_ok_and(|output| output.status.success()) {
         eprintln!("not tested: this system lets nobody make a file system of one's own");
         return;
     }
-    let dir = TempDir::new().unwrap();
-    let mount = format!("mount -t tmpfs -o size=12m tmpfs '{}'", dir.path().display());
-    let shell =
-        format!("exec unshare -rm sh -c '{} && exec \"$@\"' sh \"$@\"", mount.replace('\'', "\""));
+    let shell = format!("exec unshare -rm sh -c '{mount} && exec \"$@\"' sh \"$@\"");
     child("child_fills_the_disk", dir.path(), &shell);
 }
 
