@@ -11,6 +11,8 @@
 mod clients;
 #[path = "api/failures.rs"]
 mod failures;
+#[path = "api/follow.rs"]
+mod follow;
 #[path = "api/ingest.rs"]
 mod ingest;
 #[path = "api/lifecycle.rs"]

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod events;
 pub mod eventually;
+pub mod follow;
 pub mod guests;
 pub mod manifest;
 pub mod node;

@@ -111,6 +111,9 @@ section! {
             Period { default: 2 * MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
         /// Longest wait a client may ask for, for a result or for new output.
         wait_time_max: Duration = Period { default: MINUTE, least: 30 * SECOND, most: HOUR };
+        /// How often a client that follows an output hears something while there is nothing new.
+        heartbeat_time: Duration =
+            Period { default: 15 * SECOND, least: 100 * MILLISECOND, most: 5 * MINUTE };
         /// Bytes of records in one page of an output.
         page_bytes_max: usize = Bytes { default: 4 * MIB, least: 64 * KIB, most: 256 * MIB };
     }

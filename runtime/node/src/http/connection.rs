@@ -221,8 +221,8 @@ impl Connection {
     }
 }
 
-/// A request whose handler runs.
-struct InFlight(Rc<Connection>);
+/// A request whose handler runs, or whose reply is being made.
+pub(super) struct InFlight(Rc<Connection>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -305,7 +305,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             edge.count(&response);
-            drop(in_flight);
+            response.body_mut().outlives(in_flight);
             Ok(response)
         })
     }

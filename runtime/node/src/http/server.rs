@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use http::Response;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -232,7 +232,10 @@ impl Edge {
                 return;
             }
         };
-        if stream.set_nodelay(true).is_err() {
+        // A peer that is gone without a word is found by what it does not acknowledge.
+        let patience = Some(self.node.config().http.write_time_max);
+        let silent = SockRef::from(&stream).set_tcp_user_timeout(patience);
+        if stream.set_nodelay(true).and(silent).is_err() {
             return;
         }
         // The tick may have rested; a new connection must not look old.

@@ -55,7 +55,8 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
+    /// Appends the line of one event.
+    pub(super) fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
         let fields = Known::of(event);
         out.extend_from_slice(b"{\"id\":\"");
         match fields.id {
