@@ -25,6 +25,8 @@ mod outputs;
 mod stages;
 #[path = "api/tenancy.rs"]
 mod tenancy;
+#[path = "api/tls.rs"]
+mod tls;
 #[path = "api/uploads.rs"]
 mod uploads;
 

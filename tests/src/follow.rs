@@ -41,7 +41,6 @@ pub struct Follower {
     pub heartbeats: usize,
 }
 
-
 /// Opens a stream, or gives the refusal.
 ///
 /// # Errors
@@ -68,7 +67,8 @@ pub async fn follow(
     let streams = parts.headers.get("content-type").is_some_and(|t| t == "text/event-stream");
     if !streams {
         let body = body.collect().await.expect("a whole reply").to_bytes();
-        return Err(Reply { status: parts.status.as_u16(), headers: parts.headers, body });
+        let (version, status) = (parts.version, parts.status.as_u16());
+        return Err(Reply { version, status, headers: parts.headers, body });
     }
     let (headers, buffer, last_id) = (parts.headers, String::new(), None);
     Ok(Follower { headers, body, buffer, last_id, heartbeats: 0 })

@@ -25,6 +25,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tls;
 
 pub use server::listen;
 pub(crate) use server::serve;
+pub(crate) use tls::Tls;
