@@ -13,6 +13,7 @@
 
 mod auth;
 mod body;
+mod coding;
 mod connection;
 mod control;
 mod deadline;

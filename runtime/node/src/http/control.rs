@@ -19,6 +19,7 @@ use sluicebox_core::ids::Name;
 
 use super::auth::Caller;
 use super::body::{announced, collect_control, no_memory};
+use super::coding::{Coding, expand};
 use super::text::{query_pairs, unknown_parameter};
 use super::{replay, respond};
 use crate::deploy::Order;
@@ -89,8 +90,10 @@ impl Call {
         if expected > limit {
             return Err(too_large());
         }
-        let _held = self.node.admission().bodies().take(expected).ok_or_else(no_memory)?;
-        collect_control(body, limit, self.node.config().http.body_time_max).await
+        let coding = Coding::of(headers)?;
+        let mut held = self.node.admission().bodies().take(expected).ok_or_else(no_memory)?;
+        let body = collect_control(body, limit, self.node.config().http.body_time_max).await?;
+        expand((body, coding), limit, &mut held).await
     }
 }
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use sluicebox_core::error::Classify;
@@ -37,6 +37,7 @@ use sluicebox_core::quota::Resource;
 
 use super::auth::Caller;
 use super::body::{self, Body};
+use super::coding::{self, Coding};
 use super::respond;
 use super::server::Edge;
 use super::text::{self, now_micros, parse_wait, query_pairs};
@@ -156,11 +157,6 @@ enum Form {
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Self, Error> {
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        if let Some(coding) = text(CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity"))
-        {
-            let supported = "no content coding: send the body uncompressed";
-            return Err(Error::MediaType { found: shown(&coding), supported });
-        }
         if cloudevents::is_meant(headers) {
             return Ok(Self::CloudEvent);
         }
@@ -272,6 +268,7 @@ impl Call<'_> {
         let (parts, incoming) = request.into_parts();
         let asked = Asked::read(&parts, node.config().http.wait_time_max)?;
         let form = Form::of(&parts.headers)?;
+        let coding = Coding::of(&parts.headers)?;
         if asked.wait.is_some() && !form.is_one_event() {
             let message = "a request can wait for the result of one event, not of a batch";
             return Err(Error::request("request.wait", message));
@@ -283,6 +280,8 @@ impl Call<'_> {
         self.running.check_disk()?;
         self.caller.account.look(&[Resource::Events, Resource::Bytes])?;
         let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
+        let body_bytes_max = node.config().http.body_bytes_max;
+        let body = coding::expand((body, coding), body_bytes_max, &mut held).await?;
         let host_fields = trace_field(&parts.headers);
         let request = Request { parts: &parts, form, asked: &asked, body: &body };
         if let Some(wait) = asked.wait {

@@ -5,6 +5,7 @@
 //! - A client that accepts `text/event-stream` follows instead (`follow`).
 //! - With `?wait=` a request with nothing to read waits for something to come, and ends early when
 //!   the node stops.
+//! - A large page is compressed for who takes that.
 //! - A page is bounded in bytes and made in steps, so that a reader who catches up does not keep
 //!   the worker from others.
 //! - A cursor whose events are gone gets `410` with the cursor to go on from.
@@ -18,12 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, VARY};
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use super::auth::Caller;
 use super::body::{Body, wait_within};
+use super::coding::{self, takes_gzip};
 use super::ingest::FRAME;
 use super::ingest::single::essence;
 use super::server::Edge;
@@ -121,7 +123,10 @@ impl Asked {
                 "wait" if form != Form::ServerSent => asked.wait = wait_within(&value, wait_max)?,
                 "limit" => asked.events_max = limit(&value)?,
                 other if form == Form::ServerSent => {
-                    return Err(unknown_parameter(other, "`cursor` or `limit` to follow an output"));
+                    return Err(unknown_parameter(
+                        other,
+                        "`cursor` or `limit` to follow an output",
+                    ));
                 }
                 other => return Err(unknown_parameter(other, "`cursor`, `wait` or `limit`")),
             }
@@ -186,7 +191,7 @@ pub(super) async fn handle(
         let left = asked.wait.saturating_sub(begun.elapsed());
         if page.events > 0 || left.is_zero() {
             metrics.read_events.add(page.events);
-            return Ok(page.into_response(frames));
+            return Ok(page.into_coded_response(frames, takes_gzip(request.headers())).await);
         }
         cursor = page.next;
         if wait(edge, &ring, &cursor, left).await == Waited::Stopping {
@@ -233,6 +238,20 @@ impl Default for Filled {
 }
 
 impl Filled {
+    /// The page as the client takes it.
+    async fn into_coded_response(mut self, frames: bool, gzip: bool) -> Response<Body> {
+        let bytes = self.pieces.iter().map(Bytes::len).sum();
+        let mut pieces = std::iter::from_fn(|| self.pieces.pop_front());
+        let packed = if gzip { coding::gzip(&mut pieces, bytes).await } else { None };
+        let coded = packed.is_some();
+        self.pieces.extend(packed);
+        let mut response = self.into_response(frames);
+        if coded {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+
     fn into_response(mut self, frames: bool) -> Response<Body> {
         let body = if self.pieces.len() == 1 {
             Body::Whole(self.pieces.pop_front().unwrap_or_default())
@@ -243,6 +262,7 @@ impl Filled {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, if frames { FRAMES } else { NDJSON });
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
         if let Ok(cursor) = HeaderValue::try_from(self.next.to_string()) {
             headers.insert(CURSOR, cursor);
         }

@@ -74,8 +74,6 @@ fn the_content_type_decides_the_form() {
         let found = [(CONTENT_TYPE, media_type)].into_iter().collect();
         assert_eq!(Form::of(&found).map_err(|e| e.code()), Err("request.media-type"));
     }
-    assert_eq!(form(&[("content-encoding", "gzip")]), Err("request.media-type"));
-    assert_eq!(form(&[("content-encoding", "identity")]), Ok(Form::Single));
 }
 
 fn asked(
