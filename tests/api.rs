@@ -9,6 +9,8 @@
 
 #[path = "api/clients.rs"]
 mod clients;
+#[path = "api/cloudevents.rs"]
+mod cloudevents;
 #[path = "api/coding.rs"]
 mod coding;
 #[path = "api/failures.rs"]
