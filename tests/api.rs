@@ -23,6 +23,8 @@ mod ingest;
 mod lifecycle;
 #[path = "api/manifests.rs"]
 mod manifests;
+#[path = "api/openapi.rs"]
+mod openapi;
 #[path = "api/outputs.rs"]
 mod outputs;
 #[path = "api/stages.rs"]

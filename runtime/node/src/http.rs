@@ -11,6 +11,7 @@
 //! Leaves to others: what a pipeline does with events (`running`, `worker`), who the tenants are
 //! (`tenants`), what may be applied (`deploy`).
 
+mod api;
 mod auth;
 mod body;
 mod coding;
@@ -18,6 +19,7 @@ mod connection;
 mod control;
 mod deadline;
 mod ingest;
+mod openapi;
 mod outputs;
 mod replay;
 mod respond;
