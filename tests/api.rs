@@ -9,20 +9,30 @@
 
 #[path = "api/clients.rs"]
 mod clients;
+#[path = "api/cloudevents.rs"]
+mod cloudevents;
+#[path = "api/coding.rs"]
+mod coding;
 #[path = "api/failures.rs"]
 mod failures;
+#[path = "api/follow.rs"]
+mod follow;
 #[path = "api/ingest.rs"]
 mod ingest;
 #[path = "api/lifecycle.rs"]
 mod lifecycle;
 #[path = "api/manifests.rs"]
 mod manifests;
+#[path = "api/openapi.rs"]
+mod openapi;
 #[path = "api/outputs.rs"]
 mod outputs;
 #[path = "api/stages.rs"]
 mod stages;
 #[path = "api/tenancy.rs"]
 mod tenancy;
+#[path = "api/tls.rs"]
+mod tls;
 #[path = "api/uploads.rs"]
 mod uploads;
 

@@ -25,6 +25,8 @@ mod damage;
 mod disk;
 #[path = "durable/expire.rs"]
 mod expire;
+#[path = "durable/follow.rs"]
+mod follow;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -22,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::eventually::{SOON, eventually};
-use crate::guests;
+use crate::{guests, tls};
 
 /// The tenant of development mode.
 pub const TENANT: &str = "dev";
@@ -34,6 +35,8 @@ pub const NDJSON: &str = "application/x-ndjson";
 
 /// What a node answered.
 pub struct Reply {
+    /// Protocol.
+    pub version: http::Version,
     /// Status.
     pub status: u16,
     /// Headers.
@@ -139,7 +142,9 @@ pub fn payload(record: &Value) -> Vec<u8> {
 /// A client of one tenant.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// `http` or `https`.
+    scheme: &'static str,
     address: SocketAddr,
     tenant: String,
     token: Option<String>,
@@ -149,14 +154,25 @@ impl Client {
     /// A client. To be used in one runtime: its connections end with it.
     #[must_use]
     pub fn new(address: SocketAddr, tenant: &str, token: Option<&str>) -> Self {
-        let http = legacy::Client::builder(TokioExecutor::new()).build_http();
-        Self { http, address, tenant: tenant.to_owned(), token: token.map(str::to_owned) }
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls::trusting());
+        let connector = connector.https_or_http().enable_http1().build();
+        let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        let (tenant, token) = (tenant.to_owned(), token.map(str::to_owned));
+        Self { http, scheme: "http", address, tenant, token }
+    }
+
+    /// The same by TLS, if that is wanted; it trusts the authority of the tests.
+    #[must_use]
+    pub fn by_tls(self, wanted: bool) -> Self {
+        Self { scheme: if wanted { "https" } else { "http" }, ..self }
     }
 
     /// The same over HTTP/2.
     #[must_use]
     pub fn http2(&self) -> Self {
-        let http = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls::trusting());
+        let connector = connector.https_or_http().enable_http2().build();
+        let http = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
         Self { http, ..self.clone() }
     }
 
@@ -178,8 +194,9 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Reply {
         let what = format!("{method} {path}");
-        let mut request =
-            Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}://{}{path}", self.scheme, self.address));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -191,7 +208,8 @@ impl Client {
             let reply = self.http.request(request).await;
             let (parts, body) = reply.unwrap_or_else(|e| panic!("{what}: {e:?}")).into_parts();
             let body = body.collect().await.unwrap_or_else(|e| panic!("{what}: {e:?}"));
-            Reply { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() }
+            let (version, status) = (parts.version, parts.status.as_u16());
+            Reply { version, status, headers: parts.headers, body: body.to_bytes() }
         };
         let answered = tokio::time::timeout(SOON * 2, answered).await;
         answered.unwrap_or_else(|_| panic!("{what}: no answer"))
@@ -220,8 +238,9 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Option<Reply> {
-        let mut request =
-            Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}://{}{path}", self.scheme, self.address));
         for (name, value) in headers {
             request = request.header(*name, value.as_bytes());
         }
@@ -229,7 +248,8 @@ impl Client {
         let answered = async {
             let (parts, body) = self.http.request(request).await.ok()?.into_parts();
             let body = body.collect().await.ok()?.to_bytes();
-            Some(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+            let (version, status) = (parts.version, parts.status.as_u16());
+            Some(Reply { version, status, headers: parts.headers, body })
         };
         tokio::time::timeout(SOON, answered).await.ok()?
     }

@@ -13,10 +13,12 @@
 pub mod client;
 pub mod events;
 pub mod eventually;
+pub mod follow;
 pub mod guests;
 pub mod manifest;
 pub mod node;
 pub mod rig;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 

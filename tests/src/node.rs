@@ -259,9 +259,9 @@ impl Setup {
         let mut command = self.command();
         command.stdout(file(&out)).stderr(file(&log));
         let child = command.spawn().expect("the program can be started");
+        let address = SocketAddr::from(([0; 4], 0));
         // From here on a panic ends the child.
-        let mut node =
-            Node { child, address: SocketAddr::from(([0; 4], 0)), home: self.home, tokens };
+        let mut node = Node { child, address, tls: false, home: self.home, tokens };
         node.address = node.listens(&out).await;
         let client = node.client_of(TENANT, None);
         eventually("the node is ready", SOON, || async {
@@ -306,6 +306,7 @@ pub fn refused(mut command: Command) -> Refused {
 pub struct Node {
     child: Child,
     address: SocketAddr,
+    tls: bool,
     home: Arc<Home>,
     tokens: Vec<(&'static str, String)>,
 }
@@ -320,7 +321,9 @@ impl Node {
             std::future::ready(text.strip_suffix('\n').map(|line| {
                 let said: Value = serde_json::from_str(line).expect("asked for JSON");
                 let url = said["url"].as_str().expect("it says where");
-                url.trim_start_matches("http://").parse().expect("an address")
+                let (scheme, address) = url.split_once("://").expect("a URL");
+                self.tls = scheme == "https";
+                address.parse().expect("an address")
             }))
         })
         .await
@@ -335,7 +338,7 @@ impl Node {
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
     }
 
     /// Its directory.
@@ -369,7 +372,7 @@ impl Node {
     /// A client with another name or token.
     #[must_use]
     pub fn client_of(&self, tenant: &str, token: Option<&str>) -> Client {
-        Client::new(self.address, tenant, token)
+        Client::new(self.address, tenant, token).by_tls(self.tls)
     }
 
     /// Where it logs; the file goes with the home.
@@ -390,6 +393,12 @@ impl Node {
         let id = self.process().expect("a process has a positive number");
         // It may have ended already; `ended` says how.
         let _gone = kill_process(id, Signal::TERM);
+    }
+
+    /// Tells it to read its certificate again.
+    pub fn hang_up(&self) {
+        let id = self.process().expect("a process has a positive number");
+        kill_process(id, Signal::HUP).expect("it runs");
     }
 
     /// The number of its process.

@@ -77,10 +77,17 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["node", "cli"]),
     ("hyper-util", &["node", "cli"]),
     ("http-body-util", &["node", "cli"]),
+    // TLS of the listener and of the client; ring alone does the cryptography.
+    ("rustls", &["node", "cli"]),
+    ("tokio-rustls", &["node"]),
+    ("hyper-rustls", &["cli"]),
     ("http", &["node"]),
     ("axum", &["node"]),
     ("tower-service", &["node"]),
     ("futures-util", &["node"]),
+    // Content codings, both in Rust.
+    ("flate2", &["node"]),
+    ("ruzstd", &["node"]),
     ("base64", &["node"]),
     ("memchr", &["engine", "node"]),
     ("prometheus-client", &["node"]),

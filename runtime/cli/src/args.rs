@@ -92,6 +92,9 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:7411"
     )]
     pub(crate) url: String,
+    /// File with the certificates that vouch for the node's, PEM [default: the system's]
+    #[arg(long, value_name = "FILE", env = "SLUICEBOX_CA_CERT", hide_env_values = true)]
+    pub(crate) ca_cert: Option<PathBuf>,
     /// On whose behalf
     #[arg(
         long,

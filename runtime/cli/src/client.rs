@@ -6,7 +6,9 @@
 //! - A request whose fate is unknown is never repeated here: best-effort events would count twice.
 //!   Who repeats what, and when, is decided by the commands.
 //!
-//! Speaks HTTP only; to reach a node over an open network, put TLS in front of it.
+//! Whether it speaks TLS is said by the URL; whom it trusts then, by `client/trust.rs`.
+
+mod trust;
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -39,14 +42,17 @@ const REPLY_BYTES_MAX: usize = 512 << 20;
 /// Longest delay a node may ask for; more is cut.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
+/// How the address of a node begins that speaks TLS.
+const HTTPS: &str = "https://";
+
 /// Largest token file.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 /// A node, as one tenant sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pool: Pool<HttpConnector, Full<Bytes>>,
-    /// `http://host:port`, no slash behind.
+    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// `http://host:port` or `https://host:port`, no slash behind.
     base: String,
     tenant: Name,
     /// `Bearer …`.
@@ -167,6 +173,14 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
         connector.set_nodelay(true);
+        // By its own lights it takes http only.
+        connector.enforce_http(false);
+        let trusted = trust::config(connection.ca_cert.as_deref(), base.starts_with(HTTPS))?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(trusted)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let pool = Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(4).build(connector);
         Ok(Self { pool, base, tenant: connection.tenant.clone(), authorisation })
     }
@@ -240,7 +254,11 @@ impl Client {
                 format!("no node answers at {}: {cause}", self.base),
             )
             .code("client.connect")
-            .fix("start one with `sluicebox serve --dev`, or say where it is with --url");
+            .fix(if cause.contains("certificate") {
+                "name the file with the certificate that vouches for the node's with --ca-cert"
+            } else {
+                "start one with `sluicebox serve --dev`, or say where it is with --url"
+            });
         }
         Failure::new(Cause::Unavailable, format!("the connection to {} failed: {cause}", self.base))
             .fix("try again; what became of the request is unknown")
@@ -266,16 +284,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn base(url: &str) -> Result<String, Failure> {
     let refuse = |what: &str| {
         Failure::new(Cause::Usage, format!("--url {}: {what}", printable(url)))
-            .fix("write it as http://HOST:PORT")
+            .fix("write it as http://HOST:PORT or https://HOST:PORT")
     };
     let uri: Uri = url.parse().map_err(|_| refuse("this is no URL"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(refuse("this program does not speak TLS; use a tunnel or a local proxy"));
-        }
-        _ => return Err(refuse("the scheme must be http")),
-    }
+    let scheme = match uri.scheme_str() {
+        Some("http") => "http://",
+        Some("https") => HTTPS,
+        _ => return Err(refuse("the scheme must be http or https")),
+    };
     let authority = uri.authority().ok_or_else(|| refuse("there is no host"))?;
     if authority.as_str().contains('@') {
         return Err(refuse("a token goes into --token-file or SLUICEBOX_TOKEN, not into the URL"));
@@ -283,7 +299,7 @@ fn base(url: &str) -> Result<String, Failure> {
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
         return Err(refuse("only host and port are wanted, no path"));
     }
-    Ok(format!("http://{authority}"))
+    Ok(format!("{scheme}{authority}"))
 }
 
 fn token_of(file: &Path) -> Result<String, Failure> {
@@ -325,8 +341,8 @@ mod tests {
     fn only_a_plain_address_is_taken_for_a_url() {
         assert_eq!(base("http://127.0.0.1:7411/"), Ok("http://127.0.0.1:7411".to_owned()));
         assert_eq!(base("http://[::1]:7411"), Ok("http://[::1]:7411".to_owned()));
-        for bad in ["https://h", "h:80", "http://h/v1", "http://u:p@h", "ftp://h", "", "http://h?x"]
-        {
+        assert_eq!(base("https://node.example"), Ok("https://node.example".to_owned()));
+        for bad in ["h:80", "http://h/v1", "http://u:p@h", "ftp://h", "", "http://h?x"] {
             let failure = base(bad).unwrap_err();
             assert_eq!(failure.cause, Cause::Usage, "{bad:?}");
             assert!(failure.fix.is_some());

@@ -51,6 +51,12 @@ pub(crate) fn sources(
     if let Some(listen) = overrides.listen {
         sources.flag("--listen", "http.listen", listen);
     }
+    if let Some(certificate) = &overrides.tls_certificate {
+        sources.flag("--tls-certificate", "tls.certificate", certificate.display());
+    }
+    if let Some(key) = &overrides.tls_key {
+        sources.flag("--tls-key", "tls.key", key.display());
+    }
     if let Some(workers) = overrides.workers {
         sources.flag("--workers", "node.workers", workers);
     }

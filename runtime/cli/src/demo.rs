@@ -46,6 +46,7 @@ pub(crate) async fn run(screen: Screen, args: DemoArgs) -> Result<Ended, Failure
     let node = start(configuration(place.path())?).await?;
     let connection = Connection {
         url: node.url(),
+        ca_cert: None,
         tenant: Name::new("dev").expect("dev keeps the rule for names"),
         token: None,
         token_file: None,

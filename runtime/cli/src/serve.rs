@@ -48,7 +48,7 @@ pub(crate) async fn run(
             .fix("add a tenant with `sluicebox tenant add NAME`, or try things with --dev"));
     }
     let logging = logging::start(globals, LOG_USUAL)?;
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(config.tls.certificate.is_some())?;
     let drain_time_max = config.node.drain_time_max;
     let dev = config.node.dev;
     let node = start(config).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn run(
     let name = tokio::select! {
         // The signal first; the other never ends.
         biased;
-        name = signals.next() => name,
+        name = until_told(&mut signals, &node) => name,
         never = watch_log(&logging) => match never {},
     };
     let most = duration_text(drain_time_max);
@@ -70,8 +70,21 @@ pub(crate) async fn run(
     tokio::select! {
         // Who signals twice wants an end, drained or not.
         biased;
-        _ = signals.next() => Ok(Ended::AtOnce),
+        _ = signals.end() => Ok(Ended::AtOnce),
         () = node.drain(drain_time_max) => Ok(Ended::Done),
+    }
+}
+
+/// Reads certificate and key again as often as it is told to; ends when the node is to end.
+async fn until_told(signals: &mut Signals, node: &RunningNode) -> &'static str {
+    loop {
+        match signals.next().await {
+            HANGUP => match node.reload_tls() {
+                Ok(()) => tracing::info!("certificate and key are read again"),
+                Err(error) => tracing::error!("the old certificate goes on: {error}"),
+            },
+            name => return name,
+        }
     }
 }
 
@@ -98,28 +111,51 @@ pub(crate) async fn start(config: Config) -> Result<RunningNode, Failure> {
     }
 }
 
-/// The signals that end a node.
+/// The signal that has files read again.
+const HANGUP: &str = "SIGHUP";
+
+/// The signals a node listens to.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Only where there is something to read again: else a node ends with its terminal.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Failure> {
+    fn listen(reloads: bool) -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::local("wait for signals", &error));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: reloads.then(|| listen(SignalKind::hangup())).transpose()?,
         })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            // Either ends the node; the order says nothing.
+            // What ends the node first.
             biased;
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = hangup => HANGUP,
+        }
+    }
+
+    /// The next signal that ends a node.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                HANGUP => {}
+                name => return name,
+            }
         }
     }
 }

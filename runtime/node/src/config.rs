@@ -26,7 +26,7 @@ use sluicebox_core::quota::{Allowance, Rate};
 
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
-use self::shape::{Address, Bytes, Count, Period, Place, Switch};
+use self::shape::{Address, Bytes, Count, MaybePlace, Period, Place, Switch};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "sluicebox.toml";
@@ -111,8 +111,21 @@ section! {
             Period { default: 2 * MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
         /// Longest wait a client may ask for, for a result or for new output.
         wait_time_max: Duration = Period { default: MINUTE, least: 30 * SECOND, most: HOUR };
+        /// How often a client that follows an output hears something while there is nothing new.
+        heartbeat_time: Duration =
+            Period { default: 15 * SECOND, least: 100 * MILLISECOND, most: 5 * MINUTE };
         /// Bytes of records in one page of an output.
         page_bytes_max: usize = Bytes { default: 4 * MIB, least: 64 * KIB, most: 256 * MIB };
+    }
+}
+
+section! {
+    /// TLS for all connections; without it the node speaks plain HTTP.
+    TlsConfig in "tls" {
+        /// File with the certificate and those that vouch for it, PEM; empty for plain HTTP.
+        certificate: Option<PathBuf> = MaybePlace;
+        /// File with the certificate's private key, PEM.
+        key: Option<PathBuf> = MaybePlace;
     }
 }
 
@@ -259,6 +272,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// The HTTP edge.
     pub http: HttpConfig,
+    /// See [`TlsConfig`].
+    pub tls: TlsConfig,
     /// The engine and the compiler.
     pub engine: EngineConfig,
     /// See [`LogConfig`].
@@ -297,6 +312,7 @@ impl Config {
         let config = Self {
             node: NodeConfig::read(&mut reader),
             http: HttpConfig::read(&mut reader),
+            tls: TlsConfig::read(&mut reader),
             engine: EngineConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             limits: LimitsConfig::read(&mut reader),
@@ -325,6 +341,17 @@ impl Config {
             let fix = "listen on a loopback address such as \"127.0.0.1:7411\", or leave \
                        node.dev off and add tenants";
             refuse("http.listen", message, fix);
+        }
+        match (&self.tls.certificate, &self.tls.key) {
+            (Some(_), None) => {
+                let message = "there is a certificate, but not its key".to_owned();
+                refuse("tls.key", message, "name the file with the certificate's private key");
+            }
+            (None, Some(_)) => {
+                let message = "there is a key, but no certificate".to_owned();
+                refuse("tls.certificate", message, "name the file with the key's certificate");
+            }
+            _ => {}
         }
         if let Err(error) = self.engine.tuning().check() {
             let fix = "lower engine.instances or engine.stacks";
@@ -472,6 +499,18 @@ mod tests {
             let text = format!("[node]\ndev = true\n[http]\nlisten = \"{address}\"\n");
             assert!(load(&text).is_ok(), "{address}");
         }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_come_together() {
+        for (text, field) in
+            [("certificate = \"c\"", "tls.key"), ("key = \"k\"", "tls.certificate")]
+        {
+            let error = load(&format!("[tls]\n{text}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        }
+        assert!(load("[tls]\ncertificate = \"c\"\nkey = \"k\"\n").is_ok());
+        assert_eq!(load("[tls]\ncertificate = \"\"\n").unwrap().config.tls.certificate, None);
     }
 
     #[test]

@@ -77,8 +77,10 @@ impl Ingest {
 }
 
 /// Why events were not logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotLogged {
+    /// Some of them came before, and others did not.
+    SomeKnown(Vec<u128>),
     /// The log takes nothing, or nothing now.
     Log(Refusal),
     /// Too much of the log waits for a checkpoint, and none can be made.
@@ -193,7 +195,7 @@ impl Durable {
         now: u64,
     ) -> Result<Logged, NotLogged> {
         let mut ingest = lock(&self.ingest);
-        if let Some(at) = repeat(&mut ingest.dedup, identity, now) {
+        if let Some(at) = repeat(&mut ingest.dedup, identity, now)? {
             return Ok(Logged::Repeat(Position(at)));
         }
         let position = self.append(&mut ingest, identity, entries, (now, &[]))?;
@@ -275,17 +277,22 @@ impl Durable {
 }
 
 /// Where the first copy is, if all of a request has come before.
-fn repeat(dedup: &mut Dedup, identity: &Identity, now: u64) -> Option<u64> {
+fn repeat(dedup: &mut Dedup, identity: &Identity, now: u64) -> Result<Option<u64>, NotLogged> {
     if let Some((producer, sequence)) = &identity.producer
         && let Seen::Repeat { at } = dedup.request(producer, *sequence, now)
     {
-        return Some(at);
+        return Ok(Some(at));
     }
-    let seen = identity.ids.iter().map(|id| match dedup.event(*id, now) {
-        Seen::Repeat { at } => Some(at),
-        Seen::New => None,
-    });
-    seen.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    let mut known = Vec::new();
+    let mut last = None;
+    for id in &identity.ids {
+        if let Seen::Repeat { at } = dedup.event(*id, now) {
+            known.push(*id);
+            last = last.max(Some(at));
+        }
+    }
+    let some = !known.is_empty() && known.len() < identity.ids.len();
+    if some { Err(NotLogged::SomeKnown(known)) } else { Ok(last) }
 }
 
 /// What a client is told when something is not logged.
@@ -295,6 +302,9 @@ pub(crate) fn refused(why: impl Into<NotLogged>) -> Error {
         NotLogged::NoCheckpoint { stopped } => {
             let retry_after = (!stopped).then_some(FULL_RETRY);
             return Error::NoCheckpoint { retry_after };
+        }
+        NotLogged::SomeKnown(_) => {
+            return Error::Internal("events that came before were handed in again".to_owned());
         }
     };
     match refusal {

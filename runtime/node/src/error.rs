@@ -68,6 +68,12 @@ pub enum Error {
         /// What to use.
         supported: &'static str,
     },
+    /// The body is compressed in a way that is not known here.
+    #[error("the content coding {found:?} is not known here; use gzip or zstd, or none")]
+    Coding {
+        /// As the client wrote it, cut.
+        found: String,
+    },
     /// The route exists, with another method.
     #[error("this path takes {allow}")]
     Method {
@@ -186,6 +192,16 @@ pub enum Error {
     /// The tenants file.
     #[error(transparent)]
     Tenants(#[from] crate::tenants::Error),
+    /// The listener's certificate or its key cannot be used.
+    #[error("{field}: {file}: {why}")]
+    Tls {
+        /// The setting.
+        field: &'static str,
+        /// What it names.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The system refused something while the node started or ran.
     #[error("cannot {doing}: {source}")]
     Io {
@@ -257,8 +273,10 @@ impl Classify for Error {
             | Self::Request { .. }
             | Self::Rejected { .. }
             | Self::MediaType { .. }
+            | Self::Coding { .. }
             | Self::Method { .. }
             | Self::TooLarge { .. }
+            | Self::Tls { .. }
             | Self::Slow { .. } => Kind::Invalid,
             Self::Unauthorised | Self::Scope { .. } | Self::ForeignSite { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Quota(_) | Self::DiskQuota { .. } => Kind::Exhausted,
@@ -297,6 +315,7 @@ impl Classify for Error {
             Self::Request { code, .. } => code,
             Self::Rejected { .. } => "ingest.rejected",
             Self::MediaType { .. } => "request.media-type",
+            Self::Coding { .. } => "request.coding",
             Self::Method { .. } => "request.method",
             Self::TooLarge { .. } => "request.too-large",
             Self::Slow { .. } => "request.slow",
@@ -317,6 +336,7 @@ impl Classify for Error {
             Self::LogFailed => "log.failed",
             Self::Engine(error) => error.code(),
             Self::Tenants(error) => error.code(),
+            Self::Tls { .. } => "tls.unusable",
             Self::Io { .. } => "node.io",
             Self::Internal(_) => "internal",
         }

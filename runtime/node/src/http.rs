@@ -11,12 +11,15 @@
 //! Leaves to others: what a pipeline does with events (`running`, `worker`), who the tenants are
 //! (`tenants`), what may be applied (`deploy`).
 
+mod api;
 mod auth;
 mod body;
+mod coding;
 mod connection;
 mod control;
 mod deadline;
 mod ingest;
+mod openapi;
 mod outputs;
 mod replay;
 mod respond;
@@ -25,6 +28,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tls;
 
 pub use server::listen;
 pub(crate) use server::serve;
+pub(crate) use tls::Tls;

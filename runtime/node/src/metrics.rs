@@ -124,6 +124,8 @@ impl Latency {
 pub struct NodeMetrics {
     /// Open connections.
     pub connections: Gauge,
+    /// Clients that follow an output.
+    pub followers: Gauge,
     /// Connections accepted.
     pub accepted: Counter,
     /// Connections closed by us, by reason.
@@ -142,6 +144,7 @@ pub struct NodeMetrics {
 
 const NODE_ROWS: &[Row<NodeMetrics>] = &[
     Row::gauge("connections", "Open connections", |m| m.connections.get()),
+    Row::gauge("followers", "Clients that follow an output", |m| m.followers.get()),
     Row::counter("connections_accepted", "Connections accepted", |m| m.accepted.get()),
     Row::words(
         "connections_closed",

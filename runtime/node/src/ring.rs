@@ -128,6 +128,19 @@ impl Chunk {
     }
 }
 
+impl Page {
+    /// The cursor in front of the page's first event, from which each can be passed.
+    #[must_use]
+    pub fn begin(&self) -> Cursor {
+        let mut cursor = self.next.clone();
+        // Of several chunks of a partition the first has the last word.
+        for chunk in self.chunks.iter().rev() {
+            cursor.stand_before(chunk.partition, chunk.first_offset + chunk.skip as u64);
+        }
+        cursor
+    }
+}
+
 /// The reader's place is no longer kept, is of another incarnation, or never was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the events behind the cursor are no longer kept")]

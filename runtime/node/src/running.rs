@@ -255,6 +255,12 @@ impl Running {
         self.shared.tenant.name()
     }
 
+    /// It has a log.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.shared.durable.is_some()
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &Name {

@@ -24,6 +24,7 @@ use crate::worker::{self, release::Releases};
 pub struct RunningNode {
     node: Arc<Node>,
     address: SocketAddr,
+    tls: Option<Arc<http::Tls>>,
     stop_listening: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     stop_checkpoints: Arc<AtomicBool>,
@@ -49,6 +50,7 @@ impl Node {
     /// As [`Node::start`].
     pub fn start_with(config: Config, compile: PathBuf) -> Result<RunningNode, Error> {
         raise_file_limit();
+        let tls = http::Tls::load(&config.tls)?.map(Arc::new);
         let node = Arc::new(Self::build(config, compile)?);
         node.metrics().set_log(node.log().clone());
         node.metrics().set_kept(node.disk().clone(), node.backing().clone());
@@ -62,6 +64,7 @@ impl Node {
                 node: node.clone(),
                 number,
                 listener,
+                tls: tls.clone(),
                 listening: listening.clone(),
                 stopped: stopped.clone(),
                 // The first worker restores; the others only wait for work.
@@ -79,7 +82,7 @@ impl Node {
         drop(restored);
         let stop_checkpoints = Arc::default();
         let running =
-            RunningNode { node, address, stop_listening, stop, stop_checkpoints, threads };
+            RunningNode { node, address, tls, stop_listening, stop, stop_checkpoints, threads };
         match wait_restored.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(error),
@@ -118,7 +121,17 @@ impl RunningNode {
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Reads certificate and key again, for connections from now on. Without TLS there is nothing
+    /// to read.
+    ///
+    /// # Errors
+    /// A file cannot be used; then what was read before goes on.
+    pub fn reload_tls(&self) -> Result<(), Error> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
     }
 
     /// The node.
@@ -173,6 +186,7 @@ struct WorkerThread {
     node: Arc<Node>,
     number: usize,
     listener: std::net::TcpListener,
+    tls: Option<Arc<http::Tls>>,
     listening: watch::Receiver<bool>,
     stopped: watch::Receiver<bool>,
     restored: Option<std::sync::mpsc::SyncSender<Result<(), Error>>>,
@@ -194,7 +208,7 @@ impl WorkerThread {
     }
 
     async fn serve(self) {
-        let Self { node, number, listener, listening, stopped, restored } = self;
+        let Self { node, number, listener, tls, listening, stopped, restored } = self;
         if let Some(restored) = restored {
             let outcome = node.restore().await;
             let failed = outcome.is_err();
@@ -209,7 +223,7 @@ impl WorkerThread {
         }
         let releases = Releases::new(node.log().clone());
         tokio::task::spawn_local(releases.clone().run());
-        let served = http::serve(listener, node.clone(), releases.clone(), listening);
+        let served = http::serve(listener, node.clone(), (releases.clone(), tls), listening);
         tokio::task::spawn_local(async move {
             if let Err(error) = served.await {
                 tracing::error!("this worker serves no connections: {error}");

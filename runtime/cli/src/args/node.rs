@@ -15,9 +15,11 @@ Examples:
   sluicebox serve --dev
   sluicebox serve --config /etc/sluicebox.toml
   SLUICEBOX__HTTP__LISTEN=0.0.0.0:7411 sluicebox serve
+  sluicebox serve --tls-certificate node.pem --tls-key node.key
 
 Prints one line with its address when it is ready. SIGTERM or SIGINT makes it finish what it has
-taken, for at most node.drain-time-max, and stop; a second one stops it at once.
+taken, for at most node.drain-time-max, and stop; a second one stops it at once. With TLS, SIGHUP
+makes it read certificate and key again.
 
 Without --dev there must be a tenant: `sluicebox tenant add NAME` makes one and prints its token.";
 
@@ -92,6 +94,12 @@ pub(crate) struct Overrides {
     /// Address and port to listen on; port 0 takes a free one (http.listen)
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Speak TLS with this certificate, PEM (tls.certificate)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// The certificate's private key, PEM (tls.key)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Worker threads [default: one a core] (node.workers)
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,

@@ -257,6 +257,36 @@ impl Shape for Place {
     }
 }
 
+/// A path of the file system that need not be there: empty for none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MaybePlace;
+
+impl Shape for MaybePlace {
+    type Value = Option<PathBuf>;
+
+    fn default(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<PathBuf>, Wrong> {
+        match raw {
+            Raw::Text(text) | Raw::Word(text) if !text.contains('\0') => {
+                Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+            }
+            _ => Err(wrong(self, raw)),
+        }
+    }
+
+    fn write(&self, value: &Option<PathBuf>) -> String {
+        let text = value.as_ref().map(|path| path.to_string_lossy().into_owned());
+        toml::Value::String(text.unwrap_or_default()).to_string()
+    }
+
+    fn allowed(&self) -> String {
+        "a path, or empty for none".to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,5 +331,10 @@ mod tests {
         assert!(address.read(&Raw::Text("localhost:80".to_owned())).is_err());
         let place = Place { default: PathBuf::from("/var/lib/a b") };
         assert_eq!(place.write(&place.default), "\"/var/lib/a b\"");
+        for path in [None, Some(PathBuf::from("/etc/a b"))] {
+            let written = MaybePlace.write(&path);
+            let text = written.trim_matches('"').to_owned();
+            assert_eq!(MaybePlace.read(&Raw::Text(text)), Ok(path), "{written}");
+        }
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn check_site(
     }
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if let Some(origin) = text(ORIGIN.as_str())
-        && origin.strip_prefix("http://") != Some(ours)
+        && origin.strip_prefix(connection.origin()) != Some(ours)
     {
         return foreign("Origin");
     }
@@ -170,7 +170,7 @@ mod tests {
         uri: &str,
         list: &[(&'static str, &'static str)],
     ) -> Option<&'static str> {
-        let connection = Connection::new((peer, 1).into(), Duration::ZERO);
+        let connection = Connection::new((peer, 1).into(), Duration::ZERO, false);
         match check_site(&connection, &uri.parse().expect("a URI"), &headers(list)) {
             Err(Error::ForeignSite { header }) => Some(header),
             other => {
@@ -210,7 +210,7 @@ mod tests {
             "a b",
         ] {
             let value = HeaderValue::from_static(host);
-            let connection = Connection::new((HERE, 1).into(), Duration::ZERO);
+            let connection = Connection::new((HERE, 1).into(), Duration::ZERO, false);
             let found = [(HOST, value)].into_iter().collect();
             assert!(check_site(&connection, &Uri::from_static("/"), &found).is_err(), "{host:?}");
         }
@@ -232,6 +232,16 @@ mod tests {
             let list = [("host", "localhost"), ("sec-fetch-site", fetch)];
             assert_eq!(site(HERE, "/v1", &list), Some("Sec-Fetch-Site"));
         }
+    }
+
+    #[test]
+    fn by_tls_the_page_has_come_by_tls_as_well() {
+        let connection = Connection::new((HERE, 1).into(), Duration::ZERO, true);
+        let from = |origin| {
+            let list = headers(&[("host", "localhost:7411"), ("origin", origin)]);
+            check_site(&connection, &Uri::from_static("/v1"), &list).is_ok()
+        };
+        assert!(from("https://localhost:7411") && !from("http://localhost:7411"));
     }
 
     #[test]

@@ -5,16 +5,19 @@
 //! is told from a stalled one; a client that sends nothing is refused after a grace.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
+use super::connection::InFlight;
 use super::server::Edge;
 use super::text::parse_wait;
 use crate::admission::Held;
@@ -36,8 +39,38 @@ pub(super) enum Body {
     Whole(Bytes),
     /// In pieces that are written one after another.
     Pieces(VecDeque<Bytes>),
+    /// In pieces that are made when there is room for them.
+    Followed(Followed),
     /// From the router of the control routes.
     Routed(axum::body::Body),
+}
+
+/// A reply that goes on until its maker ends it, and occupies its connection for as long.
+pub(super) struct Followed {
+    pieces: Pin<Box<dyn Stream<Item = Bytes>>>,
+    in_flight: Option<InFlight>,
+}
+
+impl Followed {
+    pub(super) fn new(pieces: impl Stream<Item = Bytes> + 'static) -> Self {
+        Self { pieces: Box::pin(pieces), in_flight: None }
+    }
+}
+
+impl fmt::Debug for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").finish_non_exhaustive()
+    }
+}
+
+impl Body {
+    /// The handler is done. Where its reply is still being made the request stays in flight, so
+    /// that its connection does not pass for an idle one.
+    pub(super) fn outlives(&mut self, in_flight: InFlight) {
+        if let Self::Followed(followed) = self {
+            followed.in_flight = Some(in_flight);
+        }
+    }
 }
 
 impl From<Bytes> for Body {
@@ -57,6 +90,10 @@ impl hyper::body::Body for Body {
         let piece = match self.get_mut() {
             Self::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
             Self::Pieces(pieces) => pieces.pop_front(),
+            Self::Followed(followed) => {
+                let piece = followed.pieces.as_mut().poll_next(context);
+                return piece.map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))));
+            }
             Self::Routed(body) => return Pin::new(body).poll_frame(context),
         };
         Poll::Ready(piece.map(|bytes| Ok(Frame::data(bytes))))
@@ -66,6 +103,7 @@ impl hyper::body::Body for Body {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Pieces(pieces) => pieces.is_empty(),
+            Self::Followed(_) => false,
             Self::Routed(body) => body.is_end_stream(),
         }
     }
@@ -76,6 +114,7 @@ impl hyper::body::Body for Body {
             Self::Pieces(pieces) => {
                 SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
             }
+            Self::Followed(_) => SizeHint::default(),
             Self::Routed(body) => body.size_hint(),
         }
     }

@@ -1,17 +1,18 @@
 //! One connection: which protocol it speaks, what it is doing, and when it has gone on too long.
 //!
 //! - HTTP/2 with prior knowledge is told from HTTP/1.1 by the first three bytes; there is no
-//!   upgrade.
+//!   upgrade. With TLS the handshake says which it is, and who does not speak TLS is told so.
 //! - What a client has to do in time: send the headers of a request, read a reply, say something at
 //!   all. While a handler runs, the handler's own deadlines hold. When the worker is full, idle
 //!   connections have less time.
 //! - Closing and draining are asked for by a flag and a wake, so that a poll of the connection
 //!   costs no further timer or channel.
 
+mod transport;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -21,17 +22,21 @@ use std::time::Duration;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
-use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::auth::Known;
 use super::body::Body;
-use super::route;
 use super::server::Edge;
+use super::tls::Tls;
+use super::{route, tls};
 use crate::config::HttpConfig;
+use transport::{Transport, Watched};
 
 /// Idle time when all connections of the worker are taken.
 const IDLE_WHEN_FULL: Duration = Duration::from_secs(5);
@@ -107,6 +112,8 @@ impl<F: Future + 'static> Executor<F> for Local {
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: SocketAddr,
+    /// It is protected.
+    tls: bool,
     begun: Duration,
     /// When a byte last went in or out, on the edge's clock.
     active: Cell<Duration>,
@@ -125,9 +132,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, now: Duration) -> Self {
+    pub(super) fn new(peer: SocketAddr, now: Duration, tls: bool) -> Self {
         Self {
             peer,
+            tls,
             begun: now,
             active: Cell::new(now),
             head_since: Cell::new(None),
@@ -144,6 +152,11 @@ impl Connection {
 
     pub(super) const fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// How the origin of a page begins that came from here.
+    pub(super) const fn origin(&self) -> &'static str {
+        if self.tls { "https://" } else { "http://" }
     }
 
     pub(super) const fn known(&self) -> &RefCell<Option<Known>> {
@@ -221,8 +234,8 @@ impl Connection {
     }
 }
 
-/// A request whose handler runs.
-struct InFlight(Rc<Connection>);
+/// A request whose handler runs, or whose reply is being made.
+pub(super) struct InFlight(Rc<Connection>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -244,18 +257,44 @@ async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) 
     let mut first = [0; HTTP2.len()];
     // A client that goes before it says anything, or sends less than a word, is left to HTTP/1.1.
     let Ok(count) = stream.peek(&mut first).await else { return };
-    let service = Service { edge: Rc::clone(edge), connection: Rc::clone(connection) };
-    let io = Watched {
-        inner: TokioIo::new(stream),
-        edge: Rc::clone(edge),
-        connection: Rc::clone(connection),
+    let watched =
+        Watched { inner: stream, edge: Rc::clone(edge), connection: Rc::clone(connection) };
+    let (transport, is_http2) = match edge.tls() {
+        None => (Transport::Plain(watched), first[..count] == *HTTP2),
+        Some(tls) if first[0] == tls::HANDSHAKE => {
+            let Some(stream) = handshake(tls, watched).await else { return };
+            let is_http2 = tls::is_http2(stream.get_ref().1);
+            (Transport::Tls(Box::new(stream)), is_http2)
+        }
+        Some(_) => return refuse_plain(watched).await,
     };
-    let bounds = edge.bounds();
-    if first[..count] == *HTTP2 {
+    let service = Service { edge: Rc::clone(edge), connection: Rc::clone(connection) };
+    let (io, bounds) = (TokioIo::new(transport), edge.bounds());
+    if is_http2 {
         connection.http2.set(true);
         drive(connection, bounds.http2.serve_connection(io, service)).await;
     } else {
         drive(connection, bounds.http1.serve_connection(io, service)).await;
+    }
+}
+
+async fn handshake(tls: &Tls, stream: Watched) -> Option<TlsStream<Watched>> {
+    let (edge, peer) = (Rc::clone(&stream.edge), stream.connection.peer);
+    match tls.acceptor().accept(stream).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "no TLS handshake");
+            edge.node().metrics().node().closed.add("handshake", 1);
+            None
+        }
+    }
+}
+
+/// Tells a client that does not speak TLS why nothing comes of it.
+async fn refuse_plain(mut stream: Watched) {
+    // What it makes of the answer is its business.
+    if stream.write_all(tls::NOT_TLS).await.is_ok() {
+        drop(stream.shutdown().await);
     }
 }
 
@@ -305,72 +344,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             edge.count(&response);
-            drop(in_flight);
+            response.body_mut().outlives(in_flight);
             Ok(response)
         })
-    }
-}
-
-/// A connection's bytes, watched as they pass.
-struct Watched {
-    inner: TokioIo<TcpStream>,
-    edge: Rc<Edge>,
-    connection: Rc<Connection>,
-}
-
-impl Watched {
-    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.connection.blocked.set(result.is_pending());
-        if result.is_ready() {
-            self.connection.active.set(self.edge.now());
-        }
-        result
-    }
-}
-
-impl Read for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if result.is_ready() {
-            self.connection.note_read(self.edge.now());
-        }
-        result
-    }
-}
-
-impl Write for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.note_write(result)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write_vectored(context, pieces);
-        self.note_write(result)
     }
 }
 
@@ -390,7 +366,7 @@ mod tests {
     }
 
     fn connection() -> Rc<Connection> {
-        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO))
+        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO, false))
     }
 
     #[test]

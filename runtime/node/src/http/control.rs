@@ -11,14 +11,16 @@ use axum::body::Body;
 use axum::extract::{Extension, RawPathParams};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 use sluicebox_core::ids::Name;
 
+use super::api::ROUTES;
 use super::auth::Caller;
 use super::body::{announced, collect_control, no_memory};
+use super::coding::{Coding, expand};
 use super::text::{query_pairs, unknown_parameter};
 use super::{replay, respond};
 use crate::deploy::Order;
@@ -30,24 +32,32 @@ const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
 type Reply = Result<Response, Error>;
 
-/// The routes, for one worker.
+/// The routes of the table that are not matched by hand, for one worker.
 pub(super) fn router(node: &Arc<Node>) -> Router {
-    let component = put(push).get(component).delete(delete_component);
-    let pipeline = put(apply).get(describe).delete(delete_pipeline);
-    let tenant = Router::new()
-        .route("/components", get(components))
-        .route("/components/{name}", component)
-        .route("/assets", post(push_asset))
-        .route("/pipelines", get(pipelines))
-        .route("/pipelines/{name}", pipeline)
-        .route("/pipelines/{name}/dead-letters/replay", post(replay::replay))
-        .route("/pipelines/{name}/resume", post(resume))
-        .route("/pipelines/{name}/rollback", post(roll_back));
-    Router::new()
-        .nest("/v1/tenants/{tenant}", tenant)
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .with_state(Arc::clone(node))
+    let mut router = Router::new();
+    for (path, handler) in ROUTES.iter().filter_map(|r| Some((r.path, handler(r.id)?))) {
+        router = router.route(path, handler);
+    }
+    router.fallback(no_route).method_not_allowed_fallback(no_method).with_state(Arc::clone(node))
+}
+
+/// What answers a row of the table.
+pub(super) fn handler(id: &str) -> Option<MethodRouter<Arc<Node>>> {
+    Some(match id {
+        "listComponents" => get(components),
+        "pushComponent" => put(push),
+        "describeComponent" => get(component),
+        "deleteComponent" => delete(delete_component),
+        "pushAsset" => post(push_asset),
+        "listPipelines" => get(pipelines),
+        "applyPipeline" => put(apply),
+        "describePipeline" => get(describe),
+        "deletePipeline" => delete(delete_pipeline),
+        "replayDeadLetters" => post(replay::replay),
+        "resumePipeline" => post(resume),
+        "rollBackPipeline" => post(roll_back),
+        _ => return None,
+    })
 }
 
 async fn no_route(uri: Uri) -> Error {
@@ -89,8 +99,10 @@ impl Call {
         if expected > limit {
             return Err(too_large());
         }
-        let _held = self.node.admission().bodies().take(expected).ok_or_else(no_memory)?;
-        collect_control(body, limit, self.node.config().http.body_time_max).await
+        let coding = Coding::of(headers)?;
+        let mut held = self.node.admission().bodies().take(expected).ok_or_else(no_memory)?;
+        let body = collect_control(body, limit, self.node.config().http.body_time_max).await?;
+        expand((body, coding), limit, &mut held).await
     }
 }
 

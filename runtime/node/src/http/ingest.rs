@@ -1,10 +1,10 @@
-//! Events come in: one as the body, NDJSON, a CloudEvent, or packed frames.
+//! Events come in: one as the body, NDJSON, CloudEvents, or packed frames.
 //!
 //! In order: may this tenant, is there such a pipeline, has it room, is there quota, is the body
 //! small enough and is there memory for it. Only then is the body read. Keeps true:
 //!
-//! - A request is taken whole or not at all, except that bad lines of NDJSON are left out and
-//!   reported by number.
+//! - A request is taken whole or not at all, except that bad lines are left out and reported by
+//!   number, and that events which are known by their ids are taken once.
 //! - No request holds its worker for long: a large body is taken in steps, and others run between.
 //! - What the events of all requests take while they are being read is bounded for the node.
 //! - A pipeline without room is waited for briefly, then the client is told when to try again.
@@ -12,14 +12,17 @@
 //! The forms are read by the files beside this one, which know nothing of HTTP bodies or nodes.
 
 mod cloudevents;
+mod form;
 mod frames;
 mod key;
 mod ndjson;
 mod result;
 pub(super) mod single;
+mod structured;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,24 +31,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::HeaderMap;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use sluicebox_core::error::Classify;
-use sluicebox_core::frame::{Head, field, push_field};
+use sluicebox_core::frame::Head;
 use sluicebox_core::quota::Resource;
 
 use super::auth::Caller;
 use super::body::{self, Body};
+use super::coding::{self, Coding};
 use super::respond;
 use super::server::Edge;
 use super::text::{self, now_micros, parse_wait, query_pairs};
 use crate::admission::Held;
-use crate::error::{Error, LineError, shown};
+use crate::error::{Error, LineError};
 use crate::running::{Intake, Running};
+pub(super) use form::FRAME;
+use form::Form;
 use frames::Frames;
 use key::Rules;
 use ndjson::Lines;
+use structured::{Batch, EventLines, Known};
+use submit::Handed;
 
 /// Mistakes that a reply lists; the rest are counted.
 const ERRORS_MAX: usize = 32;
@@ -71,11 +79,6 @@ const EVENT_OVERHEAD_BYTES: usize = 48;
 
 /// Name of the output that answers requests which wait for a result.
 const REPLY: &str = "reply";
-
-/// Media types with a meaning here.
-const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
-pub(super) const FRAME: &str = "application/vnd.sluicebox.frame";
-const CLOUDEVENTS: &str = "application/cloudevents";
 
 /// Where the forms put their events.
 trait Sink {
@@ -144,48 +147,6 @@ impl Tally {
     }
 }
 
-/// The forms of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Lines,
-    Frames,
-    CloudEvent,
-    Single,
-}
-
-impl Form {
-    fn of(headers: &HeaderMap) -> Result<Self, Error> {
-        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        if let Some(coding) = text(CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity"))
-        {
-            let supported = "no content coding: send the body uncompressed";
-            return Err(Error::MediaType { found: shown(&coding), supported });
-        }
-        if cloudevents::is_meant(headers) {
-            return Ok(Self::CloudEvent);
-        }
-        let Some(found) = text(CONTENT_TYPE) else { return Ok(Self::Single) };
-        let essence = single::essence(&found);
-        let starts = |prefix: &str| {
-            essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        };
-        if NDJSON.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
-            Ok(Self::Lines)
-        } else if essence.eq_ignore_ascii_case(FRAME) {
-            Ok(Self::Frames)
-        } else if starts(CLOUDEVENTS) {
-            let supported = "CloudEvents in binary mode: attributes in `ce-` headers";
-            Err(Error::MediaType { found: shown(&found), supported })
-        } else {
-            Ok(Self::Single)
-        }
-    }
-
-    const fn is_one_event(self) -> bool {
-        matches!(self, Self::CloudEvent | Self::Single)
-    }
-}
-
 /// What the request asks for besides its body.
 #[derive(Debug, Default)]
 struct Asked<'a> {
@@ -231,7 +192,8 @@ pub(super) async fn handle(
     let started = Instant::now();
     let running = current(edge, caller, pipeline)?;
     let metrics = Arc::clone(running.metrics());
-    let call = Call { edge, caller, pipeline, running, started, spent: false };
+    let known = Known::default();
+    let call = Call { edge, caller, pipeline, running, started, spent: false, known };
     let result = call.run(request).await;
     match &result {
         Ok((_, true)) => metrics.requests_accepted.inc(),
@@ -257,6 +219,8 @@ struct Call<'a> {
     started: Instant,
     /// The quota was drawn from.
     spent: bool,
+    /// Events of it that were taken before.
+    known: Known,
 }
 
 impl Call<'_> {
@@ -272,6 +236,7 @@ impl Call<'_> {
         let (parts, incoming) = request.into_parts();
         let asked = Asked::read(&parts, node.config().http.wait_time_max)?;
         let form = Form::of(&parts.headers)?;
+        let coding = Coding::of(&parts.headers)?;
         if asked.wait.is_some() && !form.is_one_event() {
             let message = "a request can wait for the result of one event, not of a batch";
             return Err(Error::request("request.wait", message));
@@ -283,7 +248,9 @@ impl Call<'_> {
         self.running.check_disk()?;
         self.caller.account.look(&[Resource::Events, Resource::Bytes])?;
         let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
-        let host_fields = trace_field(&parts.headers);
+        let body_bytes_max = node.config().http.body_bytes_max;
+        let body = coding::expand((body, coding), body_bytes_max, &mut held).await?;
+        let host_fields = trace::of_request(&parts.headers);
         let request = Request { parts: &parts, form, asked: &asked, body: &body };
         if let Some(wait) = asked.wait {
             let waiting = self.hand_in(request, host_fields).await?;
@@ -317,38 +284,68 @@ impl Call<'_> {
         host_fields: &[u8],
         held: &mut Held<'_>,
     ) -> Result<Option<Tally>, Error> {
-        let rules = self.rules(&request, host_fields);
-        let mut intake = Intake::new(&self.running);
+        let identity = submit::identity(&request.parts.headers, request.form.knows_by_id())?;
+        let mut intake = Intake::new(&self.running, identity);
         let mut tally = Tally::default();
-        match request.form {
-            Form::Lines => {
-                let mut lines = Lines::new(request.body);
-                while lines.step(&rules, &mut intake, &mut tally) == Step::More {
-                    self.between_steps(&intake, &tally, (held, request.body.len())).await?;
-                }
-            }
-            Form::Frames => {
-                let mut frames = Frames::new(request.body);
-                while frames.step(&rules, &mut intake, &mut tally)? == Step::More {
-                    self.between_steps(&intake, &tally, (held, request.body.len())).await?;
-                }
-            }
-            Form::CloudEvent | Form::Single => {
-                request.take_one(&rules, &mut intake)?;
-                tally.accepted = 1;
-            }
-        }
+        self.fill(request, host_fields, (&mut intake, &mut tally, held)).await?;
         self.count_rejected(&tally);
+        if tally.rejected > 0 && request.form.is_whole() {
+            return Err(Error::Rejected { errors: tally.errors, rejected: tally.rejected });
+        }
         if intake.is_empty() {
             return Err(nothing_taken(tally));
         }
-        let one = request.form.is_one_event();
-        intake.identify(submit::identity(&request.parts.headers, one)?);
-        let Some(submitted) = self.submit(intake, request.body).await? else { return Ok(None) };
+        let submitted = match self.submit(intake, request.body).await? {
+            Handed::Over(submitted) => submitted,
+            Handed::Replaced => return Ok(None),
+            Handed::Known(before) => {
+                self.known.before.extend(before);
+                return Ok(None);
+            }
+        };
+        self.running.metrics().duplicates.add(tally.duplicates);
         if self.acknowledge(submitted).await? {
-            tally.duplicates = std::mem::take(&mut tally.accepted);
+            tally.duplicates += std::mem::take(&mut tally.accepted);
         }
         Ok(Some(tally))
+    }
+
+    /// Reads the events of a body.
+    async fn fill(
+        &mut self,
+        request: Request<'_>,
+        host_fields: &[u8],
+        (intake, tally, held): (&mut Intake, &mut Tally, &mut Held<'_>),
+    ) -> Result<(), Error> {
+        let mut known = std::mem::take(&mut self.known);
+        known.begin(self.running.is_logged());
+        let rules = self.rules(&request, host_fields);
+        let body = request.body;
+        let mut reader = match request.form {
+            Form::Lines => Reader::Lines(Lines::new(body)),
+            Form::Frames => Reader::Frames(Frames::new(body)),
+            Form::Batch => Reader::Batch(Batch::new(body)?),
+            Form::EventLines => Reader::EventLines(EventLines::new(body)),
+            Form::CloudEvent | Form::Structured | Form::Single => {
+                request.take_one(&rules, intake)?;
+                tally.accepted = 1;
+                return Ok(());
+            }
+        };
+        loop {
+            let step = match &mut reader {
+                Reader::Lines(lines) => lines.step(&rules, intake, tally),
+                Reader::Frames(frames) => frames.step(&rules, intake, tally)?,
+                Reader::Batch(batch) => batch.step((&rules, &mut known), intake, tally)?,
+                Reader::EventLines(lines) => lines.step((&rules, &mut known), intake, tally),
+            };
+            if step == Step::Done {
+                break;
+            }
+            self.between_steps(intake, tally, (&mut *held, body.len())).await?;
+        }
+        self.known = known;
+        Ok(())
     }
 
     fn rules<'r>(&'r self, request: &'r Request<'_>, host_fields: &'r [u8]) -> Rules<'r> {
@@ -414,6 +411,14 @@ impl Call<'_> {
     }
 }
 
+/// Reads the events of a body one after another.
+enum Reader<'a> {
+    Lines(Lines<'a>),
+    Frames(Frames<'a>),
+    Batch(Batch<'a>),
+    EventLines(EventLines<'a>),
+}
+
 /// A request whose body is there.
 #[derive(Clone, Copy)]
 struct Request<'a> {
@@ -427,29 +432,10 @@ impl Request<'_> {
     fn take_one(&self, rules: &Rules<'_>, sink: &mut impl Sink) -> Result<(), Fault> {
         match self.form {
             Form::CloudEvent => cloudevents::parse(&self.parts.headers, self.body, rules, sink),
+            Form::Structured => structured::parse(self.body, rules, sink),
             _ => single::parse(&self.parts.headers, self.body, rules, sink),
         }
     }
-}
-
-/// The trace context of a request, as a packed field; nothing if there is none or it is malformed.
-fn trace_field(headers: &HeaderMap) -> Vec<u8> {
-    let mut fields = Vec::new();
-    let Some(value) = headers.get("traceparent").map(http::HeaderValue::as_bytes) else {
-        return fields;
-    };
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let dashes = [2, 35, 52];
-    let shaped = value.len() == 55
-        && value.starts_with(b"00")
-        && value
-            .iter()
-            .enumerate()
-            .all(|(at, b)| if dashes.contains(&at) { *b == b'-' } else { hex(*b) });
-    if shaped {
-        let _fits = push_field(&mut fields, field::TRACE_CONTEXT, value);
-    }
-    fields
 }
 
 fn nothing_taken(tally: Tally) -> Error {

@@ -1,13 +1,16 @@
-//! Events go out: pages of an output or of the dead letters, from a cursor on.
+//! Events go out: an output or the dead letters, from a cursor on, in pages or as they come.
 //!
 //! - A page is NDJSON, or on request the packed frames as they were written. Where to go on is in
 //!   the header `Sluicebox-Cursor`; a page may be empty.
+//! - A client that accepts `text/event-stream` follows instead (`follow`).
 //! - With `?wait=` a request with nothing to read waits for something to come, and ends early when
 //!   the node stops.
+//! - A large page is compressed for who takes that.
 //! - A page is bounded in bytes and made in steps, so that a reader who catches up does not keep
 //!   the worker from others.
 //! - A cursor whose events are gone gets `410` with the cursor to go on from.
 
+mod follow;
 mod render;
 
 use std::collections::VecDeque;
@@ -16,12 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, VARY};
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use super::auth::Caller;
 use super::body::{Body, wait_within};
+use super::coding::{self, takes_gzip};
 use super::ingest::FRAME;
 use super::ingest::single::essence;
 use super::server::Edge;
@@ -70,13 +74,36 @@ impl Source<'_> {
     }
 }
 
+/// In which form a reader wants events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lines,
+    Frames,
+    /// Not a page: all there will be.
+    ServerSent,
+}
+
+impl Form {
+    /// The first one accepted that is not lines, which everybody gets who says nothing.
+    fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut named = values.flat_map(|value| value.split(',')).map(essence);
+        let known = named.find_map(|name| match name {
+            name if name.eq_ignore_ascii_case(FRAME) => Some(Self::Frames),
+            name if name.eq_ignore_ascii_case(follow::EVENT_STREAM) => Some(Self::ServerSent),
+            _ => None,
+        });
+        known.unwrap_or(Self::Lines)
+    }
+}
+
 /// What a reader asks for.
 #[derive(Debug)]
 struct Asked {
     cursor: Cursor,
     wait: Duration,
     events_max: usize,
-    frames: bool,
+    form: Form,
 }
 
 impl Asked {
@@ -86,25 +113,39 @@ impl Asked {
         ring: &Output,
         wait_max: Duration,
     ) -> Result<Self, Error> {
-        let frames = wants_frames(headers);
+        let form = Form::of(headers);
         let mut asked =
-            Self { cursor: Cursor::OLDEST, wait: Duration::ZERO, events_max: usize::MAX, frames };
+            Self { cursor: Cursor::OLDEST, wait: Duration::ZERO, events_max: usize::MAX, form };
         for pair in query_pairs(query) {
             let (name, value) = pair?;
             match name.as_ref() {
-                "cursor" if value == "latest" => asked.cursor = ring.latest(),
-                "cursor" => {
-                    let cursor = Cursor::parse(&value);
-                    asked.cursor = cursor
-                        .map_err(|error| Error::request("output.cursor", error.to_string()))?;
-                }
-                "wait" => asked.wait = wait_within(&value, wait_max)?,
+                "cursor" => asked.cursor = cursor(&value, ring)?,
+                "wait" if form != Form::ServerSent => asked.wait = wait_within(&value, wait_max)?,
                 "limit" => asked.events_max = limit(&value)?,
+                other if form == Form::ServerSent => {
+                    return Err(unknown_parameter(
+                        other,
+                        "`cursor` or `limit` to follow an output",
+                    ));
+                }
                 other => return Err(unknown_parameter(other, "`cursor`, `wait` or `limit`")),
             }
         }
+        // A client that was cut off asks by the same address again: what it has seen counts.
+        if form == Form::ServerSent
+            && let Some(seen) = headers.get(follow::LAST_EVENT_ID).filter(|id| !id.is_empty())
+        {
+            asked.cursor = cursor(seen.to_str().unwrap_or("?"), ring)?;
+        }
         Ok(asked)
     }
+}
+
+fn cursor(text: &str, ring: &Output) -> Result<Cursor, Error> {
+    if text == "latest" {
+        return Ok(ring.latest());
+    }
+    Cursor::parse(text).map_err(|error| Error::request("output.cursor", error.to_string()))
 }
 
 fn limit(text: &str) -> Result<usize, Error> {
@@ -114,12 +155,7 @@ fn limit(text: &str) -> Result<usize, Error> {
     })
 }
 
-fn wants_frames(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| essence(item).eq_ignore_ascii_case(FRAME))
-}
-
-/// One request for a page.
+/// One request for a page, or to follow.
 pub(super) async fn handle(
     edge: &Rc<Edge>,
     caller: &Caller,
@@ -133,12 +169,20 @@ pub(super) async fn handle(
     let ring = source.ring(&running)?;
     let http = &node.config().http;
     let asked = Asked::read(request.uri().query(), request.headers(), &ring, http.wait_time_max)?;
+    let frames = match asked.form {
+        Form::Lines => false,
+        Form::Frames => true,
+        Form::ServerSent => {
+            let asked = follow::Asked { cursor: asked.cursor, events_max: asked.events_max };
+            return follow::begin(edge, caller, (&running, source), (request.version(), asked));
+        }
+    };
     let metrics = running.metrics().output(source.name(), &ring);
     let reader = Reader { ring: &ring, bytes_max: http.page_bytes_max, metrics: &metrics };
     let begun = Instant::now();
     let mut cursor = asked.cursor.clone();
     loop {
-        let page = if asked.frames {
+        let page = if frames {
             reader.frames(&cursor, asked.events_max)?
         } else {
             let renderer = Renderer::new(&running, source, ring.incarnation());
@@ -147,12 +191,11 @@ pub(super) async fn handle(
         let left = asked.wait.saturating_sub(begun.elapsed());
         if page.events > 0 || left.is_zero() {
             metrics.read_events.add(page.events);
-            return Ok(page.into_response(asked.frames));
+            return Ok(page.into_coded_response(frames, takes_gzip(request.headers())).await);
         }
         cursor = page.next;
-        // The running pipeline is let go while waiting: it may be replaced.
         if wait(edge, &ring, &cursor, left).await == Waited::Stopping {
-            return Ok(Filled { next: cursor, ..Filled::default() }.into_response(asked.frames));
+            return Ok(Filled { next: cursor, ..Filled::default() }.into_response(frames));
         }
     }
 }
@@ -160,8 +203,10 @@ pub(super) async fn handle(
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waited {
-    /// Something may be there, or the time is over: a last look decides.
-    Look,
+    /// Something may be there.
+    News,
+    /// The time is over; a last look decides.
+    TimeOver,
     /// The node stops.
     Stopping,
 }
@@ -171,11 +216,11 @@ async fn wait(edge: &Edge, ring: &Output, cursor: &Cursor, left: Duration) -> Wa
         tokio::select! {
             // What is there is given out even when the node stops.
             biased;
-            () = ring.wait(cursor) => Waited::Look,
+            () = ring.wait(cursor) => Waited::News,
             () = edge.draining() => Waited::Stopping,
         }
     };
-    edge.within(left, either).await.unwrap_or(Waited::Look)
+    edge.within(left, either).await.unwrap_or(Waited::TimeOver)
 }
 
 /// A page under way.
@@ -193,6 +238,20 @@ impl Default for Filled {
 }
 
 impl Filled {
+    /// The page as the client takes it.
+    async fn into_coded_response(mut self, frames: bool, gzip: bool) -> Response<Body> {
+        let bytes = self.pieces.iter().map(Bytes::len).sum();
+        let mut pieces = std::iter::from_fn(|| self.pieces.pop_front());
+        let packed = if gzip { coding::gzip(&mut pieces, bytes).await } else { None };
+        let coded = packed.is_some();
+        self.pieces.extend(packed);
+        let mut response = self.into_response(frames);
+        if coded {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+
     fn into_response(mut self, frames: bool) -> Response<Body> {
         let body = if self.pieces.len() == 1 {
             Body::Whole(self.pieces.pop_front().unwrap_or_default())
@@ -203,6 +262,7 @@ impl Filled {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, if frames { FRAMES } else { NDJSON });
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
         if let Ok(cursor) = HeaderValue::try_from(self.next.to_string()) {
             headers.insert(CURSOR, cursor);
         }
@@ -284,12 +344,20 @@ mod tests {
         ring
     }
 
-    fn asked(query: &str) -> Result<Asked, &'static str> {
+    fn ask(query: &str, list: &[(&'static str, &str)]) -> Result<Asked, &'static str> {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header"))
+        };
+        let headers = list.iter().map(pair).collect();
         let wait_max = Duration::from_secs(60);
-        Asked::read(Some(query), &HeaderMap::new(), &ring(), wait_max).map_err(|error| {
+        Asked::read(Some(query), &headers, &ring(), wait_max).map_err(|error| {
             use sluicebox_core::error::Classify;
             error.code()
         })
+    }
+
+    fn asked(query: &str) -> Result<Asked, &'static str> {
+        ask(query, &[])
     }
 
     #[test]
@@ -313,13 +381,29 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_given_to_who_accepts_them() {
-        let accept = |text| {
+    fn what_is_accepted_decides_the_form() {
+        let form = |text| {
             let value = HeaderValue::from_static(text);
-            wants_frames(&[(ACCEPT, value)].into_iter().collect())
+            Form::of(&[(ACCEPT, value)].into_iter().collect())
         };
-        assert!(accept("application/vnd.sluicebox.frame"));
-        assert!(accept("text/html, Application/vnd.sluicebox.FRAME;q=0.9"));
-        assert!(!accept("*/*") && !accept("application/x-ndjson"));
+        assert_eq!(form("application/vnd.sluicebox.frame"), Form::Frames);
+        assert_eq!(form("text/html, Application/vnd.sluicebox.FRAME;q=0.9"), Form::Frames);
+        assert_eq!(form("Text/Event-Stream"), Form::ServerSent);
+        assert_eq!(form("text/event-stream, application/vnd.sluicebox.frame"), Form::ServerSent);
+        assert_eq!((form("*/*"), form("application/x-ndjson")), (Form::Lines, Form::Lines));
+    }
+
+    #[test]
+    fn a_client_that_was_cut_off_goes_on_behind_what_it_saw() {
+        let accept = ("accept", "text/event-stream");
+        let latest = ring().latest().to_string();
+        let seen = ask("cursor=oldest", &[accept, ("last-event-id", &latest)]).expect("good");
+        assert_eq!(seen.cursor, ring().latest());
+        let empty = ask("cursor=latest", &[accept, ("last-event-id", "")]).expect("good");
+        assert_eq!(empty.cursor, ring().latest());
+        let page = ask("", &[("last-event-id", &latest)]).expect("good");
+        assert_eq!(page.cursor, Cursor::OLDEST, "a page is asked for by its cursor");
+        assert_eq!(ask("", &[accept, ("last-event-id", "!")]).map(drop), Err("output.cursor"));
+        assert_eq!(ask("wait=1s", &[accept]).map(drop), Err("request.query"));
     }
 }

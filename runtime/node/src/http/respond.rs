@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -30,6 +32,7 @@ const BY_CODE: &[(&str, StatusCode)] = &[
     ("component.too-large", StatusCode::PAYLOAD_TOO_LARGE),
     ("store.too-large", StatusCode::PAYLOAD_TOO_LARGE),
     ("request.media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ("request.coding", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ("component.import", StatusCode::BAD_REQUEST),
     ("output.trimmed", StatusCode::GONE),
     ("request.deadline", StatusCode::GATEWAY_TIMEOUT),
@@ -102,6 +105,9 @@ fn add_headers<B>(response: &mut Response<B>, error: &Error) {
     match error {
         Error::Unauthorised => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Error::Coding { .. } => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
         Error::Method { allow } => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -202,6 +208,7 @@ mod tests {
             (Error::Trimmed { oldest: "x".into() }, 410),
             (Error::TooLarge { what: "the request body", limit: 1 }, 413),
             (Error::MediaType { found: "x".into(), supported: "y" }, 415),
+            (Error::Coding { found: "br".into() }, 415),
             (Error::Busy { what: "the pipeline", retry_after: wait }, 429),
             (Error::request("request.query", "bad"), 400),
             (Error::Internal("secret".into()), 500),

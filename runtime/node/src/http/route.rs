@@ -13,12 +13,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
+use super::api::DESCRIPTION;
 use super::auth::{self, Caller};
 use super::body::Body;
 use super::connection::Connection;
 use super::outputs::{self, Source};
 use super::server::Edge;
-use super::{ingest, respond};
+use super::{ingest, openapi, respond};
 use crate::error::Error;
 use crate::tenants::Scope;
 
@@ -131,7 +132,7 @@ fn plain(
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Error> {
     let path = request.uri().path();
-    let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
+    let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | DESCRIPTION);
     if !known {
         return Err(Error::not_found("route", path));
     }
@@ -144,6 +145,7 @@ fn plain(
             None => text(StatusCode::OK, "ready"),
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         }),
+        DESCRIPTION => Ok(description()),
         _ => metrics(edge, connection, request),
     }
 }
@@ -154,6 +156,14 @@ fn text(status: StatusCode, line: &'static str) -> Response<Body> {
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+/// What the node answers; no secret, and the same for all.
+fn description() -> Response<Body> {
+    let mut response = Response::new(Body::from(openapi::text()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
 
@@ -179,6 +189,8 @@ fn metrics(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::api::ROUTES;
+    use crate::http::control;
 
     #[test]
     fn paths_with_events_are_found() {
@@ -190,6 +202,17 @@ mod tests {
         assert_eq!(split(&output), Some(("t", Some(expected))));
         let dead = at("pipelines/p/dead-letters");
         assert_eq!(split(&dead), Some(("t", Some(Target::DeadLetters { pipeline: "p" }))));
+    }
+
+    #[test]
+    fn what_is_matched_by_hand_is_in_the_table_and_what_is_not_has_a_handler() {
+        for route in ROUTES.iter().filter(|route| route.path.starts_with(TENANTS)) {
+            let path = route.path.replace(['{', '}'], "");
+            let by_hand = split(&path).is_some_and(|(_, target)| target.is_some());
+            let events = ["sendEvents", "readOutput", "readDeadLetters"].contains(&route.id);
+            assert_eq!(by_hand, events, "{}", route.id);
+            assert_eq!(control::handler(route.id).is_some(), !events, "{}", route.id);
+        }
     }
 
     #[test]

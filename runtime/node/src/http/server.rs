@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use http::Response;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -30,6 +30,7 @@ use super::body::Body;
 use super::connection::{self, Bounds, Connection};
 use super::control;
 use super::deadline::Deadlines;
+use super::tls::Tls;
 use crate::error::Error;
 use crate::node::Node;
 use crate::worker::release::Releases;
@@ -72,7 +73,7 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> Result<std::net::TcpList
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
     node: Arc<Node>,
-    releases: Rc<Releases>,
+    (releases, tls): (Rc<Releases>, Option<Arc<Tls>>),
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let listener = TcpListener::from_std(listener)
@@ -81,7 +82,7 @@ pub(crate) async fn serve(
     let workers = usize::from(config.node.workers).max(1);
     let connections_max = config.http.connections_max.div_ceil(workers);
     let drain_time_max = config.node.drain_time_max;
-    let edge = Rc::new(Edge::new(node, releases, connections_max));
+    let edge = Rc::new(Edge::new(node, (releases, tls), connections_max));
     let mut open = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,6 +128,7 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
 pub(super) struct Edge {
     node: Arc<Node>,
     releases: Rc<Releases>,
+    tls: Option<Arc<Tls>>,
     router: Router,
     bounds: Bounds,
     connections_max: usize,
@@ -142,9 +144,14 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    fn new(node: Arc<Node>, releases: Rc<Releases>, connections_max: usize) -> Self {
+    fn new(
+        node: Arc<Node>,
+        (releases, tls): (Rc<Releases>, Option<Arc<Tls>>),
+        connections_max: usize,
+    ) -> Self {
         Self {
             releases,
+            tls,
             router: control::router(&node),
             bounds: Bounds::new(&node.config().http),
             node,
@@ -162,6 +169,11 @@ impl Edge {
     /// What waits for the log.
     pub(super) fn releases(&self) -> &Releases {
         &self.releases
+    }
+
+    /// What protects connections, if anything does.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_deref()
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {
@@ -232,14 +244,17 @@ impl Edge {
                 return;
             }
         };
-        if stream.set_nodelay(true).is_err() {
+        // A peer that is gone without a word is found by what it does not acknowledge.
+        let patience = Some(self.node.config().http.write_time_max);
+        let silent = SockRef::from(&stream).set_tcp_user_timeout(patience);
+        if stream.set_nodelay(true).and(silent).is_err() {
             return;
         }
         // The tick may have rested; a new connection must not look old.
         self.now.set(self.start.elapsed());
         let number = self.accepted.get();
         self.accepted.set(number + 1);
-        let connection = Rc::new(Connection::new(peer, self.now()));
+        let connection = Rc::new(Connection::new(peer, self.now(), self.tls.is_some()));
         self.open.borrow_mut().insert(number, Rc::clone(&connection));
         let metrics = self.node.metrics().node();
         metrics.accepted.inc();

@@ -190,6 +190,15 @@ fn form_decode(text: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// A name in a list of what a client accepts, and how much it wants that: `gzip;q=0.5`. What
+/// cannot be read is not wanted.
+pub(super) fn quality(item: &str) -> (&str, f32) {
+    let mut parts = item.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let said = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    (name, said.map_or(1.0, |text| text.parse().unwrap_or(0.0)))
+}
+
 /// A parameter that the route does not have.
 pub(super) fn unknown_parameter(name: &str, known: &str) -> Error {
     let shown = crate::error::shown(name);

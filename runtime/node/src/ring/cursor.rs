@@ -71,6 +71,21 @@ impl Cursor {
         place.and_then(|place| place.offsets.get(usize::from(partition)).copied()).unwrap_or(0)
     }
 
+    /// Moves behind an event; the next page begins in its partition. A cursor that says `oldest`
+    /// stays where it is.
+    pub fn pass(&mut self, partition: u16, offset: u64) {
+        self.stand_before(partition, offset + 1);
+    }
+
+    /// Moves in front of an event.
+    pub(super) fn stand_before(&mut self, partition: u16, offset: u64) {
+        let Some(place) = &mut self.0 else { return };
+        if let Some(at) = place.offsets.get_mut(usize::from(partition)) {
+            *at = offset;
+            place.start = partition;
+        }
+    }
+
     /// Reads the text of a cursor. (`latest` is not one: ask the output for it.)
     ///
     /// # Errors

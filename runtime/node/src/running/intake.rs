@@ -25,8 +25,6 @@ pub struct Intake {
     /// What the builders made, once they are done.
     frames: Vec<Frame>,
     identity: Identity,
-    /// Of the event that came last.
-    id: Option<u128>,
     events: usize,
     bytes: usize,
 }
@@ -55,9 +53,10 @@ pub enum Unsubmitted {
 }
 
 impl Intake {
-    /// An empty intake.
+    /// An empty intake. `identity` says how the producer knows its events; a pipeline with a log
+    /// takes them once.
     #[must_use]
-    pub fn new(running: &Arc<Running>) -> Self {
+    pub fn new(running: &Arc<Running>, identity: Identity) -> Self {
         let mut builders = Vec::new();
         let count = running.entered.len() * usize::from(running.partitions);
         builders.resize_with(count, FrameBuilder::new);
@@ -66,8 +65,7 @@ impl Intake {
             builders,
             filled: Vec::new(),
             frames: Vec::new(),
-            identity: Identity::default(),
-            id: None,
+            identity,
             events: 0,
             bytes: 0,
         }
@@ -87,16 +85,8 @@ impl Intake {
         }
         self.events += 1;
         self.bytes += payload.len();
-        if self.running.shared.durable.is_some() {
-            self.id = id_of(fields);
-        }
-    }
-
-    /// Says how the producer knows these events; a pipeline with a log takes them once.
-    pub fn identify(&mut self, identity: Identity) {
-        self.identity = identity;
-        if self.identity.by_event && self.events == 1 {
-            self.identity.ids.extend(self.id);
+        if self.identity.by_event && self.running.is_logged() {
+            self.identity.ids.extend(id_of(fields));
         }
     }
 

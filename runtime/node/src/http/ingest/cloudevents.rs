@@ -1,8 +1,8 @@
 //! CloudEvents 1.0 in binary mode: attributes in `ce-` headers, the body is the data.
 //!
 //! `id`, `source` and `type` are required, as the specification has it. `partitionkey` is the key;
-//! `time`, `subject` and the content type travel with the event; attributes of other extensions
-//! are not kept. Structured and batched mode are refused by their content type.
+//! `time`, `subject`, `traceparent` and the content type travel with the event; attributes of other
+//! extensions are not kept. The other modes are `structured`.
 
 use std::borrow::Cow;
 
@@ -43,12 +43,14 @@ pub(super) fn parse(
     let mut fields = vec![(field::EVENT_SOURCE, source), (field::EVENT_TYPE, kind)];
     fields.extend(attribute(headers, "ce-subject")?.map(|text| (field::EVENT_SUBJECT, text)));
     let time = attribute(headers, "ce-time")?;
+    let trace = attribute(headers, "ce-traceparent")?;
     let parts = Parts {
         key: attribute(headers, "ce-partitionkey")?,
         id: Some(required(headers, "ce-id")?),
         time: time.map(|text| single::time_of("ce-time", &text)).transpose()?,
         end: false,
         content_type: single::content_type(headers)?,
+        trace: trace.as_deref(),
         fields,
     };
     single::finish(parts, body, rules, sink)
@@ -80,7 +82,7 @@ mod tests {
     use super::super::tests::{Collected, Event, rules};
     use super::*;
 
-    const GOOD: [(&str, &str); 9] = [
+    const GOOD: [(&str, &str); 10] = [
         ("ce-specversion", "1.0"),
         ("ce-id", "A%20234-1"),
         ("ce-source", "/meters/7"),
@@ -88,9 +90,12 @@ mod tests {
         ("ce-subject", "sch%C3%BC"),
         ("ce-time", "2023-11-14T22:13:20Z"),
         ("ce-partitionkey", "meter-7"),
+        ("ce-traceparent", TRACE),
         ("ce-otherextension", "ignored"),
         ("content-type", "application/json"),
     ];
+
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     /// The good event with one header changed, or left out.
     fn with(name: &str, value: Option<&str>) -> Result<Event, &'static str> {
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(text(field::EVENT_TYPE).as_deref(), Some("com.example.reading"));
         assert_eq!(text(field::EVENT_SUBJECT).as_deref(), Some("schü"));
         assert_eq!(text(field::CONTENT_TYPE).as_deref(), Some("application/json"));
+        assert_eq!(text(field::TRACE_CONTEXT).as_deref(), Some(TRACE));
     }
 
     #[test]

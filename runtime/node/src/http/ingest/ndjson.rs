@@ -13,19 +13,58 @@ use sluicebox_core::json_key;
 use super::key::{self, HostId, Rules};
 use super::{Fault, STEP_BYTES, STEP_EVENTS, Sink, Step, Tally};
 
+/// A body cut into lines, blank ones left out.
+#[derive(Debug)]
+pub(super) struct Cut<'a> {
+    rest: &'a [u8],
+    /// Of the line given out last.
+    number: u64,
+}
+
+impl<'a> Cut<'a> {
+    pub(super) fn new(body: &'a [u8]) -> Self {
+        let rest = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        Self { rest, number: 0 }
+    }
+
+    /// The next line without its end.
+    pub(super) fn next_line(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
+            let (line, rest) = match memchr(b'\n', self.rest) {
+                Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
+                None => (self.rest, &[][..]),
+            };
+            self.rest = rest;
+            self.number += 1;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !is_blank(line) {
+                return Some(line);
+            }
+        }
+        None
+    }
+
+    /// The number of the line given out last, counted from 1.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes that were not given out yet.
+    pub(super) const fn left(&self) -> usize {
+        self.rest.len()
+    }
+}
+
 /// The lines of a body that are still to be taken.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
-    rest: &'a [u8],
-    /// Of the line taken last.
-    number: u64,
+    cut: Cut<'a>,
     host_id: HostId,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(body: &'a [u8]) -> Self {
-        let rest = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-        Self { rest, number: 0, host_id: HostId::next() }
+        Self { cut: Cut::new(body), host_id: HostId::next() }
     }
 
     /// Takes some lines.
@@ -35,35 +74,18 @@ impl<'a> Lines<'a> {
         sink: &mut impl Sink,
         tally: &mut Tally,
     ) -> Step {
-        let before = self.rest.len();
+        let before = self.cut.left();
         for _ in 0..STEP_EVENTS {
-            if self.rest.is_empty() {
-                return Step::Done;
-            }
-            if before - self.rest.len() >= STEP_BYTES {
+            if before - self.cut.left() >= STEP_BYTES {
                 break;
             }
-            let line = self.next_line();
-            if is_blank(line) {
-                continue;
-            }
+            let Some(line) = self.cut.next_line() else { return Step::Done };
             match self.take(line, rules, sink) {
                 Ok(()) => tally.accepted += 1,
-                Err(fault) => tally.reject(self.number, fault),
+                Err(fault) => tally.reject(self.cut.number, fault),
             }
         }
         Step::More
-    }
-
-    /// The next line without its end.
-    fn next_line(&mut self) -> &'a [u8] {
-        let (line, rest) = match memchr(b'\n', self.rest) {
-            Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
-            None => (self.rest, &[][..]),
-        };
-        self.rest = rest;
-        self.number += 1;
-        line.strip_suffix(b"\r").unwrap_or(line)
     }
 
     fn take(&mut self, line: &[u8], rules: &Rules<'_>, sink: &mut impl Sink) -> Result<(), Fault> {
@@ -80,7 +102,7 @@ impl<'a> Lines<'a> {
             }
             (None, given) => {
                 json_key::check(line).map_err(key::json_fault)?;
-                given.map_or_else(|| self.host_id.of_line(self.number), str::as_bytes)
+                given.map_or_else(|| self.host_id.of_line(self.cut.number), str::as_bytes)
             }
         };
         rules.check_size(key.len(), line.len(), rules.host_fields.len())?;

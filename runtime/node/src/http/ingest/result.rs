@@ -11,6 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use sluicebox_core::frame::{field, push_field};
 
+use super::submit::Handed;
 use super::{Call, REPLY, Request, single, submit};
 use crate::durable::Logged;
 use crate::error::Error;
@@ -36,21 +37,22 @@ impl Call<'_> {
         let _fits = push_field(&mut host_fields, field::REQUEST, &waiting.id.0.to_le_bytes());
         let mut armed = 0;
         loop {
-            let mut intake = Intake::new(&self.running);
+            let identity = submit::identity(&request.parts.headers, true)?;
+            let mut intake = Intake::new(&self.running, identity);
             request.take_one(&self.rules(&request, &host_fields), &mut intake)?;
             let copies = intake.copies() as i64;
             // Before the events can be read, as the first of them may be done at once. What a
             // version that was replaced did not take is taken back.
             waiting.arm(copies - std::mem::replace(&mut armed, copies));
-            intake.identify(submit::identity(&request.parts.headers, true)?);
             match self.submit(intake, request.body).await? {
-                None => {}
-                Some(Submitted::Logged(Logged::Repeat(_))) => {
+                // One event is known or not, never in part.
+                Handed::Replaced | Handed::Known(_) => {}
+                Handed::Over(Submitted::Logged(Logged::Repeat(_))) => {
                     let message = "an event of this id was taken before; its result can be read \
                                    from the output";
                     return Err(Error::request("ingest.repeat", message));
                 }
-                Some(_) => return Ok(waiting),
+                Handed::Over(_) => return Ok(waiting),
             }
             self.room().await?;
         }

@@ -11,7 +11,7 @@ use sluicebox_core::frame::{Head, Kind, field, push_field};
 use sluicebox_core::json_key;
 
 use super::key::{self, HostId, Rules};
-use super::{Fault, Sink};
+use super::{Fault, Sink, trace};
 use crate::error::shown;
 use crate::http::text::parse_time;
 
@@ -32,6 +32,8 @@ pub(super) struct Parts<'a> {
     pub(super) time: Option<u64>,
     pub(super) end: bool,
     pub(super) content_type: Option<&'a str>,
+    /// The trace it says it belongs to.
+    pub(super) trace: Option<&'a str>,
     /// Further extension fields.
     pub(super) fields: Vec<(u16, Cow<'a, str>)>,
 }
@@ -54,6 +56,7 @@ pub(super) fn parse(
         time: header(headers, TIME)?.map(|text| time_of(TIME, text)).transpose()?,
         end,
         content_type: content_type(headers)?,
+        trace: None,
         fields: Vec::new(),
     };
     finish(parts, body, rules, sink)
@@ -86,7 +89,7 @@ pub(super) fn finish(
         }
     };
     key::check_length(&key)?;
-    let mut fields = rules.host_fields.to_vec();
+    let mut fields = trace::with(rules.host_fields, parts.trace);
     let known = [(field::EVENT_ID, id.as_deref()), (field::CONTENT_TYPE, parts.content_type)];
     let known = known.into_iter().filter_map(|(id, value)| Some((id, value?)));
     for (id, value) in known.chain(parts.fields.iter().map(|(id, value)| (*id, value.as_ref()))) {

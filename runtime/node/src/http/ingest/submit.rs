@@ -1,8 +1,8 @@
 //! Handing events in, and acknowledging them: at once, or when the log has them on disk.
 //!
-//! A producer may number its requests (`Sluicebox-Producer`, `Sluicebox-Sequence`) or give a single
-//! event an id. In a pipeline with a log what has come before is then taken once, so that a request
-//! whose reply was lost can be sent again.
+//! A producer may number its requests (`Sluicebox-Producer`, `Sluicebox-Sequence`) or give events
+//! ids. In a pipeline with a log what has come before is then taken once, so that a request whose
+//! reply was lost can be sent again.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use sluicebox_core::limits::PRODUCER_BYTES_MAX;
 use sluicebox_core::quota::Resource;
 
 use super::{Call, PATIENCE};
-use crate::durable::{Identity, Logged, refused};
+use crate::durable::{Identity, Logged, NotLogged, refused};
 use crate::error::Error;
 use crate::http::text::now_micros;
 use crate::running::{Intake, Submitted, Unsubmitted};
@@ -24,7 +24,7 @@ const SEQUENCE: &str = "sluicebox-sequence";
 const LOG_PAUSE: Duration = Duration::from_millis(1);
 
 /// How the producer knows what it sends.
-pub(super) fn identity(headers: &HeaderMap, one_event: bool) -> Result<Identity, Error> {
+pub(super) fn identity(headers: &HeaderMap, by_event: bool) -> Result<Identity, Error> {
     let text = |name: &str| headers.get(name).map(http::HeaderValue::to_str).transpose();
     let bad = |message: &str| Error::request("request.producer", message);
     let unreadable = |_| bad("the producer's headers are not text");
@@ -43,17 +43,22 @@ pub(super) fn identity(headers: &HeaderMap, one_event: bool) -> Result<Identity,
         }
         _ => return Err(bad("`Sluicebox-Producer` and `Sluicebox-Sequence` come together")),
     };
-    Ok(Identity { producer: numbered, ids: Vec::new(), by_event: one_event })
+    Ok(Identity { producer: numbered, ids: Vec::new(), by_event })
+}
+
+/// What became of events that were handed in.
+#[derive(Debug)]
+pub(super) enum Handed {
+    Over(Submitted),
+    /// The pipeline is being replaced: the next version has to be given the events.
+    Replaced,
+    /// Nothing was taken, as these came before: the others have to be handed in without them.
+    Known(Vec<u128>),
 }
 
 impl Call<'_> {
-    /// Draws the quota and hands the events in, waiting a little for room. `None` if the pipeline
-    /// is being replaced: the next version has to be given the events.
-    pub(super) async fn submit(
-        &mut self,
-        intake: Intake,
-        body: &Bytes,
-    ) -> Result<Option<Submitted>, Error> {
+    /// Draws the quota and hands the events in, waiting a little for room.
+    pub(super) async fn submit(&mut self, intake: Intake, body: &Bytes) -> Result<Handed, Error> {
         let (events, bytes) = (intake.len() as u64, body.len() as u64);
         if !self.spent {
             self.caller.account.spend(&[(Resource::Events, events), (Resource::Bytes, bytes)])?;
@@ -64,11 +69,14 @@ impl Call<'_> {
         let submitted = loop {
             let (intake, retry_after) = match next.submit(now_micros()) {
                 Ok(submitted) => break submitted,
+                Err(Unsubmitted::Refused(NotLogged::SomeKnown(ids))) => {
+                    return Ok(Handed::Known(ids));
+                }
                 Err(Unsubmitted::Refused(refusal)) => return Err(refused(refusal)),
                 Err(Unsubmitted::Busy { intake, retry_after }) => (intake, retry_after),
             };
             if self.running.is_paused() {
-                return Ok(None);
+                return Ok(Handed::Replaced);
             }
             let end = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
             if tokio::time::timeout_at(end.into(), self.running.room()).await.is_err()
@@ -88,7 +96,7 @@ impl Call<'_> {
             metrics.events.add(events);
             metrics.bytes.add(bytes);
         }
-        Ok(Some(submitted))
+        Ok(Handed::Over(submitted))
     }
 
     /// Waits until the events may be acknowledged. True if they were taken before.

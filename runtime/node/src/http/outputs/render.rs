@@ -55,7 +55,8 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
+    /// Appends the line of one event.
+    pub(super) fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
         let fields = Known::of(event);
         out.extend_from_slice(b"{\"id\":\"");
         match fields.id {
@@ -80,6 +81,7 @@ impl<'a> Renderer<'a> {
         push_member(out, "port", self.port.map(str::as_bytes));
         push_member(out, "type", fields.kind);
         push_member(out, "subject", fields.subject);
+        push_member(out, "traceparent", fields.trace);
         push_member(out, "stage", fields.stage);
         push_member(out, "class", fields.class);
         push_member(out, "message", fields.message);
@@ -109,6 +111,7 @@ struct Known<'a> {
     content_type: Option<&'a [u8]>,
     kind: Option<&'a [u8]>,
     subject: Option<&'a [u8]>,
+    trace: Option<&'a [u8]>,
     stage: Option<&'a [u8]>,
     class: Option<&'a [u8]>,
     message: Option<&'a [u8]>,
@@ -125,6 +128,7 @@ impl<'a> Known<'a> {
                 field::CONTENT_TYPE => &mut known.content_type,
                 field::EVENT_TYPE => &mut known.kind,
                 field::EVENT_SUBJECT => &mut known.subject,
+                field::TRACE_CONTEXT => &mut known.trace,
                 dead_letter_field::STAGE => &mut known.stage,
                 dead_letter_field::CLASS => &mut known.class,
                 dead_letter_field::MESSAGE => &mut known.message,
@@ -289,6 +293,7 @@ mod tests {
             (field::CONTENT_TYPE, b"text/plain"),
             (field::EVENT_TYPE, b"t"),
             (field::EVENT_SUBJECT, b"u"),
+            (field::TRACE_CONTEXT, b"00-a-b-01"),
             (field::EVENT_ID, b"second"),
             (dead_letter_field::STAGE, b"count"),
             (dead_letter_field::CLASS, b"reject"),
@@ -300,7 +305,10 @@ mod tests {
         assert_eq!((text("type"), text("subject")), ("t".into(), "u".into()));
         assert_eq!((text("stage"), text("class")), ("count".into(), "reject".into()));
         assert_eq!((text("message"), text("data")), ("no\nway".into(), "12".into()));
-        assert_eq!(text("datacontenttype"), "text/plain");
+        assert_eq!(
+            (text("datacontenttype"), text("traceparent")),
+            ("text/plain".into(), "00-a-b-01".into())
+        );
     }
 
     #[test]

@@ -1,0 +1,390 @@
+//! The table of routes: what the node answers, and what may come of it.
+//!
+//! - The router of the control routes is built from it, and so is the published description
+//!   (`openapi`). The paths with events are matched by hand in `route`; a test holds them against
+//!   the table, and one from outside asks for every row.
+//! - A row says everything a client can be told with: parameters, media types, statuses, codes.
+
+use crate::tenants::Scope;
+
+/// Where everything of a tenant is.
+pub(super) const TENANT: &str = "/v1/tenants/{tenant}";
+
+/// Where the description is.
+pub(super) const DESCRIPTION: &str = "/v1/openapi.json";
+
+/// One method of one path.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    /// Names of the caller's choice in braces.
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    /// What the token has to allow; none where no tenant is concerned.
+    pub(super) scope: Option<Scope>,
+    pub(super) parameters: &'static [Parameter],
+    /// Media types of the body; none if there is no body.
+    pub(super) body: &'static [&'static str],
+    pub(super) replies: &'static [Reply],
+    /// Codes besides those of every route of its sort.
+    pub(super) codes: &'static [&'static [&'static str]],
+}
+
+/// A parameter of the query, or a header.
+#[derive(Debug)]
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) header: bool,
+    /// Of the value: `string`, `integer` or `boolean`.
+    pub(super) sort: &'static str,
+    pub(super) about: &'static str,
+}
+
+/// A reply that is no error.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) about: &'static str,
+    /// Media types, with the name of a schema.
+    pub(super) content: &'static [(&'static str, &'static str)],
+}
+
+const fn query(name: &'static str, sort: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, header: false, sort, about }
+}
+
+const fn header(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, header: true, sort: "string", about }
+}
+
+const fn json(status: u16, about: &'static str, schema: &'static [(&str, &str)]) -> Reply {
+    Reply { status, about, content: schema }
+}
+
+const NOTHING: Reply = Reply { status: 204, about: "Done", content: &[] };
+
+/// Of every route of a tenant.
+pub(super) const TENANTS_CODES: &[&str] = &[
+    "auth.token",
+    "auth.scope",
+    "auth.foreign-site",
+    "tenant.unknown",
+    "request.method",
+    "quota.exhausted",
+    "internal",
+];
+
+const BODY: &[&str] =
+    &["request.body", "request.coding", "request.slow", "request.too-large", "node.overloaded"];
+const QUERY: &[&str] = &["request.query"];
+const CHANGE: &[&str] = &["pipeline.conflict", "log.full", "log.no-checkpoint", "log.failed"];
+const PIPELINE: &[&str] = &["pipeline.unknown"];
+const COMPONENT: &[&str] = &["component.unknown"];
+const NAME: &[&str] = &["name.invalid"];
+const READING: &[&str] = &["output.cursor", "output.trimmed"];
+const MANIFEST: &[&str] = &["manifest.invalid"];
+const INGEST: &[&str] = &[
+    "request.media-type",
+    "request.producer",
+    "request.wait",
+    "request.deadline",
+    "ingest.rejected",
+    "ingest.repeat",
+    "ingest.empty",
+    "ingest.json",
+    "ingest.key",
+    "ingest.key-length",
+    "ingest.key-utf8",
+    "ingest.event-bytes",
+    "ingest.time",
+    "ingest.header",
+    "ingest.attribute",
+    "ingest.fields",
+    "pipeline.busy",
+    "quota.disk",
+    "node.draining",
+    "log.full",
+    "log.no-checkpoint",
+    "log.failed",
+];
+const COMPILE: &[&str] = &[
+    "component.conflict",
+    "component.too-large",
+    "component.not-wasm",
+    "component.core-module",
+    "component.malformed",
+    "component.export",
+    "component.import",
+    "component.demand",
+    "component.link",
+    "compile.busy",
+    "compile.cpu",
+    "compile.memory",
+    "compile.output",
+    "compile.refused",
+    "compile.timeout",
+    "compile.killed",
+    "compile.crash",
+    "store.full",
+];
+
+const EVENTS: &[&str] = &[
+    "application/json",
+    "application/octet-stream",
+    "application/x-ndjson",
+    "application/cloudevents+json",
+    "application/cloudevents-batch+json",
+    "application/cloudevents+ndjson",
+    "application/vnd.sluicebox.frame",
+];
+const PAGES: &[(&str, &str)] = &[
+    ("application/x-ndjson", "Record"),
+    ("application/vnd.sluicebox.frame", "Frames"),
+    ("text/event-stream", "ServerSent"),
+];
+const READ: &[Parameter] = &[
+    query("cursor", "string", "Where to begin: a cursor, `oldest` (the default) or `latest`"),
+    query("limit", "integer", "At most so many events, from 1"),
+    query("wait", "string", "How long to wait if there is nothing: `5s`, `500ms`; pages only"),
+    header("Accept", "The form of the reply; lines of JSON unless another is named"),
+    header("Accept-Encoding", "With gzip, large pages are compressed"),
+    header("Last-Event-ID", "The last id that was seen; counts before `cursor`, to follow only"),
+];
+const SEND: &[Parameter] = &[
+    query("key", "string", "The key of events that have none of their own"),
+    query("wait", "string", "How long to wait for the result of the one event: `5s`"),
+    header("Prefer", "`wait=5`, the same"),
+    header("Content-Encoding", "gzip or zstd"),
+    header("Sluicebox-Key", "The key of the one event"),
+    header("Sluicebox-Id", "Its id"),
+    header("Sluicebox-Time", "Its time, RFC 3339 or microseconds since 1970"),
+    header("Sluicebox-End", "`true`: it ends its stream"),
+    header("Sluicebox-Producer", "Who numbers these requests"),
+    header("Sluicebox-Sequence", "The number of this one; it only grows"),
+    header("traceparent", "The W3C trace context that goes with the events"),
+    header("ce-specversion", "`1.0`: a CloudEvent in binary mode, its attributes in `ce-` headers"),
+    header("ce-id", "Its id"),
+    header("ce-source", "Its source"),
+    header("ce-type", "Its type"),
+    header("ce-subject", "Its subject"),
+    header("ce-time", "Its time"),
+    header("ce-partitionkey", "Its key"),
+    header("ce-traceparent", "Its trace context, before that of the request"),
+];
+const DRY_RUN: Parameter = query("dry-run", "boolean", "Check and show what would change");
+const DISCARD: Parameter =
+    query("discard-state", "string", "A stage whose state is given up; may come several times");
+const CODED: &[Parameter] = &[header("Content-Encoding", "gzip or zstd")];
+
+/// A route of a tenant, as far as most are alike.
+const fn route(
+    (method, path): (&'static str, &'static str),
+    (id, summary): (&'static str, &'static str),
+    scope: Scope,
+    replies: &'static [Reply],
+    codes: &'static [&'static [&'static str]],
+) -> Route {
+    let (parameters, body) = (&[], &[]);
+    Route { method, path, id, summary, scope: Some(scope), parameters, body, replies, codes }
+}
+
+impl Route {
+    const fn takes(mut self, parameters: &'static [Parameter]) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    const fn body(mut self, body: &'static [&'static str]) -> Self {
+        self.body = body;
+        self
+    }
+
+    const fn plain(mut self) -> Self {
+        self.scope = None;
+        self
+    }
+}
+
+/// Every route there is.
+pub(super) const ROUTES: &[Route] = &[
+    route(
+        ("GET", "/healthz"),
+        ("health", "Whether the process runs"),
+        Scope::Read,
+        &[Reply { status: 200, about: "It does", content: &[("text/plain", "Line")] }],
+        &[],
+    )
+    .plain(),
+    route(
+        ("GET", "/readyz"),
+        ("readiness", "Whether the node is ready"),
+        Scope::Read,
+        &[
+            Reply { status: 200, about: "It is", content: &[("text/plain", "Line")] },
+            Reply { status: 503, about: "It is not, and why", content: &[("text/plain", "Line")] },
+        ],
+        &[],
+    )
+    .plain(),
+    route(
+        ("GET", "/metrics"),
+        ("metrics", "Figures of the node"),
+        Scope::Admin,
+        &[Reply {
+            status: 200,
+            about: "OpenMetrics",
+            content: &[("application/openmetrics-text", "Line")],
+        }],
+        &[&["auth.token", "auth.scope", "auth.foreign-site"]],
+    )
+    .plain(),
+    route(
+        ("GET", DESCRIPTION),
+        ("describeApi", "This description"),
+        Scope::Read,
+        &[json(200, "OpenAPI 3.1", &[("application/json", "Object")])],
+        &[],
+    )
+    .plain(),
+    route(
+        ("POST", "/v1/tenants/{tenant}/pipelines/{name}/events"),
+        ("sendEvents", "Send events"),
+        Scope::Ingest,
+        &[
+            json(200, "The result of the one event that was waited for", &[("*/*", "Bytes")]),
+            json(202, "Taken", &[("application/json", "Accepted")]),
+            Reply { status: 204, about: "Handled, without a result", content: &[] },
+        ],
+        &[PIPELINE, QUERY, BODY, INGEST],
+    )
+    .takes(SEND)
+    .body(EVENTS),
+    route(
+        ("GET", "/v1/tenants/{tenant}/pipelines/{name}/outputs/{output}"),
+        ("readOutput", "Read an output, or follow it"),
+        Scope::Read,
+        &[json(200, "A page, or events as they come", PAGES)],
+        &[PIPELINE, &["output.unknown"], QUERY, READING],
+    )
+    .takes(READ),
+    route(
+        ("GET", "/v1/tenants/{tenant}/pipelines/{name}/dead-letters"),
+        ("readDeadLetters", "Read what stages could not handle, or follow it"),
+        Scope::Read,
+        &[json(200, "A page, or events as they come", PAGES)],
+        &[PIPELINE, QUERY, READING],
+    )
+    .takes(READ),
+    route(
+        ("POST", "/v1/tenants/{tenant}/pipelines/{name}/dead-letters/replay"),
+        ("replayDeadLetters", "Give dead letters to their stage again"),
+        Scope::Write,
+        &[json(200, "A page of them was replayed", &[("application/json", "Replayed")])],
+        &[PIPELINE, &["stage.unknown", "pipeline.busy", "quota.disk"], QUERY, READING, CHANGE],
+    )
+    .takes(&[
+        query("cursor", "string", "Where to begin"),
+        query("until", "string", "Where to end; as the first reply said"),
+        query("stage", "string", "Only those of this stage"),
+        query("limit", "integer", "At most so many, from 1"),
+    ]),
+    route(
+        ("POST", "/v1/tenants/{tenant}/pipelines/{name}/resume"),
+        ("resumePipeline", "Let a halted pipeline go on"),
+        Scope::Write,
+        &[NOTHING],
+        &[PIPELINE],
+    ),
+    route(
+        ("POST", "/v1/tenants/{tenant}/pipelines/{name}/rollback"),
+        ("rollBackPipeline", "Apply an earlier version again"),
+        Scope::Write,
+        &[json(200, "Applied, or what would be", &[("application/json", "Applied")])],
+        &[PIPELINE, &["pipeline.unknown-version"], QUERY, MANIFEST, CHANGE],
+    )
+    .takes(&[
+        query("to", "integer", "The version; the one before that which runs unless said"),
+        DRY_RUN,
+        DISCARD,
+    ]),
+    route(
+        ("GET", "/v1/tenants/{tenant}/pipelines"),
+        ("listPipelines", "List pipelines"),
+        Scope::Read,
+        &[json(200, "All of the tenant", &[("application/json", "Pipelines")])],
+        &[],
+    ),
+    route(
+        ("PUT", "/v1/tenants/{tenant}/pipelines/{name}"),
+        ("applyPipeline", "Create a pipeline, or put another version in its place"),
+        Scope::Write,
+        &[
+            json(200, "Applied, or what would be", &[("application/json", "Applied")]),
+            json(201, "Made", &[("application/json", "Applied")]),
+        ],
+        &[NAME, QUERY, BODY, MANIFEST, CHANGE],
+    )
+    .takes(&[DRY_RUN, DISCARD, header("Content-Encoding", "gzip or zstd")])
+    .body(&["application/toml", "application/json"]),
+    route(
+        ("GET", "/v1/tenants/{tenant}/pipelines/{name}"),
+        ("describePipeline", "Describe a pipeline"),
+        Scope::Read,
+        &[json(200, "The pipeline in detail", &[("application/json", "PipelineDetail")])],
+        &[PIPELINE],
+    ),
+    route(
+        ("DELETE", "/v1/tenants/{tenant}/pipelines/{name}"),
+        ("deletePipeline", "Delete a pipeline with all it keeps"),
+        Scope::Write,
+        &[NOTHING],
+        &[PIPELINE, CHANGE],
+    ),
+    route(
+        ("GET", "/v1/tenants/{tenant}/components"),
+        ("listComponents", "List components"),
+        Scope::Read,
+        &[json(200, "All of the tenant", &[("application/json", "Components")])],
+        &[],
+    ),
+    route(
+        ("PUT", "/v1/tenants/{tenant}/components/{name}"),
+        ("pushComponent", "Upload a component"),
+        Scope::Write,
+        &[
+            json(
+                200,
+                "The name stood for these bytes already",
+                &[("application/json", "Component")],
+            ),
+            json(201, "Taken", &[("application/json", "Component")]),
+        ],
+        &[NAME, BODY, COMPILE],
+    )
+    .takes(CODED)
+    .body(&["application/wasm"]),
+    route(
+        ("GET", "/v1/tenants/{tenant}/components/{name}"),
+        ("describeComponent", "Describe a component"),
+        Scope::Read,
+        &[json(200, "The component", &[("application/json", "Component")])],
+        &[COMPONENT],
+    ),
+    route(
+        ("DELETE", "/v1/tenants/{tenant}/components/{name}"),
+        ("deleteComponent", "Delete a component"),
+        Scope::Write,
+        &[NOTHING],
+        &[COMPONENT, &["component.conflict"]],
+    ),
+    route(
+        ("POST", "/v1/tenants/{tenant}/assets"),
+        ("pushAsset", "Upload a file for stages"),
+        Scope::Write,
+        &[json(201, "Taken", &[("application/json", "Asset")])],
+        &[BODY, &["component.too-large", "store.full"]],
+    )
+    .takes(CODED)
+    .body(&["application/octet-stream"]),
+];

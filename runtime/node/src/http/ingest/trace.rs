@@ -1,0 +1,100 @@
+//! The trace an event belongs to: a W3C `traceparent`, kept with it through every stage.
+//!
+//! An event's own, as CloudEvents carry one, counts before that of the request it came in. What is
+//! malformed is left out, as the specification asks: an event is worth more than its trace.
+
+use http::header::HeaderMap;
+use sluicebox_core::frame::{Fields, field, push_field};
+
+/// The header, and the attribute of a CloudEvent.
+pub(super) const TRACEPARENT: &str = "traceparent";
+
+/// Length of one of version 0.
+const BYTES: usize = 55;
+
+/// The trace of a request, as a packed field; nothing if there is none.
+pub(super) fn of_request(headers: &HeaderMap) -> Vec<u8> {
+    let mut fields = Vec::new();
+    let value = headers.get(TRACEPARENT).map(http::HeaderValue::as_bytes);
+    if let Some(value) = value.filter(|value| is_one(value)) {
+        let _fits = push_field(&mut fields, field::TRACE_CONTEXT, value);
+    }
+    fields
+}
+
+/// The host's fields for an event that says which trace it belongs to.
+pub(super) fn with(host_fields: &[u8], own: Option<&str>) -> Vec<u8> {
+    let Some(own) = own.map(str::as_bytes).filter(|own| is_one(own)) else {
+        return host_fields.to_vec();
+    };
+    let mut fields = Vec::with_capacity(host_fields.len() + 4 + BYTES);
+    let _fits = push_field(&mut fields, field::TRACE_CONTEXT, own);
+    let others = Fields::parse(host_fields).into_iter();
+    for (id, value) in others.flat_map(|fields| fields.iter()) {
+        if id != field::TRACE_CONTEXT {
+            let _fits = push_field(&mut fields, id, value);
+        }
+    }
+    fields
+}
+
+/// `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`, neither id all zeros.
+fn is_one(value: &[u8]) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let dashes = [2, 35, 52];
+    let shaped = value.len() == BYTES
+        && value.starts_with(b"00")
+        && value
+            .iter()
+            .enumerate()
+            .all(|(at, b)| if dashes.contains(&at) { *b == b'-' } else { hex(*b) });
+    let names = |from: usize, to: usize| value[from..to].iter().any(|digit| *digit != b'0');
+    shaped && names(3, 35) && names(36, 52)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const OTHER: &str = "00-11111111111111111111111111111111-2222222222222222-00";
+
+    fn request(text: &'static str) -> Vec<u8> {
+        let pair = (http::HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(text));
+        of_request(&[pair].into_iter().collect())
+    }
+
+    fn trace(packed: &[u8]) -> Option<&[u8]> {
+        Fields::parse(packed).expect("well-formed").get(field::TRACE_CONTEXT)
+    }
+
+    #[test]
+    fn only_a_well_formed_trace_context_is_taken() {
+        assert_eq!(trace(&request(GOOD)), Some(GOOD.as_bytes()));
+        for bad in [
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "",
+        ] {
+            assert!(request(bad).is_empty(), "{bad:?}");
+            assert_eq!(with(&request(GOOD), Some(bad)), request(GOOD), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_events_own_trace_counts_and_the_hosts_other_fields_stay() {
+        let mut host = request(GOOD);
+        assert!(push_field(&mut host, field::REQUEST, &[7; 8]));
+        let fields = with(&host, Some(OTHER));
+        assert_eq!(trace(&fields), Some(OTHER.as_bytes()));
+        let fields = Fields::parse(&fields).expect("well-formed");
+        assert_eq!(fields.get(field::REQUEST), Some(&[7; 8][..]));
+        assert_eq!(fields.iter().count(), 2);
+        assert_eq!(with(&host, None), host);
+    }
+}
