@@ -91,7 +91,9 @@ impl Node {
     /// in the log.
     fn go_back(self: &Arc<Self>, old: &Running, rested: Rested, seed: u64) {
         if old.durable().is_some() && self.log().status().health == Health::Failed {
-            // Whether the next one is on disk is known to a restart only.
+            // Whether the next one is on disk is known to a restart only. Nothing gets in before it,
+            // and the log says so better than a pause without end.
+            old.pause(false);
             return;
         }
         let (pipeline, handover) = (old.pipeline().clone(), Handover::default());
