@@ -91,8 +91,8 @@ impl Node {
     /// in the log.
     fn go_back(self: &Arc<Self>, old: &Running, rested: Rested, seed: u64) {
         if old.durable().is_some() && self.log().status().health == Health::Failed {
-            // Whether the next one is on disk is known to a restart only. Nothing gets in before it,
-            // and the log says so better than a pause without end.
+            // Whether the next one is on disk is known to a restart only. Nothing gets in before
+            // it, and the log says so better than a pause without end.
             old.pause(false);
             return;
         }
