@@ -126,7 +126,7 @@ async fn open_streams_survive_updates_and_other_partitions_but_not_other_code() 
     for (round, (top, more)) in steps.into_iter().enumerate() {
         for key in ["a", "b", "c", "d"] {
             let text = format!("{key} {round}");
-            client.send("streams", &format!("?key={key}"), &[], &*text).await.is(202);
+            client.send("streams", &format!("?key={key}"), &[], text.clone()).await.is(202);
             sent.entry(key.to_owned()).or_default().push(text.into_bytes());
         }
         client.apply("streams", manifest(top, more)).await;

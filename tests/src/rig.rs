@@ -333,7 +333,7 @@ impl Chain {
             };
             let Outcome { layer, verdict, usage, said } = outcome;
             let trap = match &verdict {
-                Verdict::Trapped(text) => Some(text.clone()),
+                Verdict::Trapped(text) | Verdict::Lost(text) => Some(text.clone()),
                 Verdict::Returned(_) => None,
             };
             batch.calls.push(Made { stage, events, trap, usage });
