@@ -84,7 +84,9 @@ impl Reason {
     /// For whoever wrote the component.
     pub(crate) const fn text(self) -> &'static str {
         match self {
-            Self::Tables => "the component changes a table of functions or references while it runs",
+            Self::Tables => {
+                "the component changes a table of functions or references while it runs"
+            }
             Self::Segments => "the component drops a data or element segment while it runs",
             Self::Resources => "the component makes resources of its own",
             Self::Nested => "the component contains components with code of their own",
