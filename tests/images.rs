@@ -1,5 +1,5 @@
-//! Images of guests in every language: a stream that is put away between any two batches and goes on
-//! from its image gives what one gives that is left alone.
+//! Images of guests in every language: a stream that is put away between any two batches and
+//! goes on from its image gives what one gives that is left alone.
 //!
 //! - Every guest has the command `M` of `tests/guests/CONFORMANCE.md`, which remembers in the
 //!   memory of the instance; `guest-remember` uses whatever a standard library has.

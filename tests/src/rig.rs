@@ -29,9 +29,7 @@ use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
 use sluicebox_engine::component::{self, Inspection, Limits};
 use sluicebox_engine::error::Error;
 use sluicebox_engine::image::FreshCell;
-use sluicebox_engine::invoker::{
-    Invocation, Invoker, LogLine, Metric, NoImage, Outcome, Usage,
-};
+use sluicebox_engine::invoker::{Invocation, Invoker, LogLine, Metric, NoImage, Outcome, Usage};
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, StageCode, StageSettings, TenantSlots};
 use sluicebox_engine::tuning::EngineConfig;

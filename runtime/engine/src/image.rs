@@ -24,10 +24,10 @@ use sluicebox_core::limits::{IMAGE_BYTES_MAX, IMAGE_PAGE_BYTES};
 
 use crate::error::engine_text;
 use crate::invoker::NoImage;
-pub(crate) use access::{Access, Accessor};
 use access::WASM_PAGE_BYTES;
-pub use fresh::FreshCell;
+pub(crate) use access::{Access, Accessor};
 pub(crate) use fresh::Fresh;
+pub use fresh::FreshCell;
 use fresh::Noting;
 use head::{HANDLES_MAX, Head};
 pub use instrument::instrument;

@@ -257,7 +257,8 @@ pub fn compile_engine(threads: usize) -> Result<Engine, Error> {
 }
 
 /// Identifies everything that shapes compiled code: version and settings of the compiler, features
-/// of the processor, and how a component is made ready for images before. An artefact runs only in an engine with the fingerprint it was made with.
+/// of the processor, and how a component is made ready for images before. An artefact runs only in
+/// an engine with the fingerprint it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 

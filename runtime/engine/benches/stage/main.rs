@@ -1,7 +1,7 @@
 //! What a stage costs, in process: `cargo bench -p sluicebox-engine --bench stage [-- SECTION...]`.
 //!
-//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`, `images`; all of them
-//! without an argument. Guests come from `target/guests` (`cargo xtask guests rust`).
+//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`, `images`; all
+//! of them without an argument. Guests come from `target/guests` (`cargo xtask guests rust`).
 //!
 //! - Times are processor time of the measuring thread, which does all the work: other load on the
 //!   machine disturbs caches and little else. What is a latency to somebody is given by the clock

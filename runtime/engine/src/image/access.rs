@@ -9,8 +9,7 @@ use bytes::Bytes;
 use sluicebox_core::limits::IMAGE_PAGE_BYTES;
 use wasmtime::Store;
 use wasmtime::component::{
-    Component, ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, TypedFunc,
-    WasmList,
+    Component, ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, TypedFunc, WasmList,
 };
 
 use super::head::{MEMORIES_MAX, Standard};

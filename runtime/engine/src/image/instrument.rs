@@ -9,8 +9,8 @@
 //! - A component that has more to it than memories and globals gets no accessor but a mark that
 //!   says why, and compiles as it is.
 //! - What the accessor and the mark are called nobody else may use: `component` refuses it.
-//! - The same bytes give the same bytes. Another way to do it has another [`VERSION`], which is part
-//!   of the fingerprint artefacts are found by.
+//! - The same bytes give the same bytes. Another way to do it has another [`VERSION`], which is
+//!   part of the fingerprint artefacts are found by.
 //!
 //! Runs in the compile process: what it reads is foreign, what it takes is bounded by the upload.
 //! Leaves to others: checking the result (`component`), using the accessor (`access`).
@@ -84,7 +84,9 @@ impl Reason {
     /// For whoever wrote the component.
     pub(crate) const fn text(self) -> &'static str {
         match self {
-            Self::Tables => "the component changes a table of functions or references while it runs",
+            Self::Tables => {
+                "the component changes a table of functions or references while it runs"
+            }
             Self::Segments => "the component drops a data or element segment while it runs",
             Self::Resources => "the component makes resources of its own",
             Self::Nested => "the component contains components with code of their own",

@@ -316,9 +316,7 @@ fn set(code: &mut InstructionSink<'_>, value: Value) {
         ValType::I32 => code.local_get(1).i32_wrap_i64(),
         ValType::F32 => code.local_get(1).i32_wrap_i64().f32_reinterpret_i32(),
         ValType::F64 => code.local_get(1).f64_reinterpret_i64(),
-        ValType::V128 => {
-            code.global_get(value.global).local_get(1).i64x2_replace_lane(value.lane)
-        }
+        ValType::V128 => code.global_get(value.global).local_get(1).i64x2_replace_lane(value.lane),
         ValType::I64 | ValType::Ref(_) => code.local_get(1),
     };
     code.global_set(value.global);

@@ -340,12 +340,16 @@ impl Walk {
         types: TypesRef<'_>,
         (name, get, resource): (&str, &'static str, &'static str),
     ) -> Option<Source> {
-        let (import, instance) = self.imports.iter().find(|(import, _)| import.starts_with(name))?;
+        let (import, instance) =
+            self.imports.iter().find(|(import, _)| import.starts_with(name))?;
         let item = types.component_item_for_import(import)?;
         let ComponentEntityType::Instance(id) = item.ty else { return None };
         let exports = &types[id].exports;
-        (exports.contains_key(get) && exports.contains_key(resource))
-            .then_some(Source { instance: *instance, get, resource })
+        (exports.contains_key(get) && exports.contains_key(resource)).then_some(Source {
+            instance: *instance,
+            get,
+            resource,
+        })
     }
 }
 
