@@ -145,7 +145,7 @@ pub(crate) fn returned(outcome: &Outcome) {
 /// The words of a trap.
 pub(crate) fn trapped(outcome: &Outcome) -> &str {
     match &outcome.verdict {
-        Verdict::Trapped(text) => text,
+        Verdict::Trapped(text) | Verdict::Lost(text) => text,
         Verdict::Returned(failures) => panic!("it returned {failures:?} and should have trapped"),
     }
 }

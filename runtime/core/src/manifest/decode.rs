@@ -204,7 +204,7 @@ fn scope_conflicts(view: View<'_>, scope: Scope, path: &str, problems: &mut Prob
         let fix = format!("remove it, or write scope = {:?}", needs.word());
         problems.add(Problem::new(field, "manifest.scope", message, fix));
     };
-    if scope != Scope::Key && view.at("limits").at("instances").is_there() {
+    if scope == Scope::Shared && view.at("limits").at("instances").is_there() {
         refuse(member(&member(path, "limits"), "instances"), Scope::Key);
     }
     if scope != Scope::Stream && view.at("stream").is_there() {
@@ -228,7 +228,7 @@ fn limits(view: View<'_>, scope: Scope) -> StageLimits {
         event_bytes: view.at("event-bytes").size(bounds::EVENT_BYTES),
         log_lines: view.at("log-lines").small(bounds::LOG_LINES_DEFAULT),
         state_bytes: view.at("state-bytes").size(bounds::STATE_BYTES),
-        instances: if scope == Scope::Key { instances } else { bounds::INSTANCES_DEFAULT },
+        instances: if scope == Scope::Shared { bounds::INSTANCES_DEFAULT } else { instances },
     }
 }
 

@@ -297,8 +297,8 @@ static LIMITS: [Field; 7] = [
         "instances",
         Kind::Integer { min: 1, max: bounds::INSTANCES_MAX as u64 },
         Need::Number(bounds::INSTANCES_DEFAULT as u64),
-        "Only with scope key, and with scope stream and exactly-once: instances kept per partition; \
-         the least recently used is dropped.",
+        "With scope key, and with stream and exactly-once: instances kept per partition; the least \
+         recently used is dropped.",
     ),
 ];
 

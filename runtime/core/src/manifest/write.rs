@@ -71,7 +71,7 @@ fn limits(limits: &StageLimits, scope: Scope) -> Value {
         ("log-lines", Value::Integer(limits.log_lines.into())),
         ("state-bytes", size(limits.state_bytes)),
     ]);
-    if scope == Scope::Key {
+    if scope != Scope::Shared {
         table.insert("instances".to_owned(), Value::Integer(limits.instances.into()));
     }
     Value::Table(table)

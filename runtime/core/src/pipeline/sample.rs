@@ -106,7 +106,7 @@ impl Choices<'_> {
             state_bytes: self.within(bounds::STATE_BYTES),
             ..StageLimits::default()
         };
-        if scope == Scope::Key {
+        if scope != Scope::Shared {
             limits.instances = 1 + self.below(bounds::INSTANCES_MAX as usize) as u32;
         }
         let mut stream = StreamLimits::default();

@@ -132,7 +132,7 @@ async fn answer(stage: &mut WasmStage, payload: [u8; 8]) -> Result<Vec<Vec<u8>>,
             outcome.layer.accept();
             Ok(emitted(&mut outcome.layer))
         }
-        Verdict::Trapped(text) => Err(text.clone()),
+        Verdict::Trapped(text) | Verdict::Lost(text) => Err(text.clone()),
     }
 }
 
