@@ -146,12 +146,7 @@ const NODE_ROWS: &[Row<NodeMetrics>] = &[
     Row::gauge("connections", "Open connections", |m| m.connections.get()),
     Row::gauge("followers", "Clients that follow an output", |m| m.followers.get()),
     Row::counter("connections_accepted", "Connections accepted", |m| m.accepted.get()),
-    Row::words(
-        "connections_closed",
-        "Connections closed by the node before the client did, by reason",
-        "reason",
-        |m| m.closed.get(),
-    ),
+    Row::words("connections_closed", "Closed by the node, by reason", "reason", |m| m.closed.get()),
     Row::gauge("body_bytes", "Bytes of request bodies in memory", |m| m.body_bytes.get()),
     Row::gauge("waiting", "Clients that wait for a result", |m| m.waiting.get()),
     Row::words("replies", "Replies by class of status", "class", |m| {

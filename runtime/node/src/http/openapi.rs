@@ -322,9 +322,8 @@ fn schemas() -> Value {
             ("omitted?", number()), ("errors?", list(reference("LineError"))),
             ("rejected?", number()), ("oldest?", text()), ("cursor?", text()),
         ]),
-        "ManifestProblem": object(&[
-            ("field", text()), ("code", text()), ("message", text()), ("fix", text()),
-        ]),
+        "ManifestProblem":
+            object(&[("field", text()), ("code", text()), ("message", text()), ("fix", text())]),
     })
 }
 
