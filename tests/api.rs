@@ -33,6 +33,8 @@ mod stages;
 mod tenancy;
 #[path = "api/tls.rs"]
 mod tls;
+#[path = "api/time.rs"]
+mod time;
 #[path = "api/uploads.rs"]
 mod uploads;
 

@@ -45,6 +45,8 @@ mod replay;
 mod rollback;
 #[path = "durable/streams.rs"]
 mod streams;
+#[path = "durable/timers.rs"]
+mod timers;
 #[path = "durable/usage.rs"]
 mod usage;
 #[path = "durable/versions.rs"]

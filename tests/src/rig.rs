@@ -165,8 +165,10 @@ impl Rig {
             let warm = Rc::new(RefCell::new(Vec::new()));
             Box::new(WasmStage::new(self.sandbox.clone(), guest.code.clone(), settings, warm))
         };
+        let mut machine = Partition::new(Arc::new(plan), 1);
+        machine.keep_event_time();
         Chain {
-            machine: Partition::new(Arc::new(plan), 1),
+            machine,
             invokers: stages.iter().map(invoker).collect(),
             tenant: tenant.clone(),
         }
@@ -312,6 +314,12 @@ impl Chain {
         invoker.drop_instance(&serves);
         invoker.revive(serves, &image).await?;
         Ok(image)
+    }
+
+    /// Fires timers that are due, with this watermark; nothing if there are none.
+    pub async fn fires(&mut self, watermark: u64, now: u64) -> Option<Batch> {
+        self.machine.raise_watermark(watermark);
+        if self.machine.start_timers(now) { Some(self.drive(now).await) } else { None }
     }
 
     /// Live instances of all stages.

@@ -133,18 +133,21 @@ pub enum Part {
     Own,
     /// Its events that wait because their key does.
     Parked,
+    /// Its timers.
+    Timers,
     /// Its open streams.
     Streams,
 }
 
 impl Part {
     /// Those that never leave memory, since they say when something is to be done.
-    pub const HELD: [Self; 2] = [Self::Parked, Self::Streams];
+    pub const HELD: [Self; 3] = [Self::Parked, Self::Timers, Self::Streams];
 }
 
 impl StageId {
     /// Stages are numbered below both.
     const PARKED: u32 = 1 << 31;
+    const TIMERS: u32 = 1 << 30;
     const STREAMS: u32 = 1 << 29;
 
     /// Under which the events parked at this stage are kept, as state beside its own.
@@ -159,6 +162,7 @@ impl StageId {
         match part {
             Part::Own => self,
             Part::Parked => self.parked(),
+            Part::Timers => Self(self.0 | Self::TIMERS),
             Part::Streams => Self(self.0 | Self::STREAMS),
         }
     }
@@ -168,6 +172,8 @@ impl StageId {
     pub const fn split(self) -> (Self, Part) {
         if self.0 & Self::PARKED != 0 {
             (Self(self.0 & !Self::PARKED), Part::Parked)
+        } else if self.0 & Self::TIMERS != 0 {
+            (Self(self.0 & !Self::TIMERS), Part::Timers)
         } else if self.0 & Self::STREAMS != 0 {
             (Self(self.0 & !Self::STREAMS), Part::Streams)
         } else {

@@ -28,3 +28,4 @@ pub mod recovery;
 pub mod replayed;
 pub mod segment;
 pub mod state;
+pub mod timers;

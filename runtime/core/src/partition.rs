@@ -21,6 +21,7 @@ mod cold;
 mod commit;
 mod entry;
 mod expire;
+mod fire;
 mod held;
 mod hold;
 mod invoke;
@@ -49,6 +50,7 @@ use crate::layer::{Layer, LayerLimits, Ports};
 use crate::limits::BATCH_EVENTS_MAX;
 use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use crate::state::{KeyedState, StateLimits, Ttl};
+use crate::timers::Timers;
 
 use cold::Wanting;
 use commit::Draft;
@@ -117,8 +119,10 @@ pub struct Partition {
     now: u64,
     /// What randomness of the batch's calls grows from.
     seed: u64,
-    /// Most events in the next batch of parked ones; 0 to give up on one.
-    parked_width: u32,
+    /// The event time up to which everything was here; `None` without event time.
+    watermark: Option<u64>,
+    /// Most events in the next batch of parked ones or of timers; 0 to give up on one.
+    own_width: u32,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,
 }
@@ -144,7 +148,9 @@ impl Partition {
             let mut state = KeyedState::new(seed.wrapping_add(at as u64), plan.state);
             state.set_ttl(plan.state_ttl);
             state.set_hosted(plan.scope == Scope::Stream);
-            let layer = Layer::new(plan.ports.clone(), plan.limits, state);
+            let timers = seed.wrapping_mul(3).wrapping_add(at as u64);
+            let timers = Timers::new(KeyedState::new(timers, StateLimits::NONE));
+            let layer = Layer::new(plan.ports.clone(), plan.limits, state).with_timers(timers);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
                 layer: Some(Box::new(layer)),
@@ -157,9 +163,9 @@ impl Partition {
         };
         let stages = plan.stages.iter().enumerate().map(stage).collect();
         let draft = Draft::default();
-        let (batch, halted, ledger) = (None, None, None);
+        let (batch, halted, ledger, watermark) = (None, None, None, None);
         let wanting = Wanting::default();
-        let parked_width = BATCH_EVENTS_MAX as u32;
+        let own_width = BATCH_EVENTS_MAX as u32;
         Self {
             plan,
             stages,
@@ -170,7 +176,8 @@ impl Partition {
             wanting,
             now: 0,
             seed: 0,
-            parked_width,
+            watermark,
+            own_width,
             ledger,
         }
     }
@@ -188,7 +195,11 @@ impl Partition {
         assert!(self.batch.is_none() && self.halted.is_none(), "one batch at a time");
         self.now = now;
         self.current = 0;
-        self.stages.iter_mut().for_each(|stage| layer_of(stage).state().set_now(now));
+        for stage in &mut self.stages {
+            let layer = layer_of(stage);
+            layer.state().set_now(now);
+            layer.timers().set_watermark(self.watermark);
+        }
     }
 
     /// The next call to make; `None` when the batch is done, the partition has halted, or it has

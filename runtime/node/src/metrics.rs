@@ -7,12 +7,13 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! The text: `metrics/encode.rs`; the log's figures: `metrics/log.rs`; who may read it: `http`.
+//! The text: `metrics/encode.rs`; the log's figures: `metrics/log.rs`, event time: `metrics/time.rs`; who may read it: `http`.
 
 mod encode;
 mod log;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use crate::backing::Backing;
 use crate::disk_use::DiskUse;
 use crate::durable::Durable;
 use crate::ring::Output;
+use crate::running::PipelineShared;
 use encode::Row;
 
 /// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
@@ -208,6 +210,8 @@ pub struct PipelineMetrics {
     pub replayed: Counter,
     /// What it knows of the log, if it has one.
     durable: Mutex<Weak<Durable>>,
+    /// The version that runs.
+    shared: Mutex<Weak<PipelineShared>>,
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
 }
@@ -250,6 +254,10 @@ pub struct StageMetrics {
     pub parked_keys: Gauge,
     /// Events of those keys.
     pub parked_events: Gauge,
+    /// Timers that wait.
+    pub timers: Gauge,
+    /// Events that came behind the watermark.
+    pub late_events: Counter,
     /// Instances alive.
     pub instances: Gauge,
     /// Instances made.
@@ -290,6 +298,10 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_dead_letters", "Events left as dead letters", |m| m.dead_letters.get()),
     Row::gauge("stage_parked_keys", "Keys that are parked", |m| m.parked_keys.get()),
     Row::gauge("stage_parked_events", "Events of parked keys", |m| m.parked_events.get()),
+    Row::gauge("stage_timers", "Timers that wait", |m| m.timers.get()),
+    Row::counter("stage_late_events", "Events that came behind the watermark", |m| {
+        m.late_events.get()
+    }),
     Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
     Row::counter("stage_stream_revivals", "Instances of streams made again", |m| {
@@ -480,6 +492,7 @@ impl Metrics {
                 duplicates: Counter::default(),
                 replayed: Counter::default(),
                 durable: Mutex::default(),
+                shared: Mutex::default(),
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
             });

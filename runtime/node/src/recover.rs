@@ -229,7 +229,7 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
-        if stage.split().1 != Part::Own {
+        if Part::HELD.contains(&stage.split().1) {
             let held = self.found.held_at((commit.pipeline, stage, commit.partition));
             match change.value {
                 Some(value) => held.restore(change.key, change.slot, value),

@@ -21,6 +21,7 @@ pub(crate) mod record;
 pub(crate) mod release;
 mod schedule;
 mod streams;
+mod time;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -75,6 +75,8 @@ pub struct Progress {
     pub offsets: BTreeMap<OutputId, u64>,
     /// The next offset of its dead letters.
     pub dead_letters: u64,
+    /// The watermark as far as it is written: its stages have seen no higher one.
+    pub watermark: u64,
 }
 
 /// A commit that was written as a record.
@@ -138,6 +140,7 @@ impl Partition {
         let given = ids.stages.iter().map(|ids| ids.leads.len());
         assert!(plans.eq(given), "every stage and every target of the segment has a number");
         assert!(self.batch.is_none(), "a ledger begins between two batches");
+        self.watermark = self.watermark.map(|known| known.max(progress.watermark));
         let (batch, scratch) = (Batch::default(), Scratch::default());
         let (reruns, calls, gives_up) = (0, 0, false);
         let ledger = Ledger { ids, progress, batch, reruns, calls, gives_up, scratch };
@@ -193,12 +196,14 @@ impl Partition {
         let spread = |run: &OutRun| self.plan.stages[run.stage].ports.targets()[run.target].spread;
         let sent = ledger.number(commit, spread);
         let head = ledger.head(now);
+        let risen = self.watermark.filter(|watermark| *watermark > ledger.progress.watermark);
         let mut record = writer.commit(&head, &ledger.batch);
         for (stage, ids) in self.stages.iter().zip(&ledger.ids.stages) {
             let layer = stage.layer.as_ref().expect("no call is in flight while it commits");
             let parts = [
                 (Part::Own, layer.state_ref()),
                 (Part::Parked, stage.park.state()),
+                (Part::Timers, layer.timers_ref().state()),
                 (Part::Streams, stage.streams.index()),
             ];
             for (part, state) in parts {
@@ -211,6 +216,9 @@ impl Partition {
         }
         let usage = Usage { fuel, events, reruns: ledger.reruns };
         record.finish(&sent.0, &usage);
+        if let Some(watermark) = risen {
+            writer.event_time(watermark);
+        }
         // Nothing less is left to try than giving up on one event.
         let is_last_resort = std::mem::take(&mut ledger.gives_up);
         if writer.bytes_len() > bytes_max && !is_last_resort {
@@ -222,19 +230,20 @@ impl Partition {
             stage.park.commit();
             stage.streams.commit();
         }
-        self.parked_width = (self.parked_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
+        self.own_width = (self.own_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
         let (sent, requests) = sent;
+        ledger.progress.watermark = risen.unwrap_or(ledger.progress.watermark);
         let batch = ledger.stand(&sent);
         Ok(Recorded { number: head.number, batch, sent, usage, requests })
     }
 
     /// Takes back everything of a batch that ran to its end and cannot be committed, and gives it
-    /// back, to be divided: what is in each part makes a smaller commit. Of parked events there is
-    /// nothing to give; the next batch of them is smaller.
+    /// back, to be divided: what is in each part makes a smaller commit. Of parked events and timers
+    /// there is nothing to give; the next batch of them is smaller.
     pub fn take_back(&mut self) -> (Frame, Batch) {
         let frame = self.batch.take().expect("a batch was started");
         if frame.is_empty() {
-            self.parked_width /= 2;
+            self.own_width /= 2;
         }
         self.take_back_stages();
         self.draft = Draft::default();
@@ -274,12 +283,15 @@ impl Partition {
         let at = stages.and_then(|stages| stages.iter().position(|ids| ids.stage == stage));
         let at = at.expect("the state of a stage is restored in the segment it is in");
         let Change { key, slot, value } = *change;
-        match part {
-            Part::Own => {}
+        let layer = match part {
             Part::Parked => return self.stages[at].park.restore(key, slot, value),
+            Part::Timers => {
+                return layer_of(&mut self.stages[at]).timers().restore(key, slot, value);
+            }
             Part::Streams => return self.stages[at].streams.restore(key, slot, value),
-        }
-        let state = layer_of(&mut self.stages[at]).state();
+            Part::Own => layer_of(&mut self.stages[at]),
+        };
+        let state = layer.state();
         match change.value {
             Some(value) => state.restore(change.key, change.slot, value),
             None => state.forget(change.key, change.slot),
@@ -293,7 +305,7 @@ impl Partition {
         }
     }
 
-    /// The batch under way takes nothing new: it is of parked events, or of expiry.
+    /// The batch under way takes nothing new: it is of parked events, timers, or expiry.
     pub(super) fn note_nothing_taken(&mut self, gives_up: bool) {
         if let Some(ledger) = &mut self.ledger {
             ledger.batch = Batch::default();
@@ -356,7 +368,7 @@ impl Ledger {
 
     /// The commit that was numbered stands: everything is moved on.
     fn stand(&mut self, sent: &Sent<Frame>) -> Batch {
-        let Progress { number, positions, numbers, offsets, dead_letters } = &mut self.progress;
+        let Progress { number, positions, numbers, offsets, dead_letters, .. } = &mut self.progress;
         *number += 1;
         for piece in &self.batch.pieces {
             let moved = positions.advance(piece.source, piece.to);

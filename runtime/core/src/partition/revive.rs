@@ -145,7 +145,7 @@ impl Partition {
     pub(super) fn close_stream(&mut self, work: &Work) {
         let Serves::Stream(key, serial) = &work.serves else { return };
         let stage = &mut self.stages[self.current];
-        layer_of(stage).state().clear_key(key);
+        layer_of(stage).clear_key(key);
         stage.streams.close(key, *serial);
     }
 
@@ -154,7 +154,7 @@ impl Partition {
         for stage in &mut self.stages {
             let keys: Vec<Arc<[u8]>> = stage.streams.abandon();
             let layer = layer_of(stage);
-            keys.iter().for_each(|key| layer.state().clear_key(key));
+            keys.iter().for_each(|key| layer.clear_key(key));
             layer.commit_state();
         }
     }

@@ -4,6 +4,7 @@ mod expire;
 mod ledger;
 mod park;
 mod revive;
+mod timers;
 
 use proptest::prelude::*;
 

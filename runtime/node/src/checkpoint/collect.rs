@@ -405,7 +405,7 @@ impl Sink for Collected {
         match change.value {
             Some(value) => {
                 self.dirty.put(&key, value);
-                // What is held is read whole, and may have a slot for each event.
+                // The others are read whole, and have a slot for each event and timer.
                 if stage.split().1 == Part::Own {
                     self.note_slot(commit.pipeline, stage, change.slot);
                 }

@@ -88,7 +88,9 @@ impl Weights {
     pub(super) fn new(kept: Option<&[u8]>, fold: &Fold) -> Self {
         let all = |(id, folded): (PipelineId, &sluicebox_core::recovery::Folded)| {
             let stages = folded.names().stages.clone();
-            stages.into_iter().flat_map(move |(stage, _)| [(id, stage)].into_iter().chain(Part::HELD.map(|part| (id, stage.part(part)))))
+            let parts = || std::iter::once(Part::Own).chain(Part::HELD);
+            let places = move |(stage, _): (_, _)| parts().map(move |part| (id, StageId::part(stage, part)));
+            stages.into_iter().flat_map(places)
         };
         let all: BTreeSet<Place> = fold.pipelines().flat_map(all).collect();
         let mut weights = Self::default();

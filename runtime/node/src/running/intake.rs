@@ -27,6 +27,8 @@ pub struct Intake {
     identity: Identity,
     events: usize,
     bytes: usize,
+    /// The highest of their times.
+    high: u64,
 }
 
 /// What became of the events of a request.
@@ -68,6 +70,7 @@ impl Intake {
             identity,
             events: 0,
             bytes: 0,
+            high: 0,
         }
     }
 
@@ -85,6 +88,7 @@ impl Intake {
         }
         self.events += 1;
         self.bytes += payload.len();
+        self.high = self.high.max(head.time);
         if self.identity.by_event && self.running.is_logged() {
             self.identity.ids.extend(id_of(fields));
         }
@@ -134,6 +138,9 @@ impl Intake {
                 let frame = self.builders[at].finish();
                 self.mailbox_of(at).push_over(Delivery::from(frame));
             }
+            if let Some(time) = running.event_time() {
+                time.arrived(self.high, now);
+            }
             Ok(Submitted::Queued)
         };
         running.shared.left(1);
@@ -151,7 +158,7 @@ impl Intake {
             Entry { stage: root, to, frame: frame.clone() }
         };
         let entries: Vec<Entry> = self.filled.iter().zip(&self.frames).map(entry).collect();
-        match durable.ingest(&self.identity, &entries, now) {
+        match durable.ingest(&self.identity, &entries, (now, self.high)) {
             Ok(logged) => Ok(Submitted::Logged(logged)),
             Err(NotLogged::Log(Refusal::Busy)) => {
                 Err(Unsubmitted::Busy { intake: Box::new(self), retry_after: RETRY_AFTER })
