@@ -179,7 +179,8 @@ impl Layer {
     #[must_use]
     pub fn aside(&self) -> Self {
         let bounds = StateLimits { total_bytes: usize::MAX, ..self.state.limits() };
-        Self::new(self.ports.clone(), self.limits, KeyedState::new(0, bounds))
+        let timers = Timers::new(KeyedState::new(0, StateLimits::NONE));
+        Self::new(self.ports.clone(), self.limits, KeyedState::new(0, bounds)).with_timers(timers)
     }
 
     /// Begins a call with these events. The call before must have been accepted or discarded.
@@ -258,6 +259,7 @@ impl Layer {
         self.call.touched.clear();
         self.call.failures.clear();
         self.state.commit();
+        self.timers.commit();
     }
 
     /// Gives out everything the accepted calls emitted, in order of first emission.

@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! key of the stream │ m  its life so far                      │ n  the history's numbers
-//!                   │ h  p… image: head, pages                │ s  the stage's slots at the image
-//!                   │ j… history: each call since the image, with its time and seed
+//!                   │ h  p… image: head, pages                │ s  t  slots and timers at the image
+//!                   │ j… history: each call since the image, with time, watermark and seed
 //! ```
 //!
 //! - All of it are hosted slots (`state/hosted.rs`) of the stream's key in the state of its stage.
 //!   So it is part of the commit, taken back with it, written, kept, moved and loaded with the key,
 //!   and goes with it when the stream ends.
 //! - An instance is made again from the image and the calls since. What it did is not done again:
-//!   its calls see the state of then, what they emit is dropped, and afterwards the state they left
-//!   must be the state there is.
+//!   its calls see the state and timers of then, what they emit is dropped, and afterwards what they
+//!   left must be what there is.
 //! - The history is at most about as long as the image, or [`IMAGE_AFTER`]: then an image takes its
 //!   place, in which only pages that changed are written. Without images it grows up to the stage's
 //!   `replay-bytes-max`; a stream beyond that lives as long as its instance.
@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use crate::codec::put_frame;
 use crate::codec::wire::{self, Reader};
-use crate::frame::{Frame, expand};
+use crate::frame::{Frame, Kind, expand};
 use crate::image::Image;
 use crate::layer::Layer;
 use crate::state::{HOSTED, KeyedState};
@@ -36,6 +36,7 @@ const NUMBERS: &[u8] = &[HOSTED, b'n'];
 const HEAD: &[u8] = &[HOSTED, b'h'];
 const PAGE: &[u8] = &[HOSTED, b'p'];
 const SLOTS: &[u8] = &[HOSTED, b's'];
+const TIMERS: &[u8] = &[HOSTED, b't'];
 const CALL: &[u8] = &[HOSTED, b'j'];
 
 /// A stream since it opened.
@@ -73,6 +74,8 @@ pub struct Replay {
     pub frame: Frame,
     /// The time it saw.
     pub time: u64,
+    /// The watermark it saw, where there is event time.
+    pub watermark: Option<u64>,
     /// What its randomness grew from.
     pub seed: u64,
 }
@@ -85,6 +88,7 @@ pub struct Revival {
     /// The calls since, in order.
     pub calls: Vec<Replay>,
     slots: Bytes,
+    timers: Bytes,
 }
 
 /// Why there is nothing to make an instance of.
@@ -123,11 +127,12 @@ pub(super) fn add(
     let Some(at) = at.as_mut().filter(|at| !at.given_up) else { return false };
     let mut entry = Vec::new();
     wire::put(&mut entry, call.time);
+    wire::put(&mut entry, call.watermark.map_or(0, |watermark| watermark + 1));
     entry.extend_from_slice(&call.seed.to_le_bytes());
     put_frame(&call.frame, &mut entry);
     if at.bytes + entry.len() as u64 > replay_bytes_max {
         at.given_up = true;
-        for part in [HEAD, PAGE, SLOTS, CALL] {
+        for part in [HEAD, PAGE, SLOTS, TIMERS, CALL] {
             state.clear_hosted(key, part);
         }
     } else {
@@ -140,7 +145,9 @@ pub(super) fn add(
 }
 
 /// Puts an image of the stream as it is now in the place of its history.
-pub(super) fn set_image(state: &mut KeyedState, key: &[u8], image: &Image) {
+pub(super) fn set_image(layer: &mut Layer, key: &[u8], image: &Image) {
+    let timers = write_slots(layer.timers_ref().state(), key);
+    let state = layer.state();
     let mut at = state.hosted(key, NUMBERS).and_then(Numbers::read).unwrap_or_default();
     state.clear_hosted(key, CALL);
     let known: Vec<Vec<u8>> = state.hosted_from(key, PAGE).map(|(name, _)| name.to_vec()).collect();
@@ -161,9 +168,10 @@ pub(super) fn set_image(state: &mut KeyedState, key: &[u8], image: &Image) {
     if state.hosted(key, HEAD) != Some(&image.head[..]) {
         state.put_hosted(key, HEAD, &image.head);
     }
-    let slots = write_slots(state, key);
-    if state.hosted(key, SLOTS) != Some(&slots[..]) {
-        state.put_hosted(key, SLOTS, &slots);
+    for (part, slots) in [(SLOTS, write_slots(state, key)), (TIMERS, timers)] {
+        if state.hosted(key, part).unwrap_or_default() != slots {
+            state.put_hosted(key, part, &slots);
+        }
     }
     (at.bytes, at.given_up) = (0, false);
     at.write(state, key);
@@ -193,8 +201,9 @@ impl Revival {
         if image.is_none() && calls.is_empty() {
             return Err(NoRevival::Damaged);
         }
-        let slots = Bytes::copy_from_slice(state.hosted(key, SLOTS).unwrap_or_default());
-        Ok(Self { image, calls, slots })
+        let part = |name| Bytes::copy_from_slice(state.hosted(key, name).unwrap_or_default());
+        let (slots, timers) = (part(SLOTS), part(TIMERS));
+        Ok(Self { image, calls, slots, timers })
     }
 
     /// What the calls are made with: a layer like that of the stage, with the state of then and
@@ -204,13 +213,28 @@ impl Revival {
         let mut layer = like.aside();
         let state = layer.state();
         each_slot(&self.slots, |slot, value| state.restore(key, slot, value));
+        let timers = layer.timers();
+        each_slot(&self.timers, |slot, value| timers.restore(key, slot, Some(value)));
         Box::new(layer)
+    }
+
+    /// Begins one of the calls, with what it saw. A timer is gone before its event is handled.
+    pub fn begin(layer: &mut Layer, call: &Replay) {
+        layer.state().set_now(call.time);
+        let timers = layer.timers();
+        timers.set_watermark(call.watermark);
+        for event in call.frame.events().filter(|event| event.head.kind == Kind::Timer) {
+            timers.cancel(event.key, event.payload);
+        }
+        layer.begin(call.frame.clone());
     }
 
     /// True if the replayed calls left the state that there is now, for the stream of `key`.
     #[must_use]
     pub fn agrees(replayed: &Layer, now: &Layer, key: &[u8]) -> bool {
-        replayed.state_ref().scan(key, b"").eq(now.state_ref().scan(key, b""))
+        let slots = |layer: &Layer| write_slots(layer.state_ref(), key);
+        let timers = |layer: &Layer| write_slots(layer.timers_ref().state(), key);
+        slots(replayed) == slots(now) && timers(replayed) == timers(now)
     }
 }
 
@@ -229,12 +253,13 @@ impl Numbers {
 fn read_call(entry: &[u8]) -> Option<Replay> {
     let mut reader = Reader::new(0, entry);
     let time = reader.number("a time").ok()?;
+    let watermark = reader.number("a watermark").ok()?.checked_sub(1);
     let (seed, frame) = entry.get(reader.at()..)?.split_first_chunk()?;
     let frame = expand(Bytes::copy_from_slice(frame)).ok()?;
-    Some(Replay { frame, time, seed: u64::from_le_bytes(*seed) })
+    Some(Replay { frame, time, watermark, seed: u64::from_le_bytes(*seed) })
 }
 
-/// The stage's own slots of a key: n × { name bytes · value bytes }.
+/// The slots of a key that are not hosted: n × { name bytes · value bytes }.
 fn write_slots(state: &KeyedState, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (slot, value) in state.scan(key, b"") {

@@ -57,7 +57,7 @@ impl Partition {
     /// batch.
     pub fn keep_image(&mut self, stage: usize, serves: &Serves, image: &Image) {
         if let Serves::Stream(key, _) = serves {
-            history::set_image(layer_of(&mut self.stages[stage]).state(), key, image);
+            history::set_image(layer_of(&mut self.stages[stage]), key, image);
         }
     }
 
@@ -75,7 +75,7 @@ impl Partition {
     }
 
     fn accept_of_stream(&mut self, mut failures: Vec<Failure>, keeps: bool) {
-        let (time, seed) = (self.now, self.seed);
+        let (time, watermark, seed) = (self.now, self.watermark, self.seed);
         let replay_bytes_max = self.plan.stages[self.current].stream.replay_bytes_max;
         let stage = &mut self.stages[self.current];
         let work = stage.work.front_mut().expect("the call came from this work");
@@ -88,7 +88,7 @@ impl Partition {
         work.isolation.judge(&run, Verdict::Returned(Vec::new()), &mut work.width);
         let is_over = work.last && run.end as usize == work.frame.len();
         if keeps && !is_over {
-            let call = Replay { frame: frame.clone(), time, seed };
+            let call = Replay { frame: frame.clone(), time, watermark, seed };
             if history::add(layer.state(), &key, &call, replay_bytes_max) {
                 stage.streams.note_long(&key, serial);
             }

@@ -169,6 +169,10 @@ impl Streams {
         let mut builder = FrameBuilder::new();
         let mut life = self.life(state, key);
         for event in events {
+            if life.is_none() && event.head.kind == Kind::Timer {
+                // The stream that set it ended in this batch.
+                continue;
+            }
             if life.is_none() && self.room == 0 {
                 refused.push(*event);
                 continue;

@@ -51,10 +51,10 @@ impl Driver {
             made.map_err(|error| format!("its instance cannot be made again: {error}"))?;
         }
         let mut aside = revival.layer(&call.layer, key);
-        for Replay { frame, time, seed } in &revival.calls {
-            aside.begin(frame.clone());
+        for replay in &revival.calls {
+            Revival::begin(&mut aside, replay);
             let (serves, last) = (call.serves.clone(), false);
-            let (time, seed) = (*time, *seed);
+            let Replay { time, seed, .. } = *replay;
             let invocation = Invocation { serves, layer: aside, last, time, seed };
             let outcome = invoker.invoke(invocation).await;
             aside = outcome.layer;

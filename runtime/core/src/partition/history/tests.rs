@@ -21,7 +21,7 @@ fn layer() -> Layer {
 fn call(time: u64, payload: &[u8]) -> Replay {
     let mut builder = FrameBuilder::new();
     builder.push(&Head::data(time), KEY, payload, &[]);
-    Replay { frame: builder.finish(), time, seed: time << 32 | 5 }
+    Replay { frame: builder.finish(), time, watermark: time.checked_sub(2), seed: time << 32 | 5 }
 }
 
 fn image(pages: &[(u32, &[u8])]) -> Image {
@@ -65,7 +65,7 @@ fn an_image_takes_the_place_of_the_history_and_writes_what_changed() {
     layer.state().put(KEY, b"own", b"1").expect("it fits");
     add(layer.state(), KEY, &call(1, b"before"), MUCH);
     let first = image(&[(0, b"zero"), (1, b"one"), (1 << 20, b"other memory")]);
-    set_image(layer.state(), KEY, &first);
+    set_image(&mut layer, KEY, &first);
     layer.commit_state();
     layer.state().put(KEY, b"own", b"2").expect("it fits");
     add(layer.state(), KEY, &call(2, b"behind"), MUCH);
@@ -80,7 +80,7 @@ fn an_image_takes_the_place_of_the_history_and_writes_what_changed() {
 
     layer.commit_state();
     let second = image(&[(0, b"zero"), (2, b"two"), (1 << 20, b"other memory")]);
-    set_image(layer.state(), KEY, &second);
+    set_image(&mut layer, KEY, &second);
     let mut changed = Vec::new();
     layer.state_ref().changes(&mut crate::state::Scratch::default(), |change| {
         changed.push((change.slot[1], change.value.is_some()));
@@ -99,7 +99,7 @@ fn a_history_beyond_its_bound_is_given_up_until_there_is_an_image() {
     assert_eq!(hosted(layer.state(), CALL), []);
     assert_eq!(Revival::read(layer.state(), KEY).err(), Some(NoRevival::GivenUp));
     assert!(!add(layer.state(), KEY, &call(3, b"3"), 1000), "it stays given up");
-    set_image(layer.state(), KEY, &image(&[(0, b"zero")]));
+    set_image(&mut layer, KEY, &image(&[(0, b"zero")]));
     add(layer.state(), KEY, &call(4, b"4"), 1000);
     let revival = Revival::read(layer.state(), KEY).expect("there is an image");
     assert_eq!(revival.calls, [call(4, b"4")]);

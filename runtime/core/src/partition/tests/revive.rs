@@ -152,7 +152,7 @@ impl Node {
         let mut aside = revival.layer(&call.layer, key);
         for replay in &revival.calls {
             assert_eq!(replay.seed, replay.time ^ 7);
-            aside.begin(replay.frame.clone());
+            Revival::begin(&mut aside, replay);
             assert_eq!(run(&mut memory, &mut aside), Verdict::Returned(Vec::new()));
             aside.accept();
         }
