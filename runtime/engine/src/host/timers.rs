@@ -9,6 +9,7 @@ use super::{Host, charge, interface, layer};
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "only ever made by lifting a guest's value")]
 enum WitClock {
     #[component(name = "event-time")]
     EventTime,

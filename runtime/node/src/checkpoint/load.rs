@@ -1,7 +1,7 @@
 //! Reading a checkpoint back, at the start.
 //!
 //! - State stays where it is: that a stage has some is all that is read of it. So a start takes the
-//!   same time whatever is in the store. Only what is parked and timers are read, which are bounded.
+//!   same time whatever is in the store. Only what is parked and timers are read; both are bounded.
 //! - A checkpoint that did not stand may have left entries from beyond the horizon. State of that
 //!   kind does no harm, as the log is read on from the horizon and says all of it again; events of
 //!   outputs from there are passed over, since reading the log gives them too.
@@ -127,8 +127,8 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Reads what is parked, and timers: when a key is to be tried again, and when a timer fires, is
-    /// said nowhere else. Both are bounded, and stay in memory.
+    /// Reads what is parked, and timers: when a key is to be tried again, and when a timer fires,
+    /// is said nowhere else. Both are bounded, and stay in memory.
     fn held(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
         let stages = self.folded.names().stages.iter();
         for stage in stages.flat_map(|(stage, _)| Part::HELD.map(|part| stage.part(part))) {
