@@ -32,7 +32,8 @@ async fn conforms(name: &str, world: World) {
         guest.inspection.imports.iter().any(|i| i.starts_with("wasi:clocks/wall-clock"));
     let mut complaints = String::new();
     let mut checked = 0;
-    let has_timers = guest.inspection.imports.iter().any(|i| i.starts_with("sluicebox:stage/timers"));
+    let has_timers =
+        guest.inspection.imports.iter().any(|i| i.starts_with("sluicebox:stage/timers"));
     for case in cases().into_iter().filter(|case| has_timers || !case.timers) {
         for (number, complaint) in run(&rig, &guest, &case, has_clock).await {
             writeln!(complaints, "- {}, step {number}: {complaint}", case.name)

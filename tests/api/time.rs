@@ -86,7 +86,10 @@ async fn event_time_is_taken_from_the_payload_and_a_bad_one_is_refused_by_line()
     let reply = client.lines("time", lines).await.is(202);
     let errors: Vec<Value> = reply.json()["errors"].as_array().expect("a list").clone();
     let found: Vec<_> = errors.iter().map(|e| (&e["line"], &e["code"])).collect();
-    assert_eq!(found, [(&Value::from(2), &"ingest.time".into()), (&3.into(), &"ingest.time".into())]);
+    assert_eq!(
+        found,
+        [(&Value::from(2), &"ingest.time".into()), (&3.into(), &"ingest.time".into())]
+    );
     let records = client.records("time", "outputs/reply", 2).await;
     let times: Vec<_> = records.iter().map(|record| record["time"].clone()).collect();
     assert_eq!(times, ["2023-11-14T22:13:20.500000Z", "2023-11-14T22:13:21.000000Z"]);

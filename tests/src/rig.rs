@@ -167,11 +167,7 @@ impl Rig {
         };
         let mut machine = Partition::new(Arc::new(plan), 1);
         machine.keep_event_time();
-        Chain {
-            machine,
-            invokers: stages.iter().map(invoker).collect(),
-            tenant: tenant.clone(),
-        }
+        Chain { machine, invokers: stages.iter().map(invoker).collect(), tenant: tenant.clone() }
     }
 }
 

@@ -7,13 +7,15 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! The text: `metrics/encode.rs`; the log's figures: `metrics/log.rs`, event time: `metrics/time.rs`; who may read it: `http`.
+//! The text: `metrics/encode.rs`; figures of the log, event time and workers: `metrics/log.rs`,
+//! `metrics/time.rs`, `metrics/worker.rs`; who may read it: `http`.
 
 mod encode;
 mod log;
 #[cfg(test)]
 mod tests;
 mod time;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -30,6 +32,8 @@ use crate::durable::Durable;
 use crate::ring::Output;
 use crate::running::PipelineShared;
 use encode::Row;
+
+pub use worker::WorkerMetrics;
 
 /// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
 pub const GUEST_METRICS_MAX: usize = 32;
@@ -165,26 +169,6 @@ const NODE_ROWS: &[Row<NodeMetrics>] = &[
         "Time from the headers of a request that waits for its result to the reply",
         |m| &m.wait_latency,
     ),
-];
-
-/// One worker.
-#[derive(Debug, Default)]
-pub struct WorkerMetrics {
-    /// Time spent inside guests' slices.
-    pub busy_micros: Counter,
-    /// Slices given out.
-    pub slices: Counter,
-    /// Invocations that are begun and not ended.
-    pub invocations: Gauge,
-    /// Bytes that wait in the inboxes of the worker's partitions.
-    pub inbox_bytes: Gauge,
-}
-
-const WORKER_ROWS: &[Row<WorkerMetrics>] = &[
-    Row::micros("worker_busy_seconds", "Time spent running guests", |m| m.busy_micros.get()),
-    Row::counter("worker_slices", "Slices given to guests", |m| m.slices.get()),
-    Row::gauge("worker_invocations", "Invocations in flight", |m| m.invocations.get()),
-    Row::gauge("worker_inbox_bytes", "Bytes waiting in inboxes", |m| m.inbox_bytes.get()),
 ];
 
 /// One pipeline, over all its versions.

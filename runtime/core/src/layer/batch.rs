@@ -28,7 +28,8 @@ pub enum BatchError {
     Truncated(usize),
     /// An unknown operation, or reserved bytes that are not 0.
     #[error(
-        "state batch: operation {0} is none of 1 get, 2 put, 3 delete, 4 add, 5 set a timer, 6 cancel"
+        "state batch: operation {0} is none of 1 get, 2 put, 3 delete, 4 add, 5 set a timer, 6 \
+         cancel one"
     )]
     Operation(usize),
     /// The slot is not UTF-8, or too long.

@@ -204,8 +204,9 @@ static INGEST: [Field; 4] = [
         "time",
         Kind::Pointer,
         Need::Optional,
-        "JSON pointer (RFC 6901) to the event time inside a JSON payload: a text as RFC 3339 has it, \
-         or a number since 1970. Without it the producer names it, or the time of receipt is taken.",
+        "JSON pointer (RFC 6901) to the event time inside a JSON payload: a text as RFC 3339 has \
+         it, or a number since 1970. Without it the producer names it, or the time of receipt is \
+         taken.",
     ),
     field(
         "time-unit",

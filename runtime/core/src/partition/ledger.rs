@@ -238,8 +238,8 @@ impl Partition {
     }
 
     /// Takes back everything of a batch that ran to its end and cannot be committed, and gives it
-    /// back, to be divided: what is in each part makes a smaller commit. Of parked events and timers
-    /// there is nothing to give; the next batch of them is smaller.
+    /// back, to be divided: what is in each part makes a smaller commit. Of parked events and of
+    /// timers there is nothing to give; the next batch of them is smaller.
     pub fn take_back(&mut self) -> (Frame, Batch) {
         let frame = self.batch.take().expect("a batch was started");
         if frame.is_empty() {

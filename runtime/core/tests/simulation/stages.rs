@@ -7,8 +7,8 @@
 //!
 //! `═` takes another key, so there are four segments; `count` and `tally` share one. Words that
 //! begin with x are rejected, words that begin with t trap, and those that begin with b fail for
-//! some time in `tally`. What fails is parked. What `split` keeps expires. `audit` sets two timers for
-//! each event, and those of one key fail for some time.
+//! some time in `tally`. What fails is parked. What `split` keeps expires. `audit` sets two
+//! timers for each event, and those of one key fail for some time.
 
 use std::sync::Arc;
 

@@ -12,9 +12,10 @@ use prometheus_client::metrics::MetricType;
 
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
 use super::time::{TIMED_ROWS, Timed};
+use super::worker::WORKER_ROWS;
 use super::{
     GUEST_COUNTER, GUEST_GAUGE, GuestValue, LATENCY_MICROS, Latency, NODE_ROWS, OUTPUT_ROWS,
-    PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, WORKER_ROWS, lock,
+    PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
 };
 
 /// Counts by word.

@@ -5,9 +5,10 @@
 //! ingest: highest time ─ lateness ─► partitions it feeds ─ least ─► those behind them ─► …
 //! ```
 //!
-//! - What ingest gives out is in the inboxes before it raises the highest time, and what a partition
-//!   sends is there before it publishes its watermark. So whoever looks at the mark first and at its
-//!   inbox then, and consumes what was there, may believe the mark, with or without events.
+//! - What ingest gives out is in the inboxes before it raises the highest time, and what a
+//!   partition sends is there before it publishes its watermark. So whoever looks at the mark first
+//!   and at its inbox then, and consumes what was there, may believe the mark, with or without
+//!   events.
 //! - A partition publishes no watermark at which timers of its are still due: what they emit is of
 //!   an earlier time.
 //! - Marks only rise. Nothing rises before everything that waited was handed over after a restart.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::timers::Clock;
 
-/// What a stage does, by payload: `s…` sets the timer named by the rest, `c…` cancels it, `t` traps,
-/// `x` rejects. A timer that fires emits its name, and fails as long as it is among `failing`.
+/// What a stage does, by payload: `s…` sets the timer named by the rest, `c…` cancels it, `t`
+/// traps, `x` rejects. A timer that fires emits its name, and fails as long as it is among `failing`.
 fn drive_timers(partition: &mut Partition, failing: &mut BTreeMap<String, u32>) {
     while let Some(mut call) = partition.next_call() {
         let layer = &mut call.layer;
