@@ -5,7 +5,7 @@
 //! - The index of an event is its place in the frame of the current call, and nothing else; the
 //!   host knows events of a call by it.
 //!
-//! Emitting is in `output.rs`, the state of an event's key in `state.rs`.
+//! Emitting is in `output.rs`, the state of an event's key in `state.rs`, its timers in `timers.rs`.
 
 use std::fmt;
 
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::failure::Failure;
 use crate::frame;
 use crate::state::State;
+use crate::timers::Timers;
 
 /// Ids of extension fields. Ids from [`field::OWN_FIRST`] on are for stages' own use.
 pub mod field {
@@ -303,6 +304,27 @@ impl<'a> Event<'a> {
     #[inline]
     pub fn state(&self) -> State {
         State::of(self.index)
+    }
+
+    /// The timers of this event's key.
+    #[must_use]
+    #[inline]
+    pub fn timers(&self) -> Timers {
+        Timers::of(self.index)
+    }
+
+    /// The name of the timer that fires; nothing if the event is not one. Its time is the one the
+    /// timer was set for.
+    #[must_use]
+    #[inline]
+    pub fn timer(&self) -> Option<&'a str> {
+        if self.kind != Kind::Timer {
+            return None;
+        }
+        match std::str::from_utf8(self.payload) {
+            Ok(name) => Some(name),
+            Err(_) => frame::broken(),
+        }
     }
 }
 

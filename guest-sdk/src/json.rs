@@ -2,7 +2,9 @@
 //!
 //! A stage function that takes a [`Json`] is called for events of kind data only, and not for those
 //! whose payload is not the JSON it should be: they fail with class reject and a message that says
-//! where. Payloads in other formats are read by the stage itself, from `Event::payload`.
+//! where. Timers are of kind timer and so not given to it: a stage that sets some takes an `Event`
+//! and reads those of kind data with `Event::json`. Payloads in other formats are read by the stage
+//! itself, from `Event::payload`.
 
 use std::ops::Deref;
 

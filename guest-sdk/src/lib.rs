@@ -20,7 +20,8 @@
 //!
 //! - Receiving and emitting events allocates nothing for an event.
 //! - A stage sees the host only through this crate: its state ([`Event::state`], [`StateBatch`]),
-//!   [`config`], [`assets`], [`log`] and [`metrics`].
+//!   its timers ([`Event::timers`]) and the time ([`watermark`], [`now`]), [`config`], [`assets`],
+//!   [`log`] and [`metrics`].
 //! - The crate is of the world `sluicebox:stage/stage` 0.1 in `wit/`; it imports no crate of the
 //!   runtime.
 //!
@@ -47,6 +48,7 @@ mod state;
 mod stream;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+mod timers;
 
 pub use sluicebox_guest_macros::{stage, stream};
 
@@ -57,6 +59,7 @@ pub use crate::output::{Cause, Draft, Origin, Output};
 pub use crate::stage::StageFunction;
 pub use crate::state::{Refused, Replies, Reply, ReplyIter, State, StateBatch};
 pub use crate::stream::{EventStream, StreamOutput};
+pub use crate::timers::{Clock, Timers, now, watermark};
 
 /// The examples of the README that are whole are compiled.
 #[cfg(doctest)]

@@ -23,6 +23,9 @@
 //!   again without them, so the function sees these twice. A stream function is not run again; what
 //!   it emitted stands.
 //!
+//! - Timers fire when the harness moves a clock, [`Harness::advance_watermark`] or
+//!   [`Harness::advance_clock`], and by nothing else: events that are sent leave both as they are.
+//!
 //! It does not do what a manifest says: no retries, no dead letters, no limits but the largest
 //! value of a slot. It exists in native builds only.
 
@@ -31,10 +34,16 @@ use std::collections::BTreeMap;
 use crate::event::{Fields, Kind};
 use crate::failure::{Failed, Outcome};
 use crate::frame::{Head, NO_CAUSE, Parts, push_field};
-use crate::host::memory::{Memory, Received, frame_of, with_host};
+use crate::host::memory::{Due, Memory, Received, frame_of, with_host};
 use crate::log::Level;
 use crate::stage::{FunctionStage, Stage, StageFunction};
 use crate::stream::{EventStream, StreamOutput, StreamStage};
+use crate::timers::Clock;
+
+/// Most timers in one call.
+const TIMERS_A_CALL_MAX: usize = 256;
+/// Calls after which a stage is said to set the same timers for ever.
+const TIMER_CALLS_MAX: usize = 10_000;
 
 /// An event to be given to a stage.
 #[derive(Clone, Debug)]
@@ -66,9 +75,9 @@ impl Input {
         Self { kind: Kind::End, ..Self::data(key, "") }
     }
 
-    /// A wake-up.
-    pub fn timer(key: impl Into<String>) -> Self {
-        Self { kind: Kind::Timer, ..Self::data(key, "") }
+    /// A timer that fires; its name is the payload.
+    pub fn timer(key: impl Into<String>, name: &str) -> Self {
+        Self { kind: Kind::Timer, ..Self::data(key, name) }
     }
 
     /// Which input it arrives at.
@@ -231,12 +240,12 @@ impl Harness {
         let mut given: Vec<usize> = (0..events.len()).collect();
         let mut handled = Handled::default();
         loop {
-            let before = self.memory.slots.clone();
+            let before = (self.memory.slots.clone(), self.memory.timers.clone());
             let failures = self.call(&events, &given);
             let emitted = std::mem::take(&mut self.memory.emitted);
             let again = self.undoes && !failures.is_empty();
             if again {
-                self.memory.slots = before;
+                (self.memory.slots, self.memory.timers) = before;
             } else {
                 handled.outputs = emitted.into_iter().map(|e| self.routed(&given, e)).collect();
             }
@@ -253,6 +262,33 @@ impl Harness {
                 return handled;
             }
         }
+    }
+
+    /// Moves the watermark and calls the stage with every event-time timer that is due, those
+    /// included that it sets in these calls. Indices in what comes back are places among all that
+    /// fired. A watermark never goes back: an earlier one changes nothing.
+    pub fn advance_watermark(&mut self, micros: u64) -> Handled {
+        let timers = &mut self.memory.timers;
+        timers.watermark = timers.watermark.max(micros);
+        self.fire()
+    }
+
+    /// Moves the time of day and calls the stage with every wall timer that is due, as
+    /// [`Harness::advance_watermark`] does.
+    pub fn advance_clock(&mut self, micros: u64) -> Handled {
+        let timers = &mut self.memory.timers;
+        timers.now = timers.now.max(micros);
+        self.fire()
+    }
+
+    /// The timers of a key that wait, by name.
+    #[must_use]
+    pub fn timers(&self, key: &str) -> Vec<(&str, Clock, u64)> {
+        let waiting = self.memory.timers.pending.iter();
+        waiting
+            .filter(|((of, _), _)| of == key)
+            .map(|((_, name), (clock, at))| (name.as_str(), *clock, *at))
+            .collect()
     }
 
     /// What a slot of a key holds.
@@ -283,6 +319,30 @@ impl Harness {
     #[must_use]
     pub fn gauges(&self) -> &BTreeMap<String, f64> {
         &self.memory.gauges
+    }
+
+    /// Calls the stage with what is due until nothing is.
+    ///
+    /// # Panics
+    ///
+    /// If that has no end.
+    fn fire(&mut self) -> Handled {
+        let (mut all, mut fired) = (Handled::default(), 0);
+        for _ in 0..TIMER_CALLS_MAX {
+            let due = self.memory.timers.take_due(TIMERS_A_CALL_MAX);
+            if due.is_empty() {
+                return all;
+            }
+            let count = due.len() as u32;
+            let event = |due: Due| Input::timer(due.key, &due.name).time(due.at);
+            let mut handled = self.handle(due.into_iter().map(event));
+            handled.outputs.iter_mut().for_each(|output| output.cause += fired);
+            handled.failures.iter_mut().for_each(|failed| failed.event += fired);
+            all.outputs.append(&mut handled.outputs);
+            all.failures.append(&mut handled.failures);
+            fired += count;
+        }
+        panic!("the stage keeps setting timers for a time that has come; they fire for ever");
     }
 
     fn call(&mut self, events: &[Input], given: &[usize]) -> Vec<Failed> {

@@ -2,7 +2,8 @@
 //!
 //! - It keeps the promises of the contract that a stage can see: keys from event indexes, refusals
 //!   and traps as in `wit/`. A trap is a panic here.
-//! - It keeps no promise about size or speed, and there is no clock and no isolation.
+//! - Its two clocks stand still until the harness moves them.
+//! - It keeps no promise about size or speed, and there is no isolation.
 //!
 //! The harness in `testing.rs` puts a host in place before each call of a stage and takes it back
 //! after. Without one the functions find nothing and forget everything.
@@ -13,8 +14,12 @@ use std::collections::BTreeMap;
 use crate::event::Kind;
 use crate::frame::{self, check};
 use crate::log::Level;
+use crate::timers::Clock;
 
 mod batch;
+mod timers;
+
+pub(crate) use timers::{Due, TimerStore};
 
 /// Most bytes of the name of a slot.
 const SLOT_BYTES_MAX: usize = 64;
@@ -39,6 +44,7 @@ pub(crate) struct Memory {
     /// Keys of the events of the current call, by index.
     pub(crate) keys: Vec<String>,
     pub(crate) slots: Slots,
+    pub(crate) timers: TimerStore,
     /// Largest value the host takes.
     pub(crate) value_bytes_max: usize,
     pub(crate) config: BTreeMap<String, String>,
@@ -54,6 +60,7 @@ impl Memory {
         Self {
             keys: Vec::new(),
             slots: BTreeMap::new(),
+            timers: TimerStore::new(),
             value_bytes_max: 1 << 20,
             config: BTreeMap::new(),
             assets: BTreeMap::new(),
@@ -67,10 +74,15 @@ impl Memory {
     /// The place of a slot of an event's key. Traps as the host does.
     fn place(&self, event: u32, slot: &str) -> (String, String) {
         assert!(slot.len() <= SLOT_BYTES_MAX, "trap: the name of a slot is at most 64 bytes long");
+        (self.key(event), slot.to_owned())
+    }
+
+    /// The key of an event of the call. Traps as the host does.
+    fn key(&self, event: u32) -> String {
         let Some(key) = self.keys.get(event as usize) else {
             panic!("trap: the call has no event {event}");
         };
-        (key.clone(), slot.to_owned())
+        key.clone()
     }
 
     fn get(&self, event: u32, slot: &str) -> Option<Vec<u8>> {
@@ -180,6 +192,22 @@ pub(crate) fn state_scan(event: u32, prefix: &str, limit: u32) -> Vec<(String, V
 
 pub(crate) fn state_batch(operations: &[u8]) -> Vec<u8> {
     HOST.with_borrow_mut(|host| batch::run(host, operations))
+}
+
+pub(crate) fn timer_set(event: u32, name: &str, clock: Clock, at: u64) -> Result<(), String> {
+    HOST.with_borrow_mut(|host| host.timer_set(event, name, clock, at))
+}
+
+pub(crate) fn timer_cancel(event: u32, name: &str) -> bool {
+    HOST.with_borrow_mut(|host| host.timer_cancel(event, name))
+}
+
+pub(crate) fn watermark() -> u64 {
+    HOST.with_borrow(|host| host.timers.watermark)
+}
+
+pub(crate) fn now() -> u64 {
+    HOST.with_borrow(|host| host.timers.now)
 }
 
 pub(crate) fn config(name: &str) -> Option<String> {

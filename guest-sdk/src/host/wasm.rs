@@ -1,9 +1,10 @@
 //! The host's functions in a Wasm build: the imports of the world `stage`.
 
 use crate::__private::bindings::sluicebox::stage::{
-    assets, log as host_log, metrics, output, state,
+    assets, log as host_log, metrics, output, state, timers,
 };
 use crate::log::Level;
+use crate::timers::Clock;
 
 pub(crate) fn emit(frame: &[u8]) {
     output::emit(frame);
@@ -32,6 +33,28 @@ pub(crate) fn state_scan(event: u32, prefix: &str, limit: u32) -> Vec<(String, V
 
 pub(crate) fn state_batch(operations: &[u8]) -> Vec<u8> {
     state::batch(operations)
+}
+
+pub(crate) fn timer_set(event: u32, name: &str, clock: Clock, at: u64) -> Result<(), String> {
+    let clock = match clock {
+        Clock::Event => timers::Clock::EventTime,
+        Clock::Wall => timers::Clock::Wall,
+    };
+    timers::set(event, name, clock, at)
+}
+
+pub(crate) fn timer_cancel(event: u32, name: &str) -> bool {
+    timers::cancel(event, name)
+}
+
+pub(crate) fn watermark() -> u64 {
+    timers::watermark()
+}
+
+/// The clock of WASI is the recorded time of the batch.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn config(name: &str) -> Option<String> {

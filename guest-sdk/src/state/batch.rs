@@ -1,4 +1,4 @@
-//! Many operations on keyed state in one call of the host.
+//! Many operations on keyed state and timers in one call of the host.
 //!
 //! - Operations are done in the order they were asked for, and answered in that order.
 //! - Asking and reading the answers allocates nothing for an operation: both are packed bytes, laid
@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::failure::Result;
 use crate::host;
 use crate::state::Refused;
+use crate::timers::Clock;
 
 /// Bytes of the head of an operation.
 const OPERATION_BYTES: usize = 16;
@@ -27,13 +28,15 @@ const GET: u8 = 1;
 const PUT: u8 = 2;
 const DELETE: u8 = 3;
 const ADD: u8 = 4;
+const SET_TIMER: u8 = 5;
+const CANCEL_TIMER: u8 = 6;
 
 thread_local! {
     /// The buffer of the last batch, for the next one.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Operations on the state of many events' keys.
+/// Operations on the state and the timers of many events' keys.
 ///
 /// ```
 /// # use sluicebox_guest::{Events, Output, StateBatch};
@@ -81,6 +84,21 @@ impl StateBatch {
     #[inline]
     pub fn add(&mut self, event: &Event<'_>, slot: &str, delta: i64) {
         self.push(ADD, event, slot, &delta.to_le_bytes());
+    }
+
+    /// Sets a timer, as [`Timers::set`](crate::Timers::set) does. Reply: [`Reply::done`].
+    #[inline]
+    pub fn set_timer(&mut self, event: &Event<'_>, name: &str, clock: Clock, at: u64) {
+        let mut value = [0; 9];
+        value[0] = clock as u8;
+        value[1..].copy_from_slice(&at.to_le_bytes());
+        self.push(SET_TIMER, event, name, &value);
+    }
+
+    /// Cancels a timer. Reply: [`Reply::done`], false if there was none.
+    #[inline]
+    pub fn cancel_timer(&mut self, event: &Event<'_>, name: &str) {
+        self.push(CANCEL_TIMER, event, name, &[]);
     }
 
     /// Has the host do all that was asked for since the last time.
@@ -217,7 +235,8 @@ impl<'a> Reply<'a> {
         counter(self.value)
     }
 
-    /// To a put: true. To a delete: whether there was something to remove.
+    /// To a put or a timer set: true. To a delete or a cancel: whether there was something to
+    /// remove.
     ///
     /// # Errors
     ///

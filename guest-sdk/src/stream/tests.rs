@@ -66,7 +66,8 @@ fn a_wake_up_is_an_event_of_the_stream() {
             out.emit(format!("{:?}", event.kind()));
         }
     }
-    let handled = Harness::stream(kinds).handle([Input::open("k"), Input::timer("k"), data("")]);
+    let handled =
+        Harness::stream(kinds).handle([Input::open("k"), Input::timer("k", "t"), data("")]);
     assert_eq!(texts(&handled), [(1, 0, "Timer"), (2, 0, "Data")]);
 }
 

@@ -1,5 +1,7 @@
 //! The harness keeps the host's promises, and stage functions work in each form.
 
+mod timers;
+
 use serde::Deserialize;
 
 use super::*;
@@ -74,7 +76,7 @@ fn a_function_over_json_is_called_for_what_is_json() {
     let handled = harness.handle([
         Input::data("k", r#"{"x":1,"y":2}"#),
         Input::data("k", r#"{"x":1}"#),
-        Input::timer("k"),
+        Input::timer("k", "t"),
         Input::data("k", r#"{"x":3,"y":4}"#),
     ]);
     assert_eq!(texts(&handled), ["3", "7"]);

@@ -4,6 +4,7 @@
 //! test of a stage is also a test of the packing. Anything that breaks the table is a trap.
 
 use crate::host::memory::Memory;
+use crate::timers::Clock;
 
 /// One operation, taken apart.
 struct Operation<'a> {
@@ -37,9 +38,10 @@ fn split(bytes: &[u8]) -> Option<(Operation<'_>, &[u8])> {
     let (value, rest) = rest.split_at_checked(value_bytes as usize)?;
     let zeroes = head[2..4].iter().chain(&head[12..16]).all(|byte| *byte == 0);
     let value_fits = match head[0] {
-        1 | 3 => value.is_empty(),
+        1 | 3 | 6 => value.is_empty(),
         2 => true,
         4 => value.len() == 8,
+        5 => value.len() == 9 && value[0] <= 1,
         _ => false,
     };
     if !zeroes || !value_fits {
@@ -60,6 +62,11 @@ fn apply(host: &mut Memory, operation: &Operation<'_>) -> (u8, Vec<u8>) {
             Err(message) => (2, message.into_bytes()),
         },
         3 => (u8::from(!host.delete(event, slot)), Vec::new()),
+        5 => match set_timer(host, operation) {
+            Ok(()) => (0, Vec::new()),
+            Err(message) => (2, message.into_bytes()),
+        },
+        6 => (u8::from(!host.timer_cancel(event, slot)), Vec::new()),
         _ => {
             let mut delta = [0; 8];
             delta.copy_from_slice(value);
@@ -69,4 +76,11 @@ fn apply(host: &mut Memory, operation: &Operation<'_>) -> (u8, Vec<u8>) {
             }
         }
     }
+}
+
+fn set_timer(host: &mut Memory, operation: &Operation<'_>) -> Result<(), String> {
+    let clock = if operation.value[0] == 0 { Clock::Event } else { Clock::Wall };
+    let mut at = [0; 8];
+    at.copy_from_slice(&operation.value[1..]);
+    host.timer_set(operation.event, operation.slot, clock, u64::from_le_bytes(at))
 }

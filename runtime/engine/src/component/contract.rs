@@ -28,6 +28,7 @@ const NAME_BYTES_MAX: usize = 128;
 const STAGE: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("state", &["get", "put", "delete", "add", "scan", "batch"]),
+    ("timers", &["set", "cancel", "watermark"]),
     ("config", &["get", "names"]),
     ("assets", &["size", "read"]),
     ("log", &["write"]),

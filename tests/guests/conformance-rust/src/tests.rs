@@ -58,7 +58,7 @@ fn an_event_describes_itself_and_so_does_one_that_is_not_data() {
         [&[kind][..], &input.to_le_bytes(), &TIME.to_le_bytes(), b"key"].concat()
     };
     assert_eq!(answer_to(&mut harness, b"d"), described(0, 2));
-    let others = [Input::timer("key"), Input::open("key"), Input::end("key")];
+    let others = [Input::timer("key", "t"), Input::open("key"), Input::end("key")];
     let handled = harness.handle(others.map(|input| input.time(TIME)));
     let payloads: Vec<Vec<u8>> = handled.outputs.into_iter().map(|out| out.payload).collect();
     assert_eq!(payloads, [described(1, 0), described(2, 0), described(3, 0)]);
