@@ -7,7 +7,7 @@
 //!   begin with their length.
 //!
 //! Aggregates of windows are kept like this. A type of the author's implements [`Kept`], or goes as
-//! JSON with [`AsJson`].
+//! JSON with [`kept_as_json!`](crate::kept_as_json).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,23 +48,43 @@ pub trait Kept: Clone {
     fn read(bytes: &mut &[u8]) -> Option<Self>;
 }
 
-/// A value that is kept as JSON.
+/// Lets a type be kept as JSON; it has to be `Clone`, `Serialize` and `DeserializeOwned`.
 ///
-/// Longer than a [`Kept`] of its own, and slower; it is read by other languages, and by versions
-/// of the type that have more members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AsJson<T>(pub T);
+/// Longer than a [`Kept`] of its own, and slower; but a version of the type with more members
+/// reads what an older one wrote, if serde does.
+///
+/// ```
+/// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// struct Payment {
+///     cents: i64,
+///     country: String,
+/// }
+///
+/// sluicebox_guest::kept_as_json!(Payment);
+/// ```
+#[macro_export]
+macro_rules! kept_as_json {
+    ($type:ty) => {
+        impl $crate::Kept for $type {
+            fn write(&self, bytes: &mut Vec<u8>) {
+                $crate::__private::write_json(self, bytes);
+            }
 
-impl<T: Clone + Serialize + DeserializeOwned> Kept for AsJson<T> {
-    fn write(&self, bytes: &mut Vec<u8>) {
-        // A value that cannot be written reads as nothing, and its event fails with a message.
-        let json = serde_json::to_vec(&self.0).unwrap_or_default();
-        write_bytes(&json, bytes);
-    }
+            fn read(bytes: &mut &[u8]) -> Option<Self> {
+                $crate::__private::read_json(bytes)
+            }
+        }
+    };
+}
 
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
-        serde_json::from_slice(read_bytes(bytes)?).ok().map(Self)
-    }
+/// Appends a value as JSON. What cannot be written reads as nothing: then its event fails.
+pub(crate) fn write_json(value: &impl Serialize, bytes: &mut Vec<u8>) {
+    write_bytes(&serde_json::to_vec(value).unwrap_or_default(), bytes);
+}
+
+/// Takes a value as JSON off the front.
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &mut &[u8]) -> Option<T> {
+    serde_json::from_slice(read_bytes(bytes)?).ok()
 }
 
 /// Appends bytes with their length.

@@ -24,6 +24,8 @@ use crate::timers::{Clock, now, watermark};
 use crate::{frame, metrics};
 
 pub(crate) mod cell;
+#[cfg(test)]
+pub(crate) mod scenario;
 pub(crate) mod shelf;
 
 /// Most bytes of an operator's name: with `@`, `/` and a number it fits the name of a slot.
@@ -91,9 +93,14 @@ impl Terms {
     pub(crate) fn takes(&self, event: &Event<'_>) -> bool {
         match event.kind() {
             Kind::Data => self.filter.is_none_or(|filter| filter(event)),
-            Kind::Timer => event.timer().and_then(|name| name.strip_prefix('@')) == Some(self.name),
+            Kind::Timer => self.below(event) == Some(""),
             Kind::Open | Kind::End => false,
         }
+    }
+
+    /// Of a timer of this operator: what its name has behind that of the operator.
+    pub(crate) fn below<'e>(&self, event: &Event<'e>) -> Option<&'e str> {
+        event.timer()?.strip_prefix('@')?.strip_prefix(self.name)
     }
 
     /// Sends an event that is too late where the stage says. `behind` is the watermark.
@@ -125,22 +132,26 @@ impl Terms {
 /// Fields below this id are the host's, which writes them itself.
 const FIELD_OF_ANYONE: u16 = 256;
 
-/// The settings every operator has, as methods of its builder.
+/// The settings every operator has, as methods of its builder; `lateness` adds the one that most
+/// have.
 macro_rules! terms {
-    () => {
-        /// Names it: its slots and its timer are called `@name`. Two in one stage have two names,
-        /// at most 32 bytes long and without `/`.
-        #[must_use]
-        pub const fn named(mut self, name: &'static str) -> Self {
-            self.terms = self.terms.with_name(name);
-            self
-        }
+    (lateness) => {
+        crate::keyed::terms!();
 
         /// For how long behind the watermark an event still counts. What is needed for it is kept
         /// for as long.
         #[must_use]
         pub const fn allowed_lateness(mut self, lateness: std::time::Duration) -> Self {
             self.terms.lateness = crate::keyed::micros(lateness);
+            self
+        }
+    };
+    () => {
+        /// Names it: its slots and its timer are called `@name`. Two in one stage have two names,
+        /// at most 32 bytes long and without `/`.
+        #[must_use]
+        pub const fn named(mut self, name: &'static str) -> Self {
+            self.terms = self.terms.with_name(name);
             self
         }
 
@@ -222,10 +233,15 @@ pub(crate) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(crate) fn new(events: Events<'a>, terms: &Terms) -> Self {
+        Self::of(events, |event| terms.takes(event))
+    }
+
+    /// The events that `takes` lets through.
+    pub(crate) fn of(events: Events<'a>, takes: impl Fn(&Event<'a>) -> bool) -> Self {
         let mut call = Self { events: Vec::with_capacity(events.len()), keys: Vec::new() };
         let mut places: HashMap<&[u8], usize, BuildHasherDefault<KeyHasher>> = HashMap::default();
         let mut last: (&[u8], usize) = (&[], usize::MAX);
-        for event in events.into_iter().filter(|event| terms.takes(event)) {
+        for event in events.into_iter().filter(|event| takes(event)) {
             let name = event.key_bytes();
             // Events of one key often come together.
             let key = if last.1 != usize::MAX && last.0 == name {

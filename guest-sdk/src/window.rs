@@ -125,7 +125,7 @@ impl Window {
         Self { shape, terms: Terms::new("window"), early: 0, panes_max: PANES_MAX }
     }
 
-    terms!();
+    terms!(lateness);
 
     /// Lets windows begin at multiples of the slide and this much more: `from_hours(23)` for days
     /// that begin at midnight in UTC+1.

@@ -100,7 +100,7 @@ pub struct MostFrequent<T> {
 }
 
 /// The `most` values that come most often, most frequent first, equals in their own order. Up to
-/// `counted_max` different values are counted; the counts of these are exact.
+/// `counted_max` different values are counted; while there are no more, counts are exact.
 #[must_use]
 pub const fn most_frequent<T: Kept + Ord>(most: usize, counted_max: usize) -> MostFrequent<T> {
     MostFrequent { most, counted_max, of: PhantomData }
@@ -111,8 +111,8 @@ pub const fn most_frequent<T: Kept + Ord>(most: usize, counted_max: usize) -> Mo
 pub struct Counted<T> {
     /// The first by number.
     pub items: Vec<Ranked<u64, T>>,
-    /// Events whose values were not counted, as there were too many different ones. If it is less
-    /// than the number of the last item, that item and those before it are the first for certain.
+    /// Events whose values were not counted, as there were too many different ones: each count is
+    /// too small by at most this, and a value that is not counted came at most so often.
     pub others: u64,
 }
 
