@@ -351,6 +351,12 @@ impl Harness {
         panic!("the stage keeps setting timers for a time that has come; they fire for ever");
     }
 
+    /// State batches the stage has asked for.
+    #[cfg(test)]
+    pub(crate) fn batches(&self) -> u32 {
+        self.memory.batches
+    }
+
     fn call(&mut self, events: &[Input], given: &[usize]) -> Vec<Failed> {
         let events = given.iter().map(|place| &events[*place]);
         self.memory.keys = events.clone().map(|event| event.key.clone()).collect();

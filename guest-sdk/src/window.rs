@@ -347,3 +347,6 @@ impl<A: Aggregate> Job<'_, A> {
         self.watermark.max(timer.time())
     }
 }
+
+#[cfg(test)]
+mod tests;
