@@ -49,8 +49,8 @@ mod sliced;
 mod top;
 
 pub use aggregate::{
-    Aggregate, Count, Distinct, DistinctCount, Max, Mean, Min, Sum, Summable, count, distinct,
-    max, mean, min, sum,
+    Aggregate, Count, Distinct, DistinctCount, Max, Mean, Min, Sum, Summable, count, distinct, max,
+    mean, min, sum,
 };
 pub use top::{Counted, MostFrequent, Ranked, Top, most_frequent, top};
 

@@ -85,7 +85,8 @@ impl Naive {
         };
         for (sent, _) in self.taken.extract_if(.., |(sent, paired)| over(sent) && !*paired) {
             let one = item(sent);
-            let (left, right) = if sent.input == 0 { (Some(&one), None) } else { (None, Some(&one)) };
+            let (left, right) =
+                if sent.input == 0 { (Some(&one), None) } else { (None, Some(&one)) };
             if self.outer {
                 out.push(format!("0 {} {}", sent.key, line(left, right)));
             }

@@ -39,8 +39,10 @@ pub(crate) fn run<C: Cell>(
     for (place, reply) in replies.iter().enumerate() {
         cells.push(match reply.value() {
             Ok(None) => Some(Loaded { before: None, wakes: None, cell: C::default() }),
-            Ok(Some(before)) => kept::read_all(before).map(|cell: C| {
-                Loaded { before: Some(before), wakes: cell.wakes(), cell }
+            Ok(Some(before)) => kept::read_all(before).map(|cell: C| Loaded {
+                before: Some(before),
+                wakes: cell.wakes(),
+                cell,
             }),
             Err(refused) => {
                 call.refuse(place, refused, out);

@@ -174,7 +174,13 @@ impl<'m, T: Kept + 'static> Machine<'m, T> {
     }
 
     /// Begins a partial match, if it can begin with this event.
-    fn begin(&mut self, event: &Event<'_>, of: &mut Partials<T>, taken: Taken<T>, out: &mut Output) {
+    fn begin(
+        &mut self,
+        event: &Event<'_>,
+        of: &mut Partials<T>,
+        taken: Taken<T>,
+        out: &mut Output,
+    ) {
         if !(self.steps[0].test)(&taken.value, &self.seen(&[])) {
             return;
         }

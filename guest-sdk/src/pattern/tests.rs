@@ -33,9 +33,8 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let part = (0..5_i64, 1..3_usize, prop::bool::weighted(0.2), without())
         .prop_map(|(most, times, at_once, without)| Part { most, times, at_once, without });
     let skip = prop_oneof![Just(Skip::PastLast), Just(Skip::ToNext)];
-    (prop::collection::vec(part, 1..4), without(), 0..200_u64, skip).prop_map(
-        |(steps, behind, within, skip)| Shape { steps, behind, within, skip },
-    )
+    (prop::collection::vec(part, 1..4), without(), 0..200_u64, skip)
+        .prop_map(|(steps, behind, within, skip)| Shape { steps, behind, within, skip })
 }
 
 impl Shape {

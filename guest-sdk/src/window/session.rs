@@ -93,12 +93,7 @@ impl<K> Sessions<K> {
     }
 }
 
-pub(super) fn run<A: Aggregate>(
-    job: &mut Job<'_, A>,
-    gap: u64,
-    call: &Call<'_>,
-    out: &mut Output,
-) {
+pub(super) fn run<A: Aggregate>(job: &mut Job<'_, A>, gap: u64, call: &Call<'_>, out: &mut Output) {
     let terms = job.window.terms;
     cell::run(&terms, call, out, |event, sessions: &mut Sessions<A::Kept>, out| {
         match event.kind() {

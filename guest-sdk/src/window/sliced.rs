@@ -44,7 +44,10 @@ pub(super) struct Slices {
 impl Slices {
     pub(super) const fn new(size: u64, slide: u64) -> Self {
         assert!(size > 0, "the size of a window is at least a microsecond");
-        assert!(slide > 0 && slide <= size, "the slide of windows is from a microsecond to the size");
+        assert!(
+            slide > 0 && slide <= size,
+            "the slide of windows is from a microsecond to the size"
+        );
         let (mut width, mut rest) = (size, slide);
         while rest > 0 {
             (width, rest) = (rest, width % rest);
@@ -274,7 +277,8 @@ impl<A: Aggregate> Work<'_, '_, '_, '_, A> {
         }
         self.early(event, key, watermark, out)?;
         let lateness = self.job.window.terms.lateness;
-        let over = |pane: &u64| self.slices.time(self.slices.last_end(*pane)) + lateness <= watermark;
+        let over =
+            |pane: &u64| self.slices.time(self.slices.last_end(*pane)) + lateness <= watermark;
         let ids = self.shelf.ids(key);
         if let Some(last) = ids[..ids.partition_point(over)].last().copied() {
             self.shelf.remove_below(key, last + 1);
@@ -283,20 +287,15 @@ impl<A: Aggregate> Work<'_, '_, '_, '_, A> {
     }
 
     /// Lets windows that have begun and are not over give a result, if it is time.
-    fn early(
-        &mut self,
-        event: &Event<'_>,
-        key: usize,
-        watermark: u64,
-        out: &mut Output,
-    ) -> Result {
+    fn early(&mut self, event: &Event<'_>, key: usize, watermark: u64, out: &mut Output) -> Result {
         let Notes { fire, early, .. } = *self.shelf.notes(key);
         if early == 0 || early > watermark {
             return Ok(());
         }
         self.shelf.notes(key).early = 0;
         let mut next = (fire != 0).then_some(fire);
-        while let Some(end) = next.filter(|end| self.slices.time(end - self.slices.size) < watermark)
+        while let Some(end) =
+            next.filter(|end| self.slices.time(end - self.slices.size) < watermark)
         {
             self.fire(event, key, (end, Firing::Early), out)?;
             next = self.slices.end_behind(end, self.shelf.ids(key));

@@ -52,7 +52,9 @@ impl Naive {
     fn ends(&self, time: u64) -> Vec<u64> {
         let ends = (0..=(time + self.shift) / self.slide).map(|n| n * self.slide + self.size);
         let ends = ends.filter(|end| *end > time + self.shift);
-        ends.filter(|end| end - self.size <= time + self.shift).map(|end| end - self.shift).collect()
+        ends.filter(|end| end - self.size <= time + self.shift)
+            .map(|end| end - self.shift)
+            .collect()
     }
 
     fn result(&self, key: &str, end: u64, firing: Firing) -> String {
@@ -60,7 +62,8 @@ impl Naive {
             let time = sent.time + self.shift;
             time < end + self.shift && time + self.size >= end + self.shift
         };
-        let of: Vec<&Sent> = self.taken.iter().filter(|sent| sent.key == key).filter(shifted).collect();
+        let of: Vec<&Sent> =
+            self.taken.iter().filter(|sent| sent.key == key).filter(shifted).collect();
         let value = (of.iter().map(|sent| i128::from(sent.value)).sum(), of.len() as u64);
         let start = (end + self.shift - self.size).saturating_sub(self.shift);
         format!("0 {key} {}", line(firing, (start, end), &[], value))
@@ -197,10 +200,7 @@ fn a_result_is_json_with_the_last_time_of_its_window() {
     let at = [12_000_000, 19_999_999, 20_000_000];
     harness.handle(at.map(|time| Input::data("shop", "5").time(time)));
     let handled = harness.advance_watermark(20_000_000);
-    assert_eq!(
-        texts(&handled),
-        [r#"{"key":"shop","start":10000000,"end":20000000,"value":10}"#]
-    );
+    assert_eq!(texts(&handled), [r#"{"key":"shop","start":10000000,"end":20000000,"value":10}"#]);
     assert_eq!(handled.outputs[0].time, 19_999_999);
     assert_eq!(handled.outputs[0].key, "shop");
 }
@@ -269,10 +269,12 @@ fn two_windows_and_slots_of_the_stage_live_side_by_side() {
     harness.handle([3, 13].map(|time| Input::data("k", "").time(time)));
     assert_eq!(harness.timers("k").len(), 2);
     let handled = harness.advance_watermark(20);
-    let ends: Vec<u64> =
-        handled.outputs.iter().map(|output| output.json::<serde_json::Value>()).map(|result| {
-            result["end"].as_u64().unwrap()
-        }).collect();
+    let ends: Vec<u64> = handled
+        .outputs
+        .iter()
+        .map(|output| output.json::<serde_json::Value>())
+        .map(|result| result["end"].as_u64().unwrap())
+        .collect();
     assert_eq!(ends, [10, 20, 20]);
     let slots: Vec<&str> = harness.slots("k").map(|(slot, _)| slot).collect();
     assert_eq!(slots, ["window"]);
@@ -370,7 +372,8 @@ fn a_window_that_was_not_delivered_yet_takes_a_late_event_in() {
     for (slot, value) in state {
         later = later.with_state("k", &slot, value);
     }
-    let handled = later.handle([Input::data("k", "2").time(6), Input::timer("k", "@window").time(10)]);
+    let handled =
+        later.handle([Input::data("k", "2").time(6), Input::timer("k", "@window").time(10)]);
     assert_eq!(texts(&handled), ["OnTime (0, 10) [] (3, 2)"]);
 }
 
