@@ -57,7 +57,6 @@ const WAITING_MAX: usize = 1_000;
 type Test<T> = Box<dyn Fn(&T, &Seen<'_, T>) -> bool>;
 
 /// What a pattern is. Begins with [`Pattern::within`]; [`Pattern::run`] looks for it.
-#[must_use = "nothing happens until `run` is called"]
 pub struct Pattern<T> {
     terms: Terms,
     within: u64,
@@ -106,6 +105,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If the time is 2^53 microseconds or more.
+    #[must_use]
     pub const fn within(time: Duration) -> Self {
         Self {
             terms: Terms::new("pattern"),
@@ -127,6 +127,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If it has begun.
+    #[must_use]
     pub fn begin(
         self,
         name: &'static str,
@@ -141,6 +142,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If the pattern has not begun.
+    #[must_use]
     pub fn then(
         self,
         name: &'static str,
@@ -155,6 +157,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If the pattern has not begun.
+    #[must_use]
     pub fn next(
         self,
         name: &'static str,
@@ -175,6 +178,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If there is no step, `times` is 0, or a `without` was said since.
+    #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         assert!(times > 0 && self.behind.is_empty(), "`times` stands behind a step");
         let last = self.steps.last_mut().expect("`times` stands behind a step");
@@ -189,6 +193,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If the pattern has not begun.
+    #[must_use]
     pub fn without(mut self, test: impl Fn(&T, &Seen<'_, T>) -> bool + 'static) -> Self {
         assert!(!self.steps.is_empty(), "a pattern begins with `begin`");
         self.behind.push(Box::new(test));
@@ -197,6 +202,7 @@ impl<T: Kept + 'static> Pattern<T> {
 
     /// What becomes of other partial matches when one is complete; [`Skip::PastLast`] if it is not
     /// said.
+    #[must_use]
     pub const fn skip(mut self, skip: Skip) -> Self {
         self.skip = skip;
         self
@@ -209,6 +215,7 @@ impl<T: Kept + 'static> Pattern<T> {
     /// # Panics
     ///
     /// If it is 0.
+    #[must_use]
     pub const fn partials_max(mut self, partials: usize, full: Full) -> Self {
         assert!(partials > 0, "a match begins as a partial match");
         (self.partials_max, self.full) = (partials, full);
@@ -217,12 +224,14 @@ impl<T: Kept + 'static> Pattern<T> {
 
     /// How many events of a key wait for the watermark at most, 1,000 if it is not said. One more
     /// fails.
+    #[must_use]
     pub const fn waiting_max(mut self, events: usize) -> Self {
         self.waiting_max = events;
         self
     }
 
     /// Looks at events as they come, not in the order of their times. None is late.
+    #[must_use]
     pub const fn in_arrival_order(mut self) -> Self {
         self.arrival = true;
         self

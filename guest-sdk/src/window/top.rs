@@ -5,6 +5,7 @@
 //!   values that come when it is reached are counted together, and the result says how many
 //!   events that were.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
@@ -153,7 +154,7 @@ impl<T: Kept + Ord> Aggregate for MostFrequent<T> {
     fn output(&self, (counts, others): &Self::Kept) -> Counted<T> {
         let ranked = |(item, count): (&T, &u64)| Ranked { score: *count, item: item.clone() };
         let mut items: Vec<_> = counts.iter().map(ranked).collect();
-        items.sort_by(|a, b| b.score.cmp(&a.score));
+        items.sort_by_key(|one| Reverse(one.score));
         items.truncate(self.most);
         Counted { items, others: *others }
     }
