@@ -25,8 +25,8 @@
 //!
 //! - An event is late when it is behind the watermark by more than the lateness; all others find
 //!   each other, whatever the order in which they come.
-//! - Events are kept in buckets of half the length of the interval: an event rewrites one bucket, and
-//!   looks at the few that can hold a partner.
+//! - Events are kept in buckets of half the length of the interval: an event rewrites one bucket,
+//!   and looks at the few that can hold a partner.
 //! - At most [`Join::events_max`] events of a key are kept.
 
 use std::time::Duration;
@@ -37,6 +37,10 @@ use crate::kept::Kept;
 use crate::keyed::shelf::Shelf;
 use crate::keyed::{Call, Terms, check_time, micros, terms};
 use crate::output::{Draft, Output};
+
+mod bucket;
+
+use bucket::{Bucket, Notes, Side, Waiting};
 
 /// Events of a key that are kept, unless said otherwise.
 const EVENTS_MAX: u64 = 10_000;
@@ -250,111 +254,6 @@ impl<FL, FR> Joining<FL, FR> {
 /// How a pair, or one that is left alone, leaves.
 type Emit<'e, L, R> = dyn FnMut(Option<&Item<L>>, Option<&Item<R>>, Draft<'_>) + 'e;
 
-/// Which input an event came by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Left = 0,
-    Right = 1,
-}
-
-impl Side {
-    fn at(event: &Event<'_>) -> Option<Self> {
-        match event.input() {
-            0 => Some(Self::Left),
-            1 => Some(Self::Right),
-            _ => None,
-        }
-    }
-
-    const fn other(self) -> Self {
-        match self {
-            Self::Left => Self::Right,
-            Self::Right => Self::Left,
-        }
-    }
-
-    /// The id of a bucket of this side.
-    const fn id(self, bucket: u64) -> u64 {
-        bucket * 2 + self as u64
-    }
-
-    /// The bucket of an id.
-    const fn of(id: u64) -> (u64, Self) {
-        (id / 2, if id.is_multiple_of(2) { Self::Left } else { Self::Right })
-    }
-}
-
-/// What is noted of a key beside its buckets.
-#[derive(Clone, Copy, Debug, Default)]
-struct Notes {
-    /// Length of the buckets; 0 before there are any.
-    bucket: u64,
-    /// Events in all buckets.
-    events: u64,
-}
-
-impl Kept for Notes {
-    fn write(&self, bytes: &mut Vec<u8>) {
-        (self.bucket, self.events).write(bytes);
-    }
-
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
-        let (bucket, events) = Kept::read(bytes)?;
-        Some(Self { bucket, events })
-    }
-}
-
-/// The events of one side in one bucket, as they came. `paired` is kept for outer joins only.
-#[derive(Clone, Debug)]
-enum Bucket<L, R> {
-    Left(Vec<Waiting<L>>),
-    Right(Vec<Waiting<R>>),
-}
-
-#[derive(Clone, Debug)]
-struct Waiting<T> {
-    item: Item<T>,
-    paired: bool,
-}
-
-impl<T: Kept> Kept for Waiting<T> {
-    fn write(&self, bytes: &mut Vec<u8>) {
-        (self.item.time, self.paired).write(bytes);
-        self.item.value.write(bytes);
-    }
-
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
-        let (time, paired, value) = Kept::read(bytes)?;
-        Some(Self { item: Item { time, value }, paired })
-    }
-}
-
-impl<L: Kept, R: Kept> Kept for Bucket<L, R> {
-    fn write(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Left(waiting) => (false, waiting.clone()).write(bytes),
-            Self::Right(waiting) => (true, waiting.clone()).write(bytes),
-        }
-    }
-
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
-        if bool::read(bytes)? {
-            Kept::read(bytes).map(Self::Right)
-        } else {
-            Kept::read(bytes).map(Self::Left)
-        }
-    }
-}
-
-impl<L, R> Bucket<L, R> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Left(waiting) => waiting.len(),
-            Self::Right(waiting) => waiting.len(),
-        }
-    }
-}
-
 /// What was kept of an event at hand.
 enum Own<L, R> {
     Left(Waiting<L>),
@@ -407,8 +306,8 @@ where
             return self.join.terms.too_late(event, self.watermark, out);
         }
         let own = match side {
-            Side::Left => Own::Left(waiting(time, (self.left)(event)?)),
-            Side::Right => Own::Right(waiting(time, (self.right)(event)?)),
+            Side::Left => Own::Left(Waiting::new(time, (self.left)(event)?)),
+            Side::Right => Own::Right(Waiting::new(time, (self.right)(event)?)),
         };
         self.data(event, (key, side, time), own, out)
     }
@@ -484,8 +383,8 @@ where
         // Only an outer join asks later, and only then is the bucket written for it.
         if self.outer && fresh {
             match self.shelf.pane_mut(key, id)? {
-                Some(Bucket::Left(all)) => mark(all, first, last),
-                Some(Bucket::Right(all)) => mark(all, first, last),
+                Some(Bucket::Left(all)) => bucket::mark(all, first, last),
+                Some(Bucket::Right(all)) => bucket::mark(all, first, last),
                 None => {}
             }
         }
@@ -531,16 +430,6 @@ where
             }
         }
         Ok(())
-    }
-}
-
-fn waiting<T>(time: u64, value: T) -> Waiting<T> {
-    Waiting { item: Item { time, value }, paired: false }
-}
-
-fn mark<T>(all: &mut [Waiting<T>], first: u64, last: u64) {
-    for one in all.iter_mut().filter(|one| (first..=last).contains(&one.item.time)) {
-        one.paired = true;
     }
 }
 

@@ -139,11 +139,10 @@ impl<'c, 'a, N: Kept + Default, P: Kept> Shelf<'c, 'a, N, P> {
         let mut slot = Slot::of(terms);
         let mut batch = StateBatch::new();
         call.keys.iter().for_each(|key| batch.get(&key.event, slot.index()));
-        let mut guessed = Vec::new();
+        let (mut guessed, mut ids) = (Vec::with_capacity(call.events.len()), Vec::new());
         for (event, key) in &call.events {
-            let mut ids = Vec::new();
             guess(event, &mut ids);
-            guessed.extend(ids.into_iter().map(|id| (*key, id)));
+            guessed.extend(ids.drain(..).map(|id| (*key, id)));
         }
         guessed.sort_unstable();
         guessed.dedup();

@@ -1,8 +1,8 @@
 //! The first so many of a window: by a score each has, or by how often they come.
 //!
 //! - [`top`] keeps no more than it gives, and is exact.
-//! - [`most_frequent`] has to count every value it meets. It counts up to a bound of different ones;
-//!   values that come when it is reached are counted together, and the result says how many
+//! - [`most_frequent`] has to count every value it meets. It counts up to a bound of different
+//!   ones; values that come when it is reached are counted together, and the result says how many
 //!   events that were.
 
 use std::cmp::Reverse;

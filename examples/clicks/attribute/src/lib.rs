@@ -1,9 +1,9 @@
 //! Second stage of the clicks: which click belongs to what was shown before it.
 //!
-//! Input 0, `shown`, and input 1, `clicked`, are joined by user and ad: a click belongs to each time
-//! the ad was shown in the ten minutes before it. Port 0, `clicks`, gets each such pair; port 1,
-//! `unclicked`, what was shown and not clicked in that time; port 2, `unseen`, clicks on what was
-//! not shown; port 3, `late`, what comes too late to tell.
+//! Input 0, `shown`, and input 1, `clicked`, are joined by user and ad: a click belongs to each
+//! time the ad was shown in the ten minutes before it. Port 0, `clicks`, gets each such pair;
+//! port 1, `unclicked`, what was shown and not clicked in that time; port 2, `unseen`, clicks on
+//! what was not shown; port 3, `late`, what comes too late to tell.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Third stage of the clicks: visits of a user.
 //!
 //! What was shown to a user and what they clicked on (inputs 0 and 1) makes a visit until there is
-//! nothing for half an hour. Port 0, `visits`, gets how much of each there was, and of how many ads,
-//! when the visit is over; and again if something comes up to five minutes late. What is later than
-//! that leaves by port 1, `late`.
+//! nothing for half an hour. Port 0, `visits`, gets how much of each there was, and of how many
+//! ads, when the visit is over; and again if something comes up to five minutes late. What is later
+//! than that leaves by port 1, `late`.
 
 use std::time::Duration;
 

@@ -3,10 +3,10 @@
 //! - *Probed*: small payments that find out whether a card works, then a large one, within ten
 //!   minutes. Looked at as payments come, since the next may be seconds away.
 //! - *Travelled*: two payments one behind the other in different countries within half an hour, and
-//!   the first was not refused. Looked at in the order of their times, so that payments that come out
-//!   of order raise no alarm.
+//!   the first was not refused. Looked at in the order of their times, so that payments that come
+//!   out of order raise no alarm.
 //!
-//! Port 0, `alerts`, gets what was found; port 1, `late`, payments that are too late for the second.
+//! Port 0, `alerts`, gets what was found; port 1, `late`, what is too late for the second.
 //! Settings: `small` and `large`, in cents, what a payment of the first pattern is below and above.
 
 use std::time::Duration;

@@ -54,12 +54,12 @@ proptest! {
         assert_eq!(same(&mean(), &values, parts), total as f64 / values.len() as f64);
         assert_eq!(same(&count(), &vec![(); values.len()], parts), values.len() as u64);
 
-        let scored: Vec<(i64, usize)> = values.iter().copied().zip(0..).collect();
+        let scored: Vec<(i64, u64)> = values.iter().copied().zip(0..).collect();
         let mut ranked = scored.clone();
         ranked.sort_by_key(|(score, _)| -score);
         ranked.truncate(most);
-        let found = same(&top(most), &scored.iter().map(|(s, n)| (*s, *n as u64)).collect::<Vec<_>>(), parts);
-        let found: Vec<(i64, usize)> = found.iter().map(|one| (one.score, one.item as usize)).collect();
+        let found = same(&top(most), &scored, parts);
+        let found: Vec<(i64, u64)> = found.iter().map(|one| (one.score, one.item)).collect();
         assert_eq!(found, ranked);
 
         let mut different = sorted.clone();
