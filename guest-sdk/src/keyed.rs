@@ -4,8 +4,8 @@
 //! - A call of 256 events costs two calls of the host, however many keys it has: one batch reads
 //!   what the keys have, one writes what changed. Firing a window may need a third, for the panes
 //!   the first could not know of.
-//! - Every key has at most one timer for each operator, set for the earliest thing it waits for.
-//! - Slots and timers of an operator are named `@name` and `@name/…`; a stage that keeps slots of
+//! - Every key has at most one timer for each routine, set for the earliest thing it waits for.
+//! - Slots and timers of a routine are named `@name` and `@name/…`; a stage that keeps slots of
 //!   its own does not begin their names with `@`.
 //! - What the host refuses fails the events that wanted it. Nothing is lost silently: an event is
 //!   counted, goes to the late port, or fails.
@@ -28,7 +28,7 @@ pub(crate) mod cell;
 pub(crate) mod scenario;
 pub(crate) mod shelf;
 
-/// Most bytes of an operator's name: with `@`, `/` and a number it fits the name of a slot.
+/// Most bytes of a routine's name: with `@`, `/` and a number it fits the name of a slot.
 const NAME_BYTES_MAX: usize = 32;
 /// The counter of events that were dropped because they were late and the stage says so.
 const DROPPED: &str = "late_events_dropped";
@@ -41,7 +41,7 @@ pub(crate) enum Late {
     Drop,
 }
 
-/// What every operator can be told. See `terms!` for what the fields mean.
+/// What every routine can be told. See `terms!` for what the fields mean.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) name: &'static str,
@@ -58,10 +58,10 @@ impl Terms {
 
     pub(crate) const fn with_name(mut self, name: &'static str) -> Self {
         let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
-        assert!(fits, "the name of an operator is 1 to 32 bytes long");
+        assert!(fits, "the name of a routine is 1 to 32 bytes long");
         let mut at = 0;
         while at < name.len() {
-            assert!(name.as_bytes()[at] != b'/', "the name of an operator has no `/`");
+            assert!(name.as_bytes()[at] != b'/', "the name of a routine has no `/`");
             at += 1;
         }
         self.name = name;
@@ -89,7 +89,7 @@ impl Terms {
         }
     }
 
-    /// Whether the operator takes this event: its own timers, and data that passes the filter.
+    /// Whether the routine takes this event: its own timers, and data that passes the filter.
     pub(crate) fn takes(&self, event: &Event<'_>) -> bool {
         match event.kind() {
             Kind::Data => self.filter.is_none_or(|filter| filter(event)),
@@ -98,7 +98,7 @@ impl Terms {
         }
     }
 
-    /// Of a timer of this operator: what its name has behind that of the operator.
+    /// Of a timer of this routine: what its name has behind that of the routine.
     pub(crate) fn below<'e>(&self, event: &Event<'e>) -> Option<&'e str> {
         event.timer()?.strip_prefix('@')?.strip_prefix(self.name)
     }
@@ -132,7 +132,7 @@ impl Terms {
 /// Fields below this id are the host's, which writes them itself.
 const FIELD_OF_ANYONE: u16 = 256;
 
-/// The settings every operator has, as methods of its builder; `lateness` adds the one that most
+/// The settings every routine has, as methods of its builder; `lateness` adds the one that most
 /// have.
 macro_rules! terms {
     (lateness) => {
@@ -205,10 +205,10 @@ pub(crate) fn check_time(time: u64, reach: u64) -> Result {
     Err(Failure::reject(format!("the time {time} is too close to 2^53, where time ends")))
 }
 
-/// The failure of a slot that this operator did not write.
+/// The failure of a slot that this routine did not write.
 pub(crate) fn unreadable(slot: &str) -> Failure {
     Failure::reject(format!(
-        "the slot {slot} holds what was kept in another form: name the operator anew, or discard \
+        "the slot {slot} holds what was kept in another form: name the routine anew, or discard \
          the state of the stage"
     ))
 }
@@ -224,7 +224,7 @@ pub(crate) struct KeyOf<'a> {
     pub(crate) fired: bool,
 }
 
-/// The events of one call that an operator takes, and their keys in the order of first events.
+/// The events of one call that a routine takes, and their keys in the order of first events.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) events: Vec<(Event<'a>, usize)>,

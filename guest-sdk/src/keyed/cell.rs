@@ -11,7 +11,7 @@ use crate::keyed::{Call, KeyOf, Terms, unreadable};
 use crate::output::Output;
 use crate::state::StateBatch;
 
-/// What an operator keeps of a key in one slot.
+/// What a routine keeps of a key in one slot.
 pub(crate) trait Cell: Kept + Default {
     /// Whether there is nothing to keep.
     fn is_empty(&self) -> bool;

@@ -1,7 +1,7 @@
 //! A slot for each span of time of a key: panes, and an index that lists them.
 //!
 //! ```text
-//! @name            index: when to wake, what the operator notes, ids of the panes, ascending
+//! @name            index: when to wake, what the routine notes, ids of the panes, ascending
 //! @name/1f         the pane with id 0x1f
 //! ```
 //!
@@ -22,7 +22,7 @@ use crate::keyed::{Call, Terms, unreadable};
 use crate::output::Output;
 use crate::state::StateBatch;
 
-/// The panes of all keys of a call. `N` is what the operator notes in the index of a key, `P` what
+/// The panes of all keys of a call. `N` is what the routine notes in the index of a key, `P` what
 /// it keeps in a pane.
 pub(crate) struct Shelf<'c, 'a, N, P> {
     terms: Terms,
@@ -201,7 +201,7 @@ impl<'c, 'a, N: Kept + Default, P: Kept> Shelf<'c, 'a, N, P> {
         }
     }
 
-    /// What the operator notes of a key that passed [`Shelf::check`].
+    /// What the routine notes of a key that passed [`Shelf::check`].
     pub(crate) fn notes(&mut self, key: usize) -> &mut N {
         &mut self.index(key).notes
     }
