@@ -18,19 +18,26 @@
 //!
 //! - An event passes if no event of its key with the same id passed whose time is less than the
 //!   time of the de-duplication away. "First" is the first to come.
-//! - An id is remembered in a slot of its own, with a timer of its own: an event costs the same
-//!   however many are remembered. `limits.state-bytes` of the manifest bounds how many there are.
-//! - Ids are told apart exactly; a slot is named after a hash, and holds the ids themselves.
+//! - An id is remembered in a slot of its own, named after the span of time it came in, as long as
+//!   the de-duplication's, and a hash of it. So an event looks at three slots and writes one,
+//!   however many ids are remembered; `limits.state-bytes` of the manifest bounds how many there
+//!   are.
+//! - Spans that are over are swept away, some slots at a time; a key has one timer for that.
+//! - Ids are told apart exactly: a slot holds the ids themselves, in case their hashes are the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::event::{Event, Events, Kind};
 use crate::failure::Result;
 use crate::kept::{self, Kept, read_bytes, write_bytes};
+use crate::keyed::cell::Writes;
 use crate::keyed::{Call, Terms, check_time, micros, terms, unreadable};
 use crate::output::Output;
 use crate::state::StateBatch;
+
+/// Slots of a span that are removed in one call; the rest follow in the next.
+const SWEPT_MAX: u32 = 1_000;
 
 /// Which events say the same. Made once, as a constant; then [`Dedup::by`] says what they say.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +78,19 @@ impl Dedup {
         self.by(|_| Ok(Vec::new()))
     }
 
-    /// When an event at this time need not be remembered any more.
-    const fn over(&self, time: u64) -> u64 {
-        time + self.within + self.terms.lateness
+    /// The spans in which something can be that is close to this time.
+    fn near(&self, time: u64) -> impl Iterator<Item = u64> {
+        let span = time / self.within;
+        span.saturating_sub(1)..=span + 1
+    }
+
+    fn slot(&self, (_, span, hash): Place) -> String {
+        format!("{}/{span:x}/{hash:x}", self.terms.slot())
+    }
+
+    /// The watermark at which nothing of a span need be remembered any more.
+    const fn over(&self, span: u64) -> u64 {
+        (span + 2) * self.within + self.terms.lateness
     }
 }
 
@@ -114,12 +131,49 @@ impl Seen {
     }
 }
 
-/// What is known of one slot.
-#[derive(Default)]
-struct Known {
-    seen: Option<Seen>,
-    stored: bool,
-    changed: bool,
+/// The spans of a key in which an id passed, ascending.
+#[derive(Clone, Debug, Default)]
+struct Spans {
+    wakes: Option<u64>,
+    spans: Vec<u64>,
+}
+
+impl Kept for Spans {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        self.wakes.write(bytes);
+        self.spans.write(bytes);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let (wakes, spans) = Kept::read(bytes)?;
+        Some(Self { wakes, spans })
+    }
+}
+
+/// One slot of ids: key, span and hash.
+type Place = (usize, u64, u64);
+
+/// What an event asks for.
+enum Asks {
+    /// It could not be read, and has failed.
+    Nothing,
+    /// It is the timer.
+    Sweep,
+    /// Whether this id may pass, at this time.
+    Id { id: Vec<u8>, time: u64, hash: u64 },
+}
+
+/// De-duplication over one call, at work.
+struct Work<'w, 'c, 'a> {
+    dedup: &'w Dedup,
+    call: &'c Call<'a>,
+    watermark: u64,
+    /// By key: the spans, and their bytes when the call began. Nothing if they could not be read.
+    keys: Vec<Option<(Spans, Option<Vec<u8>>)>>,
+    slots: BTreeMap<Place, Option<Seen>>,
+    changed: BTreeSet<Place>,
+    /// Slots to be removed, by key.
+    swept: Vec<(usize, String)>,
 }
 
 impl<I: Fn(&Event<'_>) -> Result<Vec<u8>>> Deduplicated<I> {
@@ -135,122 +189,166 @@ impl<I: Fn(&Event<'_>) -> Result<Vec<u8>>> Deduplicated<I> {
         out: &mut Output,
         mut pass: impl FnMut(&Event<'_>, &mut Output),
     ) {
-        let terms = &self.dedup.terms;
-        let call = Call::of(events, |event| {
-            terms.takes(event) || terms.below(event).is_some_and(|name| name.starts_with('/'))
-        });
+        let call = Call::new(events, &self.dedup.terms);
         if call.events.is_empty() {
             return;
         }
-        let mut abouts = Vec::with_capacity(call.events.len());
-        let mut slots: BTreeMap<(usize, u64), Known> = BTreeMap::new();
-        for (event, key) in &call.events {
-            let about = self.about(event);
-            let about = about.map_err(|failure| out.fail(event, failure)).ok();
-            if let Some((hash, _)) = about {
-                slots.entry((*key, hash)).or_default();
-            }
-            abouts.push(about);
-        }
-        let mut batch = StateBatch::new();
-        for (key, hash) in slots.keys() {
-            batch.get(&call.keys[*key].event, &self.slot(*hash));
-        }
-        let replies = batch.run();
-        for (known, reply) in slots.values_mut().zip(&replies) {
-            let value = reply.value().ok().flatten();
-            known.stored = value.is_some();
-            known.seen = value.map_or_else(|| Some(Seen::default()), kept::read_all);
-        }
-        for ((event, key), about) in call.events.iter().zip(abouts) {
-            let Some((hash, id)) = about else {
-                continue;
+        let asks: Vec<Asks> = call.events.iter().map(|(event, _)| self.asks(event, out)).collect();
+        let mut work = Work::read(&self.dedup, &call, &asks);
+        for ((event, key), asks) in call.events.iter().zip(asks) {
+            let done = match asks {
+                Asks::Nothing => Ok(()),
+                Asks::Sweep => work.sweep(event, *key),
+                Asks::Id { id, time, hash } => {
+                    work.data(event, (*key, time, hash), id, (&mut pass, out))
+                }
             };
-            let known = slots.entry((*key, hash)).or_default();
-            if let Err(failure) = self.handle(event, known, id, (&mut pass, out)) {
+            if let Err(failure) = done {
                 out.fail(event, failure);
             }
         }
-        self.write(&call, &slots, out);
+        work.write(out);
     }
 
-    fn slot(&self, hash: u64) -> String {
-        format!("@{}/{hash:x}", self.dedup.terms.name)
-    }
-
-    /// The hash of the id an event is about, and unless it is a timer the id.
-    fn about(&self, event: &Event<'_>) -> Result<(u64, Vec<u8>)> {
-        if let Some(name) = self.dedup.terms.below(event) {
-            let hash = u64::from_str_radix(name.trim_start_matches('/'), 16)?;
-            return Ok((hash, Vec::new()));
+    fn asks(&self, event: &Event<'_>, out: &mut Output) -> Asks {
+        if event.kind() == Kind::Timer {
+            return Asks::Sweep;
         }
-        let id = (self.id)(event)?;
-        Ok((hash(&id), id))
+        match (self.id)(event) {
+            Ok(id) => Asks::Id { time: self.dedup.terms.time(event), hash: hash(&id), id },
+            Err(failure) => {
+                out.fail(event, failure);
+                Asks::Nothing
+            }
+        }
+    }
+}
+
+impl<'w, 'c, 'a> Work<'w, 'c, 'a> {
+    /// Reads the spans of all keys, and the slots in which the ids of the call may be.
+    fn read(dedup: &'w Dedup, call: &'c Call<'a>, asks: &[Asks]) -> Self {
+        let mut places = BTreeSet::new();
+        for ((_, key), asks) in call.events.iter().zip(asks) {
+            if let Asks::Id { time, hash, .. } = asks {
+                places.extend(dedup.near(*time).map(|span| (*key, span, *hash)));
+            }
+        }
+        let mut batch = StateBatch::new();
+        call.keys.iter().for_each(|key| batch.get(&key.event, &dedup.terms.slot()));
+        for place in &places {
+            batch.get(&call.keys[place.0].event, &dedup.slot(*place));
+        }
+        let replies = batch.run();
+        let mut values = replies.iter().map(|reply| reply.value().ok().flatten());
+        let spans = |value: Option<&[u8]>| match value {
+            Some(bytes) => kept::read_all(bytes).map(|spans| (spans, Some(bytes.to_vec()))),
+            None => Some((Spans::default(), None)),
+        };
+        let keys = values.by_ref().take(call.keys.len()).map(spans).collect();
+        let seen = |value: Option<&[u8]>| value.map_or(Some(Seen::default()), kept::read_all);
+        let slots = places.into_iter().zip(values.map(seen)).collect();
+        let watermark = dedup.terms.watermark();
+        let (changed, swept) = (BTreeSet::new(), Vec::new());
+        Self { dedup, call, watermark, keys, slots, changed, swept }
     }
 
-    fn handle(
-        &self,
+    fn data(
+        &mut self,
         event: &Event<'_>,
-        known: &mut Known,
+        (key, time, hash): (usize, u64, u64),
         id: Vec<u8>,
         (pass, out): (&mut impl FnMut(&Event<'_>, &mut Output), &mut Output),
     ) -> Result {
-        let Dedup { terms, within, duplicates } = &self.dedup;
-        let Some(seen) = &mut known.seen else {
-            return Err(unreadable(&format!("@{}/…", terms.name)));
-        };
-        if event.kind() == Kind::Timer {
-            let watermark = terms.watermark().max(event.time());
-            seen.0.retain(|(_, at)| self.dedup.over(*at) > watermark);
-            known.changed = true;
-            return Ok(());
+        let Dedup { terms, within, duplicates } = self.dedup;
+        check_time(time, 3 * within + terms.lateness)?;
+        let unreadable = || unreadable(&format!("{}/…", terms.slot()));
+        if time + terms.lateness < self.watermark {
+            return terms.too_late(event, self.watermark, out);
         }
-        let watermark = terms.watermark();
-        let time = terms.time(event);
-        check_time(time, within + terms.lateness)?;
-        if time + terms.lateness < watermark {
-            return terms.too_late(event, watermark, out);
-        }
-        if seen.has(&id, time, *within) {
+        for span in self.dedup.near(time) {
+            let seen = self.slots.get(&(key, span, hash)).and_then(Option::as_ref);
+            if !seen.ok_or_else(unreadable)?.has(&id, time, *within) {
+                continue;
+            }
             if let Some(port) = duplicates {
                 out.draft(event).port(*port).emit(event.payload());
             }
             return Ok(());
         }
-        seen.0.push((id, time));
-        known.changed = true;
+        let place = (key, time / within, hash);
+        let Some((Spans { spans, .. }, _)) = &mut self.keys[key] else {
+            return Err(unreadable());
+        };
+        if let Err(at) = spans.binary_search(&place.1) {
+            spans.insert(at, place.1);
+        }
+        if let Some(Some(seen)) = self.slots.get_mut(&place) {
+            seen.0.push((id, time));
+            self.changed.insert(place);
+        }
         pass(event, out);
         Ok(())
     }
 
-    /// Writes what changed; a slot's timer is set for when the first of its ids is over.
-    fn write(&self, call: &Call<'_>, slots: &BTreeMap<(usize, u64), Known>, out: &mut Output) {
-        let mut batch = StateBatch::new();
-        let mut asked = Vec::new();
-        for ((key, hash), known) in slots.iter().filter(|(_, known)| known.changed) {
-            let (event, slot) = (&call.keys[*key].event, self.slot(*hash));
-            let Some(seen) = &known.seen else {
-                continue;
-            };
-            let Some(next) = seen.0.iter().map(|(_, at)| self.dedup.over(*at)).min() else {
-                if known.stored {
-                    batch.delete(event, &slot);
-                    asked.push(*key);
-                }
-                continue;
-            };
-            let mut bytes = Vec::new();
-            seen.write(&mut bytes);
-            batch.put(event, &slot, bytes);
-            batch.set_timer(event, &slot, self.dedup.terms.clock, next);
-            asked.extend([*key; 2]);
+    /// Removes slots of spans that are over, as far as one call may.
+    fn sweep(&mut self, event: &Event<'_>, key: usize) -> Result {
+        let watermark = self.watermark.max(event.time());
+        let slot = self.dedup.terms.slot();
+        let Some((Spans { spans, .. }, _)) = &mut self.keys[key] else {
+            return Err(unreadable(&slot));
+        };
+        let mut left = SWEPT_MAX;
+        while let Some(span) =
+            spans.first().copied().filter(|span| self.dedup.over(*span) <= watermark)
+        {
+            let found = event.state().scan(&format!("{slot}/{span:x}/"), left);
+            left -= found.len() as u32;
+            self.swept.extend(found.into_iter().map(|(slot, _)| (key, slot)));
+            if left == 0 {
+                // The timer is set again, for a time that has come.
+                break;
+            }
+            spans.remove(0);
         }
-        let replies = batch.run();
-        for (reply, key) in replies.iter().zip(asked) {
-            if let Err(refused) = reply.done() {
-                call.refuse(key, refused, out);
+        Ok(())
+    }
+
+    fn write(self, out: &mut Output) {
+        let (dedup, call) = (self.dedup, self.call);
+        let mut writes = Writes { batch: StateBatch::new(), asked: Vec::new() };
+        for (key, slot) in &self.swept {
+            writes.batch.delete(&call.keys[*key].event, slot);
+            writes.asked.push(*key);
+        }
+        for place in &self.changed {
+            if let Some(Some(seen)) = self.slots.get(place) {
+                let mut bytes = Vec::new();
+                seen.write(&mut bytes);
+                writes.batch.put(&call.keys[place.0].event, &dedup.slot(*place), bytes);
+                writes.asked.push(place.0);
             }
         }
+        let slot = dedup.terms.slot();
+        for (key, kept) in self.keys.into_iter().enumerate() {
+            let (Some((mut spans, before)), of) = (kept, &call.keys[key]) else {
+                continue;
+            };
+            let set = if of.fired { None } else { spans.wakes };
+            spans.wakes = spans.spans.first().map(|span| dedup.over(*span));
+            if spans.wakes.is_none() && before.is_some() {
+                writes.batch.delete(&of.event, &slot);
+                writes.asked.push(key);
+            } else if spans.wakes.is_some() {
+                let mut bytes = Vec::new();
+                spans.write(&mut bytes);
+                if before.as_ref() != Some(&bytes) {
+                    writes.batch.put(&of.event, &slot, bytes);
+                    writes.asked.push(key);
+                }
+            }
+            writes.timer(&dedup.terms, call, key, (set, spans.wakes));
+        }
+        writes.done(call, out);
     }
 }
 

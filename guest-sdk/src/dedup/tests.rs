@@ -57,7 +57,7 @@ fn ids_that_share_a_slot_are_told_apart() {
     // The slot of "x" says that "y" passed, as it would if their hashes were the same.
     let mut bytes = Vec::new();
     Seen(vec![(b"y".to_vec(), 100)]).write(&mut bytes);
-    let slot = format!("@dedup/{:x}", hash(b"x"));
+    let slot = format!("@dedup/2/{:x}", hash(b"x"));
     let mut harness =
         harness(Dedup::within(Duration::from_micros(50))).with_state("k", &slot, bytes);
     let handled = harness.handle([Input::data("k", "x").time(101), Input::data("k", "x").time(99)]);
@@ -76,4 +76,16 @@ fn the_key_alone_can_be_the_id() {
     let handled = harness.handle(["a", "a", "b"].map(|key| Input::data(key, key)));
     let passed: Vec<&str> = handled.outputs.iter().map(|output| output.text()).collect();
     assert_eq!(passed, ["a", "b"]);
+}
+
+#[test]
+fn a_key_has_one_timer_however_many_ids_it_has_and_they_go_in_parts() {
+    let count = 2 * SWEPT_MAX + 7;
+    let mut harness = harness(Dedup::within(Duration::from_micros(50)));
+    harness.handle((0..count).map(|n| Input::data("k", n.to_string()).time(10)));
+    assert_eq!(harness.slots("k").count(), count as usize + 1);
+    assert_eq!(harness.timers("k").len(), 1);
+    harness.advance_watermark(1_000);
+    assert_eq!(harness.slots("k").count(), 0);
+    assert_eq!(harness.timers("k").len(), 0);
 }
