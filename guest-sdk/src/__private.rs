@@ -1,5 +1,8 @@
 //! What the attribute macros expand to. Not for authors, and not part of any promise.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::failure::Outcome;
 #[cfg(target_family = "wasm")]
 use crate::failure::{Class, Failed};
@@ -66,4 +69,14 @@ where
     F: Fn(EventStream, StreamOutput) -> R + 'static,
     R: Future<Output: Outcome> + 'static,
 {
+}
+
+/// What `kept_as_json!` writes with.
+pub fn write_json(value: &impl Serialize, bytes: &mut Vec<u8>) {
+    crate::kept::write_json(value, bytes);
+}
+
+/// What `kept_as_json!` reads with.
+pub fn read_json<T: DeserializeOwned>(bytes: &mut &[u8]) -> Option<T> {
+    crate::kept::read_json(bytes)
 }

@@ -33,14 +33,19 @@
 pub mod __private;
 pub mod assets;
 pub mod config;
+pub mod dedup;
 mod event;
 mod failure;
 mod frame;
 mod host;
+pub mod join;
 mod json;
+mod kept;
+mod keyed;
 pub mod log;
 pub mod metrics;
 mod output;
+pub mod pattern;
 #[cfg(doctest)]
 mod refusals;
 mod stage;
@@ -49,12 +54,14 @@ mod stream;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod timers;
+pub mod window;
 
 pub use sluicebox_guest_macros::{stage, stream};
 
 pub use crate::event::{Event, Events, Fields, Iter, Kind, field};
 pub use crate::failure::{Class, Failed, Failure, Outcome, Result};
 pub use crate::json::Json;
+pub use crate::kept::Kept;
 pub use crate::output::{Cause, Draft, Origin, Output};
 pub use crate::stage::StageFunction;
 pub use crate::state::{Refused, Replies, Reply, ReplyIter, State, StateBatch};

@@ -297,6 +297,12 @@ impl Harness {
         self.memory.slots.get(&(key.to_owned(), slot.to_owned())).map(Vec::as_slice)
     }
 
+    /// The slots of a key and what they hold, in byte order.
+    pub fn slots(&self, key: &str) -> impl Iterator<Item = (&str, &[u8])> {
+        let slots = self.memory.slots.iter().filter(move |((of, _), _)| of == key);
+        slots.map(|((_, slot), value)| (slot.as_str(), value.as_slice()))
+    }
+
     /// What a counter of a key says; nothing if there is none.
     #[must_use]
     pub fn counter(&self, key: &str, slot: &str) -> Option<i64> {
@@ -343,6 +349,12 @@ impl Harness {
             fired += count;
         }
         panic!("the stage keeps setting timers for a time that has come; they fire for ever");
+    }
+
+    /// State batches the stage has asked for.
+    #[cfg(test)]
+    pub(crate) fn batches(&self) -> u32 {
+        self.memory.batches
     }
 
     fn call(&mut self, events: &[Input], given: &[usize]) -> Vec<Failed> {

@@ -45,6 +45,9 @@ pub(crate) struct Memory {
     pub(crate) keys: Vec<String>,
     pub(crate) slots: Slots,
     pub(crate) timers: TimerStore,
+    /// State batches done.
+    #[cfg(test)]
+    pub(crate) batches: u32,
     /// Largest value the host takes.
     pub(crate) value_bytes_max: usize,
     pub(crate) config: BTreeMap<String, String>,
@@ -61,6 +64,8 @@ impl Memory {
             keys: Vec::new(),
             slots: BTreeMap::new(),
             timers: TimerStore::new(),
+            #[cfg(test)]
+            batches: 0,
             value_bytes_max: 1 << 20,
             config: BTreeMap::new(),
             assets: BTreeMap::new(),
@@ -191,7 +196,13 @@ pub(crate) fn state_scan(event: u32, prefix: &str, limit: u32) -> Vec<(String, V
 }
 
 pub(crate) fn state_batch(operations: &[u8]) -> Vec<u8> {
-    HOST.with_borrow_mut(|host| batch::run(host, operations))
+    HOST.with_borrow_mut(|host| {
+        #[cfg(test)]
+        {
+            host.batches += 1;
+        }
+        batch::run(host, operations)
+    })
 }
 
 pub(crate) fn timer_set(event: u32, name: &str, clock: Clock, at: u64) -> Result<(), String> {
