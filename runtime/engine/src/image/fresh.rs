@@ -1,8 +1,9 @@
 //! What a fresh instance has: what an image is told apart from.
 //!
 //! Keeps true: of each page a hash is kept, not the page, so that a component with tens of
-//! megabytes of data costs kilobytes. The hash is seeded by chance and stays in the process; what goes into
-//! images is a digest of everything, equal wherever the same code starts with the same settings.
+//! megabytes of data costs kilobytes. The hash is seeded by chance and stays in the process; what
+//! goes into images is a digest of everything, equal wherever the same code starts with the same
+//! settings.
 //!
 //! Two instances of the same code and settings are taken to start alike: whatever they can ask
 //! while they start (time, randomness, configuration, assets) is part of the settings. A grown
