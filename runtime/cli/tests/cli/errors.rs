@@ -101,7 +101,7 @@ fn a_wrong_command_line_is_refused_with_two() {
         vec!["describe", "../x"],
         vec!["tail", "wc", "counts", "--from", "a&b"],
         vec!["send", "wc", "--rate", "0"],
-        vec!["list", "--url", "https://localhost"],
+        vec!["list", "--url", "ftp://localhost"],
         vec!["send", "wc", "--id", "7"],
         vec!["nonsense"],
     ] {
