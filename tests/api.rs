@@ -31,10 +31,10 @@ mod outputs;
 mod stages;
 #[path = "api/tenancy.rs"]
 mod tenancy;
-#[path = "api/tls.rs"]
-mod tls;
 #[path = "api/time.rs"]
 mod time;
+#[path = "api/tls.rs"]
+mod tls;
 #[path = "api/uploads.rs"]
 mod uploads;
 

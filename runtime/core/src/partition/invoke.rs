@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::isolate::{Isolation, Lost, Step};
 use super::history::Life;
+use super::isolate::{Isolation, Lost, Step};
 use super::{Halt, Partition, Verdict, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES};
 use crate::layer::Layer;

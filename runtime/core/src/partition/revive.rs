@@ -12,9 +12,9 @@
 
 use std::sync::Arc;
 
+use super::history::{self, NoRevival, Replay, Revival};
 use super::invoke::{Call, Serves, Work};
 use super::isolate::Lost;
-use super::history::{self, NoRevival, Replay, Revival};
 use super::{Partition, Verdict, layer_of};
 use crate::frame::{Frame, Kind};
 use crate::image::Image;

@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::invoke::{Work, by_key};
 use super::history::{self, Life};
+use super::invoke::{Work, by_key};
 use super::{Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
@@ -231,7 +231,12 @@ impl Streams {
 
     /// Takes up to so many streams whose time comes up to `until` out of the index, as ends to be
     /// divided. Those that are known to live on are put off.
-    fn take_due(&mut self, state: &mut KeyedState, (now, until): (u64, u64), limits: &StreamLimits) {
+    fn take_due(
+        &mut self,
+        state: &mut KeyedState,
+        (now, until): (u64, u64),
+        limits: &StreamLimits,
+    ) {
         let mut builder = FrameBuilder::new();
         while builder.len() < BATCH_EVENTS_MAX && builder.bytes_len() < BATCH_BYTES_MAX {
             let first = self.index.due.first().filter(|(at, _)| *at <= until);

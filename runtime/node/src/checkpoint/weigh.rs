@@ -89,7 +89,8 @@ impl Weights {
         let all = |(id, folded): (PipelineId, &sluicebox_core::recovery::Folded)| {
             let stages = folded.names().stages.clone();
             let parts = || std::iter::once(Part::Own).chain(Part::HELD);
-            let places = move |(stage, _): (_, _)| parts().map(move |part| (id, StageId::part(stage, part)));
+            let places =
+                move |(stage, _): (_, _)| parts().map(move |part| (id, StageId::part(stage, part)));
             stages.into_iter().flat_map(places)
         };
         let all: BTreeSet<Place> = fold.pipelines().flat_map(all).collect();

@@ -59,7 +59,9 @@ impl Driver {
             let outcome = invoker.invoke(invocation).await;
             aside = outcome.layer;
             if let Verdict::Trapped(text) | Verdict::Lost(text) = outcome.verdict {
-                return Err(format!("its instance cannot be made again: a call did not repeat: {text}"));
+                return Err(format!(
+                    "its instance cannot be made again: a call did not repeat: {text}"
+                ));
             }
             aside.forget_batch();
         }
