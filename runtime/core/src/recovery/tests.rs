@@ -369,8 +369,9 @@ fn a_version_strands_no_run_and_uses_no_number_again() {
         record.discarded.push(COUNT);
     };
     assert_eq!(apply(&mut log, discard), Ok(()));
-    let parked = format!("discarded {}", COUNT.parked().0);
-    assert!(log.told.0.ends_with(&["discarded 2".to_owned(), parked]), "with what is parked there");
+    let parts = [Part::Own, Part::Parked, Part::Timers];
+    let told = parts.map(|part| format!("discarded {}", COUNT.part(part).0));
+    assert!(log.told.0.ends_with(&told), "with what is parked there, and its timers");
     assert_eq!(waiting(&log, COUNT, 0), []);
     let mut third = word_count(ONE, 3);
     third.names.edges.clear();
