@@ -296,6 +296,8 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text = text.replace("\"on-failure\": \"halt\"", "\"on-failure\": \"park\"");
     let text = text.replace("\"retries\": 0", "\"retries\": 0, \"state-ttl\": \"30d\"");
     let text = text.replace("\"split\", \"scope\"", "\"split\", \"from\": \"cut\", \"scope\"");
+    let time = "\"time\": { \"idle-after\": \"1s\" }, \"ingest\": { \"time\": \"/at\",";
+    let text = text.replace("\"ingest\": {", time);
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");
     let mut known = Vec::new();

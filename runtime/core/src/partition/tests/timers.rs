@@ -29,6 +29,9 @@ fn drive_timers(partition: &mut Partition, failing: &mut BTreeMap<String, u32>) 
                 layer.emit(builder.finish().bytes()).expect("good frame");
                 continue;
             }
+            if event.head.kind != Kind::Data {
+                continue;
+            }
             let (command, rest) = text.split_at(1);
             match command {
                 "s" => {
