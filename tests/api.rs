@@ -23,6 +23,8 @@ mod outputs;
 mod stages;
 #[path = "api/tenancy.rs"]
 mod tenancy;
+#[path = "api/time.rs"]
+mod time;
 #[path = "api/uploads.rs"]
 mod uploads;
 

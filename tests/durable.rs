@@ -41,6 +41,8 @@ mod refused;
 mod replay;
 #[path = "durable/rollback.rs"]
 mod rollback;
+#[path = "durable/timers.rs"]
+mod timers;
 #[path = "durable/usage.rs"]
 mod usage;
 #[path = "durable/versions.rs"]

@@ -5,7 +5,8 @@
 //! - The index of an event is its place in the frame of the current call, and nothing else; the
 //!   host knows events of a call by it.
 //!
-//! Emitting is in `output.rs`, the state of an event's key in `state.rs`, its timers in `timers.rs`.
+//! Emitting is in `output.rs`, the state of an event's key in `state.rs`, its timers in
+//! `timers.rs`.
 
 use std::fmt;
 

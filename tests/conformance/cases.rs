@@ -21,6 +21,8 @@ pub(crate) struct Case {
     pub(crate) steps: Vec<Step>,
     /// Nothing in it is beyond a producer, so that it also runs over HTTP.
     pub(crate) sendable: bool,
+    /// It asks for timers.
+    pub(crate) timers: bool,
 }
 
 /// One batch of a case.
@@ -31,6 +33,8 @@ pub(crate) enum Step {
     Clock { given: Vec<Given> },
     /// Streams end by themselves, so many microseconds later.
     Ends { after: u64, expected: Expected },
+    /// Timers that are due fire, with this watermark, so many microseconds later.
+    Fires { watermark: u64, after: u64, expected: Expected },
 }
 
 /// What a batch comes to.
@@ -47,7 +51,8 @@ pub(crate) struct Expected {
 
 impl Case {
     fn new(name: &'static str) -> Self {
-        Self { name, spec: Spec::default(), steps: Vec::new(), sendable: true }
+        let (spec, steps) = (Spec::default(), Vec::new());
+        Self { name, spec, steps, sendable: true, timers: false }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Spec)) -> Self {
@@ -63,6 +68,16 @@ impl Case {
     fn step(mut self, given: Vec<Given>, expected: Expected) -> Self {
         self.steps.push(Step::Handle { given, expected });
         self
+    }
+
+    /// A step in which timers fire: the times they were set for, behind [`TIME`].
+    fn fires(mut self, watermark: u64, after: u64, times: &[u64]) -> Self {
+        let fired = |at: &u64| Out::of(*at, described(Kind::Timer, 0, *at, "k"));
+        let outputs = times.iter().map(fired).collect();
+        let expected = Expected { outputs, ..Expected::default() };
+        let watermark = TIME + watermark;
+        self.steps.push(Step::Fires { watermark, after, expected });
+        Self { sendable: false, timers: true, ..self }
     }
 
     /// A step that gives these outputs and nothing else.
@@ -124,10 +139,8 @@ pub(crate) fn clock(given: &[Given], now: u64) -> Vec<Out> {
 
 /// The whole table.
 pub(crate) fn cases() -> Vec<Case> {
-    [emitting(), failing(), stating(), rolling_back(), settings(), saying(), streams(), bounds()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let first = [emitting(), failing(), stating(), rolling_back(), settings(), saying()];
+    first.into_iter().chain([timing(), streams(), bounds()]).flatten().collect()
 }
 
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -584,6 +597,67 @@ fn streams() -> Vec<Case> {
                 vec![Given::new("a", "e1"), Given::new("b", "e2"), Given::new("a", "e3")],
                 vec![Out::of(0, "1"), Out::of(2, "3"), Out::of(1, "2")],
             ),
+    ]
+}
+
+/// A command that sets a timer, for so long after [`TIME`].
+fn timer(clock: u8, at: u64, name: &str) -> Vec<u8> {
+    [&[b'T', clock][..], &(TIME + at).to_le_bytes(), name.as_bytes()].concat()
+}
+
+fn timing() -> Vec<Case> {
+    // What the wall clock shows in the first step.
+    let now = super::NOW - TIME;
+    let set = || vec![0_u8];
+    let far = [&[b'T', 0][..], &(1_u64 << 53).to_le_bytes(), b"n"].concat();
+    let far_refused = refused(&format!("the time of a timer is below 2^53, not {}", 1_u64 << 53));
+    let long = refused("the name of a timer has at most 64 bytes");
+    vec![
+        Case::new("timers fire by their clock, in order, once")
+            .gives(
+                vec![
+                    k(timer(0, 30, "b")),
+                    k(timer(0, 20, "a")),
+                    k(timer(1, now + 5 * super::SECOND, "w")),
+                    k("W"),
+                ],
+                vec![
+                    Out::of(0, set()),
+                    Out::of(1, set()),
+                    Out::of(2, set()),
+                    Out::of(3, 0_u64.to_le_bytes()),
+                ],
+            )
+            .fires(19, 0, &[])
+            .fires(30, 0, &[20, 30])
+            .gives(vec![k("W")], vec![Out::of(0, (TIME + 30).to_le_bytes())])
+            .fires(30, 5 * super::SECOND, &[now + 5 * super::SECOND])
+            .fires(99, 9 * super::SECOND, &[]),
+        Case::new("a timer is replaced and cancelled by its name")
+            .gives(
+                vec![k(timer(0, 10, "t")), k(timer(0, 20, "t")), k("Cnone"), k(timer(0, 5, "u"))],
+                vec![Out::of(0, set()), Out::of(1, set()), Out::of(2, [0]), Out::of(3, set())],
+            )
+            .gives(vec![k("Cu"), k("Cu")], vec![Out::of(0, [1]), Out::of(1, [0])])
+            .fires(15, 0, &[])
+            .fires(20, 0, &[20]),
+        Case::new("timers of an event that fails are as they were")
+            .gives(vec![k(timer(0, 10, "kept"))], vec![Out::of(0, set())])
+            .step(
+                vec![k("Ckept"), k(timer(0, 11, "new")), k("xno")],
+                Expected {
+                    outputs: vec![Out::of(0, [1]), Out::of(1, set())],
+                    dead: vec![dead("xno", "reject", "no")],
+                    ..Expected::default()
+                },
+            )
+            .fires(20, 0, &[11]),
+        Case::new("a timer out of range is refused")
+            .gives(
+                vec![k(far), k(timer(1, 0, &"n".repeat(65)))],
+                vec![Out::of(0, far_refused), Out::of(1, long)],
+            )
+            .fires(99, 0, &[]),
     ]
 }
 

@@ -22,7 +22,7 @@ const BARRIER: &str = "barrier";
 fn is_sendable(case: &Case) -> bool {
     let sendable = |step: &Step| match step {
         Step::Handle { given, .. } => given.iter().all(|given| !given.key.is_empty()),
-        Step::Clock { .. } | Step::Ends { .. } => false,
+        Step::Clock { .. } | Step::Ends { .. } | Step::Fires { .. } => false,
     };
     case.sendable && case.steps.iter().all(sendable)
 }

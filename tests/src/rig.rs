@@ -152,11 +152,9 @@ impl Rig {
             let warm = Rc::new(RefCell::new(Vec::new()));
             Box::new(WasmStage::new(self.sandbox.clone(), guest.code.clone(), settings, warm))
         };
-        Chain {
-            machine: Partition::new(Arc::new(plan), 1),
-            invokers: stages.iter().map(invoker).collect(),
-            tenant: tenant.clone(),
-        }
+        let mut machine = Partition::new(Arc::new(plan), 1);
+        machine.keep_event_time();
+        Chain { machine, invokers: stages.iter().map(invoker).collect(), tenant: tenant.clone() }
     }
 }
 
@@ -280,6 +278,12 @@ impl Chain {
     /// Ends the streams whose time has come; nothing if there are none.
     pub async fn ends(&mut self, now: u64) -> Option<Batch> {
         if self.machine.start_ends(now) { Some(self.drive(now).await) } else { None }
+    }
+
+    /// Fires timers that are due, with this watermark; nothing if there are none.
+    pub async fn fires(&mut self, watermark: u64, now: u64) -> Option<Batch> {
+        self.machine.raise_watermark(watermark);
+        if self.machine.start_timers(now) { Some(self.drive(now).await) } else { None }
     }
 
     /// Live instances of all stages.

@@ -8,14 +8,15 @@
 //!                · n × id 16 bytes · n × { stage n · partition n · seq - previous n · frame }
 //!                · extension 19: n × { root n · partition n · oldest kept n
 //!                · n × { gap n · length n } }
+//!                · extension 22: highest event time so far n
 //! 2 commit       pipeline n · version n · root stage n · partition n · number n · time n
 //!                · flags u8 (1 ends) · [ends until n] · n × piece · state · n × run
 //!                · n × { output n · first offset n · frame } · 0 or 1 × { first n · frame }
-//!                · fuel n · events n · reruns n
+//!                · fuel n · events n · reruns n · extension 22: watermark n
 //!    piece       0, or edge + 1 n · partition n; then from: seq n · index n;
 //!                to: seq - from.seq n · index n; events n
 //!    state       { stage + 1 n · changes · 0 u8 } … 0 u8
-//!                the stage is 2^31 more for what is parked at it
+//!                the stage is 2^31 more for what is parked at it, 2^30 more for its timers
 //!    change      u8: 1, + 2 removed, + 4 key as before, + 8 slot as before;
 //!                · [key bytes] · [slot bytes] · [value bytes]
 //!    run         edge n · seq n · partition n · seq - previous n · frame
@@ -51,6 +52,9 @@ use bytes::Bytes;
 use crate::frame::{Frame, FrameError, expand};
 
 use wire::Reader;
+
+/// The extension with an event time: of an ingest the highest so far, of a commit its watermark.
+const TIME: u64 = 22;
 
 /// The format this code writes, and the newest it reads.
 pub const FORMAT: u8 = 2;

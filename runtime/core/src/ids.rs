@@ -126,9 +126,26 @@ pub struct PipelineId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StageId(pub u32);
 
+/// What is kept of a stage for each key: each a state of its own, beside one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// What the stage writes.
+    Own,
+    /// Its events that wait because their key does.
+    Parked,
+    /// Its timers.
+    Timers,
+}
+
+impl Part {
+    /// Those that never leave memory, since they say when something is to be done.
+    pub const HELD: [Self; 2] = [Self::Parked, Self::Timers];
+}
+
 impl StageId {
-    /// Stages are numbered below this.
+    /// Stages are numbered below both.
     const PARKED: u32 = 1 << 31;
+    const TIMERS: u32 = 1 << 30;
 
     /// Under which the events parked at this stage are kept, as state beside its own.
     #[must_use]
@@ -136,10 +153,26 @@ impl StageId {
         Self(self.0 | Self::PARKED)
     }
 
-    /// The stage itself, and whether this stood for what is parked there.
+    /// Under which a part of what is kept of this stage is kept.
     #[must_use]
-    pub const fn unparked(self) -> (Self, bool) {
-        (Self(self.0 & !Self::PARKED), self.0 & Self::PARKED != 0)
+    pub const fn part(self, part: Part) -> Self {
+        match part {
+            Part::Own => self,
+            Part::Parked => self.parked(),
+            Part::Timers => Self(self.0 | Self::TIMERS),
+        }
+    }
+
+    /// The stage itself, and for which part of it this stood.
+    #[must_use]
+    pub const fn split(self) -> (Self, Part) {
+        if self.0 & Self::PARKED != 0 {
+            (Self(self.0 & !Self::PARKED), Part::Parked)
+        } else if self.0 & Self::TIMERS != 0 {
+            (Self(self.0 & !Self::TIMERS), Part::Timers)
+        } else {
+            (self, Part::Own)
+        }
     }
 }
 

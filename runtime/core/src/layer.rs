@@ -12,9 +12,11 @@
 //!
 //! Which calls are made, in what order and how often is decided by [`crate::partition`].
 
+mod batch;
 mod emit;
 mod ports;
 
+pub use batch::BatchError;
 pub use emit::EmitError;
 pub use ports::{KeyRule, Ports, Spread, Target};
 
@@ -23,7 +25,10 @@ use std::sync::Arc;
 use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES, Mark, STAGE_BYTES, field};
 use crate::ids::RequestId;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::state::{BatchError, KeyedState, Mark as StateMark};
+use crate::state::{KeyedState, Mark as StateMark};
+use crate::timers::{Mark as TimersMark, Timers};
+
+use batch::Kept;
 
 /// What the host should do with an event its stage could not handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +91,7 @@ pub struct Layer {
     ports: Arc<Ports>,
     limits: LayerLimits,
     state: KeyedState,
+    timers: Timers,
     input: Input,
     call: Call,
     /// One builder a target, or one a partition of a target, at [`Ports::first_sink`].
@@ -120,6 +126,7 @@ struct Cursor {
 #[derive(Debug)]
 struct Call {
     state_mark: StateMark,
+    timers_mark: TimersMark,
     sent_mark: usize,
     filled_mark: usize,
     /// Sinks written to in this call, with where they stood.
@@ -145,8 +152,10 @@ impl Layer {
         sinks.resize_with(ports.sinks(), Sink::default);
         let frame = FrameBuilder::new().finish();
         let input = Input::new(frame);
+        let timers = Timers::none();
         let call = Call {
             state_mark: state.mark(),
+            timers_mark: timers.mark(),
             sent_mark: 0,
             filled_mark: 0,
             touched: Vec::new(),
@@ -156,13 +165,21 @@ impl Layer {
             failures: Vec::new(),
         };
         let (filled, sent, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Self { ports, limits, state, input, call, sinks, filled, sent, scratch, staging: None }
+        let staging = None;
+        Self { ports, limits, state, timers, input, call, sinks, filled, sent, scratch, staging }
+    }
+
+    /// The same with these timers of the stage.
+    #[must_use]
+    pub fn with_timers(self, timers: Timers) -> Self {
+        Self { timers, ..self }
     }
 
     /// Begins a call with these events. The call before must have been accepted or discarded.
     pub fn begin(&mut self, frame: Frame) {
         self.input.begin(frame);
         self.call.state_mark = self.state.mark();
+        self.call.timers_mark = self.timers.mark();
         self.call.sent_mark = self.sent.len();
         self.call.filled_mark = self.filled.len();
         self.call.touched.clear();
@@ -205,6 +222,7 @@ impl Layer {
     /// Takes back everything done in this call.
     pub fn discard(&mut self) {
         self.state.rollback(self.call.state_mark);
+        self.timers.roll_back(self.call.timers_mark);
         self.sent.truncate(self.call.sent_mark);
         self.filled.truncate(self.call.filled_mark);
         for (sink, mark) in self.call.touched.drain(..) {
@@ -216,6 +234,7 @@ impl Layer {
     /// Takes back everything of the batch, accepted calls included.
     pub fn abandon(&mut self) {
         self.state.rollback_all();
+        self.timers.roll_back_all();
         for sink in self.filled.drain(..) {
             self.sinks[sink as usize].builder.clear();
         }
@@ -241,6 +260,13 @@ impl Layer {
     /// Makes the accepted writes permanent.
     pub fn commit_state(&mut self) {
         self.state.commit();
+        self.timers.commit();
+    }
+
+    /// Removes what is kept of a key: its stream has ended.
+    pub fn clear_key(&mut self, key: &[u8]) {
+        self.state.clear_key(key);
+        self.timers.clear_key(key);
     }
 
     /// The key of an event of the call.
@@ -260,10 +286,26 @@ impl Layer {
         &self.state
     }
 
-    /// Gives up the layer, keeps the state.
+    /// The stage's timers.
+    pub fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// The stage's timers, to look at.
     #[must_use]
-    pub fn into_state(self) -> KeyedState {
-        self.state
+    pub fn timers_ref(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// Gives up the layer, keeps the state and the timers.
+    #[must_use]
+    pub fn into_kept(self) -> (KeyedState, Timers) {
+        (self.state, self.timers)
+    }
+
+    /// The timers and the key of an event, together.
+    pub fn keyed_timers(&mut self, event: u32) -> Option<(&mut Timers, &[u8])> {
+        Some((&mut self.timers, self.input.key(event)?))
     }
 
     /// The state and the key of an event, together.
@@ -271,7 +313,7 @@ impl Layer {
         Some((&mut self.state, self.input.key(event)?))
     }
 
-    /// Does a packed batch of state operations and appends the replies to `out`.
+    /// Does a packed batch of operations on state and timers and appends the replies to `out`.
     ///
     /// # Errors
     /// The batch is malformed; the call must end and be discarded.
@@ -281,7 +323,8 @@ impl Layer {
         // moves the cursor.
         let frame = input.frame.clone();
         let key_of = |event| input.find(event).map(|start| frame.key_at(start));
-        self.state.batch(operations, key_of, out, self.limits.reply_bytes)
+        let mut kept = Kept { state: &mut self.state, timers: &mut self.timers };
+        kept.batch(operations, key_of, out, self.limits.reply_bytes)
     }
 }
 

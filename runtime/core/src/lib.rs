@@ -27,3 +27,4 @@ pub mod recovery;
 pub mod replayed;
 pub mod segment;
 pub mod state;
+pub mod timers;

@@ -62,6 +62,14 @@ pub const PARKED_KEYS_MAX: usize = 10_000;
 /// is broken for every key may hold of the memory before its events become dead letters.
 pub const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Timers one key may have at one stage. A window has one, so that this is as many windows of a key
+/// as may be open.
+pub const TIMERS_A_KEY_MAX: usize = 1024;
+
+/// Bytes of all timers of one stage in one partition, overheads included: they cannot leave memory.
+/// A million keys with a timer each.
+pub const TIMERS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 const _: () = {
     assert!(KEY_BYTES_MAX < u16::MAX as usize);
     assert!(BATCH_EVENTS_MAX.is_power_of_two());

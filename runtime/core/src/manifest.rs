@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::json_key::Pointer;
-use crate::pipeline::{Delivery, EdgeKey, Stage};
+use crate::pipeline::{Delivery, EdgeKey, EventTime, Stage, TimeUnit};
 
 pub mod bounds;
 mod decode;
@@ -47,6 +47,8 @@ pub struct Declaration {
     pub partitions: Option<u16>,
     /// Where events enter.
     pub ingest: IngestDeclaration,
+    /// Whether there is event time, and how.
+    pub time: Option<EventTime>,
     /// The stages by name; each holds its name too.
     pub stages: BTreeMap<String, Stage>,
     /// The edges, in the author's order.
@@ -62,6 +64,10 @@ pub struct IngestDeclaration {
     pub to: Vec<Reference>,
     /// Where in a JSON payload the key is found.
     pub key: Option<Pointer>,
+    /// Where in a JSON payload the event time is found.
+    pub time: Option<Pointer>,
+    /// What a number there counts.
+    pub time_unit: TimeUnit,
 }
 
 /// An edge between two stages, by name.

@@ -21,6 +21,7 @@ mod cold;
 mod commit;
 mod entry;
 mod expire;
+mod fire;
 mod held;
 mod hold;
 mod invoke;
@@ -33,7 +34,7 @@ pub use cold::Wanted;
 pub use commit::{Commit, OutRun, dead_letter_field};
 pub use entry::push_again;
 pub use expire::Expiry;
-pub use held::{name_of_parked, stage_of_state};
+pub use held::{name_of_part, stage_of_state};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
 pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds, TooLarge};
@@ -46,6 +47,7 @@ use crate::layer::{Layer, LayerLimits, Ports};
 use crate::limits::BATCH_EVENTS_MAX;
 use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use crate::state::{KeyedState, StateLimits, Ttl};
+use crate::timers::Timers;
 
 use cold::Wanting;
 use commit::Draft;
@@ -112,8 +114,10 @@ pub struct Partition {
     /// Keys the next call needs and that are not in memory.
     wanting: Wanting,
     now: u64,
-    /// Most events in the next batch of parked ones; 0 to give up on one.
-    parked_width: u32,
+    /// The event time up to which everything was here; `None` without event time.
+    watermark: Option<u64>,
+    /// Most events in the next batch of parked ones or of timers; 0 to give up on one.
+    own_width: u32,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,
 }
@@ -138,7 +142,9 @@ impl Partition {
         let stage = |(at, plan): (usize, &StagePlan)| {
             let mut state = KeyedState::new(seed.wrapping_add(at as u64), plan.state);
             state.set_ttl(plan.state_ttl);
-            let layer = Layer::new(plan.ports.clone(), plan.limits, state);
+            let timers = seed.wrapping_mul(3).wrapping_add(at as u64);
+            let timers = Timers::new(KeyedState::new(timers, StateLimits::NONE));
+            let layer = Layer::new(plan.ports.clone(), plan.limits, state).with_timers(timers);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
                 layer: Some(Box::new(layer)),
@@ -151,9 +157,9 @@ impl Partition {
         };
         let stages = plan.stages.iter().enumerate().map(stage).collect();
         let draft = Draft::default();
-        let (batch, halted, ledger) = (None, None, None);
+        let (batch, halted, ledger, watermark) = (None, None, None, None);
         let wanting = Wanting::default();
-        let parked_width = BATCH_EVENTS_MAX as u32;
+        let own_width = BATCH_EVENTS_MAX as u32;
         Self {
             plan,
             stages,
@@ -163,7 +169,8 @@ impl Partition {
             halted,
             wanting,
             now: 0,
-            parked_width,
+            watermark,
+            own_width,
             ledger,
         }
     }
@@ -181,7 +188,11 @@ impl Partition {
         assert!(self.batch.is_none() && self.halted.is_none(), "one batch at a time");
         self.now = now;
         self.current = 0;
-        self.stages.iter_mut().for_each(|stage| layer_of(stage).state().set_now(now));
+        for stage in &mut self.stages {
+            let layer = layer_of(stage);
+            layer.state().set_now(now);
+            layer.timers().set_watermark(self.watermark);
+        }
     }
 
     /// The next call to make; `None` when the batch is done, the partition has halted, or it has

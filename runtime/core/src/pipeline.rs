@@ -43,6 +43,8 @@ pub struct Pipeline {
     pub partitions: Option<u16>,
     /// Where events enter from outside.
     pub ingest: Ingest,
+    /// Whether there is event time, and how.
+    pub time: Option<EventTime>,
     /// The stages, in the order of their names.
     pub stages: Vec<Stage>,
     /// The edges between stages, as declared.
@@ -93,6 +95,53 @@ pub struct Ingest {
     pub targets: Vec<(StageIndex, u16)>,
     /// Where in a JSON payload the key is found; `None`: the producer names the key.
     pub key: Option<Pointer>,
+    /// Where in a JSON payload the event time is found; `None`: the producer names it.
+    pub time: Option<Pointer>,
+    /// What a number there counts.
+    pub time_unit: TimeUnit,
+}
+
+/// How far the watermark is behind what comes in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventTime {
+    /// Milliseconds it stays behind the highest event time.
+    pub lateness_ms: u64,
+    /// Milliseconds without an event after which it goes on with the clock; `None`: never.
+    pub idle_after_ms: Option<u64>,
+}
+
+/// What a number that is a time counts, since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    #[default]
+    Milliseconds,
+    /// Microseconds.
+    Microseconds,
+}
+
+impl TimeUnit {
+    /// The word in the manifest.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
+        }
+    }
+
+    /// Microseconds of one.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        match self {
+            Self::Seconds => 1_000_000,
+            Self::Milliseconds => 1_000,
+            Self::Microseconds => 1,
+        }
+    }
 }
 
 /// One component with its settings.

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use crate::codec::{
     ApplyRecord, CheckpointRecord, CommitHead, DeadRun, IngestRecord, OutputRun, Record,
 };
-use crate::ids::{Name, PipelineId, StageId};
+use crate::ids::{Name, Part, PipelineId, StageId};
 use crate::state::Change;
 
 /// Takes what the fold does not keep, in the order of the log.
@@ -166,7 +166,9 @@ impl Fold {
                 }
                 for stage in &record.discarded {
                     sink.discarded(record.pipeline, *stage);
-                    sink.discarded(record.pipeline, stage.parked());
+                    for part in Part::HELD {
+                        sink.discarded(record.pipeline, stage.part(part));
+                    }
                 }
                 Ok(())
             }

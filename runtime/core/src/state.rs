@@ -15,7 +15,6 @@
 //! Which key a stage may touch is decided in [`crate::layer`]; what a batch changed is read off by
 //! `changes`; keeping it over a restart is the business of the log and the store.
 
-mod batch;
 mod changes;
 mod cold;
 mod expiry;
@@ -23,7 +22,6 @@ mod keys;
 mod moving;
 mod value;
 
-pub use batch::BatchError;
 pub use changes::{Change, Scratch};
 pub use expiry::{Looked, STAMP, Ttl};
 pub use moving::redistribute;

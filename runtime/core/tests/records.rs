@@ -17,7 +17,7 @@ use sluicebox_core::codec::{
     Sent, Usage, decode,
 };
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
-use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{EdgeId, Name, OutputId, Part, PipelineId, StageId};
 use sluicebox_core::position::{Place, Source};
 use sluicebox_core::replayed::{Offsets, ReplayedRun};
 use sluicebox_core::state::Change;
@@ -47,6 +47,7 @@ fn ingest() -> IngestRecord<'static, Frame> {
             IngestRun { stage: StageId(1), partition: 1023, previous: 0, frame: frame(&["c"]) },
         ],
         replayed: Vec::new(),
+        high: None,
     }
 }
 
@@ -197,12 +198,63 @@ fn parked() -> (u8, Bytes) {
     })
 }
 
+/// A batch of a timer that fired and set another one, under a watermark.
+fn fired() -> (u8, Bytes) {
+    written(|writer| {
+        let sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
+        let mut state = writer.commit(&HEAD, &Batch::default());
+        let stage = StageId(1);
+        let changes = [
+            (stage, &b"n"[..], Some(&b"1"[..])),
+            (stage.part(Part::Timers), b"close", None),
+            (stage.part(Part::Timers), b"next", Some(&[1, 7, 0, 0, 0, 0, 0, 0, 0])),
+        ];
+        for (stage, slot, value) in changes {
+            state.change(stage, &Change { key: b"a", slot, value });
+        }
+        state.finish(&sent, &USAGE);
+        writer.event_time(1_700_000_000_000_000);
+    })
+}
+
+/// Records with event times: what came with format 2.
+fn event_times() -> Vec<(&'static str, (u8, Bytes))> {
+    let high = Some(1_700_000_000_000_001);
+    let ingest = written(|writer| writer.ingest(&IngestRecord { high, ..ingest() }));
+    vec![("2-commit-of-timers", fired()), ("1-ingest-with-high", ingest)]
+}
+
+#[test]
+fn event_times_read_back_and_one_out_of_range_is_refused() {
+    let (kind, body) = fired();
+    let Record::Commit(read) = decode(kind, &body).unwrap() else { panic!("a commit") };
+    assert_eq!(read.watermark, Some(1_700_000_000_000_000));
+    let stages: Vec<_> = read.state.iter().map(|(stage, _)| stage.split()).collect();
+    let parts = [Part::Own, Part::Timers, Part::Timers];
+    assert_eq!(stages, parts.map(|part| (StageId(1), part)));
+    for (_, (kind, body)) in event_times() {
+        assert_eq!(again((kind, &body)), body);
+        for at in 0..body.len() * 8 {
+            let mut flipped = body.to_vec();
+            flipped[at / 8] ^= 1 << (at % 8);
+            look_at(kind, flipped.into());
+        }
+    }
+    let (kind, body) = written(|writer| {
+        let sent = Sent { runs: Vec::new(), outputs: Vec::new(), dead_letters: None };
+        writer.commit(&HEAD, &Batch::default()).finish(&sent, &USAGE);
+        writer.event_time(1 << 53);
+    });
+    assert!(decode(kind, &body).unwrap_err().to_string().contains("watermark"));
+}
+
 #[test]
 fn what_is_parked_is_told_from_the_stage_it_is_parked_at() {
     let (kind, body) = parked();
     let Record::Commit(read) = decode(kind, &body).unwrap() else { panic!("a commit") };
-    let stages: Vec<_> = read.state.iter().map(|(stage, _)| stage.unparked()).collect();
-    assert_eq!(stages, [false, true, true, true].map(|parked| (StageId(1), parked)));
+    let stages: Vec<_> = read.state.iter().map(|(stage, _)| stage.split()).collect();
+    let parts = [Part::Own, Part::Parked, Part::Parked, Part::Parked];
+    assert_eq!(stages, parts.map(|part| (StageId(1), part)));
 }
 
 /// A record as this program writes it, whatever format it was written in.
@@ -215,9 +267,10 @@ fn again((kind, body): (u8, &Bytes)) -> Bytes {
                 let (stage, frame) = (run.stage, whole(&run.frame));
                 IngestRun { stage, partition: run.partition, previous: run.previous, frame }
             };
-            let IngestRecord { pipeline, seq, time, producer, ids, replayed, .. } = read.clone();
+            let IngestRecord { pipeline, seq, time, producer, ids, replayed, high, .. } =
+                read.clone();
             let runs = read.runs.iter().map(run).collect();
-            let read = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed };
+            let read = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed, high };
             writer.ingest(&read);
         }
         Record::Commit(read) => {
@@ -239,6 +292,9 @@ fn again((kind, body): (u8, &Bytes)) -> Bytes {
                 dead_letters: read.sent.dead_letters.as_ref().map(dead),
             };
             state.finish(&sent, &read.usage);
+            if let Some(watermark) = read.watermark {
+                writer.event_time(watermark);
+            }
         }
         Record::Apply(read) => writer.apply(read),
         Record::Delete(read) => writer.delete(read),
@@ -263,7 +319,8 @@ fn records_of_version_1_are_read_as_they_always_were() {
 
 #[test]
 fn records_have_the_bytes_they_always_had() {
-    for (name, (_, body)) in samples().into_iter().chain(later_samples()) {
+    let all = samples().into_iter().chain(later_samples()).chain(event_times());
+    for (name, (_, body)) in all {
         let (folder, new) = (golden(body[0]), std::env::var_os("SLUICEBOX_GOLDEN"));
         let file = folder.join(format!("{name}.bin"));
         if !file.exists() && new.is_some_and(|v| v == "new") {

@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use recovered::Checkpoint;
 use sluicebox_core::codec::{Record, Usage};
+use sluicebox_core::ids::Part;
 use sluicebox_core::key::group_of;
 use sluicebox_core::recovery::Fold;
-use stages::{COUNTS, PIPELINE, TOTALS, is_lost};
+use stages::{AUDIT, COUNTS, PIPELINE, TOTALS, is_lost};
 use world::World;
 
 const SEEDS: u64 = 300;
@@ -97,6 +98,7 @@ fn check(world: &World) {
     expected.sort();
     assert_eq!(totals, expected, "each count is totalled once");
     check_order(world, &sent, &counted);
+    check_timers(world);
     check_state(world, &numbers);
 }
 
@@ -147,6 +149,29 @@ fn check_state(world: &World, numbers: &BTreeMap<&str, u64>) {
     assert_eq!(held, wanted.collect(), "counters are the number of words");
 }
 
+/// Each timer of each event fired once, and none is left.
+fn check_timers(world: &World) {
+    let requests = world.producers.iter().flat_map(|p| p.requests.iter().flatten());
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    for (key, text) in requests {
+        let (id, _) = text.split_once(':').expect("an id and words");
+        wanted.extend(["e-", "w-"].map(|clock| (key.clone(), format!("{clock}{id}"))));
+    }
+    wanted.sort();
+    let mut fired: Vec<(String, String)> = Vec::new();
+    for (stage, key, slot) in world.told().values().flat_map(BTreeMap::keys) {
+        let (of, part) = stage.split();
+        assert_ne!(part, Part::Timers, "no timer is left");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if of == AUDIT && part == Part::Own && (slot.starts_with(b"e-") || slot.starts_with(b"w-"))
+        {
+            fired.push((text(key), text(slot)));
+        }
+    }
+    fired.sort();
+    assert_eq!(fired, wanted, "each timer fires once");
+}
+
 /// What commits used is summed up, whatever was read again and kept between.
 fn check_usage(world: &World, fold: &Fold) {
     let mut used = Usage::default();
@@ -170,7 +195,7 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
     let one = variable("SLUICEBOX_SEED");
     let many = variable("SLUICEBOX_SEEDS").unwrap_or(SEEDS);
     let seeds = one.map_or(0..many, |seed| seed..seed + 1);
-    let (mut crashes, mut parked, mut expired) = (0, 0, 0);
+    let (mut crashes, mut parked, mut expired, mut fired) = (0, 0, 0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = run(seed);
@@ -179,7 +204,7 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
             world.restart();
             check(&world);
             let lines = |word| world.trace.iter().filter(|line| line.starts_with(word)).count();
-            [lines("crash"), lines("parked"), lines("expired")]
+            [lines("crash"), lines("parked"), lines("expired"), lines("fired")]
         });
         let command = "cargo test -p sluicebox-core --test simulation";
         let outcome =
@@ -187,10 +212,12 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
         crashes += outcome[0];
         parked += outcome[1];
         expired += outcome[2];
+        fired += outcome[3];
     }
     assert!(one.is_some() || crashes > 1000, "only {crashes} crashes");
     assert!(one.is_some() || parked > 1000, "only {parked} batches of parked events");
     assert!(one.is_some() || expired > 100, "only {expired} batches of what expired");
+    assert!(one.is_some() || fired > 1000, "only {fired} batches of timers");
 }
 
 #[test]

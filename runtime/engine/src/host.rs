@@ -11,6 +11,7 @@ mod metrics;
 mod output;
 mod settings;
 mod state;
+mod timers;
 pub(crate) mod wasi;
 
 use std::pin::Pin;
@@ -133,6 +134,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     output::add_to_linker(linker)?;
     state::add_to_linker(linker)?;
+    timers::add_to_linker(linker)?;
     settings::add_to_linker(linker)?;
     log::add_to_linker(linker)?;
     metrics::add_to_linker(linker)
@@ -240,7 +242,7 @@ async fn yield_once() {
 /// There is none: the guest called out while it was instantiated.
 fn layer(host: &mut Host) -> wasmtime::Result<&mut Layer> {
     host.layer.as_deref_mut().ok_or_else(|| {
-        wasmtime::format_err!("state and output may be used in `handle` only, not at start")
+        wasmtime::format_err!("state, timers and output may be used in `handle` only, not at start")
     })
 }
 

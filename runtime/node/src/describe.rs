@@ -12,6 +12,7 @@ use sluicebox_core::ids::{Name, StageId};
 use crate::error::Error;
 use crate::node::Node;
 use crate::running::Running;
+use crate::running::event_time::{EventTime, now_micros};
 
 /// One line of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct PipelineDetail {
     pub partition: Vec<PartitionDetail>,
     /// The outputs, dead letters last.
     pub output: Vec<OutputDetail>,
+    /// Its event time, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time: Option<TimeDetail>,
     /// What it keeps on disk, if it has a log.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub disk: Option<DiskDetail>,
@@ -66,6 +70,19 @@ pub struct DiskDetail {
     pub tenant_bytes: u64,
     /// The tenant's quota.
     pub quota_bytes: u64,
+}
+
+/// Event time, in a pipeline that has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TimeDetail {
+    /// The least watermark of all partitions, microseconds since 1970; 0 if it is not known.
+    pub watermark: u64,
+    /// The highest event time that came in.
+    pub high: u64,
+    /// How far the watermark is behind the clock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lag_ms: Option<u64>,
 }
 
 /// What the commits of a segment used. It outlives the node, and counts what is on disk.
@@ -112,6 +129,12 @@ pub struct StageDetail {
     /// Events of those keys.
     #[serde(default)]
     pub parked_events: u64,
+    /// Timers that wait.
+    #[serde(default)]
+    pub timers: u64,
+    /// Events that came behind the watermark.
+    #[serde(default)]
+    pub late_events: u64,
     /// Fuel charged.
     pub fuel: u64,
 }
@@ -183,6 +206,7 @@ impl Node {
             segments: segments.map(|s| s.stages.iter().map(stage_name).collect()).collect(),
             partition: self.partition_details(&running),
             output: output_details(&running),
+            time: running.event_time().map(time_detail),
             disk: self.disk_detail(&running),
             usage: usage_details(&running),
         })
@@ -247,8 +271,16 @@ fn stage_detail(running: &Running, stage: &sluicebox_core::pipeline::Stage) -> S
         dead_letters: metrics.dead_letters.get(),
         parked_keys: metrics.parked_keys.get(),
         parked_events: metrics.parked_events.get(),
+        timers: metrics.timers.get(),
+        late_events: metrics.late_events.get(),
         fuel: metrics.fuel.get(),
     }
+}
+
+fn time_detail(time: &EventTime) -> TimeDetail {
+    let (watermark, high) = (time.watermark(), time.high());
+    let lag = (watermark > 0).then(|| now_micros().saturating_sub(watermark) / 1000);
+    TimeDetail { watermark, high, lag_ms: lag }
 }
 
 fn usage_details(running: &Running) -> Vec<UsageDetail> {

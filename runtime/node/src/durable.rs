@@ -52,6 +52,8 @@ pub(crate) struct Durable {
 pub(crate) struct Ingest {
     numbers: Counter<(StageId, u16)>,
     dedup: Dedup,
+    /// The highest event time so far, where there is event time.
+    high: u64,
     /// Dead letters that were replayed, and where in the log the last of them is.
     replayed: Replayed,
     replayed_at: Option<Position>,
@@ -62,12 +64,18 @@ impl Ingest {
     /// Going on from `numbers`, knowing what `dedup` knows.
     pub(crate) fn new(numbers: Counter<(StageId, u16)>, dedup: Dedup) -> Self {
         let (replayed, replayed_at) = (Replayed::default(), None);
-        Self { numbers, dedup, replayed, replayed_at, writer: RecordWriter::new() }
+        let writer = RecordWriter::new();
+        Self { numbers, dedup, high: 0, replayed, replayed_at, writer }
     }
 
     /// Knowing also which dead letters were replayed.
     pub(crate) fn knowing(self, replayed: Replayed) -> Self {
         Self { replayed, ..self }
+    }
+
+    /// Going on from this event time.
+    pub(crate) fn from_time(self, high: u64) -> Self {
+        Self { high, ..self }
     }
 
     /// Of a pipeline that is new. `seed` is secret.
@@ -179,24 +187,29 @@ impl Durable {
         *lock(&self.numbering) = numbering;
     }
 
+    /// The highest event time so far, as the log has it.
+    pub(crate) fn high(&self) -> u64 {
+        lock(&self.ingest).high
+    }
+
     /// How far back a request or event that comes again is known for sure.
     pub(crate) fn known_for(&self) -> Duration {
         Duration::from_micros(lock(&self.ingest).dedup.window())
     }
 
-    /// Logs the events of one request and hands them to their partitions. They are not on disk
-    /// yet.
+    /// Logs the events of one request, the highest of whose times is `high`, and hands them to
+    /// their partitions. They are not on disk yet.
     pub(crate) fn ingest(
         &self,
         identity: &Identity,
         entries: &[Entry],
-        now: u64,
+        (now, high): (u64, u64),
     ) -> Result<Logged, NotLogged> {
         let mut ingest = lock(&self.ingest);
         if let Some(at) = repeat(&mut ingest.dedup, identity, now) {
             return Ok(Logged::Repeat(Position(at)));
         }
-        let position = self.append(&mut ingest, identity, entries, (now, &[]))?;
+        let position = self.append(&mut ingest, identity, entries, (now, high, &[]))?;
         if let Some((producer, sequence)) = &identity.producer {
             ingest.dedup.note_request(producer, *sequence, position.0, now);
         }
@@ -219,7 +232,8 @@ impl Durable {
             return Ok(ingest.replayed_at);
         }
         let identity = Identity::default();
-        let position = self.append(&mut ingest, &identity, &entries, (now, &runs));
+        // They are of times that were.
+        let position = self.append(&mut ingest, &identity, &entries, (now, 0, &runs));
         let position = position.map_err(refused)?;
         runs.iter().for_each(|run| ingest.replayed.note(run));
         ingest.replayed_at = Some(position);
@@ -232,7 +246,7 @@ impl Durable {
         ingest: &mut Ingest,
         identity: &Identity,
         entries: &[Entry],
-        (now, replayed): (u64, &[ReplayedRun]),
+        (now, high, replayed): (u64, u64, &[ReplayedRun]),
     ) -> Result<Position, NotLogged> {
         if self.backing.is_behind(self.log.synced()) {
             return Err(match self.backing.checkpoints().condition() {
@@ -241,7 +255,9 @@ impl Durable {
                 Condition::Stopped => NotLogged::NoCheckpoint { stopped: true },
             });
         }
-        let Ingest { numbers, writer, .. } = ingest;
+        let time = entries.first().and_then(|e| e.to.segment.shared.event_time.as_ref());
+        let risen = time.map(|_| high).filter(|high| *high > ingest.high);
+        let Ingest { numbers, writer, .. } = &mut *ingest;
         let seq = numbers.next();
         let run = |entry: &Entry| IngestRun {
             stage: entry.stage,
@@ -260,6 +276,7 @@ impl Durable {
             ids: identity.ids.clone(),
             runs: entries.iter().map(run).collect(),
             replayed: replayed.to_vec(),
+            high: risen,
         };
         writer.ingest(&record);
         let position = self.log.append(Class::Ingest, kind::INGEST, &writer.parts())?;
@@ -269,6 +286,10 @@ impl Durable {
             let run = RunHeader { source: Source::Ingest, seq, previous };
             // In the lock, so that partitions see ingests in the order of their numbers.
             entry.to.push_over(Delivery::of(run, entry.frame.clone(), 0));
+        }
+        ingest.high = risen.unwrap_or(ingest.high);
+        if let Some(time) = time {
+            time.arrived(high, now);
         }
         Ok(position)
     }

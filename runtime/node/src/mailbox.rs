@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use sluicebox_core::ids::StageId;
+use sluicebox_core::ids::{Part, StageId};
 use sluicebox_core::partition::{Halt, Progress, stage_of_state};
 use sluicebox_core::state::KeyedState;
 use tokio::sync::{Notify, oneshot};
@@ -35,6 +35,8 @@ pub(crate) struct Inherited {
     pub states: States,
     /// Where it stands, in a pipeline with a log.
     pub progress: Option<Progress>,
+    /// Its watermark, in one without.
+    pub watermark: u64,
 }
 
 /// What a worker is asked to do with a partition besides running it.
@@ -58,6 +60,8 @@ pub(crate) struct Retired {
     pub states: States,
     /// The root of its segment and where it stood, in a pipeline with a log.
     pub progress: Option<(StageId, Progress)>,
+    /// The root of its segment, and its watermark.
+    pub watermark: (String, u64),
     /// Events that were not handled: stage they enter by, partition, and the events.
     pub left_over: Vec<(String, u16, Delivery)>,
 }
@@ -155,7 +159,7 @@ impl Mailbox {
     pub(crate) fn push_over(self: &Arc<Self>, delivery: Delivery) {
         self.segment.shared.entered();
         self.bytes.fetch_add(delivery.bytes(), Ordering::Relaxed);
-        lock(&self.inbox).deliveries.push_back(delivery);
+        lock(&self.inbox).push(delivery);
         self.schedule();
     }
 
@@ -174,6 +178,11 @@ impl Mailbox {
         }
         // Room may have come between the two locks, and then nobody would schedule us.
         self.push(delivery)
+    }
+
+    /// How many runs ever entered.
+    pub(crate) fn entered(&self) -> u64 {
+        lock(&self.inbox).entered
     }
 
     /// Takes the next batch.
@@ -226,13 +235,14 @@ impl Mailbox {
         lock(&self.commands).pop_front()
     }
 
-    /// True if the partition did not run yet, and takes over parked events or state that expires.
+    /// True if the partition did not run yet, and takes over parked events, timers or state that
+    /// expires.
     pub(crate) fn waits_for_time(&self) -> bool {
         let stages = &self.segment.plan.stages;
         let expires =
             |name: &str| stages.iter().any(|stage| stage.name == name && stage.state_ttl.is_some());
         let states = &lock(&self.inherited).states;
-        states.iter().any(|(name, _)| stage_of_state(name).1 || expires(name))
+        states.iter().any(|(name, _)| stage_of_state(name).1 != Part::Own || expires(name))
     }
 
     pub(crate) fn take_inherited(&self) -> Inherited {

@@ -7,12 +7,15 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! The text: `metrics/encode.rs`; the log's figures: `metrics/log.rs`; who may read it: `http`.
+//! The text: `metrics/encode.rs`; figures of the log, event time and workers: `metrics/log.rs`,
+//! `metrics/time.rs`, `metrics/worker.rs`; who may read it: `http`.
 
 mod encode;
 mod log;
 #[cfg(test)]
 mod tests;
+mod time;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -27,7 +30,10 @@ use crate::backing::Backing;
 use crate::disk_use::DiskUse;
 use crate::durable::Durable;
 use crate::ring::Output;
+use crate::running::PipelineShared;
 use encode::Row;
+
+pub use worker::WorkerMetrics;
 
 /// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
 pub const GUEST_METRICS_MAX: usize = 32;
@@ -167,26 +173,6 @@ const NODE_ROWS: &[Row<NodeMetrics>] = &[
     ),
 ];
 
-/// One worker.
-#[derive(Debug, Default)]
-pub struct WorkerMetrics {
-    /// Time spent inside guests' slices.
-    pub busy_micros: Counter,
-    /// Slices given out.
-    pub slices: Counter,
-    /// Invocations that are begun and not ended.
-    pub invocations: Gauge,
-    /// Bytes that wait in the inboxes of the worker's partitions.
-    pub inbox_bytes: Gauge,
-}
-
-const WORKER_ROWS: &[Row<WorkerMetrics>] = &[
-    Row::micros("worker_busy_seconds", "Time spent running guests", |m| m.busy_micros.get()),
-    Row::counter("worker_slices", "Slices given to guests", |m| m.slices.get()),
-    Row::gauge("worker_invocations", "Invocations in flight", |m| m.invocations.get()),
-    Row::gauge("worker_inbox_bytes", "Bytes waiting in inboxes", |m| m.inbox_bytes.get()),
-];
-
 /// One pipeline, over all its versions.
 #[derive(Debug)]
 pub struct PipelineMetrics {
@@ -210,6 +196,8 @@ pub struct PipelineMetrics {
     pub replayed: Counter,
     /// What it knows of the log, if it has one.
     durable: Mutex<Weak<Durable>>,
+    /// The version that runs.
+    shared: Mutex<Weak<PipelineShared>>,
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
 }
@@ -252,6 +240,10 @@ pub struct StageMetrics {
     pub parked_keys: Gauge,
     /// Events of those keys.
     pub parked_events: Gauge,
+    /// Timers that wait.
+    pub timers: Gauge,
+    /// Events that came behind the watermark.
+    pub late_events: Counter,
     /// Instances alive.
     pub instances: Gauge,
     /// Instances made.
@@ -286,6 +278,10 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_dead_letters", "Events left as dead letters", |m| m.dead_letters.get()),
     Row::gauge("stage_parked_keys", "Keys that are parked", |m| m.parked_keys.get()),
     Row::gauge("stage_parked_events", "Events of parked keys", |m| m.parked_events.get()),
+    Row::gauge("stage_timers", "Timers that wait", |m| m.timers.get()),
+    Row::counter("stage_late_events", "Events that came behind the watermark", |m| {
+        m.late_events.get()
+    }),
     Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
     Row::counter("stage_state_loads", "Keys whose state was not in memory", |m| {
@@ -469,6 +465,7 @@ impl Metrics {
                 duplicates: Counter::default(),
                 replayed: Counter::default(),
                 durable: Mutex::default(),
+                shared: Mutex::default(),
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
             });

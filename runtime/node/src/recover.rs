@@ -3,7 +3,7 @@
 //! - What changed in state, the ends of outputs and of dead letters, and known ids are collected
 //!   while the log is read; where partitions stand and what waits for them is the fold's.
 //! - State is not put together: what changed lies over the store, to be read when it is needed.
-//!   Only what is parked is.
+//!   Only what is parked and timers are.
 //! - A pipeline whose records do not follow stays out, with the reason; the others run.
 //! - Events that waited for a client's reply wait for nobody now: their client is gone with the
 //!   node
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use sluicebox_core::codec::{self, CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::{Frame, FrameBuilder, expand, field, push_field};
-use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{Name, OutputId, Part, PipelineId, StageId};
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
 use sluicebox_core::state::{Change, KeyedState, StateLimits, redistribute};
@@ -59,8 +59,9 @@ pub(crate) struct Found {
     /// Bytes kept of the end of each output.
     tail_bytes_max: usize,
     pub backing: Arc<Backing>,
-    /// What is parked, by stage and partition. It is all here, as it never leaves memory.
-    pub parked: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
+    /// What is parked, and timers, each as state of its own by stage and partition. All of it is
+    /// here, as it never leaves memory.
+    pub held: BTreeMap<(PipelineId, StageId, u16), KeyedState>,
     pub outputs: BTreeMap<(PipelineId, OutputId, u16), Tail>,
     /// By the root of the segment.
     pub dead_letters: BTreeMap<(PipelineId, StageId, u16), Tail>,
@@ -176,17 +177,17 @@ impl Found {
             seed,
             tail_bytes_max,
             backing,
-            parked: BTreeMap::new(),
+            held: BTreeMap::new(),
             outputs: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             dedup: BTreeMap::new(),
         }
     }
 
-    /// What is parked at a stage in a partition: as much of it as is known now.
-    pub(crate) fn parked_at(&mut self, place: (PipelineId, StageId, u16)) -> &mut KeyedState {
+    /// What is parked at a stage in a partition, or its timers: as much of it as is known now.
+    pub(crate) fn held_at(&mut self, place: (PipelineId, StageId, u16)) -> &mut KeyedState {
         let seed = self.seed;
-        self.parked.entry(place).or_insert_with(|| KeyedState::new(seed, StateLimits::NONE))
+        self.held.entry(place).or_insert_with(|| KeyedState::new(seed, StateLimits::NONE))
     }
 
     /// Events that left by an output.
@@ -228,11 +229,11 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
-        if let (stage, true) = stage.unparked() {
-            let parked = self.found.parked_at((commit.pipeline, stage, commit.partition));
+        if Part::HELD.contains(&stage.split().1) {
+            let held = self.found.held_at((commit.pipeline, stage, commit.partition));
             match change.value {
-                Some(value) => parked.restore(change.key, change.slot, value),
-                None => parked.forget(change.key, change.slot),
+                Some(value) => held.restore(change.key, change.slot, value),
+                None => held.forget(change.key, change.slot),
             }
         }
     }
@@ -270,28 +271,25 @@ impl Sink for Visit<'_> {
     fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
         let seed = self.found.seed;
         let mut stages: BTreeMap<StageId, Vec<KeyedState>> = BTreeMap::new();
-        for ((_, stage, _), parked) in
-            self.found.parked.extract_if(.., |(of, ..), _| *of == pipeline)
-        {
-            stages.entry(stage).or_default().push(parked);
+        for ((_, stage, _), held) in self.found.held.extract_if(.., |(of, ..), _| *of == pipeline) {
+            stages.entry(stage).or_default().push(held);
         }
-        for (stage, parked) in stages {
-            let divided = redistribute(parked, partitions, seed);
+        for (stage, held) in stages {
+            let divided = redistribute(held, partitions, seed);
             let places = (0..partitions).map(|partition| (pipeline, stage, partition));
-            self.found.parked.extend(places.zip(divided));
+            self.found.held.extend(places.zip(divided));
         }
     }
 
     fn discarded(&mut self, pipeline: PipelineId, stage: StageId) {
         self.collected.discarded(pipeline, stage);
-        let gone = (pipeline, stage.unparked().0);
-        self.found.parked.retain(|(of, at, _), _| (*of, *at) != gone);
+        self.found.held.retain(|(of, at, _), _| (*of, *at) != (pipeline, stage));
     }
 
     fn deleted(&mut self, pipeline: PipelineId) {
         self.collected.deleted(pipeline);
-        let Found { parked, outputs, dead_letters, dedup, .. } = &mut *self.found;
-        parked.retain(|(of, ..), _| *of != pipeline);
+        let Found { held, outputs, dead_letters, dedup, .. } = &mut *self.found;
+        held.retain(|(of, ..), _| *of != pipeline);
         outputs.retain(|(of, ..), _| *of != pipeline);
         dead_letters.retain(|(of, ..), _| *of != pipeline);
         dedup.remove(&pipeline);

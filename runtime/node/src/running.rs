@@ -8,6 +8,7 @@
 //! Which version runs, and how one replaces another, is decided in `deploy`; the partitions' work
 //! is done in `worker`.
 
+pub(crate) mod event_time;
 mod intake;
 mod replay;
 mod segment_builder;
@@ -15,6 +16,7 @@ mod segment_builder;
 pub use intake::{Intake, Submitted, Unsubmitted};
 pub use replay::{Asked, Outcome};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -39,6 +41,7 @@ use crate::requests::Requests;
 use crate::ring::Output;
 use crate::tenancy::Tenancy;
 use crate::worker::record::SegmentDurable;
+use event_time::EventTime;
 
 /// What all parts of a running pipeline share.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub struct PipelineShared {
     pub(crate) metrics: Arc<PipelineMetrics>,
     /// Its way into the log, if it has one.
     pub(crate) durable: Option<Arc<Durable>>,
+    /// Its event time, if it has one.
+    pub(crate) event_time: Option<EventTime>,
     /// No event is taken in: the pipeline is being replaced or deleted.
     paused: AtomicBool,
     /// Frames queued in inboxes, or being worked on.
@@ -110,6 +115,8 @@ pub(crate) enum Route {
 #[derive(Debug)]
 pub(crate) struct SegmentRuntime {
     pub(crate) shared: Arc<PipelineShared>,
+    /// Which of the pipeline's segments it is.
+    pub(crate) at: usize,
     pub(crate) plan: Arc<SegmentPlan>,
     pub(crate) stages: Vec<StageRuntime>,
     /// For each stage, the route of each target.
@@ -148,6 +155,23 @@ pub(crate) struct Parts<'a> {
     pub states: Vec<States>,
     /// Where partitions stand.
     pub standing: Standing,
+    /// The event time that goes on.
+    pub time: Passed,
+}
+
+/// Event time on its way from one version to the next, where no log keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    /// The highest there was.
+    pub high: u64,
+    /// By the root of the segment, how far its partitions had come.
+    pub watermarks: BTreeMap<String, u64>,
+}
+
+impl Passed {
+    fn watermark(&self, root: &str) -> u64 {
+        self.watermarks.get(root).copied().unwrap_or(0)
+    }
 }
 
 /// See the module.
@@ -192,6 +216,10 @@ impl Running {
             requests: parts.requests.clone(),
             metrics: parts.metrics.clone(),
             durable: parts.durable.as_ref().map(|(durable, _)| durable.clone()),
+            event_time: pipeline.time.as_ref().map(|declared| {
+                let high = parts.durable.as_ref().map_or(parts.time.high, |(d, _)| d.high());
+                EventTime::new(declared, (&pipeline, &plan, partitions), high)
+            }),
             paused: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
             idle: Notify::new(),
@@ -207,8 +235,12 @@ impl Running {
                 mailboxes: &mailboxes,
                 parts: &parts,
             };
-            let runtime = Arc::new(builder.build(&shared));
+            let runtime = Arc::new(builder.build(&shared, at));
             mailboxes[at] = place(&runtime, partitions, &mut parts);
+        }
+        shared.metrics.set_running(Arc::downgrade(&shared));
+        if let Some(time) = &shared.event_time {
+            time.set_mailboxes(&mailboxes);
         }
         let (entries, entered) = entries(&pipeline, &plan);
         let root_limits = pipeline.ingest.targets.iter().map(|(stage, _)| {
@@ -342,6 +374,11 @@ impl Running {
         self.shared.paused.load(Ordering::Acquire)
     }
 
+    /// Its event time, if it has one.
+    pub(crate) fn event_time(&self) -> Option<&EventTime> {
+        self.shared.event_time.as_ref()
+    }
+
     /// The ring of an output.
     #[must_use]
     pub fn output(&self, name: &str) -> Option<&Arc<Output>> {
@@ -367,6 +404,9 @@ impl Running {
     /// Lets partitions run to which time will bring something to do. Not before everything that
     /// waits for the partitions behind them was handed over: what they send comes later.
     pub(crate) fn wake_by_time(&self) {
+        if let Some(time) = &self.shared.event_time {
+            time.open();
+        }
         let waiting = self.mailboxes.iter().flatten().filter(|mailbox| mailbox.waits_for_time());
         waiting.for_each(Mailbox::schedule);
     }
@@ -444,7 +484,9 @@ fn place(
         });
         let ids = runtime.durable.as_ref().map(|durable| durable.ids(partition));
         let progress = ids.map(|ids| parts.standing.progress(&ids));
-        let inherited = Inherited { states: states.unwrap_or_default(), progress };
+        let watermark = parts.time.watermark(runtime.root_name());
+        let states = states.unwrap_or_default();
+        let inherited = Inherited { states, progress, watermark };
         Mailbox::new(runtime.clone(), partition, owner.clone(), parts.inbox_bytes, inherited)
     };
     (0..partitions).map(&mut make).collect()

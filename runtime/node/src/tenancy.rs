@@ -10,9 +10,9 @@ use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Allowance;
 use sluicebox_engine::stage::TenantSlots;
 
-/// At most one in so many bytes of the quota for state may be of parked events: they cannot leave
-/// memory, and the rest has to be enough for what a call needs.
-const PARKED_PART: u64 = 4;
+/// At most one in so many bytes of the quota for state may be of parked events, and as many of
+/// timers: they cannot leave memory, and the rest has to be enough for what a call needs.
+const HELD_PART: u64 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Tenancy {
     slots: Arc<TenantSlots>,
     state_bytes: Metered,
     parked_bytes: Metered,
+    timer_bytes: Metered,
     streams: Metered,
     disk_bytes: Arc<Metered>,
 }
@@ -92,7 +93,8 @@ impl Tenancy {
             weight: AtomicUsize::new(weight.into()),
             slots: Arc::new(slots),
             state_bytes: Metered::new(allowance.state_bytes),
-            parked_bytes: Metered::new(allowance.state_bytes / PARKED_PART),
+            parked_bytes: Metered::new(allowance.state_bytes / HELD_PART),
+            timer_bytes: Metered::new(allowance.state_bytes / HELD_PART),
             streams: Metered::new(allowance.streams),
             disk_bytes,
         }
@@ -121,7 +123,8 @@ impl Tenancy {
     pub(crate) fn adjust(&self, weight: u8, allowance: &Allowance) {
         self.weight.store(weight.into(), Ordering::Relaxed);
         self.state_bytes.set_most(allowance.state_bytes);
-        self.parked_bytes.set_most(allowance.state_bytes / PARKED_PART);
+        self.parked_bytes.set_most(allowance.state_bytes / HELD_PART);
+        self.timer_bytes.set_most(allowance.state_bytes / HELD_PART);
         self.streams.set_most(allowance.streams);
         self.disk_bytes.set_most(allowance.disk_bytes);
         self.slots.memory.set_limit(allowance.memory_bytes);
@@ -135,6 +138,11 @@ impl Tenancy {
     /// Bytes of parked events; they are among those of keyed state.
     pub(crate) fn parked_bytes(&self) -> &Metered {
         &self.parked_bytes
+    }
+
+    /// Bytes of timers; they are among those of keyed state.
+    pub(crate) fn timer_bytes(&self) -> &Metered {
+        &self.timer_bytes
     }
 
     /// Open streams.

@@ -20,6 +20,7 @@ mod partition;
 pub(crate) mod record;
 pub(crate) mod release;
 mod schedule;
+mod time;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::ingest::previous;
-use super::wire::{FRAME_BYTES_MIN, Reader};
-use super::{FrameAt, RecordError, RecordWriter, kind};
+use super::wire::{FRAME_BYTES_MIN, Reader, put};
+use super::{FrameAt, RecordError, RecordWriter, TIME, kind};
 use crate::frame::Frame;
 use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
 use crate::limits::{KEY_BYTES_MAX, SLOT_BYTES_MAX};
@@ -132,6 +132,8 @@ pub struct CommitRecord<'a> {
     pub sent: Sent,
     /// What it took.
     pub usage: Usage,
+    /// The watermark its stages saw, if it is above that of the commit before.
+    pub watermark: Option<u64>,
 }
 
 /// The changed slots of a commit, stage by stage. They were checked when the record was read.
@@ -185,6 +187,11 @@ impl RecordWriter {
             self.piece(piece);
         }
         StateWriter { writer: self, stage: None, key: 0..0, slot: 0..0 }
+    }
+
+    /// Appends the watermark to a commit, or the highest event time so far to an ingest.
+    pub fn event_time(&mut self, time: u64) {
+        self.extension(TIME, |out| put(out, time));
     }
 
     fn piece(&mut self, piece: &Piece) {
@@ -304,8 +311,20 @@ pub(super) fn read<'a>(
         events: reader.number("the events")?,
         reruns: reader.number("the reruns")?,
     };
-    reader.extensions()?;
-    Ok(CommitRecord { head, batch: Batch { pieces, ends }, state, sent, usage })
+    let watermark = event_time(reader)?;
+    Ok(CommitRecord { head, batch: Batch { pieces, ends }, state, sent, usage, watermark })
+}
+
+/// The event time among the extensions of a commit.
+fn event_time(reader: &mut Reader<'_>) -> Result<Option<u64>, RecordError> {
+    let mut time = None;
+    reader.extensions_known(|id, reader| {
+        if id == TIME {
+            time = Some(reader.time("the watermark")?);
+        }
+        Ok(())
+    })?;
+    Ok(time)
 }
 
 fn piece(reader: &mut Reader<'_>) -> Result<Piece, RecordError> {

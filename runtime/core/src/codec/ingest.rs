@@ -5,7 +5,7 @@
 //! letters that are replayed are an ingest as well, which says which ones they are.
 
 use super::wire::{FRAME_BYTES_MIN, Reader};
-use super::{FrameAt, RecordError, RecordWriter, kind};
+use super::{FrameAt, RecordError, RecordWriter, TIME, kind};
 use crate::frame::Frame;
 use crate::ids::{PipelineId, StageId};
 use crate::limits::PRODUCER_BYTES_MAX;
@@ -28,6 +28,9 @@ pub struct IngestRecord<'a, F = FrameAt> {
     pub runs: Vec<IngestRun<F>>,
     /// Dead letters these events were.
     pub replayed: Vec<ReplayedRun>,
+    /// The highest event time so far, these events included, if they raised it in a pipeline that
+    /// has watermarks.
+    pub high: Option<u64>,
 }
 
 /// A producer that numbers its requests.
@@ -87,6 +90,9 @@ impl RecordWriter {
         if !record.replayed.is_empty() {
             self.extension(REPLAYED, |out| replayed::put_runs(out, &record.replayed));
         }
+        if let Some(high) = record.high {
+            self.event_time(high);
+        }
     }
 }
 
@@ -117,14 +123,17 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Result<IngestRecord<'a>, Reco
     if runs.is_empty() {
         return Err(reader.bad("the runs"));
     }
-    let mut replayed = Vec::new();
+    let (mut replayed, mut high) = (Vec::new(), None);
     reader.extensions_known(|id, reader| {
         if id == REPLAYED {
             replayed = replayed::runs(reader)?;
         }
+        if id == TIME {
+            high = Some(reader.time("the highest event time")?);
+        }
         Ok(())
     })?;
-    Ok(IngestRecord { pipeline, seq, time, producer, ids, runs, replayed })
+    Ok(IngestRecord { pipeline, seq, time, producer, ids, runs, replayed, high })
 }
 
 /// The run before one of number `seq`, written as how far back it is.

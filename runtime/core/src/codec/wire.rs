@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{FORMAT, Fault, FrameAt, RecordError};
 use crate::frame::compact::{self, COMPACT, COMPACT_BYTES_MIN};
 use crate::ids::Name;
-use crate::limits::KEY_GROUPS;
+use crate::limits::{KEY_GROUPS, TIME_END};
 
 /// Least bytes of a frame with an event, behind its length.
 pub(crate) const FRAME_BYTES_MIN: usize = 1 + COMPACT_BYTES_MIN;
@@ -238,6 +238,12 @@ impl<'a> Reader<'a> {
     }
 
     /// What later writers of this format may have added: skipped.
+    /// An event time.
+    pub(crate) fn time(&mut self, part: &'static str) -> Result<u64, RecordError> {
+        let time = self.number(part)?;
+        if time < TIME_END { Ok(time) } else { Err(self.bad(part)) }
+    }
+
     pub(crate) fn extensions(&mut self) -> Result<(), RecordError> {
         self.extensions_known(|_, _| Ok(()))
     }

@@ -158,6 +158,67 @@ fn a_state_batch_reaches_only_the_keys_of_the_call() {
     assert_eq!(layer.state_batch(&add, &mut out), Err(BatchError::Event(0)));
 }
 
+#[test]
+fn a_malformed_batch_is_refused_at_the_first_bad_operation() {
+    let good = |code: u8, slot: &[u8], value: &[u8]| {
+        let mut op = vec![code, slot.len() as u8, 0, 0, 0, 0, 0, 0];
+        op.extend((value.len() as u32).to_le_bytes());
+        op.extend([0; 4]);
+        op.extend(slot);
+        op.extend(value);
+        op
+    };
+    let run = |bytes: &[u8]| {
+        let mut layer = layer(vec![]);
+        layer.begin(input(&["k"]));
+        layer.state_batch(bytes, &mut Vec::new())
+    };
+    assert_eq!(run(&good(4, b"n", &1_i64.to_le_bytes())), Ok(()));
+    assert_eq!(run(&good(4, b"n", b"short")), Err(BatchError::Value(0)));
+    assert_eq!(run(&good(9, b"n", b"")), Err(BatchError::Operation(0)));
+    assert_eq!(run(&good(1, b"\xFF", b"")), Err(BatchError::Slot(0)));
+    assert_eq!(run(&good(1, b"n", b"x")), Err(BatchError::Value(0)));
+    assert_eq!(run(&good(1, b"n", b"")[..15]), Err(BatchError::Truncated(0)));
+    let timer = |clock: u8| [&[clock][..], &7_u64.to_le_bytes()].concat();
+    assert_eq!(run(&good(5, b"t", &timer(1))), Ok(()));
+    assert_eq!(run(&good(5, b"t", &timer(2))), Err(BatchError::Value(0)), "no such clock");
+    assert_eq!(run(&good(5, b"t", &timer(1)[..8])), Err(BatchError::Value(0)));
+    assert_eq!(run(&good(6, b"t", b"")), Ok(()));
+    assert_eq!(run(&good(6, b"t", b"x")), Err(BatchError::Value(0)));
+    let mut other = [good(1, b"n", b""), good(1, b"n", b"")].concat();
+    other[17 + 4] = 1;
+    assert_eq!(run(&other), Err(BatchError::Event(1)));
+}
+
+#[test]
+fn a_batch_sets_and_cancels_timers_of_the_keys_of_the_call() {
+    let operation = |code: u8, event: u8, value: &[u8]| {
+        let head = [code, 1, 0, 0, event, 0, 0, 0, value.len() as u8, 0, 0, 0, 0, 0, 0, 0, b't'];
+        [&head[..], value].concat()
+    };
+    let timer = |clock: u8, at: u64| [&[clock][..], &at.to_le_bytes()].concat();
+    let mut layer = layer(vec![]);
+    layer.begin(input(&["a", "b"]));
+    let operations = [
+        operation(5, 0, &timer(1, 7)),
+        operation(5, 1, &timer(1, 8)),
+        operation(6, 0, &[]),
+        operation(6, 0, &[]),
+        operation(5, 0, &timer(0, 9)),
+    ];
+    let mut out = Vec::new();
+    assert_eq!(layer.state_batch(&operations.concat(), &mut out), Ok(()));
+    let statuses: Vec<u8> = out.chunks(8).take(5).map(|reply| reply[0]).collect();
+    assert_eq!(statuses, [0, 0, 0, 1, 2], "the last is refused: there is no event time here");
+    layer.accept();
+    assert_eq!((layer.timers_ref().len(), layer.state_ref().keys()), (1, 0));
+    layer.begin(input(&["b"]));
+    assert_eq!(layer.state_batch(&operation(6, 0, &[]), &mut Vec::new()), Ok(()));
+    assert!(layer.timers_ref().is_empty());
+    layer.discard();
+    assert_eq!(layer.timers_ref().len(), 1, "it is back");
+}
+
 /// What an event is emitted with, besides its payload.
 #[derive(Debug, Clone, Copy)]
 enum With {

@@ -96,6 +96,13 @@ pub const BYTES_MAX: Range = Range { min: KIB, max: 1024 * GIB, default: GIB };
 pub const DURATION_MAX_MS: Range =
     Range { min: SECOND_MS, max: 7 * 24 * HOUR_MS, default: HOUR_MS };
 
+/// How far a watermark stays behind what came in.
+pub const LATENESS_MS: Range = Range { min: 0, max: 30 * DAY_MS, default: 0 };
+/// The shortest silence after which a watermark goes on with the clock.
+pub const IDLE_AFTER_MS_MIN: u64 = 100;
+/// The longest.
+pub const IDLE_AFTER_MS_MAX: u64 = 30 * DAY_MS;
+
 /// Runs of a parked event before it is given up on.
 pub const PARK_ATTEMPTS: Range = Range { min: 1, max: 1000, default: 10 };
 /// The first pause before a parked event is run again.

@@ -14,7 +14,8 @@ use super::words::{Reference, parse_component, parse_duration, parse_size};
 use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
 use crate::json_key::Pointer;
 use crate::pipeline::{
-    Delivery, EdgeKey, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits,
+    Delivery, EdgeKey, EventTime, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits,
+    TimeUnit,
 };
 
 /// Reads a manifest. The declaration is complete if and only if there are no problems.
@@ -123,18 +124,37 @@ fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
             _ => Delivery::ExactlyOnce,
         },
         partitions: view.at("partitions").number().and_then(|n| u16::try_from(n).ok()),
-        ingest: ingest(view.at("ingest")),
+        ingest: ingest(view.at("ingest"), problems),
+        time: time(view.at("time")),
         stages: stages.map(|(name, view)| (name.clone(), stage(name, view, problems))).collect(),
         edges: view.at("edges").items(bounds::EDGES_MAX).map(edge).collect(),
         outputs: outputs.map(|(name, view)| (name.clone(), output(view))).collect(),
     }
 }
 
-fn ingest(view: View<'_>) -> IngestDeclaration {
+fn ingest(view: View<'_>, problems: &mut Problems) -> IngestDeclaration {
+    if view.at("time-unit").is_there() && !view.at("time").is_there() {
+        let message = "has a meaning only with ingest.time".to_owned();
+        let fix = "remove it, or write where the time is: time = \"/pointer\"";
+        problems.add(Problem::new("ingest.time-unit", "manifest.scope", message, fix));
+    }
     IngestDeclaration {
         to: view.at("to").items(bounds::EDGES_MAX).map(View::reference).collect(),
         key: view.at("key").pointer(),
+        time: view.at("time").pointer(),
+        time_unit: match view.at("time-unit").text() {
+            Some("s") => TimeUnit::Seconds,
+            Some("us") => TimeUnit::Microseconds,
+            _ => TimeUnit::Milliseconds,
+        },
     }
+}
+
+fn time(view: View<'_>) -> Option<EventTime> {
+    view.is_there().then(|| EventTime {
+        lateness_ms: view.at("lateness").duration(bounds::LATENESS_MS),
+        idle_after_ms: view.at("idle-after").text().and_then(|text| parse_duration(text).ok()),
+    })
 }
 
 fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {

@@ -104,7 +104,7 @@ const fn count(name: &'static str, range: bounds::Range, about: &'static str) ->
 }
 
 /// The whole manifest.
-pub(crate) static MANIFEST: [Field; 8] = [
+pub(crate) static MANIFEST: [Field; 9] = [
     field("version", Kind::Version, Need::Required, "The format of this manifest: 1."),
     field("name", Kind::Name, Need::Required, "The pipeline's name, unique within the tenant."),
     field(
@@ -121,6 +121,13 @@ pub(crate) static MANIFEST: [Field; 8] = [
          at the first apply twice the number of workers.",
     ),
     field("ingest", Kind::Table(&INGEST), Need::Required, "Where events enter from outside."),
+    field(
+        "time",
+        Kind::Table(&TIME),
+        Need::Optional,
+        "Event time: with this table, even an empty one, stages have a watermark, and timers by \
+         event time fire.",
+    ),
     field(
         "stages",
         Kind::Map { of: &Kind::Table(&STAGE), min: 1, max: bounds::STAGES_MAX, what: "a stage" },
@@ -160,7 +167,26 @@ static DELIVERY: [Choice; 2] = [
     ),
 ];
 
-static INGEST: [Field; 2] = [
+static TIME: [Field; 2] = [
+    duration(
+        "lateness",
+        bounds::LATENESS_MS,
+        "How far the watermark stays behind the highest event time that came in: how late an event \
+         may be without being late.",
+    ),
+    field(
+        "idle-after",
+        Kind::Duration { min: bounds::IDLE_AFTER_MS_MIN, max: bounds::IDLE_AFTER_MS_MAX },
+        Need::Optional,
+        "When nothing came in for so long, the watermark goes on with the clock. Without it the \
+         watermark waits for the next event.",
+    ),
+];
+
+static TIME_UNIT: [Choice; 3] =
+    [choice("s", "Seconds."), choice("ms", "Milliseconds."), choice("us", "Microseconds.")];
+
+static INGEST: [Field; 4] = [
     field(
         "to",
         Kind::List { of: &Kind::Reference("input"), min: 1, max: bounds::EDGES_MAX, unique: true },
@@ -173,6 +199,20 @@ static INGEST: [Field; 2] = [
         Need::Optional,
         "JSON pointer (RFC 6901) to the key inside a JSON payload. Without it the producer names \
          the key.",
+    ),
+    field(
+        "time",
+        Kind::Pointer,
+        Need::Optional,
+        "JSON pointer (RFC 6901) to the event time inside a JSON payload: a text as RFC 3339 has \
+         it, or a number since 1970. Without it the producer names it, or the time of receipt is \
+         taken.",
+    ),
+    field(
+        "time-unit",
+        Kind::Choice(&TIME_UNIT),
+        Need::Word("ms"),
+        "Only with time: what a number there counts.",
     ),
 ];
 

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use super::value::{Table, Value};
 use super::words::{duration_text, size_text};
 use super::{Declaration, EdgeDeclaration, OutputDeclaration, bounds};
-use crate::pipeline::{EdgeKey, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits};
+use crate::pipeline::{
+    EdgeKey, EventTime, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits,
+};
 
 impl Declaration {
     /// The manifest this declaration would be read from.
@@ -17,6 +19,10 @@ impl Declaration {
         let mut ingest = members([("to", list(&self.ingest.to))]);
         if let Some(key) = &self.ingest.key {
             ingest.insert("key".to_owned(), text(key));
+        }
+        if let Some(time) = &self.ingest.time {
+            ingest.insert("time".to_owned(), text(time));
+            ingest.insert("time-unit".to_owned(), Value::from(self.ingest.time_unit.word()));
         }
         let mut manifest = members([
             ("version", Value::Integer(bounds::VERSION)),
@@ -30,8 +36,19 @@ impl Declaration {
         if let Some(partitions) = self.partitions {
             manifest.insert("partitions".to_owned(), Value::Integer(partitions.into()));
         }
+        if let Some(event_time) = &self.time {
+            manifest.insert("time".to_owned(), time(event_time));
+        }
         Value::Table(manifest)
     }
+}
+
+fn time(time: &EventTime) -> Value {
+    let mut table = members([("lateness", text(&duration_text(time.lateness_ms)))]);
+    if let Some(idle_after) = time.idle_after_ms {
+        table.insert("idle-after".to_owned(), text(&duration_text(idle_after)));
+    }
+    Value::Table(table)
 }
 
 fn stage(stage: &Stage) -> Value {

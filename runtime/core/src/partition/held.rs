@@ -1,26 +1,38 @@
-//! What a partition holds between two batches: state and open streams, their bounds, and giving
-//! them up to a new version.
+//! What a partition holds between two batches: state, timers and open streams, their bounds, and
+//! giving them up to a new version.
 //!
 //! Whose allowance the bounds come from is the worker's business.
 
 use super::park::Park;
 use super::{Partition, Stage, layer_of};
+use crate::ids::Part;
 use crate::layer::Layer;
 use crate::state::KeyedState;
+use crate::timers::Timers;
 
-/// Behind a stage's name where what is parked there is meant. No name has such an end.
+/// Behind a stage's name where what is parked there, or its timers are meant. No name has such an
+/// end.
 const PARKED: &str = "/parked";
+const TIMERS: &str = "/timers";
 
-/// Under which name what is parked at a stage is handed over, beside the stage's own state.
+/// Under which name a part of what is kept of a stage is handed over.
 #[must_use]
-pub fn name_of_parked(stage: &str) -> String {
-    format!("{stage}{PARKED}")
+pub fn name_of_part(stage: &str, part: Part) -> String {
+    let end = match part {
+        Part::Own => "",
+        Part::Parked => PARKED,
+        Part::Timers => TIMERS,
+    };
+    format!("{stage}{end}")
 }
 
-/// The stage whose state is handed over under a name, and whether it is what is parked there.
+/// The stage of which something is handed over under a name, and which part of it.
 #[must_use]
-pub fn stage_of_state(name: &str) -> (&str, bool) {
-    name.strip_suffix(PARKED).map_or((name, false), |stage| (stage, true))
+pub fn stage_of_state(name: &str) -> (&str, Part) {
+    if let Some(stage) = name.strip_suffix(PARKED) {
+        return (stage, Part::Parked);
+    }
+    name.strip_suffix(TIMERS).map_or((name, Part::Own), |stage| (stage, Part::Timers))
 }
 
 impl Partition {
@@ -34,7 +46,8 @@ impl Partition {
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         let bytes = |stage: &Stage| {
-            let own = stage.layer.as_ref().map_or(0, |layer| layer.state_ref().bytes());
+            let layer = stage.layer.as_ref();
+            let own = layer.map_or(0, |l| l.state_ref().bytes() + l.timers_ref().bytes());
             own + stage.park.state().bytes()
         };
         self.stages.iter().map(bytes).sum()
@@ -60,6 +73,18 @@ impl Partition {
         self.stages.iter_mut().for_each(|stage| stage.park.bound(room));
     }
 
+    /// Bytes of timers, over all stages; they are among those of the state.
+    #[must_use]
+    pub fn timers_bytes(&self) -> usize {
+        let layers = self.stages.iter().filter_map(|stage| stage.layer.as_ref());
+        layers.map(|layer| layer.timers_ref().bytes()).sum()
+    }
+
+    /// Lets the timers of each stage grow by at most `room` bytes from here.
+    pub fn bound_timers(&mut self, room: usize) {
+        self.stages.iter_mut().for_each(|stage| layer_of(stage).timers().bound(room));
+    }
+
     /// Lets at most `room` more streams be opened in each stage.
     pub fn bound_streams(&mut self, room: usize) {
         self.stages.iter_mut().for_each(|stage| stage.streams.bound(room));
@@ -71,29 +96,34 @@ impl Partition {
         let mut states = Vec::new();
         for (plan, stage) in self.plan.stages.iter().zip(self.stages) {
             if !stage.park.is_empty() {
-                states.push((name_of_parked(&plan.name), stage.park.into_state()));
+                states.push((name_of_part(&plan.name, Part::Parked), stage.park.into_state()));
             }
-            states.extend(stage.layer.map(|layer| (plan.name.clone(), layer.into_state())));
+            let Some((own, timers)) = stage.layer.map(|layer| layer.into_kept()) else { continue };
+            if !timers.is_empty() {
+                states.push((name_of_part(&plan.name, Part::Timers), timers.into_state()));
+            }
+            states.push((plan.name.clone(), own));
         }
         states
     }
 
-    /// Takes over the state of the stage of this name, or what is parked there, if it is there.
+    /// Takes over what is kept of the stage under this name, if the stage is there.
     pub fn adopt(&mut self, name: &str, state: KeyedState) {
-        let (name, is_parked) = stage_of_state(name);
-        let at = self.plan.stages.iter().position(|plan| plan.name == name);
-        if let Some(at) = at {
-            if is_parked {
-                self.stages[at].park = Park::new(state);
-                return;
+        let (name, part) = stage_of_state(name);
+        let Some(at) = self.plan.stages.iter().position(|plan| plan.name == name) else { return };
+        let (plan, stage) = (&self.plan.stages[at], &mut self.stages[at]);
+        let mut state = state;
+        match part {
+            Part::Parked => stage.park = Park::new(state),
+            Part::Timers => *layer_of(stage).timers() = Timers::new(state),
+            Part::Own => {
+                // What is there stays; bounds and time to live are those of the stage as it is now.
+                state.set_limits(plan.state);
+                state.set_ttl(plan.state_ttl);
+                let timers = std::mem::replace(layer_of(stage).timers(), Timers::none());
+                let layer = Layer::new(plan.ports.clone(), plan.limits, state);
+                stage.layer = Some(Box::new(layer.with_timers(timers)));
             }
-            let plan = &self.plan.stages[at];
-            let mut state = state;
-            // What is there stays; bounds and time to live are those of the stage as it is now.
-            state.set_limits(plan.state);
-            state.set_ttl(plan.state_ttl);
-            let layer = Layer::new(plan.ports.clone(), plan.limits, state);
-            self.stages[at].layer = Some(Box::new(layer));
         }
     }
 }

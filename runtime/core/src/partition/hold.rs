@@ -29,7 +29,7 @@ impl Partition {
         let Some(at) = first.filter(|at| due(at).is_some_and(|due| due <= now)) else {
             return false;
         };
-        let width = u64::from(self.parked_width);
+        let width = u64::from(self.own_width);
         let frame = self.stages[at].park.take_due(now, width.max(1), BATCH_BYTES_MAX);
         self.begin(now);
         self.batch = Some(FrameBuilder::new().finish());

@@ -163,7 +163,7 @@ impl Partition {
             Verdict::Returned(failures) => {
                 layer_of(stage).accept();
                 if work.last {
-                    layer_of(stage).state().clear_key(key);
+                    layer_of(stage).clear_key(key);
                 }
                 let mut failures = failures;
                 failures.sort_by_key(|failure| failure.event);
@@ -178,7 +178,7 @@ impl Partition {
             }
             Verdict::Trapped(message) => {
                 layer_of(stage).discard();
-                layer_of(stage).state().clear_key(key);
+                layer_of(stage).clear_key(key);
                 stage.streams.lose(key, serial);
                 // Work of the same stream further on has lost its instance with it.
                 let same = |w: &Work| w.serves == work.serves;

@@ -23,7 +23,7 @@ use super::{Commit, Draft, OutRun, Partition, layer_of};
 use crate::codec::{Batch, CommitHead, DeadRun, EdgeRun, OutputRun, Piece, RecordWriter};
 use crate::codec::{Sent, Usage};
 use crate::frame::{Frame, FrameBuilder, field};
-use crate::ids::{EdgeId, OutputId, PipelineId, RequestId, StageId};
+use crate::ids::{EdgeId, OutputId, Part, PipelineId, RequestId, StageId};
 use crate::layer::Spread;
 use crate::limits::BATCH_EVENTS_MAX;
 use crate::position::{Numbers, Place, Positions, Source};
@@ -75,6 +75,8 @@ pub struct Progress {
     pub offsets: BTreeMap<OutputId, u64>,
     /// The next offset of its dead letters.
     pub dead_letters: u64,
+    /// The watermark as far as it is written: its stages have seen no higher one.
+    pub watermark: u64,
 }
 
 /// A commit that was written as a record.
@@ -138,6 +140,7 @@ impl Partition {
         let given = ids.stages.iter().map(|ids| ids.leads.len());
         assert!(plans.eq(given), "every stage and every target of the segment has a number");
         assert!(self.batch.is_none(), "a ledger begins between two batches");
+        self.watermark = self.watermark.map(|known| known.max(progress.watermark));
         let (batch, scratch) = (Batch::default(), Scratch::default());
         let (reruns, calls, gives_up) = (0, 0, false);
         let ledger = Ledger { ids, progress, batch, reruns, calls, gives_up, scratch };
@@ -193,12 +196,17 @@ impl Partition {
         let spread = |run: &OutRun| self.plan.stages[run.stage].ports.targets()[run.target].spread;
         let sent = ledger.number(commit, spread);
         let head = ledger.head(now);
+        let risen = self.watermark.filter(|watermark| *watermark > ledger.progress.watermark);
         let mut record = writer.commit(&head, &ledger.batch);
         for (stage, ids) in self.stages.iter().zip(&ledger.ids.stages) {
             let layer = stage.layer.as_ref().expect("no call is in flight while it commits");
-            for (id, state) in
-                [(ids.stage, layer.state_ref()), (ids.stage.parked(), stage.park.state())]
-            {
+            let parts = [
+                (Part::Own, layer.state_ref()),
+                (Part::Parked, stage.park.state()),
+                (Part::Timers, layer.timers_ref().state()),
+            ];
+            for (part, state) in parts {
+                let id = ids.stage.part(part);
                 state.changes(&mut ledger.scratch, |change| {
                     record.change(id, &change);
                     changed(id, change);
@@ -207,6 +215,9 @@ impl Partition {
         }
         let usage = Usage { fuel, events, reruns: ledger.reruns };
         record.finish(&sent.0, &usage);
+        if let Some(watermark) = risen {
+            writer.event_time(watermark);
+        }
         // Nothing less is left to try than giving up on one event.
         let is_last_resort = std::mem::take(&mut ledger.gives_up);
         if writer.bytes_len() > bytes_max && !is_last_resort {
@@ -217,19 +228,20 @@ impl Partition {
             layer_of(stage).commit_state();
             stage.park.commit();
         }
-        self.parked_width = (self.parked_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
+        self.own_width = (self.own_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
         let (sent, requests) = sent;
+        ledger.progress.watermark = risen.unwrap_or(ledger.progress.watermark);
         let batch = ledger.stand(&sent);
         Ok(Recorded { number: head.number, batch, sent, usage, requests })
     }
 
     /// Takes back everything of a batch that ran to its end and cannot be committed, and gives it
-    /// back, to be divided: what is in each part makes a smaller commit. Of parked events there is
-    /// nothing to give; the next batch of them is smaller.
+    /// back, to be divided: what is in each part makes a smaller commit. Of parked events and of
+    /// timers there is nothing to give; the next batch of them is smaller.
     pub fn take_back(&mut self) -> (Frame, Batch) {
         let frame = self.batch.take().expect("a batch was started");
         if frame.is_empty() {
-            self.parked_width /= 2;
+            self.own_width /= 2;
         }
         self.take_back_stages();
         self.draft = Draft::default();
@@ -264,14 +276,19 @@ impl Partition {
 
     /// Puts back a slot of a stage as some commit left it. Between batches.
     pub fn restore(&mut self, stage: StageId, change: &Change<'_>) {
-        let (stage, is_parked) = stage.unparked();
+        let (stage, part) = stage.split();
         let stages = self.ledger.as_ref().map(|ledger| ledger.ids.stages.as_slice());
         let at = stages.and_then(|stages| stages.iter().position(|ids| ids.stage == stage));
         let at = at.expect("the state of a stage is restored in the segment it is in");
-        if is_parked {
-            return self.stages[at].park.restore(change.key, change.slot, change.value);
-        }
-        let state = layer_of(&mut self.stages[at]).state();
+        let Change { key, slot, value } = *change;
+        let layer = match part {
+            Part::Parked => return self.stages[at].park.restore(key, slot, value),
+            Part::Timers => {
+                return layer_of(&mut self.stages[at]).timers().restore(key, slot, value);
+            }
+            Part::Own => layer_of(&mut self.stages[at]),
+        };
+        let state = layer.state();
         match change.value {
             Some(value) => state.restore(change.key, change.slot, value),
             None => state.forget(change.key, change.slot),
@@ -285,7 +302,7 @@ impl Partition {
         }
     }
 
-    /// The batch under way takes nothing new: it is of parked events, or of expiry.
+    /// The batch under way takes nothing new: it is of parked events, timers, or expiry.
     pub(super) fn note_nothing_taken(&mut self, gives_up: bool) {
         if let Some(ledger) = &mut self.ledger {
             ledger.batch = Batch::default();
@@ -348,7 +365,7 @@ impl Ledger {
 
     /// The commit that was numbered stands: everything is moved on.
     fn stand(&mut self, sent: &Sent<Frame>) -> Batch {
-        let Progress { number, positions, numbers, offsets, dead_letters } = &mut self.progress;
+        let Progress { number, positions, numbers, offsets, dead_letters, .. } = &mut self.progress;
         *number += 1;
         for piece in &self.batch.pieces {
             let moved = positions.advance(piece.source, piece.to);

@@ -3,6 +3,7 @@
 mod expire;
 mod ledger;
 mod park;
+mod timers;
 
 use proptest::prelude::*;
 

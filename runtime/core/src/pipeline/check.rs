@@ -95,7 +95,10 @@ impl Pipeline {
             ingest: crate::manifest::IngestDeclaration {
                 to: self.ingest.targets.iter().map(|(s, i)| input(*s, *i)).collect(),
                 key: self.ingest.key.clone(),
+                time: self.ingest.time.clone(),
+                time_unit: self.ingest.time_unit,
             },
+            time: self.time,
             stages: self.stages.iter().map(|s| (s.name.clone(), s.clone())).collect(),
             edges: self.edges.iter().map(edge).collect(),
             outputs: self.outputs.iter().map(|o| (o.name.clone(), output(o))).collect(),
@@ -379,7 +382,10 @@ impl<'a> Check<'a> {
             ingest: Ingest {
                 targets: places.targets.iter().filter_map(|place| place.exact).collect(),
                 key: declaration.ingest.key.clone(),
+                time: declaration.ingest.time.clone(),
+                time_unit: declaration.ingest.time_unit,
             },
+            time: declaration.time,
             stages,
             edges: edges.collect(),
             outputs: outputs.collect(),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ComponentRef, Delivery, EdgeKey, Facts, OnFailure, ParkLimits, Pipeline, Scope, Stage,
-    StageLimits, StreamLimits, build,
+    ComponentRef, Delivery, EdgeKey, EventTime, Facts, OnFailure, ParkLimits, Pipeline, Scope,
+    Stage, StageLimits, StreamLimits, TimeUnit, build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -190,6 +190,16 @@ impl Choices<'_> {
     fn declaration(&mut self) -> Declaration {
         let (stages, to, edges) = self.graph();
         let key = self.one_in(2).then(|| self.pointer());
+        let event_time = self.one_in(3).then(|| self.pointer());
+        let time_unit = match (&event_time, self.below(3)) {
+            (Some(_), 0) => TimeUnit::Seconds,
+            (Some(_), 1) => TimeUnit::Microseconds,
+            _ => TimeUnit::Milliseconds,
+        };
+        let time = self.one_in(3).then(|| EventTime {
+            lateness_ms: self.within(bounds::LATENESS_MS),
+            idle_after_ms: self.one_in(2).then_some(bounds::IDLE_AFTER_MS_MIN),
+        });
         let mut outputs = BTreeMap::new();
         for i in 0..self.below(4) {
             let stage = self.below(stages.len());
@@ -203,7 +213,8 @@ impl Choices<'_> {
             name: "sample".to_owned(),
             delivery: Delivery::BestEffort,
             partitions: self.one_in(2).then(|| 1 + self.below(1024) as u16),
-            ingest: IngestDeclaration { to, key },
+            ingest: IngestDeclaration { to, key, time: event_time, time_unit },
+            time,
             stages: stages.into_iter().map(|stage| (stage.name.clone(), stage)).collect(),
             edges,
             outputs,

@@ -16,6 +16,8 @@
 //!   19: pipeline n · n × { root n · partition n · 0 n · n × { gap n · length n } }  replayed
 //!   20: pipeline n · n × { root n · fuel n · events n · reruns n }                 usage
 //!   21: pipeline n · n × { n × { output n · partition n · next n } }               fences
+//!   22: pipeline n · high n · n × { root n · floor n }
+//!       · n × { root n · partition n · watermark n }                           event time
 //! ```
 //!
 //! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
@@ -38,6 +40,8 @@ const REPLAYED: u64 = 19;
 const USAGE: u64 = 20;
 /// The extension with the fences.
 const FENCES: u64 = 21;
+/// The extension with event times: the highest, and watermarks.
+const TIME: u64 = 22;
 
 impl Fold {
     /// The fold in bytes. What a record said is in them, not the state and not the frames of the
@@ -106,6 +110,27 @@ fn keep_more(writer: &mut RecordWriter, pipelines: &BTreeMap<PipelineId, Folded>
         if !folded.fences.is_empty() {
             writer.extension(FENCES, |out| keep_fences(out, (*id, &folded.fences)));
         }
+        let known = |reader: &ReaderState| reader.watermark > 0;
+        if folded.high > 0 || !folded.floors.is_empty() || folded.readers.values().any(known) {
+            writer.extension(TIME, |out| keep_time(out, (*id, folded)));
+        }
+    }
+}
+
+fn keep_time(out: &mut Vec<u8>, (id, folded): (PipelineId, &Folded)) {
+    let known = folded.readers.iter().filter(|(_, reader)| reader.watermark > 0);
+    for number in [id.0, folded.high, folded.floors.len() as u64] {
+        put(out, number);
+    }
+    for (root, floor) in &folded.floors {
+        put(out, root.0.into());
+        put(out, *floor);
+    }
+    put(out, known.clone().count() as u64);
+    for ((root, partition), reader) in known {
+        for number in [root.0.into(), (*partition).into(), reader.watermark] {
+            put(out, number);
+        }
     }
 }
 
@@ -127,7 +152,7 @@ fn more(
     reader: &mut Reader<'_>,
     pipelines: &mut BTreeMap<PipelineId, Folded>,
 ) -> Result<(), RecordError> {
-    if ![REPLAYED, USAGE, FENCES].contains(&extension) {
+    if ![REPLAYED, USAGE, FENCES, TIME].contains(&extension) {
         return Ok(());
     }
     let id = PipelineId(reader.number("a pipeline")?);
@@ -140,6 +165,9 @@ fn more(
         folded.fences = fences(reader)?;
         return Ok(());
     }
+    if extension == TIME {
+        return event_time(reader, folded);
+    }
     let usage = reader.list(4, "the usage", |reader| {
         let root = StageId(reader.number_u32("the usage")?);
         let fuel = reader.number("the usage")?;
@@ -147,6 +175,23 @@ fn more(
         Ok((root, Usage { fuel, events, reruns: reader.number("the usage")? }))
     })?;
     folded.usage = usage.into_iter().collect();
+    Ok(())
+}
+
+fn event_time(reader: &mut Reader<'_>, folded: &mut Folded) -> Result<(), RecordError> {
+    folded.high = reader.time("the highest event time")?;
+    let floors = reader.list(2, "the floors", |reader| {
+        Ok((StageId(reader.number_u32("a floor")?), reader.time("a floor")?))
+    })?;
+    folded.floors = floors.into_iter().collect();
+    let watermarks = reader.list(3, "the watermarks", |reader| {
+        let root = StageId(reader.number_u32("a watermark")?);
+        Ok(((root, reader.partition("a watermark")?), reader.time("a watermark")?))
+    })?;
+    for (to, watermark) in watermarks {
+        let found = folded.readers.get_mut(&to).ok_or_else(|| reader.bad("a watermark"))?;
+        found.watermark = watermark;
+    }
     Ok(())
 }
 
@@ -246,6 +291,8 @@ fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordErr
         replayed: Replayed::default(),
         usage: BTreeMap::new(),
         fences: Vec::new(),
+        high: 0,
+        floors: BTreeMap::new(),
         stopped,
     })
 }
@@ -264,7 +311,7 @@ fn reader_state(reader: &mut Reader<'_>) -> Result<ReaderState, RecordError> {
     }
     let waiting = reader.list(8, "the backlog", waiting)?;
     let backlog = Backlog::restore(waiting).ok_or_else(|| reader.bad("the backlog"))?;
-    Ok(ReaderState { number, positions, dead_letters, backlog })
+    Ok(ReaderState { number, positions, dead_letters, watermark: 0, backlog })
 }
 
 fn waiting(reader: &mut Reader<'_>) -> Result<Waiting, RecordError> {

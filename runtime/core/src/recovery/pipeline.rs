@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Waiting};
-use super::standing::{self, Root};
+use super::standing::{self, Floors, Root};
 use super::{Sink, Stopped, Wrong};
 use crate::codec::{ApplyRecord, CommitHead, CommitRecord, EdgeEnds, EdgeRun, IngestRecord};
 use crate::codec::{NameTable, Piece, Usage};
@@ -43,6 +43,9 @@ pub struct Folded {
     /// What the commits of each segment used, by its root.
     pub(super) usage: BTreeMap<StageId, Usage>,
     pub(super) fences: Vec<Fence>,
+    /// The highest event time ingest has given out.
+    pub(super) high: u64,
+    pub(super) floors: Floors,
     pub(super) stopped: Option<Stopped>,
 }
 
@@ -55,13 +58,14 @@ pub(super) struct ReaderState {
     pub(super) number: u64,
     pub(super) positions: Positions,
     pub(super) dead_letters: u64,
+    pub(super) watermark: u64,
     pub(super) backlog: Backlog,
 }
 
 impl ReaderState {
     pub(super) fn root(&self) -> Root {
-        let (number, dead_letters) = (self.number, self.dead_letters);
-        Root { number, positions: self.positions.clone(), dead_letters }
+        let Self { number, dead_letters, watermark, .. } = *self;
+        Root { number, positions: self.positions.clone(), dead_letters, watermark }
     }
 }
 
@@ -126,6 +130,12 @@ impl Folded {
         &self.usage
     }
 
+    /// The highest event time its ingest has given out; 0 if it is not known.
+    #[must_use]
+    pub fn high(&self) -> u64 {
+        self.high
+    }
+
     /// Why it stopped, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
@@ -138,6 +148,7 @@ impl Folded {
         let to = ids.stages.first().map(|root| (root.stage, ids.partition));
         let reader = to.and_then(|to| self.readers.get(&to));
         let root = reader.map(ReaderState::root).unwrap_or_default();
+        let root = root.above(standing::floor(ids, &self.floors));
         standing::progress(ids, root, &self.sent, &self.offsets)
     }
 
@@ -177,6 +188,8 @@ impl Folded {
             replayed: Replayed::default(),
             usage: BTreeMap::new(),
             fences: Vec::new(),
+            high: 0,
+            floors: Floors::new(),
             stopped: None,
         };
         folded.change(record)?;
@@ -211,6 +224,10 @@ impl Folded {
             if !used || has_stage(&record.names, *stage) {
                 return Err(Wrong::Discarded(*stage));
             }
+        }
+        if self.readers.values().all(|reader| reader.backlog.len() == 0) {
+            let watermarks = self.readers.iter().map(|((root, _), at)| (*root, at.watermark));
+            standing::raise(&mut self.floors, watermarks);
         }
         self.readers.retain(|(root, _), _| !record.discarded.contains(root));
         self.replayed.discard(&record.discarded);
@@ -286,6 +303,7 @@ impl Folded {
             reader.backlog.push(header, &run.frame, position);
         }
         record.replayed.iter().for_each(|run| self.replayed.note(run));
+        self.high = self.high.max(record.high.unwrap_or(0));
         Ok(())
     }
 
@@ -311,11 +329,12 @@ impl Folded {
             self.usage.entry(head.stage).or_default().add(&record.usage);
         }
         let reader = self.readers.entry((head.stage, head.partition)).or_default();
+        reader.watermark = reader.watermark.max(record.watermark.unwrap_or(0));
         if let Some(dead) = &record.sent.dead_letters {
             reader.dead_letters = behind(dead.first, reader.dead_letters, dead.frame.events)?;
         }
         for (stage, change) in record.state.iter() {
-            self.expect_stage(stage.unparked().0)?;
+            self.expect_stage(stage.split().0)?;
             sink.changed(head, stage, change);
         }
         record.sent.outputs.iter().for_each(|run| sink.output(head, run, position));

@@ -18,6 +18,7 @@ use crate::position::{Counter, Numbers, Positions};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     roots: BTreeMap<(StageId, u16), Root>,
+    floors: Floors,
     sent: BTreeMap<(EdgeId, u16), Counter<u16>>,
     offsets: BTreeMap<(OutputId, u16), u64>,
 }
@@ -28,13 +29,22 @@ pub(super) struct Root {
     pub(super) number: u64,
     pub(super) positions: Positions,
     pub(super) dead_letters: u64,
+    pub(super) watermark: u64,
+}
+
+impl Root {
+    /// With a watermark that is at least this.
+    pub(super) fn above(self, floor: u64) -> Self {
+        Self { watermark: self.watermark.max(floor), ..self }
+    }
 }
 
 impl Standing {
     /// Takes over where a partition of the segment with this root stands now.
     pub fn add(&mut self, (root, partition): (StageId, u16), progress: Progress) {
-        let Progress { number, positions, numbers, offsets, dead_letters } = progress;
-        self.roots.insert((root, partition), Root { number, positions, dead_letters });
+        let Progress { number, positions, numbers, offsets, dead_letters, watermark } = progress;
+        let root_of = Root { number, positions, dead_letters, watermark };
+        self.roots.insert((root, partition), root_of);
         for (edge, counter) in numbers.iter() {
             self.sent.insert((edge, partition), counter.clone());
         }
@@ -43,11 +53,18 @@ impl Standing {
         }
     }
 
+    /// All partitions have taken everything that was sent to them, and the next version begins.
+    pub fn drained(&mut self) {
+        let watermarks = self.roots.iter().map(|((root, _), at)| (*root, at.watermark));
+        raise(&mut self.floors, watermarks);
+    }
+
     /// What a partition goes on from.
     #[must_use]
     pub fn progress(&self, ids: &SegmentIds) -> Progress {
         let root = ids.stages.first().and_then(|root| self.roots.get(&(root.stage, ids.partition)));
-        progress(ids, root.cloned().unwrap_or_default(), &self.sent, &self.offsets)
+        let root = root.cloned().unwrap_or_default().above(floor(ids, &self.floors));
+        progress(ids, root, &self.sent, &self.offsets)
     }
 
     /// The next offset of an output in a partition.
@@ -83,8 +100,26 @@ impl From<&Folded> for Standing {
     fn from(folded: &Folded) -> Self {
         let roots = folded.readers.iter().map(|(to, reader)| (*to, reader.root()));
         let (sent, offsets) = (folded.sent.clone(), folded.offsets.clone());
-        Self { roots: roots.collect(), sent, offsets }
+        Self { roots: roots.collect(), floors: folded.floors.clone(), sent, offsets }
     }
+}
+
+/// For the root of each segment, the highest watermark in any of its partitions when the version
+/// began. All had taken everything, so it holds for each of them, however many there are now.
+pub(super) type Floors = BTreeMap<StageId, u64>;
+
+/// Lets floors rise to watermarks of partitions.
+pub(super) fn raise(floors: &mut Floors, watermarks: impl Iterator<Item = (StageId, u64)>) {
+    for (root, watermark) in watermarks.filter(|(_, watermark)| *watermark > 0) {
+        let floor = floors.entry(root).or_default();
+        *floor = watermark.max(*floor);
+    }
+}
+
+/// The floor of a segment.
+pub(super) fn floor(ids: &SegmentIds, floors: &Floors) -> u64 {
+    let floor = ids.stages.first().and_then(|root| floors.get(&root.stage));
+    floor.copied().unwrap_or(0)
 }
 
 /// Gathers what a partition goes on from.
@@ -111,6 +146,6 @@ pub(super) fn progress(
             }
         }
     }
-    let Root { number, positions, dead_letters } = root;
-    Progress { number, positions, numbers, offsets, dead_letters }
+    let Root { number, positions, dead_letters, watermark } = root;
+    Progress { number, positions, numbers, offsets, dead_letters, watermark }
 }

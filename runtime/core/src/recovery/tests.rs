@@ -86,8 +86,16 @@ impl Log {
         };
         let runs = runs.iter().map(run).collect();
         let (time, producer, ids) = (7, None, Vec::new());
-        let record =
-            IngestRecord { pipeline: ONE, seq, time, producer, ids, runs, replayed: Vec::new() };
+        let record = IngestRecord {
+            pipeline: ONE,
+            seq,
+            time,
+            producer,
+            ids,
+            runs,
+            replayed: Vec::new(),
+            high: None,
+        };
         self.write(|writer| writer.ingest(&record))
     }
 
@@ -461,7 +469,8 @@ fn a_checkpoint_keeps_what_was_used_and_what_was_replayed() {
     let seq = log.fold.pipeline(ONE).expect("applied").ingest_numbers().next();
     let previous = log.fold.pipeline(ONE).expect("applied").ingest_numbers().previous((SPLIT, 0));
     let runs = runs.into_iter().map(|run| IngestRun { previous, ..run }).collect();
-    let record = IngestRecord { pipeline: ONE, seq, time, producer, ids, runs, replayed };
+    let record =
+        IngestRecord { pipeline: ONE, seq, time, producer, ids, runs, replayed, high: None };
     log.write(|writer| writer.ingest(&record)).expect("the next");
     let stages = vec![StageIds { stage: SPLIT, leads: Vec::new() }];
     let split = SegmentIds { pipeline: ONE, version: 1, partition: 0, stages };

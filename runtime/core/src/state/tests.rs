@@ -62,32 +62,6 @@ fn an_emptied_key_is_forgotten_at_commit_only() {
     assert_eq!(state.get(b"k", b"s"), None);
 }
 
-#[test]
-fn a_malformed_batch_is_refused_at_the_first_bad_operation() {
-    let good = |code: u8, slot: &[u8], value: &[u8]| {
-        let mut op = vec![code, slot.len() as u8, 0, 0, 0, 0, 0, 0];
-        op.extend((value.len() as u32).to_le_bytes());
-        op.extend([0; 4]);
-        op.extend(slot);
-        op.extend(value);
-        op
-    };
-    let run = |bytes: &[u8]| {
-        let mut state = KeyedState::new(1, WIDE);
-        let key_of = |event| (event == 0).then_some(&b"k"[..]);
-        state.batch(bytes, key_of, &mut Vec::new(), 1 << 20)
-    };
-    assert_eq!(run(&good(4, b"n", &1_i64.to_le_bytes())), Ok(()));
-    assert_eq!(run(&good(4, b"n", b"short")), Err(BatchError::Value(0)));
-    assert_eq!(run(&good(9, b"n", b"")), Err(BatchError::Operation(0)));
-    assert_eq!(run(&good(1, b"\xFF", b"")), Err(BatchError::Slot(0)));
-    assert_eq!(run(&good(1, b"n", b"x")), Err(BatchError::Value(0)));
-    assert_eq!(run(&good(1, b"n", b"")[..15]), Err(BatchError::Truncated(0)));
-    let mut other = [good(1, b"n", b""), good(1, b"n", b"")].concat();
-    other[17 + 4] = 1;
-    assert_eq!(run(&other), Err(BatchError::Event(1)));
-}
-
 #[derive(Debug, Clone)]
 enum Step {
     Put(u8, u8, Vec<u8>),

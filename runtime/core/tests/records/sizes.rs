@@ -91,8 +91,16 @@ fn ingested(frames: Vec<Frame>) -> usize {
     let producer = Some(Producer { id: "loader-17", sequence: 1 << 20 });
     let (seq, ids) = (1 << 20, Vec::new());
     let pipeline = PipelineId(1);
-    let record =
-        IngestRecord { pipeline, seq, time: HEAD.time, producer, ids, runs, replayed: Vec::new() };
+    let record = IngestRecord {
+        pipeline,
+        seq,
+        time: HEAD.time,
+        producer,
+        ids,
+        runs,
+        replayed: Vec::new(),
+        high: None,
+    };
     size(written(|writer| writer.ingest(&record)))
 }
 

@@ -97,6 +97,7 @@ proptest! {
         ids in prop::collection::vec(any::<u128>(), 0..5),
         runs in prop::collection::vec(ingest_run(), 1..5),
         replayed in prop::collection::vec((0_u32..9, 0_u16..1024, number(), 0_u64..9), 0..3),
+        high in prop::option::of(0_u64..1 << 53),
     ) {
         let replayed = replayed.into_iter().map(|(root, partition, kept_from, gap)| {
             let mut offsets = Offsets::default();
@@ -108,7 +109,7 @@ proptest! {
             stage: StageId(stage), partition, previous: previous % seq, frame,
         }).collect();
         let pipeline = PipelineId(pipeline);
-        let record = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed };
+        let record = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed, high };
         let (kind, body) = written(|writer| writer.ingest(&record));
         let Ok(Record::Ingest(read)) = decode(kind, &body) else { panic!("an ingest") };
         let runs = read.runs.iter().map(|run| IngestRun {
@@ -117,8 +118,8 @@ proptest! {
             previous: run.previous,
             frame: run.frame.frame(&body).expect("it was one"),
         }).collect();
-        let IngestRecord { pipeline, seq, time, producer, ids, replayed, .. } = read;
-        let read = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed };
+        let IngestRecord { pipeline, seq, time, producer, ids, replayed, high, .. } = read;
+        let read = IngestRecord { pipeline, seq, time, producer, ids, runs, replayed, high };
         prop_assert_eq!(read, record);
     }
 

@@ -7,12 +7,13 @@
 //!
 //! `═` takes another key, so there are four segments; `count` and `tally` share one. Words that
 //! begin with x are rejected, words that begin with t trap, and those that begin with b fail for
-//! some time in `tally`. What fails is parked. What `split` keeps expires.
+//! some time in `tally`. What fails is parked. What `split` keeps expires. `audit` sets two
+//! timers for each event, and those of one key fail for some time.
 
 use std::sync::Arc;
 
 use sluicebox_core::codec::{ApplyRecord, EdgeEnds, NameTable};
-use sluicebox_core::frame::{FrameBuilder, Head};
+use sluicebox_core::frame::{FrameBuilder, Head, Kind};
 use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::{
     Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Spread, Target,
@@ -20,6 +21,7 @@ use sluicebox_core::layer::{
 use sluicebox_core::partition::{Leads, SegmentIds, SegmentPlan, StageIds, StagePlan, Verdict};
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use sluicebox_core::state::{StateLimits, Ttl};
+use sluicebox_core::timers::Clock;
 
 pub(crate) const PIPELINE: PipelineId = PipelineId(5);
 /// Partitions there are at first, and at most.
@@ -33,7 +35,7 @@ const SPLIT: StageId = StageId(1);
 const COUNT: StageId = StageId(2);
 const TALLY: StageId = StageId(3);
 const TOTAL: StageId = StageId(4);
-const AUDIT: StageId = StageId(9);
+pub(crate) const AUDIT: StageId = StageId(9);
 const WORDS: EdgeId = EdgeId(1);
 const INSIDE: EdgeId = EdgeId(2);
 const LETTERS: EdgeId = EdgeId(3);
@@ -156,7 +158,18 @@ pub(crate) fn play(stage: StageId, layer: &mut Layer, now: u64) -> Verdict {
             COUNT => one.count(text),
             TALLY => one.tally(text),
             TOTAL => one.total(text),
-            _ => one.audit(text),
+            AUDIT if event.head.kind == Kind::Timer => {
+                one.see_watermark();
+                // Their stage fails half of the time, and they wait as any event does.
+                if one.key == "k1" && (now / 4096).is_multiple_of(2) {
+                    let message = "not now".into();
+                    failures.push(Failure::new(one.cause, FailureClass::Retry, message));
+                } else {
+                    one.fire(text, (event.head.time, now));
+                }
+            }
+            AUDIT => one.audit(text, now),
+            _ => unreachable!("no such stage"),
         }
     }
     Verdict::Returned(failures)
@@ -238,10 +251,43 @@ impl One<'_> {
         self.emit("", text);
     }
 
-    /// Each event comes once.
-    fn audit(&mut self, text: &str) {
-        let (id, _) = text.split_once(':').expect("an id and words");
+    /// Each event comes once, and asks for two timers.
+    fn audit(&mut self, text: &str, now: u64) {
+        self.see_watermark();
+        let (id, words) = text.split_once(':').expect("an id and words");
         assert_eq!(self.slot(id), None, "event {id} came twice");
         self.put(id, "");
+        let (key, timers) = (self.key.as_bytes(), self.layer.timers());
+        let watermark = timers.watermark();
+        let later = words.len() as u64 * 700;
+        for (name, clock, at) in [
+            (format!("w-{id}"), Clock::Wall, now + later),
+            (format!("e-{id}"), Clock::Event, (watermark + later).saturating_sub(900)),
+            // One that is moved and one that is taken back never fire as they were first set.
+            (format!("x-{id}"), Clock::Wall, now),
+        ] {
+            timers.set(key, name.as_bytes(), clock, at).expect("there is room");
+        }
+        assert!(timers.cancel(key, format!("x-{id}").as_bytes()), "it was just set");
+    }
+
+    /// A timer fires once, not before its time, and is gone.
+    fn fire(&mut self, name: &str, (at, now): (u64, u64)) {
+        let (clock, id) = name.split_once('-').expect("a timer of `audit`");
+        assert_eq!(self.slot(id).as_deref(), Some(""), "whoever set it stands");
+        assert_eq!(self.slot(name), None, "timer {name} fired twice");
+        let timers = self.layer.timers();
+        let due = if clock == "w" { now } else { timers.watermark() };
+        assert!(at <= due, "{name} of {at} fired at {due}");
+        assert!(!timers.cancel(self.key.as_bytes(), name.as_bytes()), "it is gone before its call");
+        self.put(name, "fired");
+    }
+
+    /// A key sees no watermark that is lower than one it has seen.
+    fn see_watermark(&mut self) {
+        let watermark = self.layer.timers().watermark();
+        let seen = self.slot("watermark").map_or(0, |text| text.parse().expect("a number"));
+        assert!(watermark >= seen, "the watermark went from {seen} back to {watermark}");
+        self.put("watermark", &watermark.to_string());
     }
 }

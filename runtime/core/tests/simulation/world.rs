@@ -18,6 +18,7 @@ use sluicebox_core::partition::Partition;
 use sluicebox_core::position::{Arrival, Counter, Place, RunHeader};
 use sluicebox_core::recovery::Standing;
 use sluicebox_core::state::{Change, KeyedState, redistribute};
+use sluicebox_core::timers::Clock;
 
 use crate::dice::Dice;
 use crate::log::Log;
@@ -130,6 +131,13 @@ impl World {
                 self.parked(reader);
                 idle = false;
             }
+            let timer = |clock| self.machines[&reader].partition.next_timer(clock);
+            if let Some(at) = timer(Clock::Wall).max(timer(Clock::Event)) {
+                self.now = self.now.max(at);
+                self.machine(reader).partition.raise_watermark(at);
+                self.fire(reader);
+                idle = false;
+            }
         }
         idle && self.producers.iter().all(|p| p.acknowledged == p.requests.len())
     }
@@ -212,6 +220,7 @@ impl World {
             ids,
             runs,
             replayed: Vec::new(),
+            high: Some(time),
         };
         let mut writer = RecordWriter::new();
         writer.ingest(&record);
@@ -245,7 +254,29 @@ impl World {
         if self.dice.one_in(3) && self.expire(reader) {
             return;
         }
+        // How far it may rise is not the machine's business.
+        let to = self.now - self.now.min(500 + 500 * self.dice.below(4) as u64);
+        self.machine(reader).partition.raise_watermark(to);
+        if self.dice.one_in(2) && self.fire(reader) {
+            return;
+        }
         self.batch(reader);
+    }
+
+    fn machine(&mut self, reader: (StageId, u16)) -> &mut Machine {
+        self.machines.get_mut(&reader).expect("a machine")
+    }
+
+    /// Fires timers that are due. False if there are none.
+    fn fire(&mut self, reader: (StageId, u16)) -> bool {
+        let now = self.now;
+        let any = self.machine(reader).partition.start_timers(now);
+        if any {
+            self.trace.push(format!("fired {reader:?}"));
+        }
+        // What is refused waits on.
+        let _refused = any.then(|| self.end(reader));
+        any
     }
 
     /// Puts every run into the inbox that the log has and the reader has not.
@@ -433,6 +464,7 @@ impl World {
                 states.entry(root).or_default().entry(name).or_default().push(state);
             }
         }
+        self.standing.drained();
         let (folded, _) = Checkpoint::none().fold(&self.log.entries);
         let folded = folded.pipeline(PIPELINE).expect("applied");
         for root in ROOTS {
@@ -452,6 +484,7 @@ impl World {
                 let progress = self.standing.progress(&ids);
                 assert_eq!(progress, folded.progress(&ids), "carried over as it is found");
                 machine.keep_ledger(Arc::new(ids), progress);
+                machine.keep_event_time();
                 let mine = |(_, key, _): &(StageId, Vec<u8>, Vec<u8>)| {
                     partition_of(group_of(key), self.partitions) == partition
                 };
@@ -497,6 +530,7 @@ impl World {
                 Partition::new(Arc::new(plan_of(reader.0, partitions)), self.dice.roll());
             let progress = folded.progress(&ids);
             partition.keep_ledger(Arc::new(ids), progress);
+            partition.keep_event_time();
             let state = found.state.get(&reader).cloned().unwrap_or_default();
             for ((stage, key, slot), value) in &state {
                 partition.restore(*stage, &Change { key, slot, value: Some(value) });

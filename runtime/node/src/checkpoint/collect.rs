@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use sluicebox_core::codec::{CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits, KnownId, KnownProducer};
-use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{Name, OutputId, Part, PipelineId, StageId};
 use sluicebox_core::recovery::{Fold, Sink};
 use sluicebox_core::state::Change;
 use sluicebox_store::dirty::{Changes, Dirty};
@@ -405,8 +405,8 @@ impl Sink for Collected {
         match change.value {
             Some(value) => {
                 self.dirty.put(&key, value);
-                // What is parked is read whole, and has a slot for each event.
-                if !stage.unparked().1 {
+                // The others are read whole, and have a slot for each event and timer.
+                if stage.split().1 == Part::Own {
                     self.note_slot(commit.pipeline, stage, change.slot);
                 }
             }

@@ -1,7 +1,7 @@
 //! Reading a checkpoint back, at the start.
 //!
 //! - State stays where it is: that a stage has some is all that is read of it. So a start takes the
-//!   same time whatever is in the store. Only what is parked is read, which is bounded.
+//!   same time whatever is in the store. Only what is parked and timers are read; both are bounded.
 //! - A checkpoint that did not stand may have left entries from beyond the horizon. State of that
 //!   kind does no harm, as the log is read on from the horizon and says all of it again; events of
 //!   outputs from there are passed over, since reading the log gives them too.
@@ -9,7 +9,7 @@
 
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::expand;
-use sluicebox_core::ids::{OutputId, PipelineId, StageId};
+use sluicebox_core::ids::{OutputId, Part, PipelineId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
 use sluicebox_core::recovery::{Fold, Folded};
@@ -62,7 +62,7 @@ pub(crate) fn load(
             loading.all(store, &prefix)?;
         }
         loading.stages(store, of)?;
-        loading.parked(store, of)?;
+        loading.held(store, of)?;
     }
     Ok(Loaded { fold, horizon, reach })
 }
@@ -127,11 +127,11 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Reads what is parked: when a key is to be tried again is said nowhere else. It is bounded,
-    /// and stays in memory.
-    fn parked(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
-        for (stage, _) in &self.folded.names().stages {
-            let stage = stage.parked();
+    /// Reads what is parked, and timers: when a key is to be tried again, and when a timer fires,
+    /// is said nowhere else. Both are bounded, and stay in memory.
+    fn held(&mut self, store: &dyn Store, of: Of) -> Result<(), Error> {
+        let stages = self.folded.names().stages.iter();
+        for stage in stages.flat_map(|(stage, _)| Part::HELD.map(|part| stage.part(part))) {
             self.all(store, &keys::state_of_stage(of.tenant, self.id.0, stage.0))?;
         }
         Ok(())
@@ -139,7 +139,7 @@ impl Loading<'_> {
 
     fn slot(&mut self, stage: StageId, key: &[u8], (slot, value): (&[u8], &[u8])) {
         let partition = key::partition_of(key::group_of(key), self.folded.partitions());
-        self.found.parked_at((self.id, stage.unparked().0, partition)).restore(key, slot, value);
+        self.found.held_at((self.id, stage, partition)).restore(key, slot, value);
     }
 
     fn slot_name(&mut self, stage: StageId, slot: Option<&[u8]>) {

@@ -187,6 +187,7 @@ fn ingest(log: &dyn Log, seq: u64) {
         ids: Vec::new(),
         runs: vec![run],
         replayed: Vec::new(),
+        high: None,
     });
     log.append(Class::Ingest, writer.kind(), &writer.parts()).unwrap();
 }

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use sluicebox_core::ids::{PipelineId, StageId};
+use sluicebox_core::ids::{Part, PipelineId, StageId};
 use sluicebox_core::limits::KEY_GROUPS;
 use sluicebox_core::recovery::Fold;
 use sluicebox_store::store::keys::{self, Id};
@@ -88,7 +88,8 @@ impl Weights {
     pub(super) fn new(kept: Option<&[u8]>, fold: &Fold) -> Self {
         let all = |(id, folded): (PipelineId, &sluicebox_core::recovery::Folded)| {
             let stages = folded.names().stages.clone();
-            stages.into_iter().flat_map(move |(stage, _)| [(id, stage), (id, stage.parked())])
+            let parts = [Part::Own, Part::Parked, Part::Timers];
+            stages.into_iter().flat_map(move |(stage, _)| parts.map(|part| (id, stage.part(part))))
         };
         let all: BTreeSet<Place> = fold.pipelines().flat_map(all).collect();
         let mut weights = Self::default();

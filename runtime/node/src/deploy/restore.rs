@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::partition::name_of_parked;
+use sluicebox_core::partition::name_of_part;
 use sluicebox_core::pipeline::{self, Delivery as Promise, Facts, Pipeline};
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::{Folded, Standing};
@@ -121,7 +121,7 @@ impl Node {
         let dedup = found.dedup.remove(&id);
         let dedup = dedup.unwrap_or_else(|| Dedup::new(seed, DedupLimits::DEFAULT));
         let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
-        let ingest = ingest.knowing(folded.replayed().clone());
+        let ingest = ingest.knowing(folded.replayed().clone()).from_time(folded.high());
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
         let behind = (self.log().clone(), self.backing().clone());
         let durable = Durable::new(id, behind, ingest, numbering);
@@ -173,7 +173,7 @@ fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
 }
 
 /// The state of a pipeline's stages, by partition and by the name of the stage: none of it is in
-/// memory, but for what is parked. A stage without any on disk begins with none.
+/// memory, but for what is parked and timers. A stage without any on disk begins with none.
 fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
     let names = &folded.names().stages;
     let on_disk = names.iter().filter(|(stage, _)| found.backing.has((id, *stage)));
@@ -187,10 +187,11 @@ fn states(id: PipelineId, folded: &Folded, found: &mut Found) -> Vec<States> {
         on_disk.clone().map(cold).collect()
     };
     let mut states: Vec<States> = (0..folded.partitions()).map(states).collect();
-    for ((_, stage, partition), state) in found.parked.extract_if(.., |(of, ..), _| *of == id) {
+    for ((_, stage, partition), state) in found.held.extract_if(.., |(of, ..), _| *of == id) {
+        let (stage, part) = stage.split();
         let name = names.iter().find(|(known, _)| *known == stage);
         if let (Some((_, name)), Some(there)) = (name, states.get_mut(usize::from(partition))) {
-            there.push((name_of_parked(name.as_str()), state));
+            there.push((name_of_part(name.as_str(), part), state));
         }
     }
     states

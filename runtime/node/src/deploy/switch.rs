@@ -23,7 +23,7 @@ use crate::durable::{Durable, refused};
 use crate::error::Error;
 use crate::mailbox::States;
 use crate::node::Node;
-use crate::running::{Code, Parts, Running};
+use crate::running::{Code, Parts, Passed, Running};
 
 /// The version to come.
 pub(super) struct Next {
@@ -75,7 +75,8 @@ impl Node {
             Some(Restored { durable, folded, states, tails }) => {
                 let (numbering, standing) = (durable.numbering(), Standing::from(&folded));
                 let durable = Some((durable, numbering));
-                (Taken { states, standing, durable, left_over: Vec::new() }, tails, true)
+                let (left_over, time) = (Vec::new(), Passed::default());
+                (Taken { states, standing, durable, left_over, time }, tails, true)
             }
             None => {
                 let seed = secret_number()?;
@@ -144,7 +145,7 @@ impl Node {
             let _figures = metrics.output(&output.name, ring);
         }
         let _figures = metrics.output(DEAD_LETTERS, &dead_letters.ring);
-        let Taken { states, standing, left_over, durable } = taken;
+        let Taken { states, standing, left_over, durable, time } = taken;
         let parts = Parts {
             tenant: self.tenancy(tenant),
             name: name.clone(),
@@ -160,6 +161,7 @@ impl Node {
             durable,
             states: by_partition(states, partitions),
             standing,
+            time,
         };
         let running = Running::build(pipeline, parts);
         hand_over(&running, left_over);

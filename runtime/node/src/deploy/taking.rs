@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::partition::{name_of_parked, stage_of_state};
+use sluicebox_core::partition::{name_of_part, stage_of_state};
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::Standing;
@@ -24,7 +24,8 @@ use tokio::sync::oneshot;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Retired, States};
-use crate::running::Running;
+use crate::running::event_time::EventTime;
+use crate::running::{Passed, Running};
 
 /// How long a switch waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -36,6 +37,7 @@ pub(super) struct Taken {
     pub states: Vec<States>,
     pub standing: Standing,
     pub left_over: LeftOver,
+    pub time: Passed,
     pub durable: Option<(Arc<Durable>, Numbering)>,
 }
 
@@ -73,13 +75,12 @@ pub(super) fn take_over(old: &Running, rested: Rested, heir: Heir<'_>, seed: u64
         // Of partitions that are not there now this is all that is known.
         taken.standing = durable.standing();
     }
+    let mut watermarks: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (partition, retired) in rested {
         taken.states.resize_with(taken.states.len().max(usize::from(partition) + 1), Vec::new);
         let states = retired.states.into_iter().filter_map(|(stage, state)| {
-            let (stage, is_parked) = stage_of_state(&stage);
-            let heir = heir.handover.heir(stage)?;
-            let parked = is_parked.then(|| name_of_parked(heir));
-            Some((parked.unwrap_or_else(|| heir.to_owned()), state))
+            let (stage, part) = stage_of_state(&stage);
+            Some((name_of_part(heir.handover.heir(stage)?, part), state))
         });
         taken.states[usize::from(partition)].extend(states);
         let left_over = retired.left_over.into_iter().filter_map(|(root, partition, delivery)| {
@@ -87,10 +88,26 @@ pub(super) fn take_over(old: &Running, rested: Rested, heir: Heir<'_>, seed: u64
             Some((heir, partition, delivery))
         });
         taken.left_over.extend(left_over);
+        let (root, watermark) = retired.watermark;
+        if let Some(heir) = heir.handover.heir(&root) {
+            watermarks.entry(heir.to_owned()).or_default().push(watermark);
+        }
         if let Some((root, progress)) = retired.progress {
             taken.standing.add((root, partition), progress);
         }
     }
+    let drained = taken.left_over.is_empty();
+    if drained {
+        taken.standing.drained();
+    }
+    // What has taken everything has come as far as any of its partitions.
+    let common = |all: Vec<u64>| {
+        let all = all.into_iter();
+        if drained { all.max() } else { all.min() }.unwrap_or(0)
+    };
+    let watermarks = watermarks.into_iter().map(|(root, all)| (root, common(all)));
+    taken.time.watermarks = watermarks.collect();
+    taken.time.high = old.event_time().map_or(0, EventTime::high);
     if heir.partitions() != old.partitions() {
         taken.states = by_owner(taken.states, heir.partitions(), seed);
     }

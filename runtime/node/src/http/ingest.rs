@@ -352,9 +352,11 @@ impl Call<'_> {
     }
 
     fn rules<'r>(&'r self, request: &'r Request<'_>, host_fields: &'r [u8]) -> Rules<'r> {
+        let ingest = &self.running.pipeline().ingest;
         Rules {
-            pointer: self.running.pipeline().ingest.key.as_ref(),
+            pointer: ingest.key.as_ref(),
             request_key: request.asked.key.as_deref(),
+            time: ingest.time.as_ref().map(|pointer| (pointer, ingest.time_unit)),
             event_bytes_max: self.running.event_bytes_max(),
             received: now_micros(),
             host_fields,

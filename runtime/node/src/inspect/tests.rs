@@ -56,6 +56,7 @@ fn ingest(writer: &mut RecordWriter) {
         ids: vec![9],
         runs: vec![run(0, &["a", "b"]), run(3, &["c"])],
         replayed: Vec::new(),
+        high: None,
     });
 }
 

@@ -89,9 +89,16 @@ pub(crate) struct Batch {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) deliveries: VecDeque<Delivery>,
+    /// How many ever entered.
+    pub(super) entered: u64,
 }
 
 impl Inbox {
+    pub(super) fn push(&mut self, delivery: Delivery) {
+        self.entered += 1;
+        self.deliveries.push_back(delivery);
+    }
+
     pub(super) fn next_batch(&mut self) -> Option<Batch> {
         let first = self.deliveries.front()?;
         let fits =
@@ -181,7 +188,7 @@ mod tests {
     fn drain(deliveries: Vec<Delivery>) -> Vec<Batch> {
         let total: usize = deliveries.iter().map(Delivery::bytes).sum();
         let count = deliveries.len();
-        let mut inbox = Inbox { deliveries: deliveries.into() };
+        let mut inbox = Inbox { deliveries: deliveries.into(), entered: 0 };
         let batches: Vec<Batch> = std::iter::from_fn(|| inbox.next_batch()).collect();
         let freed: usize = batches.iter().map(|batch| batch.freed).sum();
         assert_eq!(freed, total, "every byte that entered is freed");

@@ -11,9 +11,11 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
+use super::time::{TIMED_ROWS, Timed};
+use super::worker::WORKER_ROWS;
 use super::{
     GUEST_COUNTER, GUEST_GAUGE, GuestValue, LATENCY_MICROS, Latency, NODE_ROWS, OUTPUT_ROWS,
-    PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, WORKER_ROWS, lock,
+    PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
 };
 
 /// Counts by word.
@@ -244,6 +246,10 @@ impl Collector for Sets {
             pipelines.iter().filter_map(|(labels, set)| Some((labels, Logged::of(set)?))).collect();
         let logged: Vec<_> = logged.iter().map(|(labels, set)| ((*labels).clone(), set)).collect();
         encode_rows(&mut encoder, LOGGED_ROWS, &logged)?;
+        let timed: Vec<(&Labels, Timed)> =
+            pipelines.iter().filter_map(|(labels, set)| Some((labels, Timed::of(set)?))).collect();
+        let timed: Vec<_> = timed.iter().map(|(labels, set)| ((*labels).clone(), set)).collect();
+        encode_rows(&mut encoder, TIMED_ROWS, &timed)?;
         let (mut stages, mut outputs) = (Vec::new(), Vec::new());
         for (_, pipeline) in &pipelines {
             let labels = |label, name: &String| labels_of(pipeline, Some((label, name)));

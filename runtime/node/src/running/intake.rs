@@ -29,6 +29,8 @@ pub struct Intake {
     id: Option<u128>,
     events: usize,
     bytes: usize,
+    /// The highest of their times.
+    high: u64,
 }
 
 /// What became of the events of a request.
@@ -70,6 +72,7 @@ impl Intake {
             id: None,
             events: 0,
             bytes: 0,
+            high: 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Intake {
         }
         self.events += 1;
         self.bytes += payload.len();
+        self.high = self.high.max(head.time);
         if self.running.shared.durable.is_some() {
             self.id = id_of(fields);
         }
@@ -144,6 +148,9 @@ impl Intake {
                 let frame = self.builders[at].finish();
                 self.mailbox_of(at).push_over(Delivery::from(frame));
             }
+            if let Some(time) = running.event_time() {
+                time.arrived(self.high, now);
+            }
             Ok(Submitted::Queued)
         };
         running.shared.left(1);
@@ -161,7 +168,7 @@ impl Intake {
             Entry { stage: root, to, frame: frame.clone() }
         };
         let entries: Vec<Entry> = self.filled.iter().zip(&self.frames).map(entry).collect();
-        match durable.ingest(&self.identity, &entries, now) {
+        match durable.ingest(&self.identity, &entries, (now, self.high)) {
             Ok(logged) => Ok(Submitted::Logged(logged)),
             Err(NotLogged::Log(Refusal::Busy)) => {
                 Err(Unsubmitted::Busy { intake: Box::new(self), retry_after: RETRY_AFTER })

@@ -30,7 +30,7 @@ pub(super) struct SegmentBuilder<'a> {
 }
 
 impl SegmentBuilder<'_> {
-    pub(super) fn build(&self, shared: &Arc<PipelineShared>) -> SegmentRuntime {
+    pub(super) fn build(&self, shared: &Arc<PipelineShared>, at: usize) -> SegmentRuntime {
         let mut plans = Vec::new();
         let mut stages = Vec::new();
         let mut routes = Vec::new();
@@ -46,7 +46,7 @@ impl SegmentBuilder<'_> {
         }
         let plan = Arc::new(SegmentPlan { stages: plans });
         let durable = self.durable(&routes);
-        SegmentRuntime { shared: shared.clone(), plan, stages, routes, durable }
+        SegmentRuntime { shared: shared.clone(), at, plan, stages, routes, durable }
     }
 
     /// The numbers of the segment, in a pipeline with a log. Targets are in the order of `stage`:

@@ -24,6 +24,7 @@ use super::cold::{GivenUp, Keeping};
 use super::expiry::Expiring;
 use super::parked::Parked;
 use super::record::Recording;
+use super::time::Timing;
 use super::{Life, Local};
 use crate::mailbox::{Command, Delivery, Mailbox, Retired};
 use crate::running::{Route, SegmentRuntime, StageRuntime};
@@ -44,6 +45,10 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         let ids = durable.ids(mailbox.partition);
         machine.keep_ledger(ids, inherited.progress.unwrap_or_default());
     }
+    if segment.shared.event_time.is_some() {
+        machine.keep_event_time();
+        machine.raise_watermark(inherited.watermark);
+    }
     let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
     let invokers = segment.stages.iter().map(invoker).collect();
     let mut driver = Driver {
@@ -63,6 +68,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         stopped: false,
         recording: Recording::default(),
         keeping: Keeping::default(),
+        timing: Timing::default(),
     };
     driver.back_state();
     driver.note_state();
@@ -90,6 +96,7 @@ pub(super) struct Driver {
     pub(super) stopped: bool,
     pub(super) recording: Recording,
     pub(super) keeping: Keeping,
+    pub(super) timing: Timing,
 }
 
 impl Driver {
@@ -99,6 +106,7 @@ impl Driver {
         if self.life.trim.take() {
             self.trim();
         }
+        self.keep_time(self.local.clock.now());
         if !self.log() || !self.deliver() || self.stopped || self.machine.halted().is_some() {
             // Whoever retires it waits for it to be empty, which it will not be any more if a
             // stream halted it at its end. A commit the log has not taken is not given up while it
@@ -108,15 +116,16 @@ impl Driver {
                 self.retired();
                 return false;
             }
-            park().await;
+            self.rest(self.timing.next_tick).await;
             return true;
         }
         self.note_horizon();
         if self.retire.is_none() && !self.has_memory() {
-            park().await;
+            self.rest(self.timing.next_tick).await;
             return true;
         }
         let now = self.local.clock.now();
+        self.note_time(now);
         if self.start_divided(now) || self.start_by_time(now) {
             self.batch(now).await;
         } else if self.start_expiry(now).await {
@@ -126,6 +135,7 @@ impl Driver {
             self.life.idle_sweeps.set(sweeps);
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
+            self.timing.taken += batch.done as u64;
             let tenant = &self.segment.shared.tenant;
             // With a log what is there leaves; only what would never fit is refused.
             let memory = tenant.state_bytes();
@@ -144,7 +154,8 @@ impl Driver {
         }
         // Others first; then, if there is more, us again.
         let divided = !self.recording.divided.is_empty();
-        if !self.mailbox.is_empty() || divided || self.retire.is_some() {
+        let noted = !self.has_time_to_note();
+        if !self.mailbox.is_empty() || divided || self.retire.is_some() || !noted {
             self.mailbox.schedule();
         }
         self.wait().await;
@@ -153,6 +164,7 @@ impl Driver {
 
     /// Starts a batch. False if it cannot be.
     fn start(&mut self, frame: Frame, parts: Vec<Delivery>, now: u64) -> bool {
+        self.note_late(&frame);
         if self.segment.durable.is_some() {
             return self.start_recorded(frame, parts, now);
         }
@@ -162,7 +174,12 @@ impl Driver {
 
     /// Sleeps until something happens, or time brings something to do.
     async fn wait(&mut self) {
-        let Some(next) = self.next_by_time() else { return park().await };
+        self.rest(self.next_by_time()).await;
+    }
+
+    /// Sleeps until something happens, or to this time.
+    async fn rest(&self, until: Option<u64>) {
+        let Some(next) = until else { return park().await };
         let left = next.saturating_sub(self.local.clock.now()).max(1);
         let sleep = tokio::time::sleep(Duration::from_micros(left));
         tokio::select! {
@@ -221,13 +238,15 @@ impl Driver {
         self.life.set_warm(&self.local, false);
         let root = self.segment.durable.as_ref().and_then(|durable| durable.stages.first());
         let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
+        let watermark = (self.segment.root_name().to_owned(), self.machine.watermark());
         let empty = Partition::new(self.segment.plan.clone(), 0);
         let states = std::mem::replace(&mut self.machine, empty).into_states();
         // The next version counts what it takes over.
         self.note_parked();
+        self.note_timers();
         if let Some(reply) = self.retire.take() {
             // Nobody wants what a pipeline held that was deleted meanwhile.
-            let _unwanted = reply.send(Retired { states, progress, left_over });
+            let _unwanted = reply.send(Retired { states, progress, watermark, left_over });
         }
     }
 
@@ -393,6 +412,7 @@ impl Driver {
 
     pub(super) fn note_state(&mut self) {
         self.note_parked();
+        self.note_timers();
         self.note_expired();
         let after = self.machine.state_bytes();
         let before = self.mailbox.state_bytes.swap(after, Ordering::Relaxed);

@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluicebox_guest::log::Level;
 use sluicebox_guest::{
-    Event, Failure, Kind, Output, Refused, Result, assets, config, field, log, metrics, stage,
+    Clock, Event, Failure, Kind, Output, Refused, Result, assets, config, field, log, metrics,
+    stage, watermark,
 };
 
 /// The extension field that command `f` sets.
@@ -30,6 +31,7 @@ fn conform(event: Event<'_>, out: &mut Output) -> Result {
         b'x' => return Err(Failure::reject(text(operand)?)),
         b't' => panic!("trap on demand"),
         b'g' | b's' | b'D' | b'a' | b'S' => out.emit(&event, state(*command, operand, &event)?),
+        b'T' | b'C' | b'W' => out.emit(&event, timers(*command, operand, &event)?),
         b'c' => match config::get(text(operand)?) {
             Some(value) => out.emit(&event, [&[1], value.as_bytes()].concat()),
             None => out.emit(&event, [0]),
@@ -119,6 +121,21 @@ fn state(command: u8, operand: &[u8], event: &Event<'_>) -> Result<Vec<u8>> {
             }
             payload
         }
+    })
+}
+
+/// The commands on timers; gives what is to be emitted.
+fn timers(command: u8, operand: &[u8], event: &Event<'_>) -> Result<Vec<u8>> {
+    Ok(match command {
+        b'T' => {
+            let (clock, rest) = operand.split_first().ok_or_else(unknown)?;
+            let (at, name) = rest.split_first_chunk().ok_or_else(unknown)?;
+            let clock = if *clock == 0 { Clock::Event } else { Clock::Wall };
+            let set = event.timers().set(text(name)?, clock, u64::from_le_bytes(*at));
+            answer(set.map(|()| Vec::new()))
+        }
+        b'C' => vec![u8::from(event.timers().cancel(text(operand)?))],
+        _ => watermark().to_le_bytes().to_vec(),
     })
 }
 

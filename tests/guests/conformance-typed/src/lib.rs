@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bindings::sluicebox::stage::types::{Event, Failure, FailureClass, Field, Kind};
-use bindings::sluicebox::stage::{assets, config, log, metrics, state};
+use bindings::sluicebox::stage::{assets, config, log, metrics, state, timers};
 use bindings::{Guest, Outcome};
 
 #[allow(
@@ -78,6 +78,9 @@ impl Received<'_> {
             b'g' | b's' | b'D' | b'a' | b'S' => {
                 out.push(self.emitted(self.state(*command, operand)?));
             }
+            b'T' | b'C' | b'W' => {
+                out.push(self.emitted(self.timers(*command, operand)?));
+            }
             b'c' => out.push(self.emitted(match config::get(text(operand)?) {
                 Some(value) => [&[1], value.as_bytes()].concat(),
                 None => vec![0],
@@ -129,6 +132,27 @@ impl Received<'_> {
             _ => out.push(self.emitted(self.description())),
         }
         Ok(())
+    }
+
+    /// The commands on timers; gives what is to be emitted.
+    fn timers(self, command: u8, operand: &[u8]) -> Result<Vec<u8>> {
+        Ok(match command {
+            b'T' => {
+                let (clock, rest) = operand.split_first().ok_or_else(unknown)?;
+                let (at, name) = rest.split_first_chunk().ok_or_else(unknown)?;
+                let clock = match *clock {
+                    0 => timers::Clock::EventTime,
+                    _ => timers::Clock::Wall,
+                };
+                let at = u64::from_le_bytes(*at);
+                match timers::set(self.index, text(name)?, clock, at) {
+                    Ok(()) => vec![0],
+                    Err(refused) => [&[2], refused.as_bytes()].concat(),
+                }
+            }
+            b'C' => vec![u8::from(timers::cancel(self.index, text(operand)?))],
+            _ => timers::watermark().to_le_bytes().to_vec(),
+        })
     }
 
     /// An event as it is emitted unless a command says otherwise.

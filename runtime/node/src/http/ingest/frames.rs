@@ -98,7 +98,10 @@ impl<'a> Frames<'a> {
             let message = "its kind is neither 0 data nor 3 end; the others are the host's";
             return Err(Fault::new("ingest.kind", message));
         }
-        let time = if event.head.time == 0 { rules.received } else { event.head.time };
+        let time = match event.head.time {
+            0 => rules.time_of(event.payload)?,
+            time => time,
+        };
         let head = Head { kind: event.head.kind, input: 0, port: 0, cause: NO_CAUSE, time };
         let key = if event.key.is_empty() {
             self.make_key(event, rules)?

@@ -1,8 +1,10 @@
-//! Which key an event gets, and the ids the host makes up.
+//! Which key and which time an event gets, and the ids the host makes up.
 //!
 //! The rule, for every form of ingest: the key named with the event itself; else the one the
 //! pipeline finds in the JSON payload (`[ingest] key`); else `?key=` of the request; else the
 //! event's id; else an id the host makes: the request's, and the number of the line.
+//! Of times: the one named with the event itself; else the one the pipeline finds in the JSON
+//! payload (`[ingest] time`); else when the request was received.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -10,10 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluicebox_core::frame::HEAD_BYTES;
 use sluicebox_core::json_key::{self, KeyError, Pointer};
-use sluicebox_core::limits::KEY_BYTES_MAX;
+use sluicebox_core::limits::{KEY_BYTES_MAX, TIME_END};
+use sluicebox_core::pipeline::TimeUnit;
 
 use super::Fault;
-use crate::http::text::now_micros;
+use crate::error::shown;
+use crate::http::text::{now_micros, parse_rfc3339};
 
 /// What holds for every event of a request.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +28,8 @@ pub(super) struct Rules<'a> {
     pub(super) request_key: Option<&'a str>,
     /// Most bytes of one event, its head included.
     pub(super) event_bytes_max: usize,
+    /// Where the pipeline finds the time in a JSON payload, and what a number there counts.
+    pub(super) time: Option<(&'a Pointer, TimeUnit)>,
     /// Time of events that have none of their own.
     pub(super) received: u64,
     /// Packed fields that each event gets from the host.
@@ -47,6 +53,45 @@ impl Rules<'_> {
         );
         Err(Fault::new("ingest.event-bytes", message))
     }
+}
+
+impl Rules<'_> {
+    /// The time of an event that does not name it beside its payload.
+    pub(super) fn time_of(&self, payload: &[u8]) -> Result<u64, Fault> {
+        let Some((pointer, unit)) = self.time else { return Ok(self.received) };
+        let text = json_key::extract(payload, pointer).map_err(|error| match error {
+            KeyError::Missing(_) => no_time(pointer, "no text and no number is there"),
+            other @ KeyError::Json(_) => json_fault(other),
+        })?;
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let time = match is_number {
+            true => number(&text, unit),
+            false => parse_rfc3339(text.as_bytes()),
+        };
+        let time = time.filter(|time| (1..TIME_END).contains(time));
+        time.ok_or_else(|| no_time(pointer, &format!("{:?} is there", shown(&text))))
+    }
+}
+
+fn no_time(pointer: &Pointer, found: &str) -> Fault {
+    let message = format!(
+        "no event time at '{pointer}': {found}; use RFC 3339, for example 2026-01-31T12:00:00Z, or \
+         a number since 1970 (ingest.time-unit)"
+    );
+    Fault::new("ingest.time", message)
+}
+
+/// Microseconds of a number of units, which may have a fraction; what is finer is cut off.
+fn number(text: &str, unit: TimeUnit) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let scale = unit.micros();
+    let mut micros = whole.parse::<u64>().ok()?.checked_mul(scale)?;
+    let mut worth = scale;
+    for digit in fraction.chars() {
+        worth /= 10;
+        micros = micros.checked_add(u64::from(digit.to_digit(10)?) * worth)?;
+    }
+    Some(micros)
 }
 
 /// The key at the pipeline's pointer.
@@ -148,6 +193,34 @@ mod tests {
         assert!(seen.iter().all(|id| id.len() <= 48 && id.is_ascii()));
         let long = HostId { text: [b'-'; 48], line_at: 28 }.of_line(u64::MAX).len();
         assert_eq!(long, 28 + 13, "the longest id fits");
+    }
+
+    #[test]
+    fn the_time_in_the_payload_is_read_in_every_form_and_checked() {
+        let pointer = Pointer::parse("/t").expect("pointer");
+        let time = |unit: TimeUnit, value: &str| {
+            let time = Some((&pointer, unit));
+            let rules = Rules { time, ..super::super::tests::rules() };
+            let payload = format!("{{\"t\":{value}}}");
+            rules.time_of(payload.as_bytes()).map_err(|fault| fault.code)
+        };
+        let ms = TimeUnit::Milliseconds;
+        assert_eq!(time(ms, "1700000000000"), Ok(1_700_000_000_000_000));
+        assert_eq!(time(ms, "1700000000000.25"), Ok(1_700_000_000_000_250));
+        assert_eq!(time(TimeUnit::Seconds, "1700000000.1234567"), Ok(1_700_000_000_123_456));
+        assert_eq!(time(TimeUnit::Microseconds, "1700000000000000"), Ok(1_700_000_000_000_000));
+        assert_eq!(time(ms, "\"2023-11-14T22:13:20Z\""), Ok(1_700_000_000_000_000));
+        assert_eq!(time(ms, "\"2023-11-14T23:13:20.5+01:00\""), Ok(1_700_000_000_500_000));
+        assert_eq!(time(ms, "\"1700000000000\""), Ok(1_700_000_000_000_000));
+        let bad = ["0", "-1", "1e9", "\"1.2.3\"", "\"noon\"", "\"\"", "null", "{}", "true"];
+        for bad in bad {
+            assert_eq!(time(ms, bad), Err("ingest.time"), "{bad}");
+        }
+        assert_eq!(time(TimeUnit::Seconds, "99999999999999999999"), Err("ingest.time"));
+        assert_eq!(time(TimeUnit::Seconds, "9007199255"), Err("ingest.time"), "beyond 2^53");
+        assert_eq!(time(ms, "{"), Err("ingest.json"));
+        let rules = super::super::tests::rules();
+        assert_eq!(rules.time_of(b"no JSON").ok(), Some(rules.received));
     }
 
     #[test]

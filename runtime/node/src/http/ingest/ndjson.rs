@@ -84,7 +84,8 @@ impl<'a> Lines<'a> {
             }
         };
         rules.check_size(key.len(), line.len(), rules.host_fields.len())?;
-        sink.push(&Head::data(rules.received), key, line, rules.host_fields);
+        let time = rules.time_of(line)?;
+        sink.push(&Head::data(time), key, line, rules.host_fields);
         Ok(())
     }
 }

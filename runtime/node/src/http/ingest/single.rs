@@ -99,7 +99,10 @@ pub(super) fn finish(
     }
     rules.check_size(key.len(), body.len(), fields.len())?;
     let kind = if parts.end { Kind::End } else { Kind::Data };
-    let time = parts.time.filter(|time| *time > 0).unwrap_or(rules.received);
+    let time = match parts.time.filter(|time| *time > 0) {
+        Some(time) => time,
+        None => rules.time_of(body)?,
+    };
     sink.push(&Head { kind, ..Head::data(time) }, &key, body, &fields);
     Ok(())
 }

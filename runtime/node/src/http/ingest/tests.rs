@@ -47,6 +47,7 @@ pub(super) fn rules() -> Rules<'static> {
     Rules {
         pointer: None,
         request_key: None,
+        time: None,
         event_bytes_max: 64 * 1024,
         received: 1_700_000_000_000_000,
         host_fields: &[],

@@ -1,9 +1,11 @@
-//! Many state operations in one call: reading them, doing them, writing the replies.
+//! Many operations on state and timers in one call: reading them, doing them, writing the replies.
 //!
 //! The layout is `wit/FRAME.md`, "State batch". A malformed batch is refused at the first bad
 //! operation; the caller rolls back what the ones before it wrote.
 
-use super::KeyedState;
+use crate::limits::SLOT_BYTES_MAX;
+use crate::state::KeyedState;
+use crate::timers::{Clock, Timers};
 
 const OPERATION_BYTES: usize = 16;
 
@@ -11,6 +13,8 @@ const GET: u8 = 1;
 const PUT: u8 = 2;
 const DELETE: u8 = 3;
 const ADD: u8 = 4;
+const SET_TIMER: u8 = 5;
+const CANCEL_TIMER: u8 = 6;
 
 const DONE: u8 = 0;
 const ABSENT: u8 = 1;
@@ -23,13 +27,17 @@ pub enum BatchError {
     #[error("state batch: operation {0} is cut off")]
     Truncated(usize),
     /// An unknown operation, or reserved bytes that are not 0.
-    #[error("state batch: operation {0} is none of 1 get, 2 put, 3 delete, 4 add")]
+    #[error(
+        "state batch: operation {0} is none of 1 get, 2 put, 3 delete, 4 add, 5 set a timer, 6 \
+         cancel one"
+    )]
     Operation(usize),
     /// The slot is not UTF-8, or too long.
     #[error("state batch: the slot of operation {0} is not UTF-8 or longer than 64 bytes")]
     Slot(usize),
-    /// A value where there is none, or a delta that is not 8 bytes long.
-    #[error("state batch: the value of operation {0} has the wrong length")]
+    /// A value where there is none, a delta that is not 8 bytes long, or a timer without clock and
+    /// time.
+    #[error("state batch: the value of operation {0} has the wrong length, or names no clock")]
     Value(usize),
     /// No such event in this call.
     #[error("state batch: operation {0} names an event that is not in the frame")]
@@ -56,13 +64,14 @@ fn split(bytes: &[u8], index: usize) -> Result<(Operation<'_>, &[u8]), BatchErro
     let (slot, rest) = rest.split_at_checked(slot_bytes.into()).ok_or(cut)?;
     let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
     let (value, rest) = rest.split_at_checked(value_bytes).ok_or(cut)?;
-    if slot.len() > crate::limits::SLOT_BYTES_MAX || std::str::from_utf8(slot).is_err() {
+    if slot.len() > SLOT_BYTES_MAX || std::str::from_utf8(slot).is_err() {
         return Err(BatchError::Slot(index));
     }
     let fits = match code {
-        GET | DELETE => value.is_empty(),
+        GET | DELETE | CANCEL_TIMER => value.is_empty(),
         PUT => true,
         ADD => value.len() == 8,
+        SET_TIMER => value.len() == 9 && Clock::from_byte(value[0]).is_some(),
         _ => return Err(BatchError::Operation(index)),
     };
     if !fits {
@@ -77,13 +86,19 @@ fn reply(out: &mut Vec<u8>, status: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-impl KeyedState {
+/// What operations work on.
+pub(super) struct Kept<'a> {
+    pub state: &'a mut KeyedState,
+    pub timers: &'a mut Timers,
+}
+
+impl Kept<'_> {
     /// Does every operation of `operations` in order and appends the replies to `out`. `key_of`
     /// gives the key of an event of the call.
     ///
     /// # Errors
     /// The first malformed operation; earlier ones have been done.
-    pub fn batch<'k>(
+    pub(super) fn batch<'k>(
         &mut self,
         operations: &[u8],
         mut key_of: impl FnMut(u32) -> Option<&'k [u8]>,
@@ -107,29 +122,44 @@ impl KeyedState {
 
     #[inline]
     fn perform(&mut self, key: &[u8], operation: &Operation<'_>, out: &mut Vec<u8>) {
+        let state = &mut *self.state;
         let refused = match operation.code {
             ADD => {
                 let delta = operation.value.first_chunk().map_or(0, |b| i64::from_le_bytes(*b));
-                match self.add(key, operation.slot, delta) {
+                match state.add(key, operation.slot, delta) {
                     Ok(number) => return reply(out, DONE, &number.to_le_bytes()),
                     Err(refusal) => refusal,
                 }
             }
-            PUT => match self.put(key, operation.slot, operation.value) {
+            PUT => match state.put(key, operation.slot, operation.value) {
                 Ok(()) => return reply(out, DONE, &[]),
                 Err(refusal) => refusal,
             },
             DELETE => {
-                let status = if self.delete(key, operation.slot) { DONE } else { ABSENT };
+                let status = if state.delete(key, operation.slot) { DONE } else { ABSENT };
                 return reply(out, status, &[]);
             }
+            SET_TIMER | CANCEL_TIMER => return self.perform_timer(key, operation, out),
             _ => {
-                return match self.get(key, operation.slot) {
+                return match state.get(key, operation.slot) {
                     Some(value) => reply(out, DONE, value),
                     None => reply(out, ABSENT, &[]),
                 };
             }
         };
         reply(out, REFUSED, refused.to_string().as_bytes());
+    }
+
+    fn perform_timer(&mut self, key: &[u8], operation: &Operation<'_>, out: &mut Vec<u8>) {
+        let Some((clock, at)) = operation.value.split_first() else {
+            let status = if self.timers.cancel(key, operation.slot) { DONE } else { ABSENT };
+            return reply(out, status, &[]);
+        };
+        let clock = Clock::from_byte(*clock).expect("it was looked at when the value was");
+        let at = at.first_chunk().map_or(0, |at| u64::from_le_bytes(*at));
+        match self.timers.set(key, operation.slot, clock, at) {
+            Ok(()) => reply(out, DONE, &[]),
+            Err(refusal) => reply(out, REFUSED, refusal.to_string().as_bytes()),
+        }
     }
 }
