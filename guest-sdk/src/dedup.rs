@@ -23,7 +23,7 @@
 //!   however many ids are remembered; `limits.state-bytes` of the manifest bounds how many there
 //!   are.
 //! - Spans that are over are swept away, some slots at a time; a key has one timer for that.
-//! - Ids are told apart exactly: a slot holds the ids themselves, in case their hashes are the same.
+//! - Ids are told apart exactly: a slot holds the ids themselves, in case hashes are the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -245,7 +245,10 @@ impl<'w, 'c, 'a> Work<'w, 'c, 'a> {
             None => Some((Spans::default(), None)),
         };
         let keys = values.by_ref().take(call.keys.len()).map(spans).collect();
-        let seen = |value: Option<&[u8]>| value.map_or(Some(Seen::default()), kept::read_all);
+        let seen = |value: Option<&[u8]>| match value {
+            Some(bytes) => kept::read_all(bytes),
+            None => Some(Seen::default()),
+        };
         let slots = places.into_iter().zip(values.map(seen)).collect();
         let watermark = dedup.terms.watermark();
         let (changed, swept) = (BTreeSet::new(), Vec::new());
