@@ -151,9 +151,9 @@ pub trait Invoker: fmt::Debug {
     /// Drops the instance that serves this key or stream, if there is one.
     fn drop_instance(&mut self, serves: &Serves);
 
-    /// Says that instances of streams are made again when they are gone, and drops those of keys and
-    /// streams that are more than `most`, the least recently used first. From then on they also make
-    /// room for others where the tenant may have no more.
+    /// Says that instances of streams are made again when they are gone, and drops those of keys
+    /// and streams that are more than `most`, the least recently used first. From then on they
+    /// also make room for others where the tenant may have no more.
     fn spare(&mut self, most: usize);
 
     /// Drops every instance that only saves time. Those of open streams stay.

@@ -7,10 +7,11 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! The text: `metrics/encode.rs`; figures of the log, event time and workers: `metrics/log.rs`,
+//! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the log, event time and workers: `metrics/log.rs`,
 //! `metrics/time.rs`, `metrics/worker.rs`; who may read it: `http`.
 
 mod encode;
+mod kinds;
 mod log;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,7 @@ mod time;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
@@ -33,6 +32,7 @@ use crate::ring::Output;
 use crate::running::PipelineShared;
 use encode::Row;
 
+pub use kinds::{ByWord, Counter, Gauge, Latency};
 pub use worker::WorkerMetrics;
 
 /// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
@@ -40,90 +40,6 @@ pub const GUEST_METRICS_MAX: usize = 32;
 
 /// Longest name of a stage's own metric.
 const GUEST_NAME_BYTES_MAX: usize = 64;
-
-/// Something that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds.
-    pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// Adds one.
-    pub fn inc(&self) {
-        self.add(1);
-    }
-
-    /// The sum so far.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Something that is there now.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicI64);
-
-impl Gauge {
-    /// Adds, or takes away.
-    pub fn add(&self, amount: i64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// Replaces the value.
-    pub fn set(&self, value: i64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The value; a short disagreement between threads is not shown as less than nothing.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-}
-
-/// Counters by a word from our own code, such as a stable code; for paths that are not hot.
-#[derive(Debug, Default)]
-pub struct ByWord(Mutex<BTreeMap<&'static str, u64>>);
-
-impl ByWord {
-    /// Adds to the counter of a word.
-    pub fn add(&self, word: &'static str, amount: u64) {
-        *lock(&self.0).entry(word).or_default() += amount;
-    }
-
-    /// All words that were ever counted.
-    #[must_use]
-    pub fn get(&self) -> Vec<(&'static str, u64)> {
-        lock(&self.0).iter().map(|(word, count)| (*word, *count)).collect()
-    }
-}
-
-/// Upper ends of the buckets of a latency, in microseconds; the last has no end.
-const LATENCY_MICROS: [u64; 14] = [
-    50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
-    30_000_000,
-];
-
-/// How long something took, in buckets.
-#[derive(Debug, Default)]
-pub struct Latency {
-    counts: [Counter; LATENCY_MICROS.len() + 1],
-    micros: Counter,
-}
-
-impl Latency {
-    /// Counts one.
-    pub fn observe(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_MICROS.partition_point(|end| *end < micros);
-        self.counts[bucket].inc();
-        self.micros.add(micros);
-    }
-}
 
 /// The edge and the node as a whole.
 #[derive(Debug, Default)]

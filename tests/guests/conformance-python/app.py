@@ -8,7 +8,7 @@ that is not UTF-8.
 import time
 
 from componentize_py_types import Err
-from wit_world.imports import assets, config, log, metrics, state
+from wit_world.imports import assets, config, log, metrics, state, timers
 from wit_world.imports.types import Event, Failure, FailureClass, Field, Kind, Outcome
 
 CONTENT_TYPE = 258
@@ -121,6 +121,17 @@ def remember(operand):
     return number(len(remembered), 4) + number(sum(remembered), 4)
 
 
+def set_timer(index, operand):
+    if len(operand) < 9 or operand[0] > timers.Clock.WALL.value:
+        raise unknown()
+    at = int.from_bytes(operand[1:9], "little")
+    try:
+        timers.set(index, operand[9:].decode(), timers.Clock(operand[0]), at)
+    except Err as error:
+        return b"\2" + error.value.encode()
+    return b"\0"
+
+
 def write_log(operand):
     if not operand or operand[0] > log.Level.ERROR.value:
         raise unknown()
@@ -171,6 +182,12 @@ def answer(index, event, command, operand):
         return metrics.count(operand.decode(), 1)
     if command == "M":
         return remember(operand)
+    if command == "T":
+        return set_timer(index, operand)
+    if command == "C":
+        return bytes([timers.cancel(index, operand.decode())])
+    if command == "W":
+        return number(timers.watermark(), 8)
     if command == "w":
         return number(time.time_ns(), 8)
     if command == "r":

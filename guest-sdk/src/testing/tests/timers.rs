@@ -1,11 +1,11 @@
 //! Timers in the harness: what is due fires, once, in order, and with its call or not at all.
 
-use super::super::*;
+use super::super::{Emitted, Handled, Harness, Input};
 use crate::event::{Event, Events};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::state::StateBatch;
-use crate::timers::{now, watermark};
+use crate::timers::{Clock, now, watermark};
 
 /// A payload `name@at` sets an event timer, `name@@at` a wall timer, `-name` cancels one. A timer
 /// that fires tells what it is.

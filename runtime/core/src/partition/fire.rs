@@ -1,8 +1,8 @@
 //! When timers fire, and the watermark they are compared with.
 //!
 //! - A batch of timers is a batch of its own, of one stage, that takes nothing new, as one of
-//!   parked events is. Its timers are gone with it: they are taken away before the first call, and come
-//!   back if the batch is taken back, not if a call is.
+//!   parked events is. Its timers are gone with it: they are taken away before the first call, and
+//!   come back if the batch is taken back, not if a call is.
 //! - The stage whose timer has been due for longest goes first.
 //! - A watermark never goes back. It is the same for a whole batch, and written with the commit of
 //!   the first batch that saw it.

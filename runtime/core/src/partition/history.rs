@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key of the stream │ m  its life so far                      │ n  the history's numbers
-//!                   │ h  p… image: head, pages                │ s  t  slots and timers at the image
+//!                   │ h  p… image: head, pages                │ s  t  slots and timers of then
 //!                   │ j… history: each call since the image, with time, watermark and seed
 //! ```
 //!
@@ -10,8 +10,8 @@
 //!   So it is part of the commit, taken back with it, written, kept, moved and loaded with the key,
 //!   and goes with it when the stream ends.
 //! - An instance is made again from the image and the calls since. What it did is not done again:
-//!   its calls see the state and timers of then, what they emit is dropped, and afterwards what they
-//!   left must be what there is.
+//!   its calls see the state and timers of then, what they emit is dropped, and afterwards what
+//!   they left must be what there is.
 //! - The history is at most about as long as the image, or [`IMAGE_AFTER`]: then an image takes its
 //!   place, in which only pages that changed are written. Without images it grows up to the stage's
 //!   `replay-bytes-max`; a stream beyond that lives as long as its instance.

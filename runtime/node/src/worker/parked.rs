@@ -20,8 +20,8 @@ pub(super) struct Parked {
 
 impl Driver {
     /// Starts a batch of what time brings: streams that end, timers that are due, parked events
-    /// whose pause is over. The latter two take turns with what is queued, and with one another, and wait
-    /// on when the partition is to be retired.
+    /// whose pause is over. The latter two take turns with what is queued, and with one another,
+    /// and wait on when the partition is to be retired.
     pub(super) fn start_by_time(&mut self, now: u64) -> bool {
         let tenant = &self.segment.shared.tenant;
         self.machine.bound_parked(tenant.parked_bytes().room());

@@ -14,17 +14,17 @@ use std::time::{Duration, Instant};
 
 use sluicebox_core::frame::Frame;
 use sluicebox_core::key;
-use sluicebox_core::layer::request_of;
 use sluicebox_core::partition::{
     Call, Commit, OutRun, Partition, Serves, Verdict, dead_letter_field,
 };
-use sluicebox_engine::invoker::{Invocation, Invoker, LogLevel, Metric, Outcome, Said};
+use sluicebox_engine::invoker::{Invocation, Invoker, Outcome};
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
 use super::expiry::Expiring;
 use super::parked::Parked;
 use super::record::Recording;
+use super::said::{answer, cause_of, report};
 use super::time::Timing;
 use super::{Life, Local};
 use crate::mailbox::{Command, Delivery, Mailbox, Retired};
@@ -455,61 +455,4 @@ async fn park() {
         if std::mem::replace(&mut parked, true) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-}
-
-/// Answers the requests whose events left by the output `reply`.
-pub(super) fn answer(segment: &SegmentRuntime, frame: &Frame) {
-    let mut start = sluicebox_core::frame::HEADER_BYTES;
-    for event in frame.events() {
-        if let Some(request) = request_of(&event) {
-            segment.shared.requests.answer(request, frame, start as u32);
-        }
-        start += event.size();
-    }
-}
-
-/// A bounded word for what the text of a trap says.
-fn cause_of(text: &str) -> &'static str {
-    match text {
-        _ if text.contains("(limits.memory)") => "memory",
-        _ if text.starts_with("out of fuel") => "fuel",
-        _ if text.starts_with("the stack overflowed") => "stack",
-        _ if text.contains("emitted") => "emit",
-        _ if text.contains("state") => "state",
-        _ => "guest",
-    }
-}
-
-/// Passes on what a guest said. Its metrics count only if the call stands: one that is taken back
-/// runs again.
-fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said, stands: bool) {
-    let metrics = &stage.metrics;
-    if said.lines_dropped > 0 {
-        metrics.log_lines_dropped.add(said.lines_dropped);
-    }
-    if said.metrics_dropped > 0 {
-        metrics.guest_dropped.add(said.metrics_dropped);
-    }
-    for (name, metric) in said.metrics.into_iter().filter(|_| stands) {
-        match metric {
-            Metric::Count(delta) => metrics.guest_count(&name, delta),
-            Metric::Gauge(value) => metrics.guest_gauge(&name, value),
-        }
-    }
-    metrics.log_lines.add(said.lines.len() as u64);
-    let (tenant, pipeline) = (segment.shared.tenant.name(), &segment.shared.name);
-    let stage = stage.name.as_str();
-    for line in said.lines {
-        let text = line.text.as_str();
-        match line.level {
-            LogLevel::Debug => {
-                tracing::debug!(target: "guest", %tenant, %pipeline, stage, "{text}")
-            }
-            LogLevel::Info => tracing::info!(target: "guest", %tenant, %pipeline, stage, "{text}"),
-            LogLevel::Warn => tracing::warn!(target: "guest", %tenant, %pipeline, stage, "{text}"),
-            LogLevel::Error => {
-                tracing::error!(target: "guest", %tenant, %pipeline, stage, "{text}")
-            }
-        }
-    }
 }

@@ -18,7 +18,8 @@ use sluicebox_core::partition::{Halt, Recorded, SegmentIds, StageIds, TooLarge};
 use sluicebox_core::position::{Arrival, Place, Positions, RunHeader, Source};
 use sluicebox_store::log::{Class, Position, Refusal};
 
-use super::partition::{Driver, answer};
+use super::partition::Driver;
+use super::said::answer;
 use crate::backing::StateOf;
 use crate::checkpoint::Of;
 use crate::durable::Durable;

@@ -2,8 +2,8 @@
 //!
 //! The mark is looked at first and the inbox then; when everything that was there has been
 //! committed, and passed on, the watermark rises to the mark. Which timers fire, and when, is
-//! decided by the machine (`core/partition/fire.rs`), how far ingest and the partitions before have come in
-//! `running/event_time.rs`.
+//! decided by the machine (`core/partition/fire.rs`), how far ingest and the partitions before have
+//! come in `running/event_time.rs`.
 
 use sluicebox_core::frame::Frame;
 use sluicebox_core::timers::Clock;

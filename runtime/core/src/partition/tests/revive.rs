@@ -276,7 +276,8 @@ proptest! {
             1..25,
         ),
     ) {
-        let (mut plain, mut shaken) = (Node::new(OnFailure::DeadLetter), Node::new(OnFailure::DeadLetter));
+        let node = || Node::new(OnFailure::DeadLetter);
+        let (mut plain, mut shaken) = (node(), node());
         let mut now = 0;
         for (events, shake, pass) in batches {
             now += pass;

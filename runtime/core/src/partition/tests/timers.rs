@@ -6,7 +6,7 @@ use super::*;
 use crate::timers::Clock;
 
 /// What a stage does, by payload: `s…` sets the timer named by the rest, `c…` cancels it, `t`
-/// traps, `x` rejects. A timer that fires emits its name, and fails as long as it is among `failing`.
+/// traps, `x` rejects. A timer that fires emits its name, and fails while it is among `failing`.
 fn drive_timers(partition: &mut Partition, failing: &mut BTreeMap<String, u32>) {
     while let Some(mut call) = partition.next_call() {
         let layer = &mut call.layer;

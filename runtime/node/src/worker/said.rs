@@ -1,0 +1,65 @@
+//! What a call says besides its results: answers to clients that wait, log lines, metrics, and a
+//! word for a trap.
+
+use sluicebox_core::frame::Frame;
+use sluicebox_core::layer::request_of;
+use sluicebox_engine::invoker::{LogLevel, Metric, Said};
+
+use crate::running::{SegmentRuntime, StageRuntime};
+
+/// Answers the requests whose events left by the output `reply`.
+pub(super) fn answer(segment: &SegmentRuntime, frame: &Frame) {
+    let mut start = sluicebox_core::frame::HEADER_BYTES;
+    for event in frame.events() {
+        if let Some(request) = request_of(&event) {
+            segment.shared.requests.answer(request, frame, start as u32);
+        }
+        start += event.size();
+    }
+}
+
+/// A bounded word for what the text of a trap says.
+pub(super) fn cause_of(text: &str) -> &'static str {
+    match text {
+        _ if text.contains("(limits.memory)") => "memory",
+        _ if text.starts_with("out of fuel") => "fuel",
+        _ if text.starts_with("the stack overflowed") => "stack",
+        _ if text.contains("emitted") => "emit",
+        _ if text.contains("state") => "state",
+        _ => "guest",
+    }
+}
+
+/// Passes on what a guest said. Its metrics count only if the call stands: one that is taken back
+/// runs again.
+pub(super) fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said, stands: bool) {
+    let metrics = &stage.metrics;
+    if said.lines_dropped > 0 {
+        metrics.log_lines_dropped.add(said.lines_dropped);
+    }
+    if said.metrics_dropped > 0 {
+        metrics.guest_dropped.add(said.metrics_dropped);
+    }
+    for (name, metric) in said.metrics.into_iter().filter(|_| stands) {
+        match metric {
+            Metric::Count(delta) => metrics.guest_count(&name, delta),
+            Metric::Gauge(value) => metrics.guest_gauge(&name, value),
+        }
+    }
+    metrics.log_lines.add(said.lines.len() as u64);
+    let (tenant, pipeline) = (segment.shared.tenant.name(), &segment.shared.name);
+    let stage = stage.name.as_str();
+    for line in said.lines {
+        let text = line.text.as_str();
+        match line.level {
+            LogLevel::Debug => {
+                tracing::debug!(target: "guest", %tenant, %pipeline, stage, "{text}")
+            }
+            LogLevel::Info => tracing::info!(target: "guest", %tenant, %pipeline, stage, "{text}"),
+            LogLevel::Warn => tracing::warn!(target: "guest", %tenant, %pipeline, stage, "{text}"),
+            LogLevel::Error => {
+                tracing::error!(target: "guest", %tenant, %pipeline, stage, "{text}")
+            }
+        }
+    }
+}
