@@ -7,8 +7,9 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
-//! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the log, event time and workers: `metrics/log.rs`,
-//! `metrics/time.rs`, `metrics/worker.rs`; who may read it: `http`.
+//! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the log, event
+//! time and workers: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`; who may read it:
+//! `http`.
 
 mod encode;
 mod kinds;

@@ -5,6 +5,7 @@ use crate::event::{Event, Events};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::state::StateBatch;
+use crate::stream::{EventStream, StreamOutput};
 use crate::timers::{Clock, now, watermark};
 
 /// A payload `name@at` sets an event timer, `name@@at` a wall timer, `-name` cancels one. A timer

@@ -123,7 +123,8 @@ pub(super) fn add(
     call: &Replay,
     replay_bytes_max: u64,
 ) -> bool {
-    let mut at = state.hosted(key, NUMBERS).map_or(Some(Numbers::default()), Numbers::read);
+    let written = state.hosted(key, NUMBERS);
+    let mut at = written.map_or_else(|| Some(Numbers::default()), Numbers::read);
     let Some(at) = at.as_mut().filter(|at| !at.given_up) else { return false };
     let mut entry = Vec::new();
     wire::put(&mut entry, call.time);

@@ -144,10 +144,10 @@ impl Streams {
         let part = super::invoke::slice(&frame, &(from..end));
         by_key(&part, |key, events| {
             if let Some(until) = ends {
-                each_end(self, state, &key, &events, (until, when), &mut each);
+                each_end(self, state, (&key, &events), (until, when), &mut each);
                 return;
             }
-            for event in self.take(state, &key, &events, when, &mut each) {
+            for event in self.take(state, (&key, &events), when, &mut each) {
                 refused.push(&event.head, event.key, event.payload, event.fields.bytes());
             }
         });
@@ -159,8 +159,7 @@ impl Streams {
     fn take<'e>(
         &mut self,
         state: &KeyedState,
-        key: &Arc<[u8]>,
-        events: &[Event<'e>],
+        (key, events): (&Arc<[u8]>, &[Event<'e>]),
         when: &When<'_>,
         each: &mut impl FnMut(Work),
     ) -> Vec<Event<'e>> {
@@ -324,8 +323,7 @@ impl Streams {
 fn each_end(
     streams: &mut Streams,
     state: &KeyedState,
-    key: &Arc<[u8]>,
-    events: &[Event<'_>],
+    (key, events): (&Arc<[u8]>, &[Event<'_>]),
     (until, when): (u64, &When<'_>),
     each: &mut impl FnMut(Work),
 ) {

@@ -1,5 +1,7 @@
 //! What a scrape shows, and that it stays bounded.
 
+use std::time::Duration;
+
 use super::*;
 
 fn name(text: &str) -> Name {
