@@ -21,7 +21,11 @@ const NOW: u64 = 1_800_000_000_000_000;
 const SECOND: u64 = 1_000_000;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(1)
+        .build()
+        .expect("a runtime")
 });
 
 fn rig() -> Rig {
@@ -50,7 +54,7 @@ async fn tell(chain: &mut Chain, (batches, cuts): &Story, command: &[u8]) -> Vec
     let mut told = Vec::new();
     for (at, batch) in batches.iter().enumerate() {
         if at > 0 && cuts.contains(&at) {
-            chain.park_and_wake("k").await.unwrap();
+            chain.park_and_wake("k").await.expect("an image, and an instance of it");
         }
         let given: Vec<_> =
             batch.iter().map(|payload| Given::new("k", [command, payload].concat())).collect();
@@ -65,7 +69,7 @@ async fn tell(chain: &mut Chain, (batches, cuts): &Story, command: &[u8]) -> Vec
 
 /// Runs stories with and without cuts.
 fn goes_on(rig: &Rig, guest: &Guest, command: &[u8], cases: u32, batches: usize) {
-    guest.code().images().unwrap();
+    guest.code().images().expect("it can have images");
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let run = TestRunner::new(config).run(&stories(batches), |story| {
         let (disturbed, undisturbed) = RUNTIME.block_on(async {
@@ -76,7 +80,7 @@ fn goes_on(rig: &Rig, guest: &Guest, command: &[u8], cases: u32, batches: usize)
         prop_assert_eq!(disturbed, undisturbed);
         Ok(())
     });
-    run.unwrap();
+    run.expect("it goes on as if nothing had been");
 }
 
 fn remembers(name: &str, cases: u32) {

@@ -147,12 +147,13 @@ impl WasmStage {
         permit: &CallPermit,
     ) -> Result<Instance, String> {
         let mut instance = self.start(permit).await?;
-        if !matches!(serves, Serves::Any) && self.code.accessor.is_ok() {
-            if let Err(reason) = instance.fresh().await {
-                tracing::warn!(%reason, "a stage will have no images");
-                // It may be half looked at.
-                return self.start(permit).await;
-            }
+        if !matches!(serves, Serves::Any)
+            && self.code.accessor.is_ok()
+            && let Err(reason) = instance.fresh().await
+        {
+            tracing::warn!(%reason, "a stage will have no images");
+            // It may be half looked at.
+            return self.start(permit).await;
         }
         Ok(instance)
     }

@@ -74,7 +74,7 @@ impl Ingest {
     }
 
     /// Going on from this event time.
-    pub(crate) fn from_time(self, high: u64) -> Self {
+    pub(crate) fn since(self, high: u64) -> Self {
         Self { high, ..self }
     }
 

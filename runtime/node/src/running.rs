@@ -13,6 +13,7 @@ mod intake;
 mod replay;
 mod segment_builder;
 
+pub use crate::durable::Identity;
 pub use intake::{Intake, Submitted, Unsubmitted};
 pub use replay::{Asked, Outcome};
 

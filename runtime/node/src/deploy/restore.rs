@@ -121,7 +121,7 @@ impl Node {
         let dedup = found.dedup.remove(&id);
         let dedup = dedup.unwrap_or_else(|| Dedup::new(seed, DedupLimits::DEFAULT));
         let ingest = Ingest::new(folded.ingest_numbers().clone(), dedup);
-        let ingest = ingest.knowing(folded.replayed().clone()).from_time(folded.high());
+        let ingest = ingest.knowing(folded.replayed().clone()).since(folded.high());
         let numbering = Numbering { names: folded.names().clone(), highest: folded.highest() };
         let behind = (self.log().clone(), self.backing().clone());
         let durable = Durable::new(id, behind, ingest, numbering);

@@ -339,8 +339,8 @@ mod tests {
     fn a_window_larger_than_http_allows_is_refused_before_it_is_made() {
         let frame =
             |window: u8| [&ZSTD_MAGIC.to_le_bytes()[..], &[0x00, window], &[0x01; 8]].concat();
-        assert_eq!(head(&frame(0b01101_000)), Some(Head::Frame { window: 8 << 20 }));
-        let (result, held) = expanded(&frame(0b01101_001), Coding::Zstd, 1 << 20);
+        assert_eq!(head(&frame(0b0110_1000)), Some(Head::Frame { window: 8 << 20 }));
+        let (result, held) = expanded(&frame(0b0110_1001), Coding::Zstd, 1 << 20);
         assert!(result.expect_err("9 MiB").to_string().contains("8 MiB"));
         assert_eq!(held, 0);
         let single = [&ZSTD_MAGIC.to_le_bytes()[..], &[0xE0], &[0xFF; 8]].concat();

@@ -10,13 +10,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::kinds::LATENCY_MICROS;
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
-use super::kinds::LATENCY_MICROS;
 use super::{
-    GUEST_COUNTER, GUEST_GAUGE, GuestValue, Latency, NODE_ROWS, OUTPUT_ROWS,
-    PIPELINE_ROWS, PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
+    GUEST_COUNTER, GUEST_GAUGE, GuestValue, Latency, NODE_ROWS, OUTPUT_ROWS, PIPELINE_ROWS,
+    PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
 };
 
 /// Counts by word.

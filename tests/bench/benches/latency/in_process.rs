@@ -15,7 +15,7 @@ use sluicebox_core::frame::Head;
 use sluicebox_core::ids::Name;
 use sluicebox_node::deploy::Order;
 use sluicebox_node::ring::Output;
-use sluicebox_node::running::{Intake, Running};
+use sluicebox_node::running::{Identity, Intake, Running};
 use sluicebox_node::{Config, Node, RunningNode};
 
 use super::{GUESTS, P50, P99, RATE, STALL, chains, due, key, payload};
@@ -126,7 +126,7 @@ impl<'a> Pulses<'a> {
     }
 
     fn hand_in(&self, number: u64) -> Result<()> {
-        let mut intake = Intake::new(self.running);
+        let mut intake = Intake::new(self.running, Identity::default());
         let (key, payload) = (key(number), payload(number));
         self.handed[number as usize].store(self.nanos(Instant::now()), Ordering::Release);
         intake.push(&Head::data(1), key.as_bytes(), &payload, &[]);

@@ -4,6 +4,8 @@
 //! emitted depends on both, on the order, on the clock and on chance. Events say on which of the
 //! standard streams something is printed, so that these are opened early, late or never.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it leaves behind is tested")]
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};

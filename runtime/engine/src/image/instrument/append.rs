@@ -142,7 +142,7 @@ impl Appended {
         let realloc = self.core(module::REALLOC, ExportKind::Func);
         let plain = |this: &mut Self, name: &str, params: &[Kind], result| {
             let function = this.core(name, ExportKind::Func);
-            this.lifted(name, function, params, result, &[]);
+            this.lifted(name, function, (params, result), &[]);
         };
         plain(self, module::SEEK, &[Kind::U32], None);
         plain(self, module::COUNT, &[], Some(Kind::U32));
@@ -155,12 +155,12 @@ impl Appended {
             let memory = self.core(&name("memory"), ExportKind::Memory);
             let write = self.core(&name(module::WRITE), ExportKind::Func);
             let options = [CanonicalOption::Memory(memory), CanonicalOption::Realloc(realloc)];
-            self.lifted(&name(module::WRITE), write, &[Kind::Bytes], None, &options);
+            self.lifted(&name(module::WRITE), write, (&[Kind::Bytes], None), &options);
             let read = self.core(&name(module::READ), ExportKind::Func);
             let done = self.core(&name(module::READ_DONE), ExportKind::Func);
             let options = [CanonicalOption::Memory(memory), CanonicalOption::PostReturn(done)];
             let params = [Kind::U32; 3];
-            self.lifted(&name(module::READ), read, &params, Some(Kind::Bytes), &options);
+            self.lifted(&name(module::READ), read, (&params, Some(Kind::Bytes)), &options);
         }
     }
 
@@ -183,8 +183,8 @@ impl Appended {
             self.next.types += 1;
             let first = self.next.core_functions;
             self.next.core_functions += 2;
-            self.lifted(open, first, &[], Some(Kind::U32), &[]);
-            self.lifted(drop, first + 1, &[Kind::U32], None, &[]);
+            self.lifted(open, first, (&[], Some(Kind::U32)), &[]);
+            self.lifted(drop, first + 1, (&[Kind::U32], None), &[]);
         }
     }
 
@@ -192,8 +192,7 @@ impl Appended {
         &mut self,
         name: &str,
         core: u32,
-        params: &[Kind],
-        result: Option<Kind>,
+        (params, result): (&[Kind], Option<Kind>),
         options: &[CanonicalOption],
     ) {
         let mut types = ComponentTypeSection::new();
