@@ -157,6 +157,7 @@ smoke! {
     any_bytes_may_be_found_as_the_extent_of_the_store: "store_extent";
     any_bytes_may_be_found_as_an_artefact: "artefact";
     any_bytes_may_be_uploaded: "component";
+    any_bytes_may_be_found_as_the_head_of_an_image: "image_head";
 }
 
 #[test]
