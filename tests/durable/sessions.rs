@@ -390,9 +390,13 @@ async fn cut_off_again_and_again(
         let at = *address.borrow();
         let query = format!("?from={from}&cursor={cursor}");
         let opened = sluicebox_tests::session::try_open(at, &path(&key, &query), &[LINES]).await;
-        let Some(mut session) = opened else {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            continue;
+        let mut session = match opened {
+            Some(Ok(session)) => session,
+            Some(Err(refused)) => panic!("{key}: {query}: {refused:?}"),
+            None => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            }
         };
         // Some are sent again, so that what the node has is left out.
         let first = from as usize;

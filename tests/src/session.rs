@@ -64,13 +64,13 @@ pub async fn open(
     begin(to, path, headers).await.expect("the node answers")
 }
 
-/// The same of a node that may be killed; none if it is not there, or does not want to.
+/// The same of a node that may be killed; none if it is not there.
 pub async fn try_open(
     address: SocketAddr,
     path: &str,
     headers: &[(&str, &str)],
-) -> Option<Session> {
-    begin((address, false), path, headers).await.ok()?.ok()
+) -> Option<Result<Session, Reply>> {
+    begin((address, false), path, headers).await.ok()
 }
 
 async fn begin(
