@@ -104,6 +104,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["cli"]),
     ("tempfile", &["cli"]),
     // Guests and their tools.
+    ("zune-jpeg", &["guest"]),
     ("wit-bindgen", &["guest-sdk", "guest"]),
     ("wit-bindgen-c", &["guest-tools"]),
     ("wit-bindgen-core", &["guest-tools"]),
