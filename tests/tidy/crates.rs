@@ -88,7 +88,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // Content codings, both in Rust.
     ("flate2", &["node"]),
     ("ruzstd", &["node"]),
-    ("base64", &["node"]),
+    ("base64", &["node", "cli"]),
     ("memchr", &["engine", "node"]),
     ("prometheus-client", &["node"]),
     // Live pipelines and tenants, looked up for each request.
