@@ -1,12 +1,15 @@
-//! The examples that have to do with time, through the real program: their manifests, the events
-//! they ship, and the results their READMEs promise.
+//! The examples that have to do with time, and the one with streams, through the real program:
+//! their manifests, the events they ship, and the results their READMEs promise.
 //!
-//! - Each is run at once, and with the node killed between any two requests: what is kept of
-//!   windows, joins and patterns, and the timers of it, outlive that.
+//! - Those of time are here. Each is run at once, and with the node killed between any two
+//!   requests: what is kept of windows, joins and patterns, and the timers of it, outlive that.
 //! - What lets the watermark pass is an event of a day later; nothing waits for the clock.
 //!
 //! Leaves to others: what windows do in every order of events (the SDK's own tests), timers and
 //! watermarks by themselves.
+
+#[path = "examples/motion.rs"]
+mod motion;
 
 use serde_json::{Value, json};
 use sluicebox_tests::client::Client;

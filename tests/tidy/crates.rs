@@ -89,7 +89,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // Content codings, both in Rust.
     ("flate2", &["node"]),
     ("ruzstd", &["node"]),
-    ("base64", &["node"]),
+    ("base64", &["node", "cli"]),
     ("memchr", &["engine", "node"]),
     ("prometheus-client", &["node"]),
     // Live pipelines and tenants, looked up for each request.
@@ -105,6 +105,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["cli"]),
     ("tempfile", &["cli"]),
     // Guests and their tools.
+    ("zune-jpeg", &["guest"]),
     ("wit-bindgen", &["guest-sdk", "guest"]),
     ("wit-bindgen-c", &["guest-tools"]),
     ("wit-bindgen-core", &["guest-tools"]),

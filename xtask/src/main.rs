@@ -1,5 +1,5 @@
 //! The few commands people type in this repository:
-//! `cargo xtask demo | guests | test | lint | bench`.
+//! `cargo xtask demo | guests | clips | test | lint | bench`.
 //!
 //! Each one installs or builds what a fresh machine lacks, says what it does in one line a step,
 //! and then runs plain cargo commands. It only wires: what is tested and how is in the tests, what
@@ -10,6 +10,7 @@
 
 mod bench;
 mod cargo;
+mod clips;
 mod demo;
 mod guests;
 mod lint;
@@ -32,7 +33,9 @@ usage: cargo xtask COMMAND
                                 build the guests of tests and examples into target/guests;
                                 languages: rust, c, python, wat (default: all);
                                 --check holds every result against wit/
-  test [ARGUMENT...]            build the guests, then run every test; arguments go to the runner
+  clips                         make the clips of the example `motion`, into target/clips
+  test [ARGUMENT...]            build the guests, make the clips, then run every test; arguments go to
+                                the runner
   lint                          formatting, clippy and docs, warnings as errors
   bench [NAME [ARGUMENT...]]    list the benches, or run one (or `all`)";
 
@@ -59,6 +62,7 @@ fn run() -> Result<ExitCode> {
     match command.as_str() {
         "demo" => return demo::run(&workspace, rest),
         "guests" => guests::run(&workspace, rest)?,
+        "clips" => clips::run(&workspace, rest)?,
         "test" => test::run(&workspace, rest)?,
         "lint" => lint::run(&workspace, rest)?,
         "bench" => bench::run(&workspace, rest)?,

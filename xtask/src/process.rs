@@ -52,6 +52,7 @@ fn not_started(command: &Command, error: std::io::Error) -> anyhow::Error {
 fn how_to_install(program: &str) -> &'static str {
     match program {
         "cargo" | "rustc" | "rustup" => "install Rust with rustup, see https://rustup.rs",
+        "ffmpeg" => "run `apt-get install ffmpeg`, or your system's equivalent",
         "python3" => "run `apt-get install python3 python3-venv`, or your system's equivalent",
         _ => "install it and put it on the PATH",
     }

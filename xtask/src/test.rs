@@ -1,13 +1,16 @@
-//! `cargo xtask test`: the guests, then every test, then the examples in the documentation.
+//! `cargo xtask test`: the guests and clips, then every test, then the examples in the
+//! documentation.
 
 use anyhow::Result;
 
+use crate::clips;
 use crate::guests;
 use crate::process::{self, say};
 use crate::workspace::{Workspace, in_automation};
 
 /// Runs everything; arguments go to the test runner.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    clips::run(workspace, &[])?;
     guests::build_all(workspace)?;
     if !process::succeeds(&mut workspace.cargo_unlocked(&["nextest", "--version"])) {
         say("test: cargo test, since cargo-nextest is not installed");

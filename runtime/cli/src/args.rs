@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluicebox_core::ids::Name;
 
 pub(crate) use self::node::{ConfigCommand, DemoArgs, LogCommand, ServeArgs, TenantArgs};
-pub(crate) use self::traffic::{SampleCommand, SendArgs, TailArgs};
+pub(crate) use self::traffic::{SampleCommand, SendArgs, StreamArgs, TailArgs};
 
 const ABOUT: &str = "Runs WebAssembly components as stages of stream pipelines.
 
@@ -35,7 +35,7 @@ Exit codes:
   75  a quota or bound is reached: try again later
   77  not allowed with this token
   78  the configuration is wrong
- 130  stopped by a second signal";
+ 130  stopped by a signal before it was done";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -145,6 +145,9 @@ pub(crate) enum Command {
     /// Send events into a pipeline
     #[command(after_long_help = traffic::SEND_EXAMPLES)]
     Send(SendArgs),
+    /// Send a file or standard input as one stream, and write what comes of it
+    #[command(after_long_help = traffic::STREAM_EXAMPLES)]
+    Stream(StreamArgs),
     /// Follow an output of a pipeline
     #[command(after_long_help = traffic::TAIL_EXAMPLES)]
     Tail(TailArgs),

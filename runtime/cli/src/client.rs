@@ -1,13 +1,14 @@
 //! The HTTP API from the outside.
 //!
 //! - One connection, kept alive; requests are made one after another, which keeps the order of
-//!   events per key.
+//!   events per key. A request that is a stream has one of its own (`client/live.rs`).
 //! - Every reply is bounded in size and time. Anything but a success becomes a [`Failure`].
 //! - A request whose fate is unknown is never repeated here: best-effort events would count twice.
 //!   Who repeats what, and when, is decided by the commands.
 //!
 //! Whether it speaks TLS is said by the URL; whom it trusts then, by `client/trust.rs`.
 
+pub(crate) mod live;
 mod trust;
 
 use std::path::Path;
@@ -24,11 +25,18 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use sluicebox_core::ids::Name;
 
+use self::live::Sent;
 use crate::args::Connection;
 use crate::failure::{Cause, Failure, printable};
 
 /// Longest time until a connection stands.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// After how much silence the system asks whether the other side is there, how often, and how many
+/// times.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Longest time of a request that does little.
 const REPLY_TIME_MAX: Duration = Duration::from_secs(30);
@@ -51,7 +59,7 @@ const TOKEN_BYTES_MAX: usize = 4096;
 /// A node, as one tenant sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: Pool<HttpsConnector<HttpConnector>, Sent>,
     /// `http://host:port` or `https://host:port`, no slash behind.
     base: String,
     tenant: Name,
@@ -173,6 +181,11 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
         connector.set_nodelay(true);
+        // A stream may be silent for long; a node that is gone without a word is found all the
+        // same.
+        connector.set_keepalive(Some(KEEPALIVE_TIME));
+        connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+        connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
         // By its own lights it takes http only.
         connector.enforce_http(false);
         let trusted = trust::config(connection.ca_cert.as_deref(), base.starts_with(HTTPS))?;
@@ -207,26 +220,32 @@ impl Client {
 
     /// Sends a request and waits for the whole reply.
     pub(crate) async fn send(&self, call: Call) -> Result<Reply, Failure> {
-        let target = format!("{}{}", self.base, call.target());
-        let mut request = Request::builder().method(&call.method).uri(target);
-        if let Some(headers) = request.headers_mut() {
-            headers.extend(call.headers);
-            headers.extend(self.authorisation.iter().map(|value| (AUTHORIZATION, value.clone())));
-        }
-        let request = request.body(Full::new(call.body)).map_err(|error| {
-            Failure::new(Cause::Usage, format!("the request cannot be formed: {error}"))
-        })?;
+        let request = self.request(&call, Sent::Whole(Full::new(call.body.clone())))?;
         match tokio::time::timeout(call.time_max, self.exchange(request)).await {
             Ok(reply) => reply,
-            Err(_) => Err(Failure::new(
-                Cause::Unavailable,
-                format!("{} did not answer within {:?}", self.base, call.time_max),
-            )
-            .fix("the node may be overloaded; what became of the request is unknown")),
+            Err(_) => Err(self.too_late(call.time_max)),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, Failure> {
+    fn request(&self, call: &Call, body: Sent) -> Result<Request<Sent>, Failure> {
+        let target = format!("{}{}", self.base, call.target());
+        let mut request = Request::builder().method(&call.method).uri(target);
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(call.headers.iter().cloned());
+            headers.extend(self.authorisation.iter().map(|value| (AUTHORIZATION, value.clone())));
+        }
+        request.body(body).map_err(|error| {
+            Failure::new(Cause::Usage, format!("the request cannot be formed: {error}"))
+        })
+    }
+
+    fn too_late(&self, time_max: Duration) -> Failure {
+        let what = format!("{} did not answer within {time_max:?}", self.base);
+        Failure::new(Cause::Unavailable, what)
+            .fix("the node may be overloaded; what became of the request is unknown")
+    }
+
+    async fn exchange(&self, request: Request<Sent>) -> Result<Reply, Failure> {
         let response = self.pool.request(request).await.map_err(|error| self.unreached(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, REPLY_BYTES_MAX).collect().await.map_err(|error| {
@@ -311,6 +330,13 @@ fn token_of(file: &Path) -> Result<String, Failure> {
         return Err(Failure::new(Cause::Usage, what).fix("write the token alone into the file"));
     }
     Ok(text.trim().to_owned())
+}
+
+/// A text as one part of a path.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut part = String::new();
+    quote_into(text, &mut part);
+    part
 }
 
 /// Percent-quotes everything but what never needs it.

@@ -24,6 +24,7 @@ mod screen;
 mod send;
 mod serve;
 mod status;
+mod stream;
 mod tail;
 mod tenant;
 
@@ -108,6 +109,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
     let _logging = logging::start(globals, LOG_USUAL)?;
     match command {
         Command::Demo(args) => return demo::run(screen, args).await,
+        Command::Stream(args) => return stream::run(screen, args).await,
         Command::Push(args) => deploy::push(screen, args).await?,
         Command::Apply(args) => deploy::apply(screen, args).await?,
         Command::List(args) => status::list(screen, args).await?,

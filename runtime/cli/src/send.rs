@@ -9,7 +9,7 @@
 
 pub(crate) mod batch;
 mod lines;
-mod pace;
+pub(crate) mod pace;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;

@@ -113,7 +113,8 @@ impl Page {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Value, Failure> {
+/// A record from its line.
+pub(crate) fn parse(line: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(line).map_err(|error| {
         Failure::new(Cause::Internal, format!("the node sent a record that is not JSON: {error}"))
     })
@@ -193,7 +194,7 @@ fn show(screen: Screen, page: &Page) -> Result<u64, Failure> {
 }
 
 /// A record for people: when, key, data; of a dead letter also which stage said what.
-fn readable(screen: Screen, record: &Value) -> String {
+pub(crate) fn readable(screen: Screen, record: &Value) -> String {
     let text = |name: &str| match record.get(name) {
         Some(Value::String(text)) => printable(text),
         Some(value) if !value.is_null() => printable(&value.to_string()),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use sluicebox_core::ids::Name;
-use sluicebox_core::limits::KEY_BYTES_MAX;
-use sluicebox_node::config::quantity::parse_duration;
+use sluicebox_core::limits::{EVENT_BYTES_HARD, KEY_BYTES_MAX};
+use sluicebox_node::config::quantity::{parse_duration, parse_size};
 
 use super::{Connection, name};
 
@@ -20,6 +20,18 @@ Examples:
 Lines are JSON unless --lines is given; a line that is not JSON is refused by number and the
 others go in. When the node is busy the same lines are sent again, for as long as --patience
 says. The reply counts what was accepted; best-effort pipelines acknowledge what is queued.";
+
+pub(crate) const STREAM_EXAMPLES: &str = "\
+Examples:
+  sluicebox stream sessions user-7 clicks.ndjson          each line is an event of the stream
+  sluicebox stream motion door clip.mjpeg --every 40ms    each image is one, as a camera sends them
+  ffmpeg -v error -i clip.mp4 -f mjpeg - | sluicebox stream motion door --jpeg
+  arecord -f S16_LE | sluicebox stream levels mic --chunk 16KiB --raw
+
+Results come while the input goes in: as JSON lines, with --raw their data alone, on a terminal in a
+readable form. A connection that breaks is made again, and goes on where the node has come to: with
+an exactly-once pipeline each unit counts once and each result comes once. The stream ends with the
+input. Ctrl-C, a mistake in the input and --no-end leave it open; it says how to go on.";
 
 pub(crate) const TAIL_EXAMPLES: &str = "\
 Examples:
@@ -85,6 +97,75 @@ pub(crate) struct SendArgs {
     pub(crate) patience: Duration,
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// Arguments of `stream`.
+#[derive(Debug, Args)]
+pub(crate) struct StreamArgs {
+    /// The pipeline's name
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Name,
+    /// Key of the stream
+    #[arg(value_parser = some_key)]
+    pub(crate) key: String,
+    /// The input [default, and -: standard input]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cutting: Cutting,
+    /// Media type of each unit that is no line [default: image/jpeg, application/octet-stream]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) content_type: Option<String>,
+    /// The output whose results come back [default: reply, or the only one]
+    // `--output` is the form of results.
+    #[arg(long, value_name = "OUTPUT", value_parser = name)]
+    pub(crate) results: Option<Name>,
+    /// Write the data of results alone, each with a line end
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Send a unit this often, such as 33ms
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "rate")]
+    pub(crate) every: Option<Duration>,
+    /// At most this many units a second, such as 30/s
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Which unit of its key the first of the input is; what the node has of it is left out
+    /// [default: the next one]
+    #[arg(long, value_name = "N")]
+    pub(crate) from: Option<u64>,
+    /// Write results from here on, also those that came before [default: what comes from now on]
+    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+    pub(crate) cursor: Option<String>,
+    /// Leave the stream open at the end of the input
+    #[arg(long)]
+    pub(crate) no_end: bool,
+    /// How long to try again when nothing is gained
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) patience: Duration,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// How an input is cut into units, each of which is an event.
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
+#[command(next_help_heading = "Units of the input [default: by the file's name, else lines]")]
+pub(crate) struct Cutting {
+    /// Lines of JSON (.ndjson, .jsonl, .json)
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// JPEG images, one behind the other; what lies between is left out (.mjpeg, .mjpg, .jpg)
+    #[arg(long)]
+    pub(crate) jpeg: bool,
+    /// Chunks of so many bytes, such as 4KiB; the last may be shorter
+    #[arg(long, value_name = "BYTES", value_parser = chunk)]
+    pub(crate) chunk: Option<usize>,
+    /// Chunks, each behind its length in 4 bytes, the lowest first
+    #[arg(long)]
+    pub(crate) prefixed: bool,
+    /// Packed frames, as wit/FRAME.md describes them; each event is a unit
+    #[arg(long)]
+    pub(crate) frames: bool,
 }
 
 /// Arguments of `tail`.
@@ -208,6 +289,20 @@ fn key(text: &str) -> Result<String, String> {
     Err(format!("a key has at most {KEY_BYTES_MAX} bytes, this one has {}", text.len()))
 }
 
+/// Reads a key that is not empty.
+fn some_key(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a stream has a key".to_owned()) } else { key(text) }
+}
+
+/// Reads the size of chunks: `4096` or `4KiB`.
+fn chunk(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().or_else(|| parse_size(text));
+    bytes
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| (1..=EVENT_BYTES_HARD).contains(bytes))
+        .ok_or_else(|| format!("write from 1 to {EVENT_BYTES_HARD} bytes, such as 4096 or 4KiB"))
+}
+
 /// Reads a cursor: opaque, but of characters that need no quoting in a URL.
 fn cursor(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -236,6 +331,14 @@ mod tests {
         assert!(cursor("AbC-_09").is_ok());
         for bad in ["", "a&wait=1", "a b", "ä", "%41"] {
             assert!(cursor(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_have_a_size_and_a_bound() {
+        assert_eq!((chunk("1"), chunk("4KiB")), (Ok(1), Ok(4096)));
+        for bad in ["", "0", "0B", "-1", "17MiB", "4 apples"] {
+            assert!(chunk(bad).is_err(), "{bad:?}");
         }
     }
 

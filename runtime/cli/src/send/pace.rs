@@ -7,29 +7,29 @@ const BURSTS_PER_SECOND: f64 = 20.0;
 
 /// Events a second, counted from a start.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     rate: f64,
     sent: u64,
 }
 
 impl Pace {
-    pub(super) const fn new(rate: f64) -> Self {
+    pub(crate) const fn new(rate: f64) -> Self {
         Self { rate, sent: 0 }
     }
 
     /// Most events in one batch.
-    pub(super) fn burst(&self, batch: u32) -> u32 {
+    pub(crate) fn burst(&self, batch: u32) -> u32 {
         // The cast saturates, and a rate is above zero.
         ((self.rate / BURSTS_PER_SECOND).ceil() as u32).clamp(1, batch)
     }
 
     /// How long after the start the next batch may go.
-    pub(super) fn due(&self) -> Duration {
+    pub(crate) fn due(&self) -> Duration {
         Duration::try_from_secs_f64(self.sent as f64 / self.rate).unwrap_or(Duration::MAX)
     }
 
     /// A batch went.
-    pub(super) const fn sent(&mut self, events: u64) {
+    pub(crate) const fn sent(&mut self, events: u64) {
         self.sent += events;
     }
 }

@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "serve",
     "demo",
     "push",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 21] = [
     "delete",
     "resume",
     "send",
+    "stream",
     "tail",
     "dead-letters",
     "dead-letters replay",

@@ -10,5 +10,6 @@ mod errors;
 mod help;
 mod log;
 mod serve;
+mod stream;
 mod support;
 mod traffic;
