@@ -117,8 +117,8 @@ impl Drive {
             // When all others are there, nothing is late behind the last.
             let last = frames([self.generator.closing(self.count)]);
             let mut client = node.connect().await?;
-            self.ask(node, tenant, &mut client, &last).await?;
-            self.sent(&shared, &last)
+            self.sent(&shared, &last)?;
+            self.ask(node, tenant, &mut client, &last).await
         };
         let ((), last) = tokio::try_join!(sending, Box::pin(self.read(node, tenant, &shared)))?;
         Ok(last - begun)
@@ -140,9 +140,9 @@ impl Drive {
             shared.open.borrow_mut().insert(number);
             let to = (from + REQUEST).min(self.count);
             let body = frames(self.generator.events(from..to));
+            self.sent(shared, &body)?;
             self.ask(node, tenant, &mut client, &body).await?;
             shared.open.borrow_mut().remove(&number);
-            self.sent(shared, &body)?;
             shared.moved.notify_waiters();
         }
     }
@@ -157,7 +157,7 @@ impl Drive {
         number - open < AHEAD && number * REQUEST <= read
     }
 
-    /// Notes what was sent; marks only where events come out as they went in.
+    /// Notes what is sent, and so will be; marks only where events come out as they went in.
     fn sent(&self, shared: &Shared, body: &[u8]) -> Result<()> {
         if self.query == "q0" {
             let mut sent = shared.sent.get();
