@@ -28,8 +28,8 @@ const CONNECTIONS: usize = 16;
 const REQUEST: u64 = 2_048;
 /// How many requests one may be ahead of another: half of what `lateness` of the manifests allows.
 const AHEAD: u64 = 2 * EVENT_RATE / REQUEST;
-/// Events sent and not read, of a query that gives each.
-const WINDOW: u64 = 200_000;
+/// Events sent and not read, of a query that gives each: less than its output retains.
+const WINDOW: u64 = 60_000;
 /// How long a sender leaves a node alone that said it is busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// What has not come for so long never will.
@@ -106,8 +106,6 @@ impl Drive {
         let name = format!("name = \"nexmark-{}\"", self.query);
         ensure!(manifest.contains(&name), "the manifest of {} has another name", self.query);
         let manifest = manifest.replace(&name, &format!("name = \"{}\"", self.pipeline));
-        let output = "[outputs.results]";
-        let manifest = manifest.replace(output, &format!("{output}\nretain-bytes = \"64MiB\""));
         node.apply(tenant, &self.pipeline, &manifest).await?;
         let shared = Shared::default();
         let begun = Instant::now();
