@@ -3,7 +3,7 @@
 //! - The node has one core, the load generator the other. Events are made in the load generator's
 //!   process as they are sent, packed, over loopback.
 //! - Each query is run on a node of its own: a first part that warms it up and says how many events
-//!   ten seconds take, then three rounds of so many, of which the middle one is shown. The clock
+//!   ten seconds take, then five rounds of so many, of which the middle one is shown. The clock
 //!   runs from the first event sent to the last result read.
 //! - What came out is held against the model of `sluicebox_nexmark`. Query 12 is left out: its
 //!   results come by the clock, so that there is no moment at which the last one is due.
@@ -98,7 +98,7 @@ async fn measure(query: &Query, node: &Node, options: &Options) -> Result<Seen> 
     node.push(&tenant, GUEST).await?;
     let warm = Drive::new(query.name, 0, WARM_UP)?.run(node, &tenant).await?;
     let (rounds, time) =
-        if options.quick { (1, Duration::from_secs(1)) } else { (3, Duration::from_secs(10)) };
+        if options.quick { (1, Duration::from_secs(1)) } else { (5, Duration::from_secs(10)) };
     let events = (WARM_UP as f64 / warm.as_secs_f64() * time.as_secs_f64()) as u64;
     let mut seen = Seen { events, ..Seen::default() };
     for round in 1..=rounds {
