@@ -7,7 +7,7 @@
 //!
 //! Query 0 gives what came, 12 goes by the clock: what there is to say of them is in the tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Bid, Event, What};
 
@@ -143,16 +143,20 @@ pub fn q7<'g>(events: impl Iterator<Item = Event<'g>>) -> Vec<String> {
 /// New users: who came and put something up in the same ten seconds.
 #[must_use]
 pub fn q8<'g>(events: impl Iterator<Item = Event<'g>>) -> Vec<String> {
-    let (mut people, mut sellers) = (BTreeMap::new(), BTreeMap::new());
+    let (mut people, mut sellers) = (BTreeMap::new(), BTreeSet::new());
     for event in events {
         let window = event.time / SIZE * SIZE;
         match event.what {
-            What::Person(person) => drop(people.insert((window, person.id), person)),
-            What::Auction(auction) => drop(sellers.insert((window, auction.seller), ())),
+            What::Person(person) => {
+                people.insert((window, person.id), person);
+            }
+            What::Auction(auction) => {
+                sellers.insert((window, auction.seller));
+            }
             What::Bid(_) => {}
         }
     }
-    let both = people.iter().filter(|(of, _)| sellers.contains_key(*of));
+    let both = people.iter().filter(|(of, _)| sellers.contains(*of));
     sorted(both.map(|((start, id), person)| {
         format!(r#"{{"id":{id},"name":"{}","start":{start}}}"#, person.full_name())
     }))

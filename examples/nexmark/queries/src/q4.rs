@@ -67,7 +67,10 @@ impl Lot {
 pub(crate) fn winning(events: Events<'_>, out: &mut Output) -> Result {
     for event in events {
         let state = event.state();
-        let mut lot: Lot = state.get(LOT).map_or(Ok(Lot::default()), |bytes| unpack(&bytes))?;
+        let mut lot: Lot = match state.get(LOT) {
+            Some(bytes) => unpack(&bytes)?,
+            None => Lot::default(),
+        };
         let before = lot.wakes();
         if event.kind() == Kind::Timer {
             if end(&event, &mut lot, out) {
