@@ -436,7 +436,10 @@ async fn cut_off_again_and_again(
         }
         while left > 0 {
             left -= 1;
-            let Ok(Some(line)) = session.try_next().await else { break };
+            // A session that goes on need not have anything more to say.
+            let patience = if session.is_fed() { Duration::from_millis(300) } else { 2 * SOON };
+            let next = tokio::time::timeout(patience, session.try_next()).await;
+            let Ok(Ok(Some(line))) = next else { break };
             seen.note(&key, format!("{query}, ends {whole}: {line}"));
             if line.get("offset").is_some() {
                 said.push(String::from_utf8(payload(&line)).expect("text"));
