@@ -51,8 +51,8 @@ impl Driver {
             made.map_err(|error| format!("its instance cannot be made again: {error}"))?;
         }
         let mut aside = revival.layer(&call.layer, key);
-        for replay in &revival.calls {
-            Revival::begin(&mut aside, replay);
+        for (at, replay) in revival.calls.iter().enumerate() {
+            revival.begin(&mut aside, at);
             let (serves, last) = (call.serves.clone(), false);
             let Replay { time, seed, .. } = *replay;
             let invocation = Invocation { serves, layer: aside, last, time, seed };
