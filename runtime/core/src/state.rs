@@ -147,6 +147,8 @@ pub struct KeyedState {
     expiry: Expiry,
     /// The host may keep slots beside the stage's.
     hosted: bool,
+    /// A write was refused because of what other keys hold.
+    full: bool,
 }
 
 impl KeyedState {
@@ -167,6 +169,7 @@ impl KeyedState {
             cold: None,
             expiry: Expiry::default(),
             hosted: false,
+            full: false,
         }
     }
 
@@ -179,6 +182,11 @@ impl KeyedState {
     /// Sets the bound on everything in this state. What is there stays, even beyond it.
     pub fn bound_total(&mut self, total_bytes: usize) {
         self.limits.total_bytes = total_bytes;
+    }
+
+    /// True if since this was last asked a write was refused because of what other keys hold.
+    pub fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
     }
 
     /// The bounds.
@@ -230,7 +238,9 @@ impl KeyedState {
         };
         let overhead = if at.is_err() { SLOT_OVERHEAD } else { 0 }
             + if index.is_none() { KEY_OVERHEAD + key.len() } else { 0 };
-        self.admit(used + slot.len() + value.len() - old, used, overhead)?;
+        let admitted = self.admit(used + slot.len() + value.len() - old, used, overhead);
+        self.full |= matches!(admitted, Err(Refusal::Full { .. }));
+        admitted?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
         let value = Value::new(value);
         match at {
