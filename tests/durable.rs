@@ -43,6 +43,8 @@ mod refused;
 mod replay;
 #[path = "durable/rollback.rs"]
 mod rollback;
+#[path = "durable/sessions.rs"]
+mod sessions;
 #[path = "durable/streams.rs"]
 mod streams;
 #[path = "durable/timers.rs"]

@@ -24,7 +24,8 @@ async fn what_is_described_is_what_is_answered() {
             .replace("{tenant}", "dev")
             .replace("pipelines/{name}", "pipelines/none")
             .replace("{name}", "none")
-            .replace("{output}", "reply");
+            .replace("{output}", "reply")
+            .replace("{key}", "k");
         for method in METHODS {
             let known = operations.get(method.to_ascii_lowercase());
             let verb = Method::from_bytes(method.as_bytes()).expect("a method");

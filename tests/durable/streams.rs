@@ -25,7 +25,7 @@ fn manifest(top: &str, more: &str) -> String {
 }
 
 /// What the guest says of each event of a stream.
-fn told(payloads: &[Vec<u8>]) -> Vec<String> {
+pub(super) fn told(payloads: &[Vec<u8>]) -> Vec<String> {
     let (mut hash, mut bytes) = (0xcbf2_9ce4_8422_2325_u64, 0);
     let mut seen: BTreeMap<&[u8], u64> = BTreeMap::new();
     let mut all = Vec::new();
@@ -41,7 +41,7 @@ fn told(payloads: &[Vec<u8>]) -> Vec<String> {
     all
 }
 
-fn last_words(payloads: &[Vec<u8>]) -> String {
+pub(super) fn last_words(payloads: &[Vec<u8>]) -> String {
     let told = told(payloads).pop().unwrap_or_default();
     let words: Vec<&str> = told.split(' ').collect();
     format!("end {} {}", words[0], words[1])
@@ -71,7 +71,7 @@ async fn says(client: &Client, key: &str, expected: &[String]) {
     eventually_equal(expected.to_vec(), SOON, look).await;
 }
 
-fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+pub(super) fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 

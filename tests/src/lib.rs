@@ -18,6 +18,7 @@ pub mod guests;
 pub mod manifest;
 pub mod node;
 pub mod rig;
+pub mod session;
 pub mod tls;
 
 use std::path::{Path, PathBuf};

@@ -80,6 +80,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // TLS of the listener and of the client; ring alone does the cryptography.
     ("rustls", &["node", "cli"]),
     ("tokio-rustls", &["node"]),
+    ("tokio-tungstenite", &["node"]),
     ("hyper-rustls", &["cli"]),
     ("http", &["node"]),
     ("axum", &["node"]),

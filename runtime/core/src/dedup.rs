@@ -147,6 +147,12 @@ impl Dedup {
         }
     }
 
+    /// The last number a producer is known by.
+    pub fn last_of(&mut self, producer: &str, now: u64) -> Option<u64> {
+        self.expire(now);
+        Some(self.producers.get(&xxh3_128(producer.as_bytes()))?.1.sequence)
+    }
+
     /// Remembers a producer's request that is at `at` in the log. A number below its last changes
     /// nothing.
     pub fn note_request(&mut self, producer: &str, sequence: u64, at: u64, now: u64) {

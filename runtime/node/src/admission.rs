@@ -24,14 +24,14 @@ use crate::tenants;
 #[derive(Debug)]
 pub struct Admission {
     accounts: DashMap<Name, Arc<Account>>,
-    bodies: Budget,
+    bodies: Arc<Budget>,
 }
 
 impl Admission {
     /// No accounts yet. Bodies in memory are bounded by `body_bytes_max` together.
     #[must_use]
     pub fn new(body_bytes_max: usize) -> Self {
-        Self { accounts: DashMap::new(), bodies: Budget::new(body_bytes_max) }
+        Self { accounts: DashMap::new(), bodies: Arc::new(Budget::new(body_bytes_max)) }
     }
 
     /// The account of a tenant; made with what the tenants file allows now, or, if it is no longer
@@ -56,7 +56,7 @@ impl Admission {
 
     /// The node's budget for bodies in memory.
     #[must_use]
-    pub fn bodies(&self) -> &Budget {
+    pub fn bodies(&self) -> &Arc<Budget> {
         &self.bodies
     }
 }
@@ -195,8 +195,8 @@ impl Budget {
 
     /// Takes bytes; `None` if there are not as many left.
     #[must_use]
-    pub fn take(&self, bytes: usize) -> Option<Held<'_>> {
-        let mut held = Held { budget: self, bytes: 0 };
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        let mut held = Held { budget: Arc::clone(self), bytes: 0 };
         held.grow(bytes).then_some(held)
     }
 
@@ -209,12 +209,12 @@ impl Budget {
 
 /// Bytes of a budget. Dropping it gives them back.
 #[derive(Debug)]
-pub struct Held<'a> {
-    budget: &'a Budget,
+pub struct Held {
+    budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl Held {
     /// Bytes held by this.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -232,9 +232,16 @@ impl Held<'_> {
         }
         taken
     }
+
+    /// Gives back all but so many.
+    pub fn shrink(&mut self, bytes: usize) {
+        let over = self.bytes.saturating_sub(bytes);
+        self.budget.held.fetch_sub(over, Ordering::Relaxed);
+        self.bytes -= over;
+    }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -292,12 +299,15 @@ mod tests {
 
     #[test]
     fn a_budget_is_never_exceeded_and_comes_back() {
-        let budget = Budget::new(100);
+        let budget = Arc::new(Budget::new(100));
         let mut held = budget.take(60).expect("room");
         assert!(budget.take(41).is_none());
         assert!(held.grow(40));
         assert!(!held.grow(1));
         assert!(!held.grow(usize::MAX));
+        held.shrink(30);
+        held.shrink(50);
+        assert_eq!((budget.held(), held.bytes()), (30, 30));
         drop(held);
         assert_eq!(budget.held(), 0);
     }

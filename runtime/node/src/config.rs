@@ -114,6 +114,9 @@ section! {
         /// How often a client that follows an output hears something while there is nothing new.
         heartbeat_time: Duration =
             Period { default: 15 * SECOND, least: 100 * MILLISECOND, most: 5 * MINUTE };
+        /// How long nothing may come or go on a stream session before it is suspended.
+        session_idle_time_max: Duration =
+            Period { default: 10 * MINUTE, least: SECOND, most: 24 * HOUR };
         /// Bytes of records in one page of an output.
         page_bytes_max: usize = Bytes { default: 4 * MIB, least: 64 * KIB, most: 256 * MIB };
     }

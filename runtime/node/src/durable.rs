@@ -27,6 +27,7 @@ use crate::backing::Backing;
 use crate::checkpoint::Condition;
 use crate::error::Error;
 use crate::mailbox::{Delivery, Mailbox, lock};
+use crate::running::event_time::now_micros;
 
 /// When to try again what the log refused for want of room.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
@@ -197,6 +198,11 @@ impl Durable {
     /// How far back a request or event that comes again is known for sure.
     pub(crate) fn known_for(&self) -> Duration {
         Duration::from_micros(lock(&self.ingest).dedup.window())
+    }
+
+    /// The last number of a producer's requests, as long as it is known.
+    pub(crate) fn last_of(&self, producer: &str) -> Option<u64> {
+        lock(&self.ingest).dedup.last_of(producer, now_micros())
     }
 
     /// Logs the events of one request, the highest of whose times is `high`, and hands them to

@@ -25,6 +25,7 @@ mod replay;
 mod respond;
 mod route;
 mod server;
+mod session;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -31,6 +31,7 @@ mod recover;
 pub mod requests;
 pub mod ring;
 pub mod running;
+mod sessions;
 pub mod start;
 pub mod tenancy;
 pub mod tenants;

@@ -49,6 +49,8 @@ pub struct NodeMetrics {
     pub connections: Gauge,
     /// Clients that follow an output.
     pub followers: Gauge,
+    /// Sessions that are open.
+    pub sessions: Gauge,
     /// Connections accepted.
     pub accepted: Counter,
     /// Connections closed by us, by reason.
@@ -68,6 +70,7 @@ pub struct NodeMetrics {
 const NODE_ROWS: &[Row<NodeMetrics>] = &[
     Row::gauge("connections", "Open connections", |m| m.connections.get()),
     Row::gauge("followers", "Clients that follow an output", |m| m.followers.get()),
+    Row::gauge("sessions", "Streams that are sent over a request", |m| m.sessions.get()),
     Row::counter("connections_accepted", "Connections accepted", |m| m.accepted.get()),
     Row::words("connections_closed", "Closed by the node, by reason", "reason", |m| m.closed.get()),
     Row::gauge("body_bytes", "Bytes of request bodies in memory", |m| m.body_bytes.get()),

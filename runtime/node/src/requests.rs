@@ -4,6 +4,7 @@
 //!   generation, which grows with every use; a slot whose generations are used up is retired. So an
 //!   event that outlives its request finds nobody, never somebody else.
 //! - The first answer wins. Later ones, and ids that are not known, are ignored.
+//! - Who only wants to know whether everything was handled ([`Following`]) is never answered.
 //! - A request is done without an answer when its number of live descendants is zero. The number
 //!   starts with [`Waiting::arm`] and follows [`Requests::adjust`]; before `arm` it may be
 //!   anything.
@@ -66,6 +67,8 @@ enum State {
     Waiting {
         live: i64,
         armed: bool,
+        /// Outputs are answers.
+        answers: bool,
         waker: Option<Waker>,
     },
     Replied(Reply),
@@ -114,11 +117,22 @@ impl Requests {
     /// A place to wait; `None` if the table is full.
     #[must_use]
     pub fn register(&self) -> Option<Waiting> {
+        self.take_place(true)
+    }
+
+    /// A place to learn when everything that follows was handled, whatever comes of it; `None` if
+    /// the table is full.
+    #[must_use]
+    pub fn follow(&self) -> Option<Following> {
+        self.take_place(false).map(Following)
+    }
+
+    fn take_place(&self, answers: bool) -> Option<Waiting> {
         let home = home_stripe();
         // A full stripe sends its threads to the others, so that the bound is that of the table.
         (0..STRIPES).find_map(|step| {
             let stripe = &self.stripes[(home + step) % STRIPES];
-            let id = stripe.take_slot()?;
+            let id = stripe.take_slot(answers)?;
             Some(Waiting { id, stripe: Arc::clone(stripe) })
         })
     }
@@ -127,8 +141,11 @@ impl Requests {
     /// nothing will come.
     pub fn adjust(&self, id: RequestId, delta: i64) {
         let woken = self.stripe(id).with_waiting(id, |state| {
-            let State::Waiting { live, .. } = state else { return None };
+            let State::Waiting { live, answers, waker, .. } = state else { return None };
             *live = live.saturating_add(delta);
+            if !*answers {
+                return if *live <= 0 { waker.take() } else { None };
+            }
             finish_if_done(state)
         });
         wake(woken);
@@ -138,6 +155,7 @@ impl Requests {
     /// [`Frame::index_into`]).
     pub fn answer(&self, id: RequestId, frame: &Frame, start: u32) {
         let woken = self.stripe(id).with_waiting(id, |state| {
+            let State::Waiting { answers: true, .. } = state else { return None };
             let reply = Reply::Output(Answer { frame: frame.clone(), start });
             take_waker(std::mem::replace(state, State::Replied(reply)))
         });
@@ -162,7 +180,7 @@ impl Stripe {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_slot(&self) -> Option<RequestId> {
+    fn take_slot(&self, answers: bool) -> Option<RequestId> {
         let mut table = self.lock();
         let index = match table.free.pop() {
             Some(index) => index,
@@ -174,7 +192,7 @@ impl Stripe {
         };
         let slot = &mut table.slots[usize::from(index)];
         slot.generation += 1;
-        slot.state = State::Waiting { live: 0, armed: false, waker: None };
+        slot.state = State::Waiting { live: 0, armed: false, answers, waker: None };
         let place = self.number << INDEX_BITS | u64::from(index);
         Some(RequestId(slot.generation << (SHARD_BITS + INDEX_BITS) | place))
     }
@@ -267,6 +285,56 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.stripe.free_slot(self.id);
+    }
+}
+
+/// A place that counts what follows from all that is added to it, as often as anything is. One at a
+/// time may wait.
+#[derive(Debug)]
+pub struct Following(Waiting);
+
+impl Following {
+    /// What its events carry in their field `request`.
+    #[must_use]
+    pub const fn id(&self) -> RequestId {
+        self.0.id
+    }
+
+    /// Adds events, before they are handed in, or takes back some that were not.
+    pub fn add(&self, events: i64) {
+        let woken = self.0.stripe.with_waiting(self.0.id, |state| {
+            let State::Waiting { live, waker, .. } = state else { return None };
+            *live = live.saturating_add(events);
+            if *live <= 0 { waker.take() } else { None }
+        });
+        wake(woken);
+    }
+
+    /// True if everything was handled.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.look(None)
+    }
+
+    /// Waits until everything was handled. Cancelling loses nothing.
+    pub async fn done(&self) {
+        poll_fn(|context| match self.look(Some(context.waker())) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    fn look(&self, caller: Option<&Waker>) -> bool {
+        let mut table = self.0.stripe.lock();
+        let slot = table.slots.get_mut(index_of(self.0.id));
+        match slot.map(|slot| &mut slot.state) {
+            Some(State::Waiting { live, waker, .. }) if *live > 0 => {
+                *waker = caller.cloned().or_else(|| waker.take());
+                false
+            }
+            _ => true,
+        }
     }
 }
 
@@ -384,6 +452,32 @@ mod tests {
         requests.adjust(waiting.id, -1);
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert!(matches!(poll_once(&mut waiting, &wakes), Some(Reply::Done)));
+    }
+
+    #[test]
+    fn who_follows_is_told_when_all_is_handled_and_never_answered() {
+        let requests = Requests::new(16);
+        let following = requests.follow().expect("room");
+        assert!(following.is_done());
+        following.add(2);
+        let (frame, starts) = frame(&[b"an output"]);
+        requests.answer(following.id(), &frame, starts[0]);
+        let wakes = Arc::<Count>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut done = pin!(following.done());
+        assert!(done.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        requests.adjust(following.id(), 1 - 1);
+        requests.adjust(following.id(), -1);
+        assert!(!following.is_done());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        requests.adjust(following.id(), -1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(done.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+        // It goes on with what is added later.
+        following.add(1);
+        assert!(!following.is_done());
+        following.add(-1);
+        assert!(following.is_done());
     }
 
     #[test]

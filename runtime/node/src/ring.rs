@@ -8,7 +8,7 @@
 //! - The number of partitions grows and never shrinks. A cursor from before is good, and what a key
 //!   left behind is read in its order (`fences`).
 //! - Readers never hold up a writer: appending is one short lock on one partition, and copies no
-//!   payload; reading clones handles of frames.
+//!   payload; reading clones handles of frames. `watch` tells of the events of one key.
 //! - A larger output may take the place of one, with what it holds: who appends to or waits at
 //!   either does so at both.
 //! - Nothing outlives the output. A new one has another incarnation, so a cursor from before a
@@ -22,6 +22,7 @@ mod fences;
 mod partitions;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -36,6 +37,8 @@ use cursor::Place;
 pub use cursor::{Cursor, CursorError};
 use fences::{Fences, limit};
 use partitions::Partitions;
+use watch::Watchers;
+pub use watch::{News, Told, Watch};
 
 /// What a kept frame costs besides its bytes: its entry and its allocation's own bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 96;
@@ -60,6 +63,7 @@ struct Shared {
     /// Readers in `wait`; while there are none, appending wakes nobody and takes no second lock.
     waiting: AtomicUsize,
     news: Notify,
+    watchers: Arc<Watchers>,
     appended: AtomicU64,
     dropped: AtomicU64,
 }
@@ -198,6 +202,7 @@ impl Output {
             oversize_bytes: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             news: Notify::new(),
+            watchers: Arc::default(),
             appended: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         };
@@ -263,6 +268,7 @@ impl Output {
             } else {
                 self.shared.dropped.fetch_add(frame.len() as u64, Ordering::Relaxed);
             }
+            self.shared.watchers.tell(partition, first, frame);
         }
         self.shared.appended.fetch_add(frame.len() as u64, Ordering::Relaxed);
         // A reader counts itself before it looks: either it is seen here, or it saw the frame.
@@ -360,6 +366,12 @@ impl Output {
             }
             news.await;
         }
+    }
+
+    /// Watches for events of a key that are appended from now on.
+    #[must_use]
+    pub fn watch(&self, key: &[u8]) -> Watch {
+        Watch::begin(&self.shared.watchers, key)
     }
 
     /// True if a read from the cursor would give events or fail.

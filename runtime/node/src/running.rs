@@ -23,9 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluicebox_core::ids::Name;
-use sluicebox_core::key;
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::partition::{SegmentPlan, stage_of_state};
+use sluicebox_core::partition::SegmentPlan;
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment::{self, Plan};
@@ -36,10 +35,11 @@ use crate::counted::Counted;
 use crate::deploy::DeadLetters;
 use crate::durable::Durable;
 use crate::error::Error;
-use crate::mailbox::{Inherited, Mailbox, States, WorkerHandle};
+use crate::mailbox::{Mailbox, States, WorkerHandle};
 use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::requests::Requests;
 use crate::ring::Output;
+use crate::sessions::Sessions;
 use crate::tenancy::Tenancy;
 use crate::worker::record::SegmentDurable;
 use event_time::EventTime;
@@ -54,6 +54,7 @@ pub struct PipelineShared {
     pub(crate) partitions: u16,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<PipelineMetrics>,
     /// Its way into the log, if it has one.
     pub(crate) durable: Option<Arc<Durable>>,
@@ -141,6 +142,7 @@ pub(crate) struct Parts<'a> {
     pub version: u32,
     pub workers: &'a [Arc<WorkerHandle>],
     pub requests: Arc<Requests>,
+    pub sessions: Arc<Sessions>,
     pub metrics: Arc<PipelineMetrics>,
     pub dead_letters: DeadLetters,
     /// For each stage of the pipeline.
@@ -215,6 +217,7 @@ impl Running {
             partitions,
             dead_letters: parts.dead_letters.clone(),
             requests: parts.requests.clone(),
+            sessions: parts.sessions.clone(),
             metrics: parts.metrics.clone(),
             durable: parts.durable.as_ref().map(|(durable, _)| durable.clone()),
             event_time: pipeline.time.as_ref().map(|declared| {
@@ -237,7 +240,7 @@ impl Running {
                 parts: &parts,
             };
             let runtime = Arc::new(builder.build(&shared, at));
-            mailboxes[at] = place(&runtime, partitions, &mut parts);
+            mailboxes[at] = segment_builder::place(&runtime, partitions, &mut parts);
         }
         shared.metrics.set_running(Arc::downgrade(&shared));
         if let Some(time) = &shared.event_time {
@@ -345,6 +348,11 @@ impl Running {
             Some((stage.code.clone(), stage.settings.clone()))
         };
         (0..self.pipeline.stages.len()).filter_map(of).collect()
+    }
+
+    /// Who sends streams over sessions.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.shared.sessions
     }
 
     /// Its figures.
@@ -471,30 +479,4 @@ fn entries(pipeline: &Pipeline, plan: &Plan) -> (Vec<EntryPoint>, Vec<usize>) {
     };
     let entries = pipeline.ingest.targets.iter().map(entry).collect();
     (entries, entered)
-}
-
-/// Gives each partition of a segment its worker and what it inherits.
-fn place(
-    runtime: &Arc<SegmentRuntime>,
-    partitions: u16,
-    parts: &mut Parts<'_>,
-) -> Vec<Arc<Mailbox>> {
-    let workers = parts.workers.len();
-    // Pipelines begin at different workers, so that many small ones spread evenly.
-    let first = key::hash(parts.name.as_str().as_bytes()) as usize % workers;
-    let stages: Vec<&str> = runtime.stages.iter().map(|stage| stage.name.as_str()).collect();
-    let mut make = |partition: u16| {
-        let owner = &parts.workers[(first + usize::from(partition)) % workers];
-        let states = parts.states.get_mut(usize::from(partition)).map(|states| {
-            let mine = |(name, _): &mut (String, _)| stages.contains(&stage_of_state(name).0);
-            states.extract_if(.., mine).collect()
-        });
-        let ids = runtime.durable.as_ref().map(|durable| durable.ids(partition));
-        let progress = ids.map(|ids| parts.standing.progress(&ids));
-        let watermark = parts.time.watermark(runtime.root_name());
-        let states = states.unwrap_or_default();
-        let inherited = Inherited { states, progress, watermark };
-        Mailbox::new(runtime.clone(), partition, owner.clone(), parts.inbox_bytes, inherited)
-    };
-    (0..partitions).map(&mut make).collect()
 }

@@ -26,6 +26,7 @@ pub mod pipelines;
 pub mod process;
 pub mod report;
 pub mod rounds;
+pub mod session;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -142,6 +142,7 @@ impl Node {
             version,
             workers: self.workers(),
             requests: self.requests_shared(),
+            sessions: old.map(|old| old.sessions().clone()).unwrap_or_default(),
             metrics,
             dead_letters,
             uid: self.take_uids(pipeline.stages.len()),

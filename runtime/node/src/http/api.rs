@@ -108,6 +108,21 @@ const INGEST: &[&str] = &[
     "log.no-checkpoint",
     "log.failed",
 ];
+const SESSION: &[&str] = &[
+    "stream.key",
+    "stream.chunk",
+    "stream.output",
+    "stream.gap",
+    "stream.taken-over",
+    "stream.cut-off",
+    "stream.idle",
+    "stream.event",
+    "request.upgrade",
+    "request.coding",
+    "request.body",
+    "request.too-large",
+    "node.overloaded",
+];
 const COMPILE: &[&str] = &[
     "component.conflict",
     "component.too-large",
@@ -138,10 +153,23 @@ const EVENTS: &[&str] = &[
     "application/cloudevents+ndjson",
     "application/vnd.sluicebox.frame",
 ];
+const STREAMED: &[(&str, &str)] = &[
+    ("application/x-ndjson", "Session"),
+    ("application/vnd.sluicebox.frame", "Frames"),
+    ("text/event-stream", "ServerSent"),
+];
 const PAGES: &[(&str, &str)] = &[
     ("application/x-ndjson", "Record"),
     ("application/vnd.sluicebox.frame", "Frames"),
     ("text/event-stream", "ServerSent"),
+];
+const STREAM: &[Parameter] = &[
+    query("chunk", "string", "How raw bytes are cut: a number of bytes, or `prefixed`"),
+    query("output", "string", "The output that comes back; `reply` or the only one unless said"),
+    query("from", "integer", "The ordinal of the body's first unit; where the key stands unless said"),
+    query("cursor", "string", "What comes behind this cursor first; from now on unless said"),
+    header("Accept", "The form of the reply; lines of JSON unless another is named"),
+    header("traceparent", "The W3C trace context that goes with the events"),
 ];
 const READ: &[Parameter] = &[
     query("cursor", "string", "Where to begin: a cursor, `oldest` (the default) or `latest`"),
@@ -260,6 +288,22 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .takes(SEND)
     .body(EVENTS),
+    route(
+        ("POST", "/v1/tenants/{tenant}/pipelines/{name}/streams/{key}"),
+        ("streamSession", "Send a stream, and read what comes of it, in one request"),
+        Scope::Ingest,
+        &[json(200, "Events of the output, as they come", STREAMED)],
+        &[PIPELINE, &["output.unknown"], QUERY, READING, INGEST, SESSION],
+    )
+    .takes(STREAM)
+    .body(&["application/x-ndjson", "application/vnd.sluicebox.frame", "application/octet-stream"]),
+    route(
+        ("GET", "/v1/tenants/{tenant}/pipelines/{name}/streams/{key}"),
+        ("readStream", "How far the streams of a key have come"),
+        Scope::Read,
+        &[json(200, "The ordinal of its next unit", &[("application/json", "Standing")])],
+        &[PIPELINE, &["stream.key"]],
+    ),
     route(
         ("GET", "/v1/tenants/{tenant}/pipelines/{name}/outputs/{output}"),
         ("readOutput", "Read an output, or follow it"),

@@ -131,11 +131,11 @@ pub(super) fn no_memory() -> Error {
 }
 
 /// Reads a body whole, together with its share of the node's budget.
-pub(super) async fn collect<'a>(
-    edge: &'a Rc<Edge>,
+pub(super) async fn collect(
+    edge: &Rc<Edge>,
     headers: &HeaderMap,
     mut incoming: Incoming,
-) -> Result<(Bytes, Held<'a>), Error> {
+) -> Result<(Bytes, Held), Error> {
     let limit = edge.node().config().http.body_bytes_max;
     let announced = announced(headers);
     let too_large = || Error::TooLarge { what: "the request body", limit: limit as u64 };

@@ -77,7 +77,7 @@ fn is_gzip(name: &str) -> bool {
 pub(super) async fn expand(
     (body, coding): (Bytes, Option<Coding>),
     limit: usize,
-    held: &mut Held<'_>,
+    held: &mut Held,
 ) -> Result<Bytes, Error> {
     let Some(coding) = coding else { return Ok(body) };
     let mut source = match coding {
@@ -97,13 +97,13 @@ pub(super) async fn expand(
 }
 
 /// What was expanded so far; never larger than it may be, its spare room included.
-struct Grown<'a, 'h> {
+struct Grown<'a> {
     bytes: Vec<u8>,
     limit: usize,
-    held: &'a mut Held<'h>,
+    held: &'a mut Held,
 }
 
-impl Grown<'_, '_> {
+impl Grown<'_> {
     fn push(&mut self, more: &[u8]) -> Result<(), Error> {
         let needed = self.bytes.len() + more.len();
         if needed > self.limit {
@@ -130,7 +130,7 @@ enum Source<'a> {
 }
 
 impl Source<'_> {
-    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_, '_>) -> Result<usize, Error> {
+    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_>) -> Result<usize, Error> {
         match self {
             Self::Gzip(decoder) => decoder.read(step).map_err(|e| broken(Coding::Gzip, &e)),
             Self::Zstd(zstd) => zstd.read(step, grown),
@@ -154,7 +154,7 @@ struct Zstd<'a> {
 type ZstdFrame<'a> = StreamingDecoder<&'a [u8], ruzstd::decoding::FrameDecoder>;
 
 impl<'a> Zstd<'a> {
-    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_, '_>) -> Result<usize, Error> {
+    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_>) -> Result<usize, Error> {
         let zstd = |what: &str| broken(Coding::Zstd, &io::Error::other(what.to_owned()));
         loop {
             if let Some(frame) = &mut self.frame {
@@ -292,7 +292,7 @@ mod tests {
 
     /// What comes of a body, and what of the budget was held at most.
     fn expanded(body: &[u8], coding: Coding, limit: usize) -> (Result<Bytes, Error>, usize) {
-        let budget = Budget::new(64 << 20);
+        let budget = std::sync::Arc::new(Budget::new(64 << 20));
         let mut held = budget.take(0).expect("nothing");
         let body = Bytes::copy_from_slice(body);
         let result = run(expand((body, Some(coding)), limit, &mut held));

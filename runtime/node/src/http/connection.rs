@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -33,6 +34,7 @@ use tokio_rustls::server::TlsStream;
 use super::auth::Known;
 use super::body::Body;
 use super::server::Edge;
+use super::session::socket::Door;
 use super::tls::Tls;
 use super::{route, tls};
 use crate::config::HttpConfig;
@@ -127,6 +129,8 @@ pub(super) struct Connection {
     closing: Cell<bool>,
     draining: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// What takes the connection over when its last request is answered.
+    upgrade: RefCell<Option<Door>>,
     /// Who the last request came from.
     known: RefCell<Option<Known>>,
 }
@@ -146,6 +150,7 @@ impl Connection {
             closing: Cell::new(false),
             draining: Cell::new(false),
             waker: RefCell::default(),
+            upgrade: RefCell::default(),
             known: RefCell::default(),
         }
     }
@@ -157,6 +162,11 @@ impl Connection {
     /// How the origin of a page begins that came from here.
     pub(super) const fn origin(&self) -> &'static str {
         if self.tls { "https://" } else { "http://" }
+    }
+
+    /// When the request under way is answered, this has the connection to itself.
+    pub(super) fn upgrade(&self, door: Door) {
+        self.upgrade.replace(Some(door));
     }
 
     pub(super) const fn known(&self) -> &RefCell<Option<Known>> {
@@ -274,7 +284,11 @@ async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) 
         connection.http2.set(true);
         drive(connection, bounds.http2.serve_connection(io, service)).await;
     } else {
-        drive(connection, bounds.http1.serve_connection(io, service)).await;
+        let serving = bounds.http1.serve_connection(io, service);
+        let Some((transport, read)) = drive_http1(connection, serving).await else { return };
+        let Some(door) = connection.upgrade.take() else { return };
+        let _in_flight = connection.begin(Version::HTTP_11);
+        door.run(edge, transport, read).await;
     }
 }
 
@@ -319,6 +333,35 @@ where
         })
     })
     .await;
+}
+
+/// The same for HTTP/1.1, whose connection may be taken over at its end: gives it then, with what
+/// was read too much.
+async fn drive_http1(
+    connection: &Connection,
+    mut serving: http1::Connection<TokioIo<Transport>, Service>,
+) -> Option<(Transport, Bytes)> {
+    let mut told = false;
+    let ended = poll_fn(|context| {
+        if connection.draining.get() && !told {
+            told = true;
+            Pin::new(&mut serving).graceful_shutdown();
+        }
+        serving.poll_without_shutdown(context)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(peer = %connection.peer, %error, "a connection broke off");
+        return None;
+    }
+    let parts = serving.into_parts();
+    let mut transport = parts.io.into_inner();
+    if connection.upgrade.borrow().is_some() {
+        return Some((transport, parts.read_buf));
+    }
+    // Who is gone does not want to know.
+    drop(transport.shutdown().await);
+    None
 }
 
 /// Answers the requests of one connection.

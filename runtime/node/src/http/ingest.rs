@@ -22,7 +22,8 @@ mod structured;
 mod submit;
 #[cfg(test)]
 mod tests;
-mod trace;
+pub(super) mod trace;
+pub(super) mod unit;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -47,7 +48,7 @@ use super::text::{self, now_micros, parse_wait, query_pairs};
 use crate::admission::Held;
 use crate::error::{Error, LineError};
 use crate::running::{Intake, Running};
-pub(super) use form::FRAME;
+pub(super) use form::{FRAME, is_lines};
 use form::Form;
 use frames::Frames;
 use key::Rules;
@@ -72,13 +73,13 @@ const PATIENCE: Duration = Duration::from_millis(80);
 /// How long it waits for the next version of a pipeline that is being replaced, and how often it
 /// looks; a replacement takes milliseconds.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(2);
-const REPLACE_POLL: Duration = Duration::from_millis(2);
+pub(super) const REPLACE_POLL: Duration = Duration::from_millis(2);
 
 /// What an event takes in memory besides its payload, roughly: its head and a short key.
 const EVENT_OVERHEAD_BYTES: usize = 48;
 
 /// Name of the output that answers requests which wait for a result.
-const REPLY: &str = "reply";
+pub(super) const REPLY: &str = "reply";
 
 /// Where the forms put their events.
 trait Sink {
@@ -95,9 +96,9 @@ impl Sink for Intake {
 
 /// Why an event is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Fault {
-    code: &'static str,
-    message: String,
+pub(super) struct Fault {
+    pub(super) code: &'static str,
+    pub(super) message: String,
 }
 
 impl Fault {
@@ -204,7 +205,7 @@ pub(super) async fn handle(
 }
 
 /// The version of a pipeline that runs now.
-fn current(edge: &Edge, caller: &Caller, pipeline: &str) -> Result<Arc<Running>, Error> {
+pub(super) fn current(edge: &Edge, caller: &Caller, pipeline: &str) -> Result<Arc<Running>, Error> {
     let found = edge.node().running(&caller.identity.tenant, pipeline);
     found.ok_or_else(|| Error::not_found("pipeline", pipeline))
 }
@@ -282,7 +283,7 @@ impl Call<'_> {
         &mut self,
         request: Request<'_>,
         host_fields: &[u8],
-        held: &mut Held<'_>,
+        held: &mut Held,
     ) -> Result<Option<Tally>, Error> {
         let identity = submit::identity(&request.parts.headers, request.form.knows_by_id())?;
         let mut intake = Intake::new(&self.running, identity);
@@ -315,7 +316,7 @@ impl Call<'_> {
         &mut self,
         request: Request<'_>,
         host_fields: &[u8],
-        (intake, tally, held): (&mut Intake, &mut Tally, &mut Held<'_>),
+        (intake, tally, held): (&mut Intake, &mut Tally, &mut Held),
     ) -> Result<(), Error> {
         let mut known = std::mem::take(&mut self.known);
         known.begin(self.running.is_logged());
@@ -365,7 +366,7 @@ impl Call<'_> {
         &self,
         intake: &Intake,
         tally: &Tally,
-        (held, body_bytes): (&mut Held<'_>, usize),
+        (held, body_bytes): (&mut Held, usize),
     ) -> Result<(), Error> {
         if tally.is_hopeless() {
             self.count_rejected(tally);

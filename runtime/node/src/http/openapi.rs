@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sluicebox_core::limits::KEY_BYTES_MAX;
 
 use super::api::{Parameter, ROUTES, Reply, Route, TENANT, TENANTS_CODES};
 
@@ -47,7 +48,13 @@ const STATUSES: [(u16, &[&str]); 14] = [
             "request.body",
             "request.producer",
             "request.query",
+            "request.upgrade",
             "request.wait",
+            "stream.chunk",
+            "stream.cut-off",
+            "stream.event",
+            "stream.key",
+            "stream.output",
         ],
     ),
     (401, &["auth.token"]),
@@ -64,8 +71,17 @@ const STATUSES: [(u16, &[&str]); 14] = [
         ],
     ),
     (405, &["request.method"]),
-    (408, &["request.slow"]),
-    (409, &["component.conflict", "ingest.repeat", "pipeline.conflict"]),
+    (408, &["request.slow", "stream.idle"]),
+    (
+        409,
+        &[
+            "component.conflict",
+            "ingest.repeat",
+            "pipeline.conflict",
+            "stream.gap",
+            "stream.taken-over",
+        ],
+    ),
     (410, &["output.trimmed"]),
     (413, &["component.too-large", "request.too-large"]),
     (415, &["request.coding", "request.media-type"]),
@@ -156,7 +172,12 @@ fn operation(route: &Route) -> Value {
 }
 
 fn in_path(name: &str) -> Value {
-    json!({ "name": name, "in": "path", "required": true, "schema": reference("Name") })
+    // The key of a stream is any text, percent-encoded.
+    let schema = match name {
+        "key" => json!({ "type": "string", "maxLength": KEY_BYTES_MAX }),
+        _ => reference("Name"),
+    };
+    json!({ "name": name, "in": "path", "required": true, "schema": schema })
 }
 
 fn parameter(parameter: &Parameter) -> Value {
@@ -291,6 +312,10 @@ fn schemas() -> Value {
         "ServerSent": { "type": "string",
                         "description": "`id` is the cursor behind the event, `event` is `message` \
                                         or `trimmed`, `data` a Record, or a Problem" },
+        "Session": { "type": "object",
+                     "description": "An output: a Record with `cursor`, where to go on behind it; \
+                                     or one of `taken`, `rejected`, `ended`, `suspended`" },
+        "Standing": object(&[("key", text()), ("at", number()), ("ended", flag())]),
         "Replayed": object(&[
             ("replayed", number()), ("duplicates", number()), ("skipped", number()),
             ("cursor", text()), ("until", text()), ("done", flag()),

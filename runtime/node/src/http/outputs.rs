@@ -10,7 +10,7 @@
 //!   the worker from others.
 //! - A cursor whose events are gone gets `410` with the cursor to go on from.
 
-mod follow;
+pub(super) mod follow;
 mod render;
 
 use std::collections::VecDeque;
@@ -34,13 +34,13 @@ use crate::error::{Error, shown};
 use crate::metrics::OutputMetrics;
 use crate::ring::{Cursor, Output, Page};
 use crate::running::Running;
-use render::Renderer;
+pub(super) use render::Renderer;
 
 /// Bytes of events read between two looks at what else the worker has to do.
-const STEP_BYTES: usize = 128 * 1024;
+pub(super) const STEP_BYTES: usize = 128 * 1024;
 
 /// The header with the cursor to go on from.
-const CURSOR: HeaderName = HeaderName::from_static("sluicebox-cursor");
+pub(super) const CURSOR: HeaderName = HeaderName::from_static("sluicebox-cursor");
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const FRAMES: HeaderValue = HeaderValue::from_static(FRAME);
@@ -141,7 +141,7 @@ impl Asked {
     }
 }
 
-fn cursor(text: &str, ring: &Output) -> Result<Cursor, Error> {
+pub(super) fn cursor(text: &str, ring: &Output) -> Result<Cursor, Error> {
     if text == "latest" {
         return Ok(ring.latest());
     }

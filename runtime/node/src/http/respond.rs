@@ -37,6 +37,9 @@ const BY_CODE: &[(&str, StatusCode)] = &[
     ("output.trimmed", StatusCode::GONE),
     ("request.deadline", StatusCode::GATEWAY_TIMEOUT),
     ("ingest.repeat", StatusCode::CONFLICT),
+    ("stream.gap", StatusCode::CONFLICT),
+    ("stream.taken-over", StatusCode::CONFLICT),
+    ("stream.idle", StatusCode::REQUEST_TIMEOUT),
     ("quota.disk", StatusCode::INSUFFICIENT_STORAGE),
 ];
 

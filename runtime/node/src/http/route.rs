@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use sluicebox_core::limits::KEY_BYTES_MAX;
 use tower_service::Service as _;
 
 use super::api::DESCRIPTION;
@@ -19,7 +20,9 @@ use super::body::Body;
 use super::connection::Connection;
 use super::outputs::{self, Source};
 use super::server::Edge;
-use super::{ingest, openapi, respond};
+use super::session::socket;
+use super::text::percent_decode;
+use super::{ingest, openapi, respond, session};
 use crate::error::Error;
 use crate::tenants::Scope;
 
@@ -36,6 +39,8 @@ enum Target<'a> {
     Events { pipeline: &'a str },
     Output { pipeline: &'a str, output: &'a str },
     DeadLetters { pipeline: &'a str },
+    /// The key as it is written in the path.
+    Stream { pipeline: &'a str, key: &'a str },
 }
 
 /// The tenant of a path, and what the rest of it names, if that is a path with events.
@@ -51,6 +56,9 @@ fn split(path: &str) -> Option<(&str, Option<Target<'_>>)> {
         }
         (Some("pipelines"), Some(pipeline), Some("dead-letters"), None) => {
             Target::DeadLetters { pipeline }
+        }
+        (Some("pipelines"), Some(pipeline), Some("streams"), Some(key)) => {
+            Target::Stream { pipeline, key }
         }
         _ => return Some((tenant, None)),
     };
@@ -99,11 +107,44 @@ async fn route(
             only(method, &Method::GET, "GET")?;
             outputs::handle(edge, &caller, (pipeline, Source::DeadLetters), &request).await
         }
+        Some(Target::Stream { pipeline, key }) => {
+            let at = (pipeline, key);
+            stream((edge, connection), (&caller, tenant), at, request)
+        }
         None => {
             let reads = matches!(*method, Method::GET | Method::HEAD);
             caller.may(tenant, if reads { Scope::Read } else { Scope::Write })?;
             Ok(control(edge, caller, request).await)
         }
+    }
+}
+
+/// A stream, by its key.
+fn stream(
+    (edge, connection): (&Rc<Edge>, &Connection),
+    (caller, tenant): (&Arc<Caller>, &str),
+    (pipeline, key): (&str, &str),
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Error> {
+    caller.may(tenant, Scope::Read)?;
+    let key = percent_decode(key).filter(|key| key.len() <= KEY_BYTES_MAX).ok_or_else(|| {
+        let message = "the key in the path is UTF-8 of at most 512 bytes, other characters as %XX";
+        Error::request("stream.key", message)
+    })?;
+    match *request.method() {
+        Method::GET if socket::is_wanted(request.headers()) => {
+            caller.may(tenant, Scope::Ingest)?;
+            let (parts, _none) = request.into_parts();
+            let (response, door) = socket::upgrade(caller, (pipeline, key.into_owned()), parts)?;
+            connection.upgrade(door);
+            Ok(response)
+        }
+        Method::GET | Method::HEAD => session::look(edge, caller, (pipeline, &key)),
+        Method::POST => {
+            caller.may(tenant, Scope::Ingest)?;
+            session::handle(edge, caller, (pipeline, key.into_owned()), request)
+        }
+        _ => Err(Error::Method { allow: "GET, HEAD, POST" }),
     }
 }
 
@@ -192,6 +233,10 @@ mod tests {
     use crate::http::api::ROUTES;
     use crate::http::control;
 
+    /// What carries events.
+    const EVENTS: [&str; 5] =
+        ["sendEvents", "readOutput", "readDeadLetters", "streamSession", "readStream"];
+
     #[test]
     fn paths_with_events_are_found() {
         let at = |rest: &str| format!("{TENANTS}t/{rest}");
@@ -200,6 +245,9 @@ mod tests {
         let output = at("pipelines/p/outputs/o");
         let expected = Target::Output { pipeline: "p", output: "o" };
         assert_eq!(split(&output), Some(("t", Some(expected))));
+        let stream = at("pipelines/p/streams/a%2Fb");
+        let expected = Target::Stream { pipeline: "p", key: "a%2Fb" };
+        assert_eq!(split(&stream), Some(("t", Some(expected))));
         let dead = at("pipelines/p/dead-letters");
         assert_eq!(split(&dead), Some(("t", Some(Target::DeadLetters { pipeline: "p" }))));
     }
@@ -209,7 +257,7 @@ mod tests {
         for route in ROUTES.iter().filter(|route| route.path.starts_with(TENANTS)) {
             let path = route.path.replace(['{', '}'], "");
             let by_hand = split(&path).is_some_and(|(_, target)| target.is_some());
-            let events = ["sendEvents", "readOutput", "readDeadLetters"].contains(&route.id);
+            let events = EVENTS.contains(&route.id);
             assert_eq!(by_hand, events, "{}", route.id);
             assert_eq!(control::handler(route.id).is_some(), !events, "{}", route.id);
         }
@@ -224,6 +272,9 @@ mod tests {
             "pipelines/p/events/",
             "pipelines/p/events/more",
             "pipelines//events",
+            "pipelines/p/streams",
+            "pipelines/p/streams/",
+            "pipelines/p/streams/a/b",
             "pipelines/p/outputs",
             "pipelines/p/outputs/",
             "pipelines/p/outputs/o/more",

@@ -77,6 +77,17 @@ impl Cursor {
         self.stand_before(partition, offset + 1);
     }
 
+    /// Moves forward to where `other`, of the same output, is further.
+    pub fn advance(&mut self, other: &Self) {
+        let (Some(here), Some(there)) = (&mut self.0, &other.0) else { return };
+        if here.offsets.len() < there.offsets.len() {
+            here.offsets.resize(there.offsets.len(), 0);
+        }
+        for (here, there) in here.offsets.iter_mut().zip(&there.offsets) {
+            *here = (*here).max(*there);
+        }
+    }
+
     /// Moves in front of an event.
     pub(super) fn stand_before(&mut self, partition: u16, offset: u64) {
         let Some(place) = &mut self.0 else { return };

@@ -94,6 +94,30 @@ impl Intake {
         }
     }
 
+    /// The same for another version of the pipeline. Nothing of it was handed in.
+    #[must_use]
+    pub fn for_version(mut self, running: &Arc<Running>) -> Self {
+        let mut again = Self::new(running, std::mem::take(&mut self.identity));
+        if self.frames.is_empty() {
+            self.frames = self.filled.iter().map(|at| self.builders[*at].finish()).collect();
+        }
+        // Each event is in it once for each entry; those of the first are all of them.
+        let Some(first) = self.running.entries.first() else { return again };
+        let partitions = usize::from(self.running.partitions);
+        let of_first = |at: &&usize| **at / partitions == first.place;
+        for (_, frame) in self.filled.iter().zip(&self.frames).filter(|(at, _)| of_first(at)) {
+            for event in frame.events().filter(|event| event.head.input == first.input) {
+                again.push(&event.head, event.key, event.payload, event.fields.bytes());
+            }
+        }
+        again
+    }
+
+    /// Says anew how the producer knows its events.
+    pub fn identify(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
     /// Events so far.
     #[must_use]
     pub fn len(&self) -> usize {

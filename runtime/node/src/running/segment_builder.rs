@@ -1,16 +1,18 @@
-//! From a segment of a checked pipeline to the plan its partitions run and the routes out of it.
+//! From a segment of a checked pipeline to the plan its partitions run, the routes out of it, and
+//! the partitions themselves.
 
 use std::sync::Arc;
 
 use sluicebox_core::ids::{EdgeId, OutputId};
+use sluicebox_core::key;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
-use sluicebox_core::partition::{Leads, SegmentPlan, StageIds, StagePlan};
+use sluicebox_core::partition::{Leads, SegmentPlan, StageIds, StagePlan, stage_of_state};
 use sluicebox_core::pipeline::{EdgeKey, Pipeline, StageIndex};
 use sluicebox_core::segment::{Plan, Segment};
 use sluicebox_core::state::{StateLimits, Ttl};
 
 use super::{Parts, PipelineShared, Route, SegmentRuntime, StageRuntime};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Inherited, Mailbox};
 use crate::worker::record::SegmentDurable;
 
 /// Name of the output that answers requests which wait for a result.
@@ -167,4 +169,30 @@ fn rule(key: &EdgeKey) -> KeyRule {
         EdgeKey::Emitted => KeyRule::Emitted,
         EdgeKey::Json(pointer) => KeyRule::Json(pointer.clone()),
     }
+}
+
+/// Gives each partition of a segment its worker and what it inherits.
+pub(super) fn place(
+    runtime: &Arc<SegmentRuntime>,
+    partitions: u16,
+    parts: &mut Parts<'_>,
+) -> Vec<Arc<Mailbox>> {
+    let workers = parts.workers.len();
+    // Pipelines begin at different workers, so that many small ones spread evenly.
+    let first = key::hash(parts.name.as_str().as_bytes()) as usize % workers;
+    let stages: Vec<&str> = runtime.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let mut make = |partition: u16| {
+        let owner = &parts.workers[(first + usize::from(partition)) % workers];
+        let states = parts.states.get_mut(usize::from(partition)).map(|states| {
+            let mine = |(name, _): &mut (String, _)| stages.contains(&stage_of_state(name).0);
+            states.extract_if(.., mine).collect()
+        });
+        let ids = runtime.durable.as_ref().map(|durable| durable.ids(partition));
+        let progress = ids.map(|ids| parts.standing.progress(&ids));
+        let watermark = parts.time.watermark(runtime.root_name());
+        let states = states.unwrap_or_default();
+        let inherited = Inherited { states, progress, watermark };
+        Mailbox::new(runtime.clone(), partition, owner.clone(), parts.inbox_bytes, inherited)
+    };
+    (0..partitions).map(&mut make).collect()
 }

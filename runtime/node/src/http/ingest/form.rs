@@ -15,6 +15,11 @@ const EVENT_LINES: [&str; 2] = ["application/cloudevents+ndjson", "application/c
 /// How media types begin that are meant as CloudEvents.
 const CLOUDEVENTS: &str = "application/cloudevents";
 
+/// True of a media type that means a JSON text a line.
+pub(in crate::http) fn is_lines(essence: &str) -> bool {
+    NDJSON.iter().any(|known| essence.eq_ignore_ascii_case(known))
+}
+
 /// The forms of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -58,7 +63,7 @@ impl Form {
             return Ok(Self::CloudEvent);
         }
         Ok(match essence {
-            _ if NDJSON.iter().any(is) => Self::Lines,
+            _ if is_lines(essence) => Self::Lines,
             _ if is(&FRAME) => Self::Frames,
             _ => Self::Single,
         })

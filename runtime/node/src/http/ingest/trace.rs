@@ -13,7 +13,7 @@ pub(super) const TRACEPARENT: &str = "traceparent";
 const BYTES: usize = 55;
 
 /// The trace of a request, as a packed field; nothing if there is none.
-pub(super) fn of_request(headers: &HeaderMap) -> Vec<u8> {
+pub(in crate::http) fn of_request(headers: &HeaderMap) -> Vec<u8> {
     let mut fields = Vec::new();
     let value = headers.get(TRACEPARENT).map(http::HeaderValue::as_bytes);
     if let Some(value) = value.filter(|value| is_one(value)) {

@@ -40,7 +40,7 @@ use crate::ring::{Cursor, Output, Page, Trimmed};
 use crate::running::Running;
 
 /// Media type of server-sent events.
-pub(super) const EVENT_STREAM: &str = "text/event-stream";
+pub(in crate::http) const EVENT_STREAM: &str = "text/event-stream";
 
 /// Where a client that was cut off says what it has seen.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";

@@ -24,7 +24,7 @@ use crate::running::Running;
 
 /// What the lines of one output have in common.
 #[derive(Debug)]
-pub(super) struct Renderer<'a> {
+pub(in crate::http) struct Renderer<'a> {
     /// Of events that name no source.
     source: String,
     /// Before partition and offset in the id of events that have none.
@@ -34,7 +34,7 @@ pub(super) struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    pub(super) fn new(running: &'a Running, source: Source<'_>, incarnation: u64) -> Self {
+    pub(in crate::http) fn new(running: &'a Running, source: Source<'_>, incarnation: u64) -> Self {
         let port = match source {
             Source::Output(name) => port_of(running, name),
             Source::DeadLetters => None,
@@ -56,7 +56,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// Appends the line of one event.
-    pub(super) fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
+    pub(in crate::http) fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
         let fields = Known::of(event);
         out.extend_from_slice(b"{\"id\":\"");
         match fields.id {

@@ -1,0 +1,76 @@
+//! Streams in one request: clips of pictures through the example `motion`.
+//!
+//! Parts, by name:
+//!
+//! - `short`: 100 pictures of 64 by 64 a stream, 8 at once, each stream a cold start;
+//! - `many`: 1,000 clips of 30 pictures of 320 by 240, all at once, against a bare loop that calls
+//!   the same component on the same pictures;
+//! - `kept`: the same exactly-once, against the disk;
+//! - `parked`: 100,000 streams that wait, and what it takes to wake one.
+//!
+//! The node has one core and the client the other. Every answer is counted.
+
+mod bare;
+mod many;
+mod parked;
+mod short;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use sluicebox_bench::cores::{self, Core};
+use sluicebox_bench::node::{Home, Node, Setup};
+use sluicebox_bench::options::Options;
+use sluicebox_bench::runtime;
+
+/// The component of the example.
+const GUEST: &str = "motion-detect";
+const MIB: f64 = 1_048_576.0;
+
+fn main() -> ExitCode {
+    sluicebox_bench::end(bench())
+}
+
+fn bench() -> Result<()> {
+    let Some(options) = Options::read()? else { return Ok(()) };
+    type Part = fn(&Options) -> Result<()>;
+    let parts: [(&str, Part); 4] =
+        [("short", short::run), ("many", many::run), ("kept", many::run_kept), ("parked", parked::run)];
+    for (name, part) in parts.iter().filter(|(name, _)| options.wants(name)) {
+        part(&options).with_context(|| format!("part {name}"))?;
+    }
+    Ok(())
+}
+
+/// Starts a node on the first core in a new directory, and drives it from the second.
+fn with_node(drive: impl AsyncFnOnce(&Home, &Node) -> Result<()>) -> Result<()> {
+    let home = Home::new()?;
+    let node = home.start(&Setup::one_core())?;
+    cores::on(Core::Client, || {
+        let done = runtime()?.block_on(drive(&home, &node));
+        done.with_context(|| format!("the node's log ends with:\n{}", node.log()))
+    })
+}
+
+/// A pipeline of the example, for grey pictures of this size.
+fn manifest(name: &str, delivery: &str, side: (usize, usize)) -> String {
+    let (width, height) = side;
+    format!(
+        "version = 1\nname = \"{name}\"\ndelivery = \"{delivery}\"\n[ingest]\nto = [\"detect\"]\n\
+         [stages.detect]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n\
+         ports = [\"motion\", \"summary\"]\n\
+         config = {{ format = \"grey\", width = \"{width}\", height = \"{height}\" }}\n\
+         limits = {{ fuel-per-event = 2000000000 }}\n\
+         [outputs.motion]\nfrom = \"detect.motion\"\nretain-bytes = \"64MiB\"\n"
+    )
+}
+
+/// A picture with something in it that moves.
+fn picture((width, height): (usize, usize), number: usize) -> Vec<u8> {
+    let at = (number * 5) % width;
+    let lit = |pixel: usize| {
+        let (x, y) = (pixel % width, pixel / width);
+        if x.abs_diff(at) < width / 8 && y.abs_diff(height / 2) < height / 8 { 220 } else { 30 }
+    };
+    (0..width * height).map(|pixel| lit(pixel) + (pixel % 7) as u8).collect()
+}
