@@ -95,6 +95,7 @@ async fn attempts(stream: &mut Stream, patience: Duration) -> Result<Stop, Failu
         // The first try tells people of a wrong address at once.
         let fresh = !stream.was_open() && failure.code == "client.connect";
         let passing = failure.cause == Cause::Unavailable || failure.may_pass();
+        let passing = passing || stream.skip_dropped(&failure);
         if !passing || fresh || Instant::now() + pause > give_up {
             return Err(failure);
         }

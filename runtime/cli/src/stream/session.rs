@@ -144,6 +144,17 @@ impl Stream {
         (self.rejected, &self.listed)
     }
 
+    /// Goes on with the oldest results that are kept, if the failure is that others are not.
+    pub(super) fn skip_dropped(&mut self, failure: &Failure) -> bool {
+        let Some(oldest) = failure.details.get("oldest").and_then(Value::as_str) else {
+            return false;
+        };
+        self.screen
+            .warn("results were dropped before they could be read; going on with the oldest kept");
+        self.cursor = Some(oldest.to_owned());
+        true
+    }
+
     /// Tells something that is no result.
     pub(super) fn hint(&self, text: &str) {
         self.screen.hint(text);
