@@ -163,6 +163,31 @@ async fn a_result_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_stream_goes_in_and_comes_back() {
+    let node = Setup::dev().start().await;
+    ask(&node, &["push", &guest("hostile/echo")]).json();
+    let manifest = file(&node, "manifest.toml", &single("echo", "echo", ""));
+    ask(&node, &["apply", text(&manifest)]).json();
+    let lines = file(&node, "lines.ndjson", "1\n{\n3\n");
+    let run = ask(&node, &["stream", "echo", "k/1", text(&lines)]);
+    assert_eq!(run.error(65)["problems"][0]["place"], "unit 2", "{run:?}");
+    let records = run.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let said: Vec<Value> = records.map(|record| json!([record["key"], record["data"]])).collect();
+    assert_eq!(said, [json!(["k/1", 1]), json!(["k/1", 3])]);
+    // The next stream of the key goes on behind it.
+    let chunks = file(&node, "chunks", "abcdefg");
+    let chunked = ["stream", "echo", "k/1", text(&chunks), "--chunk", "3", "--raw"];
+    let run = ask(&node, &chunked);
+    assert_eq!((run.code, run.out.as_str()), (0, "abc\ndef\ng\n"), "{run:?}");
+    let gap = ask(&node, &["stream", "echo", "k/1", text(&lines), "--from", "9"]);
+    assert_eq!(gap.error(73)["code"], "stream.gap");
+    assert_eq!(
+        ask(&node, &["stream", "nothing", "k", text(&lines)]).error(66)["code"],
+        "pipeline.unknown"
+    );
+}
+
+#[tokio::test]
 async fn a_halted_pipeline_is_seen_and_resumed() {
     let node = Setup::dev().start().await;
     ask(&node, &["push", &guest("hostile/panic-nth")]).json();

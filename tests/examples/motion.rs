@@ -4,19 +4,21 @@
 //!   to be equal to the last digit. The pictures are decoded by the same library, whose result is
 //!   held against ffmpeg's.
 //! - When there is motion is known from how the clips were drawn.
-//! - Clips are sent at once under keys of their own, in one go, with bad pictures between, and with
-//!   the node killed in the middle.
+//! - Clips are sent at once under keys of their own: as packed frames, in one go, with bad pictures
+//!   between, and with the node killed in the middle; and as streams by the command, which has to
+//!   write each result once whatever happens to the node.
 //!
 //! Leaves to others: the stage by itself (its own tests), streams that outlive a node (`durable`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 use sluicebox_tests::client::{Client, Reply};
 use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually, eventually_equal};
-use sluicebox_tests::node::{Home, Setup};
+use sluicebox_tests::node::{self, Home, Node, Setup};
 use sluicebox_tests::root;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -104,8 +106,12 @@ impl Clip {
     }
 }
 
+fn path(name: &str, ending: &str) -> PathBuf {
+    root().join(format!("target/clips/{name}.{ending}"))
+}
+
 fn file(name: &str, ending: &str) -> Vec<u8> {
-    let path: PathBuf = root().join(format!("target/clips/{name}.{ending}"));
+    let path = path(name, ending);
     std::fs::read(&path)
         .unwrap_or_else(|e| panic!("{}: {e}; make it with `cargo xtask clips`", path.display()))
 }
@@ -310,6 +316,72 @@ async fn motion_goes_on_behind_pictures_that_are_none() {
         said(&client, "motion").await.remove("once")
     })
     .await;
+}
+
+/// Sends a clip as a stream by the command, and reads its results there.
+fn stream(node: &Node, clip: &Clip, arguments: &[&str]) -> Child {
+    let file = path(clip.name, "mjpeg");
+    let file = file.to_str().expect("a plain path");
+    let all = ["stream", "motion", clip.name, file, "--results", "motion", "--raw"];
+    let mut command = node::command(&[&all[..], arguments].concat());
+    command.env("SLUICEBOX_URL", node.url()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the program can be started")
+}
+
+/// What a command wrote that did all it was to do.
+fn written(child: Child) -> Vec<Value> {
+    let output = child.wait_with_output().expect("its output can be read");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[tokio::test]
+async fn motion_comes_back_while_the_clips_go_in() {
+    let node = Setup::dev().start().await;
+    begin(&node.client(), MOTION).await;
+    let clips = CLIPS.map(Clip::new);
+    let children: Vec<Child> = clips.iter().map(|clip| stream(&node, clip, &[])).collect();
+    let expected = expected(&clips);
+    for (clip, child) in clips.iter().zip(children) {
+        assert_eq!(written(child), expected[clip.name], "{}", clip.name);
+    }
+    check_summaries(&node.client(), &clips).await;
+    // The same once more, as the same streams: all of it was taken.
+    let again: Vec<Child> =
+        clips.iter().map(|clip| stream(&node, clip, &["--from", "0"])).collect();
+    for child in again {
+        assert_eq!(written(child), [Value::Null; 0]);
+    }
+    check_summaries(&node.client(), &clips).await;
+}
+
+#[tokio::test]
+async fn motion_comes_back_once_though_the_node_is_killed_under_the_clips() {
+    let home = Home::new();
+    let mut node = Setup::dev().home(&home).start().await;
+    begin(&node.client(), MOTION).await;
+    let clips = CLIPS.map(Clip::new);
+    let pace = ["--every", "20ms", "--patience", "60s"];
+    let children: Vec<Child> = clips.iter().map(|clip| stream(&node, clip, &pace)).collect();
+    for results in [40, 120, 200] {
+        let client = node.client();
+        eventually("the clips go on", SOON, || async {
+            let said = said(&client, "motion").await;
+            (said.values().map(Vec::len).sum::<usize>() >= results).then_some(())
+        })
+        .await;
+        let address = node.address();
+        drop(node.kill());
+        node = Setup::dev().home(&home).at(address).start().await;
+    }
+    let expected = expected(&clips);
+    for (clip, child) in clips.iter().zip(children) {
+        assert_eq!(written(child), expected[clip.name], "{}", clip.name);
+    }
+    // And there is no more of it than was written.
+    assert_eq!(said(&node.client(), "motion").await, expected);
+    check_summaries(&node.client(), &clips).await;
 }
 
 #[test]

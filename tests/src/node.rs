@@ -12,7 +12,7 @@
 //! Leaves to others: what is said to it (`client`).
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -152,6 +152,9 @@ impl Home {
     }
 }
 
+/// Loopback, and a port that is free.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// How to start a node.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -161,6 +164,7 @@ pub struct Setup {
     tokens: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
     shell: Option<&'static str>,
+    listen: SocketAddr,
 }
 
 /// What a node said that did not start.
@@ -177,14 +181,14 @@ impl Setup {
     #[must_use]
     pub fn dev() -> Self {
         let (tenants, tokens, settings) = Default::default();
-        Self { home: Home::new(), tenants, tokens, settings, shell: None }
+        Self { home: Home::new(), tenants, tokens, settings, shell: None, listen: ANY_PORT }
     }
 
     /// In the directory of another node, which has ended by then, with its tenants.
     #[must_use]
     pub fn as_before(node: &Node) -> Self {
         let (home, tokens) = (node.home.clone(), node.tokens.clone());
-        Self { home, tokens, tenants: Vec::new(), settings: Vec::new(), shell: None }
+        Self { home, tokens, ..Self::dev() }
     }
 
     /// With these tenants, each with a token for everything a tenant does.
@@ -205,6 +209,12 @@ impl Setup {
         let name = format!("SLUICEBOX__{}", field.replace('.', "__").replace('-', "_"));
         self.settings.push((name.to_uppercase(), value.to_owned()));
         self
+    }
+
+    /// At this address, which another node had: clients that know it find this one.
+    #[must_use]
+    pub fn at(self, listen: SocketAddr) -> Self {
+        Self { listen, ..self }
     }
 
     /// Started by a line of shell, which ends with `exec "$@"`.
@@ -231,7 +241,7 @@ impl Setup {
             }
         };
         bare(&mut command);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--output", "json"]);
+        command.args(["serve", "--output", "json", "--listen"]).arg(self.listen.to_string());
         if self.tenants.is_empty() && self.tokens.is_empty() {
             command.arg("--dev");
         }

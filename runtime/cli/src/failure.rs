@@ -245,7 +245,7 @@ impl Cause {
             409 | 412 => Self::Conflict,
             422 => Self::Guest,
             429 | 507 => Self::Exhausted,
-            502..=504 => Self::Unavailable,
+            408 | 502..=504 => Self::Unavailable,
             400..=499 => Self::Invalid,
             _ => Self::Internal,
         }
@@ -360,6 +360,7 @@ mod tests {
         for (status, cause) in [
             (500, Cause::Internal),
             (503, Cause::Unavailable),
+            (408, Cause::Unavailable),
             (401, Cause::Denied),
             (429, Cause::Exhausted),
             (507, Cause::Exhausted),

@@ -82,18 +82,20 @@ pub(crate) async fn run(screen: Screen, args: StreamArgs) -> Result<Ended, Failu
 async fn attempts(stream: &mut Stream, patience: Duration) -> Result<Stop, Failure> {
     let (mut give_up, mut wait) = (Instant::now() + patience, RETRY_FIRST);
     loop {
-        let before = stream.gained();
+        let (before, start) = (stream.gained(), Instant::now());
         let failure = match stream.connect().await {
             Ok(stop) => return Ok(stop),
             Err(failure) => failure,
         };
-        if stream.gained() > before {
+        // A source may have been silent for so long that the node suspended the session.
+        if stream.gained() > before || start.elapsed() > patience {
             (give_up, wait) = (Instant::now() + patience, RETRY_FIRST);
         }
         let pause = failure.retry_after.unwrap_or(wait);
         // The first try tells people of a wrong address at once.
         let fresh = !stream.was_open() && failure.code == "client.connect";
         let passing = failure.cause == Cause::Unavailable || failure.may_pass();
+        let passing = passing || stream.skip_dropped(&failure);
         if !passing || fresh || Instant::now() + pause > give_up {
             return Err(failure);
         }

@@ -89,7 +89,8 @@ impl Sessions {
         }
         let outputs = memmem::find_iter(&self.buffer, OUTPUT).count();
         let ended = memmem::rfind(&self.buffer, ENDED).is_some();
-        let shown = String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(400)]).into_owned();
+        let shown =
+            String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(400)]).into_owned();
         self.buffer.advance(self.buffer.len());
         if ended { Ok(outputs) } else { Err(Error::other(format!("not ended: {shown}"))) }
     }

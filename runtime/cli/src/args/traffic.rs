@@ -163,7 +163,7 @@ pub(crate) struct Cutting {
     /// Chunks, each behind its length in 4 bytes, the lowest first
     #[arg(long)]
     pub(crate) prefixed: bool,
-    /// Packed frames, as wit/FRAME.md describes them; each event is a unit
+    /// Packed frames, as wit/FRAME.md describes them, with events without a key
     #[arg(long)]
     pub(crate) frames: bool,
 }

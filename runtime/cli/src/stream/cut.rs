@@ -1,6 +1,6 @@
 //! Cutting an input into the units of a stream: lines, packed frames, chunks, images.
 //!
-//! - A unit is what the node takes as one event; a packed frame is as many units as it has events.
+//! - A unit is what the node takes, or refuses, as one: an event, or the events of a packed frame.
 //! - How the input came in pieces makes no difference to what is cut.
 //! - A unit has a bound. What is left at the end and is no whole unit is an error, never an event;
 //!   only a line needs no end, and the last chunk may be shorter.
@@ -28,6 +28,8 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Bytes of the head of a packed frame; `wit/FRAME.md` draws it.
 const FRAME_HEAD_BYTES: usize = 16;
 const FRAME_MAGIC: &[u8] = b"SBXF";
+/// Where it says how long it is.
+const FRAME_LENGTH_AT: usize = 12;
 
 /// Bytes in front of a chunk that say how long it is.
 const PREFIX_BYTES: usize = 4;
@@ -45,15 +47,6 @@ pub(super) enum Form {
     Prefixed,
     /// At the bounds of images.
     Jpeg,
-}
-
-/// One unit, or the units of one packed frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unit {
-    /// How many.
-    pub(super) units: u64,
-    /// As they are sent.
-    pub(super) bytes: Bytes,
 }
 
 /// Why an input cannot be cut.
@@ -99,7 +92,7 @@ impl Cutter {
     }
 
     /// The next unit, if all of it is there.
-    pub(super) fn next(&mut self) -> Result<Option<Unit>, CutError> {
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, CutError> {
         match self.form {
             Form::Lines => self.line(),
             Form::Frames => self.frame(),
@@ -114,7 +107,7 @@ impl Cutter {
     }
 
     /// What is left when nothing more comes and `next` has given nothing.
-    pub(super) fn rest(&mut self) -> Result<Option<Unit>, CutError> {
+    pub(super) fn rest(&mut self) -> Result<Option<Bytes>, CutError> {
         let left = std::mem::take(&mut self.buffer);
         self.scanned = 0;
         match self.form {
@@ -128,11 +121,11 @@ impl Cutter {
     }
 
     /// Nothing yet, if what is there may still become a unit.
-    fn bounded(&self, bytes_max: usize) -> Result<Option<Unit>, CutError> {
+    fn bounded(&self, bytes_max: usize) -> Result<Option<Bytes>, CutError> {
         if self.buffer.len() > bytes_max { Err(CutError::TooLong) } else { Ok(None) }
     }
 
-    fn line(&mut self) -> Result<Option<Unit>, CutError> {
+    fn line(&mut self) -> Result<Option<Bytes>, CutError> {
         loop {
             let fresh = &self.buffer[self.scanned..];
             let Some(at) = fresh.iter().position(|byte| *byte == b'\n') else {
@@ -145,35 +138,27 @@ impl Cutter {
                 return Err(CutError::TooLong);
             }
             if !is_blank(&line) {
-                return Ok(Some(Unit { units: 1, bytes: line.freeze() }));
+                return Ok(Some(line.freeze()));
             }
         }
     }
 
-    fn frame(&mut self) -> Result<Option<Unit>, CutError> {
-        loop {
-            let known = self.buffer.len().min(FRAME_MAGIC.len());
-            if self.buffer[..known] != FRAME_MAGIC[..known] {
-                return Err(CutError::NoFrame);
-            }
-            if self.buffer.len() < FRAME_HEAD_BYTES {
-                return Ok(None);
-            }
-            let (count, length) = (self.number(8), self.number(12));
-            if !(FRAME_HEAD_BYTES..=FRAME_BYTES_MAX).contains(&length) {
-                return Err(CutError::NoFrame);
-            }
-            if self.buffer.len() < length {
-                return Ok(None);
-            }
-            let bytes = self.buffer.split_to(length).freeze();
-            if count > 0 {
-                return Ok(Some(Unit { units: count as u64, bytes }));
-            }
+    fn frame(&mut self) -> Result<Option<Bytes>, CutError> {
+        let known = self.buffer.len().min(FRAME_MAGIC.len());
+        if self.buffer[..known] != FRAME_MAGIC[..known] {
+            return Err(CutError::NoFrame);
         }
+        if self.buffer.len() < FRAME_HEAD_BYTES {
+            return Ok(None);
+        }
+        let length = self.number(FRAME_LENGTH_AT);
+        if !(FRAME_HEAD_BYTES..=FRAME_BYTES_MAX).contains(&length) {
+            return Err(CutError::NoFrame);
+        }
+        Ok((self.buffer.len() >= length).then(|| self.buffer.split_to(length).freeze()))
     }
 
-    fn prefixed(&mut self) -> Result<Option<Unit>, CutError> {
+    fn prefixed(&mut self) -> Result<Option<Bytes>, CutError> {
         if self.buffer.len() < PREFIX_BYTES {
             return Ok(None);
         }
@@ -184,11 +169,10 @@ impl Cutter {
         if self.buffer.len() < PREFIX_BYTES + length {
             return Ok(None);
         }
-        let bytes = self.buffer.split_to(PREFIX_BYTES + length).freeze();
-        Ok(Some(Unit { units: 1, bytes }))
+        Ok(Some(self.buffer.split_to(PREFIX_BYTES + length).freeze()))
     }
 
-    fn chunk(&mut self, length: usize) -> Unit {
+    fn chunk(&mut self, length: usize) -> Bytes {
         let chunk = chunk_of(&self.buffer[..length]);
         self.buffer.advance(length);
         chunk
@@ -205,16 +189,16 @@ fn is_blank(line: &[u8]) -> bool {
     line.iter().all(u8::is_ascii_whitespace)
 }
 
-fn line_of(line: &[u8]) -> Unit {
-    Unit { units: 1, bytes: [line, b"\n"].concat().into() }
+fn line_of(line: &[u8]) -> Bytes {
+    [line, b"\n"].concat().into()
 }
 
 /// A chunk behind its length.
-fn chunk_of(chunk: &[u8]) -> Unit {
+fn chunk_of(chunk: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + chunk.len());
     bytes.put_u32_le(chunk.len() as u32);
     bytes.put_slice(chunk);
-    Unit { units: 1, bytes: bytes.freeze() }
+    bytes.freeze()
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::answer::{self, Answer};
-use super::cut::Unit;
 use super::kept::Kept;
 use super::source::Source;
 use crate::args::StreamArgs;
@@ -107,7 +106,9 @@ impl Stream {
             call = call.query("cursor", cursor.clone());
         }
         let (feeder, answers) = self.client.open(call).await?;
-        self.begin(ordinal(&answers)?);
+        let stands_at = ordinal(&answers)?;
+        self.begin(stands_at);
+        self.kept().release(stands_at);
         if self.cursor.is_none() {
             self.cursor = answers.header("sluicebox-cursor").map(str::to_owned);
         }
@@ -141,6 +142,17 @@ impl Stream {
     /// How many units were refused, and the first of them by their number in the input.
     pub(super) fn rejected(&self) -> (u64, &[(u64, String)]) {
         (self.rejected, &self.listed)
+    }
+
+    /// Goes on with the oldest results that are kept, if the failure is that others are not.
+    pub(super) fn skip_dropped(&mut self, failure: &Failure) -> bool {
+        let Some(oldest) = failure.details.get("oldest").and_then(Value::as_str) else {
+            return false;
+        };
+        self.screen
+            .warn("results were dropped before they could be read; going on with the oldest kept");
+        self.cursor = Some(oldest.to_owned());
+        true
     }
 
     /// Tells something that is no result.
@@ -254,7 +266,7 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, unit: Result<Option<Unit>, Failure>) {
+    fn read(&mut self, unit: Result<Option<Bytes>, Failure>) {
         match unit {
             Ok(Some(unit)) => self.kept().add(unit),
             Ok(None) => self.over = Some(Ok(())),
@@ -264,7 +276,7 @@ impl Stream {
 
     /// Whether it is time to go without an end: all was taken that there is.
     fn left_open(&mut self) -> Result<Option<Stop>, Failure> {
-        if !self.kept().is_empty() {
+        if !self.kept().is_settled() {
             return Ok(None);
         }
         match &self.over {
@@ -284,8 +296,10 @@ impl Stream {
             }
             Answer::Taken(ordinal) => self.kept().release(ordinal),
             Answer::Rejected { at, message } => {
-                self.rejected += 1;
-                if self.listed.len() < REJECTED_LISTED_MAX {
+                // One that was sent again is refused again.
+                let fresh = self.kept().refuse(at);
+                self.rejected += u64::from(fresh);
+                if fresh && self.listed.len() < REJECTED_LISTED_MAX {
                     self.listed.push((at.saturating_sub(self.first) + 1, printable(&message)));
                 }
             }

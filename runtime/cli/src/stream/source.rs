@@ -5,9 +5,10 @@
 use std::path::Path;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::cut::{CutError, Cutter, Form, Unit};
+use super::cut::{CutError, Cutter, Form};
 use crate::failure::{Cause, Failure, printable};
 use crate::send::pace::Pace;
 
@@ -42,24 +43,24 @@ impl Source {
     }
 
     /// The next unit when it is due; nothing at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Unit>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         if let Some(pace) = self.pace {
             let start = *self.start.get_or_insert_with(Instant::now);
             tokio::time::sleep_until((start + pace.due()).into()).await;
         }
         let unit = self.cut().await?;
-        if let (Some(unit), Some(pace)) = (&unit, &mut self.pace) {
-            pace.sent(unit.units);
+        if let (Some(_), Some(pace)) = (&unit, &mut self.pace) {
+            pace.sent(1);
         }
         Ok(unit)
     }
 
     /// The next unit, whenever it would be due.
-    pub(super) async fn skip(&mut self) -> Result<Option<Unit>, Failure> {
+    pub(super) async fn skip(&mut self) -> Result<Option<Bytes>, Failure> {
         self.cut().await
     }
 
-    async fn cut(&mut self) -> Result<Option<Unit>, Failure> {
+    async fn cut(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let cut = match self.cutter.next() {
                 Ok(None) if self.ended => self.cutter.rest().map(|rest| (rest, true)),
@@ -68,7 +69,7 @@ impl Source {
             match cut.map_err(|error| self.uncut(error))? {
                 (Some(unit), _) => {
                     self.check(&unit)?;
-                    self.count += unit.units;
+                    self.count += 1;
                     return Ok(Some(unit));
                 }
                 (None, true) => return Ok(None),
@@ -94,12 +95,12 @@ impl Source {
     }
 
     /// Someone who sends something else than lines learns at once how to say so.
-    fn check(&self, unit: &Unit) -> Result<(), Failure> {
+    fn check(&self, unit: &[u8]) -> Result<(), Failure> {
         let known = self.form != Form::Lines || self.count > 0;
-        if known || serde_json::from_slice::<serde::de::IgnoredAny>(&unit.bytes).is_ok() {
+        if known || serde_json::from_slice::<serde::de::IgnoredAny>(unit).is_ok() {
             return Ok(());
         }
-        let begin = &unit.bytes[..unit.bytes.len().min(SHOWN_BYTES)];
+        let begin = &unit[..unit.len().min(SHOWN_BYTES)];
         let shown = printable(&String::from_utf8_lossy(begin));
         Err(Failure::new(Cause::Invalid, format!("the first line is not JSON: {shown}"))
             .fix("say how the input is cut: --jpeg, --chunk, --prefixed or --frames"))
@@ -132,7 +133,7 @@ mod tests {
     async fn units_come_one_after_another_to_the_end() {
         let mut source = source(b"1\n2\n3", Form::Lines, None);
         for expected in ["1\n", "2\n", "3\n"] {
-            assert_eq!(source.next().await.unwrap().unwrap().bytes, expected);
+            assert_eq!(source.next().await.unwrap().unwrap(), expected);
         }
         assert_eq!(source.next().await.unwrap(), None);
         assert_eq!(source.next().await.unwrap(), None);
@@ -146,7 +147,7 @@ mod tests {
         while came.len() < 3 {
             let wait = tokio::time::timeout(Duration::from_millis(7), source.next());
             if let Ok(unit) = wait.await {
-                came.push(unit.unwrap().unwrap().bytes);
+                came.push(unit.unwrap().unwrap());
             }
         }
         assert!(start.elapsed() >= Duration::from_millis(100));

@@ -180,6 +180,37 @@ fn a_stream_is_left_open_if_that_is_asked_for() {
 }
 
 #[test]
+fn results_that_were_dropped_are_told_and_the_stream_goes_on() {
+    let gone = r#"{"code":"output.trimmed","detail":"gone","oldest":"O9"}"#;
+    let door = Door::playing(vec![
+        stands_at(0),
+        vec![Step::Answers(410, gone.to_owned())],
+        stands_at(0),
+        vec![Step::Opens(0, "C0"), Step::TakesAll, taken(1), ended(1), Step::Closes],
+    ]);
+    let run = stream(&door.url, b"1\n", &["--from", "0", "--cursor", "C1"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.err.starts_with("warning: results were dropped"), "{}", run.err);
+    let heard = door.heard();
+    assert_eq!(heard[3].line, format!("POST {PATH}?from=0&cursor=O9 HTTP/1.1"));
+    assert_eq!((heard[3].body.as_slice(), heard[3].ended), (&b"1\n"[..], true));
+}
+
+#[test]
+fn a_refused_unit_at_the_end_is_known_and_told_once() {
+    let rejected = r#"{"rejected":{"at":1,"code":"ingest.json","message":"not JSON"}}"#;
+    let door = Door::playing(vec![
+        vec![Step::Opens(0, "C0"), Step::Takes(4), says(rejected)],
+        stands_at(0),
+        vec![Step::Opens(0, "C0"), Step::Takes(4), says(rejected), taken(1), Step::TakesAll],
+    ]);
+    let run = stream(&door.url, b"1\n{\n", &["--no-end"]);
+    assert_eq!(run.code, 65, "{run:?}");
+    assert!(run.err.contains("one unit was refused"), "{}", run.err);
+    assert!(!door.heard()[2].ended);
+}
+
+#[test]
 fn refused_units_are_listed_by_their_number_in_the_input() {
     let rejected = r#"{"rejected":{"at":11,"code":"ingest.json","message":"not JSON"}}"#;
     let door = Door::playing(vec![vec![

@@ -166,7 +166,11 @@ const PAGES: &[(&str, &str)] = &[
 const STREAM: &[Parameter] = &[
     query("chunk", "string", "How raw bytes are cut: a number of bytes, or `prefixed`"),
     query("output", "string", "The output that comes back; `reply` or the only one unless said"),
-    query("from", "integer", "The ordinal of the body's first unit; where the key stands unless said"),
+    query(
+        "from",
+        "integer",
+        "The ordinal of the body's first unit; where the key stands unless said",
+    ),
     query("cursor", "string", "What comes behind this cursor first; from now on unless said"),
     header("Accept", "The form of the reply; lines of JSON unless another is named"),
     header("traceparent", "The W3C trace context that goes with the events"),
@@ -296,7 +300,11 @@ pub(super) const ROUTES: &[Route] = &[
         &[PIPELINE, &["output.unknown"], QUERY, READING, INGEST, SESSION],
     )
     .takes(STREAM)
-    .body(&["application/x-ndjson", "application/vnd.sluicebox.frame", "application/octet-stream"]),
+    .body(&[
+        "application/x-ndjson",
+        "application/vnd.sluicebox.frame",
+        "application/octet-stream",
+    ]),
     route(
         ("GET", "/v1/tenants/{tenant}/pipelines/{name}/streams/{key}"),
         ("readStream", "How far the streams of a key have come"),

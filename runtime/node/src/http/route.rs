@@ -36,11 +36,21 @@ const OPENMETRICS: HeaderValue =
 /// A path with events on it.
 #[derive(Debug, PartialEq, Eq)]
 enum Target<'a> {
-    Events { pipeline: &'a str },
-    Output { pipeline: &'a str, output: &'a str },
-    DeadLetters { pipeline: &'a str },
+    Events {
+        pipeline: &'a str,
+    },
+    Output {
+        pipeline: &'a str,
+        output: &'a str,
+    },
+    DeadLetters {
+        pipeline: &'a str,
+    },
     /// The key as it is written in the path.
-    Stream { pipeline: &'a str, key: &'a str },
+    Stream {
+        pipeline: &'a str,
+        key: &'a str,
+    },
 }
 
 /// The tenant of a path, and what the rest of it names, if that is a path with events.

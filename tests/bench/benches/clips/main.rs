@@ -34,8 +34,12 @@ fn main() -> ExitCode {
 fn bench() -> Result<()> {
     let Some(options) = Options::read()? else { return Ok(()) };
     type Part = fn(&Options) -> Result<()>;
-    let parts: [(&str, Part); 4] =
-        [("short", short::run), ("many", many::run), ("kept", many::run_kept), ("parked", parked::run)];
+    let parts: [(&str, Part); 4] = [
+        ("short", short::run),
+        ("many", many::run),
+        ("kept", many::run_kept),
+        ("parked", parked::run),
+    ];
     for (name, part) in parts.iter().filter(|(name, _)| options.wants(name)) {
         part(&options).with_context(|| format!("part {name}"))?;
     }

@@ -40,7 +40,12 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let mut report = Report::new(&format!(
             "Streams of {PICTURES} pictures of 64 by 64, one request each, {AT_ONCE} at once, cold"
         ));
-        report.row("a stream, first byte to last word", each.median(), " ms", Target::AtMost(TARGET));
+        report.row(
+            "a stream, first byte to last word",
+            each.median(),
+            " ms",
+            Target::AtMost(TARGET),
+        );
         report.row("  of the node's core", busy.median(), " ms", Target::None);
         Ok(())
     })

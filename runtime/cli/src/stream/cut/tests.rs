@@ -7,7 +7,7 @@ use super::jpeg::{BEGIN, BEGINNING, END, PIXELS, STUFFED};
 use super::*;
 
 /// What an input comes to that is read in pieces of these sizes, in turns.
-fn cut_in(form: Form, input: &[u8], sizes: &[usize]) -> Result<Vec<Unit>, CutError> {
+fn cut_in(form: Form, input: &[u8], sizes: &[usize]) -> Result<Vec<Bytes>, CutError> {
     let mut cutter = Cutter::new(form);
     let mut units = Vec::new();
     let (mut rest, mut sizes) = (input, sizes.iter().cycle());
@@ -27,11 +27,11 @@ fn cut_in(form: Form, input: &[u8], sizes: &[usize]) -> Result<Vec<Unit>, CutErr
 fn cut(form: Form, input: &[u8]) -> Result<Vec<Vec<u8>>, CutError> {
     let prefixed = matches!(form, Form::Chunks(_) | Form::Prefixed | Form::Jpeg);
     let units = cut_in(form, input, &[usize::MAX])?.into_iter();
-    let payload = |unit: Unit| {
+    let payload = |unit: Bytes| {
         if !prefixed {
-            return unit.bytes.to_vec();
+            return unit.to_vec();
         }
-        let (mut length, payload) = unit.bytes.split_at(PREFIX_BYTES);
+        let (mut length, payload) = unit.split_at(PREFIX_BYTES);
         assert_eq!(length.get_u32_le() as usize, payload.len());
         payload.to_vec()
     };
@@ -39,7 +39,7 @@ fn cut(form: Form, input: &[u8]) -> Result<Vec<Vec<u8>>, CutError> {
 }
 
 fn prefixed(chunks: &[Vec<u8>]) -> Vec<u8> {
-    chunks.iter().flat_map(|chunk| chunk_of(chunk).bytes.to_vec()).collect()
+    chunks.iter().flat_map(|chunk| chunk_of(chunk).to_vec()).collect()
 }
 
 /// A packed frame, as far as the head says what it is.
@@ -104,11 +104,10 @@ fn a_length_in_front_may_be_zero_and_must_not_be_absurd() {
 }
 
 #[test]
-fn a_frame_is_as_many_units_as_it_has_events() {
-    let input = [frame(3, b"three"), frame(0, b""), frame(1, b"one")].concat();
-    let units = cut_in(Form::Frames, &input, &[usize::MAX]).unwrap();
-    let counts: Vec<u64> = units.iter().map(|unit| unit.units).collect();
-    assert_eq!((counts, units[1].bytes.to_vec()), (vec![3, 1], frame(1, b"one")));
+fn frames_are_cut_by_the_length_in_their_heads() {
+    let frames = [frame(3, b"three"), frame(0, b""), frame(1, b"one")];
+    let input = frames.concat();
+    assert_eq!(cut(Form::Frames, &input).unwrap(), frames);
     assert_eq!(cut(Form::Frames, b"{\"a\":1}\n"), Err(CutError::NoFrame));
     assert_eq!(cut(Form::Frames, &input[..input.len() - 1]), Err(CutError::Unfinished));
     let mut wrong = frame(1, b"");
@@ -193,7 +192,7 @@ proptest! {
             images.iter().map(|(content, pixels)| jpeg(content, pixels)).collect();
         let input = images.concat();
         let units = cut_in(Form::Jpeg, &input, &sizes).unwrap();
-        let expected: Vec<Unit> = images.iter().map(|image| chunk_of(image)).collect();
+        let expected: Vec<Bytes> = images.iter().map(|image| chunk_of(image)).collect();
         prop_assert_eq!(units, expected);
     }
 
@@ -204,11 +203,11 @@ proptest! {
     ) {
         let input = prefixed(&chunks);
         let units = cut_in(Form::Prefixed, &input, &sizes).unwrap();
-        let sent: Vec<u8> = units.iter().flat_map(|unit| unit.bytes.to_vec()).collect();
+        let sent: Vec<u8> = units.iter().flat_map(|unit| unit.to_vec()).collect();
         prop_assert_eq!((units.len(), sent), (chunks.len(), input));
         let frames: Vec<Vec<u8>> = chunks.iter().map(|chunk| frame(2, chunk)).collect();
         let units = cut_in(Form::Frames, &frames.concat(), &sizes).unwrap();
-        let sent: Vec<Vec<u8>> = units.iter().map(|unit| unit.bytes.to_vec()).collect();
+        let sent: Vec<Vec<u8>> = units.iter().map(|unit| unit.to_vec()).collect();
         prop_assert_eq!(sent, frames);
     }
 }

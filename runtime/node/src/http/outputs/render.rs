@@ -56,7 +56,13 @@ impl<'a> Renderer<'a> {
     }
 
     /// Appends the line of one event.
-    pub(in crate::http) fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
+    pub(in crate::http) fn event(
+        &self,
+        partition: u16,
+        offset: u64,
+        event: &Event<'_>,
+        out: &mut Vec<u8>,
+    ) {
         let fields = Known::of(event);
         out.extend_from_slice(b"{\"id\":\"");
         match fields.id {

@@ -176,7 +176,11 @@ mod tests {
             ("", Some("")),
             ("application/x-ndjson", Some("10")),
         ] {
-            assert_eq!(cut_of(content_type, chunk), Err("stream.chunk"), "{content_type} {chunk:?}");
+            assert_eq!(
+                cut_of(content_type, chunk),
+                Err("stream.chunk"),
+                "{content_type} {chunk:?}"
+            );
         }
     }
 

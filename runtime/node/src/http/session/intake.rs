@@ -299,7 +299,9 @@ impl Batch {
             match sender.caller.account.spend(&draws) {
                 Ok(()) => self.spent = true,
                 Err(refused) => {
-                    let Some(after) = refused.retry_after_micros else { return Err(refused.into()) };
+                    let Some(after) = refused.retry_after_micros else {
+                        return Err(refused.into());
+                    };
                     let pause = Duration::from_micros(after).min(QUOTA_PAUSE_MAX);
                     tokio::time::sleep(pause.max(LOG_PAUSE)).await;
                 }

@@ -83,11 +83,7 @@ impl Outlet {
     }
 
     /// Looks once more. True if there was something, or is more.
-    pub(super) fn has_more(
-        &mut self,
-        running: &Running,
-        said: &mut Said,
-    ) -> Result<bool, Error> {
+    pub(super) fn has_more(&mut self, running: &Running, said: &mut Said) -> Result<bool, Error> {
         let before = said.len();
         self.look(running, said)?;
         Ok(self.lags || said.len() > before)

@@ -159,7 +159,8 @@ mod tests {
     use super::*;
 
     fn text(said: &mut Said) -> String {
-        String::from_utf8(said.take().map(|bytes| bytes.to_vec()).unwrap_or_default()).expect("UTF-8")
+        String::from_utf8(said.take().map(|bytes| bytes.to_vec()).unwrap_or_default())
+            .expect("UTF-8")
     }
 
     #[test]

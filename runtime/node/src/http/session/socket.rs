@@ -96,13 +96,22 @@ impl Door {
             .max_message_size(Some(most))
             .max_frame_size(Some(most))
             .max_write_buffer_size(WRITE_BYTES_MAX);
-        let socket =
-            WebSocketStream::from_partially_read(transport, read.to_vec(), Role::Server, Some(config));
+        let socket = WebSocketStream::from_partially_read(
+            transport,
+            read.to_vec(),
+            Role::Server,
+            Some(config),
+        );
         let (mut out, messages) = socket.await.split();
-        let pieces: Pieces = Box::pin(messages.map(piece).take_while(|piece| {
-            // The clean end is the end of the stream of pieces.
-            std::future::ready(!matches!(piece, Ok(None)))
-        }).filter_map(|piece| std::future::ready(piece.transpose())));
+        let pieces: Pieces = Box::pin(
+            messages
+                .map(piece)
+                .take_while(|piece| {
+                    // The clean end is the end of the stream of pieces.
+                    std::future::ready(!matches!(piece, Ok(None)))
+                })
+                .filter_map(|piece| std::future::ready(piece.transpose())),
+        );
         let place = (self.pipeline.as_str(), self.key);
         let begun = Session::begin(edge, &self.caller, place, &self.parts, pieces);
         let mut session = match begun {
