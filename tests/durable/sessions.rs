@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -375,13 +375,26 @@ async fn a_web_socket_is_another_door() {
     refused.problem(400, "request.upgrade");
 }
 
+/// What the clients saw, for a failure to show.
+#[derive(Default)]
+struct Seen {
+    cuts: AtomicU64,
+    last: Mutex<BTreeMap<String, String>>,
+}
+
+impl Seen {
+    fn note(&self, key: &str, what: String) {
+        self.last.lock().expect("nobody panics").insert(key.to_owned(), what);
+    }
+}
+
 /// A client that sends a stream and is cut off now and then, by itself or with the node.
 async fn cut_off_again_and_again(
     key: String,
     units: Vec<Vec<u8>>,
     seed: u64,
     address: watch::Receiver<SocketAddr>,
-    cuts: Arc<AtomicU64>,
+    seen: Arc<Seen>,
 ) -> (String, Vec<String>) {
     let mut dice = Dice(seed);
     let mut said = Vec::new();
@@ -389,6 +402,7 @@ async fn cut_off_again_and_again(
     loop {
         let at = *address.borrow();
         let query = format!("?from={from}&cursor={cursor}");
+        seen.note(&key, format!("opens {query}"));
         let opened = sluicebox_tests::session::try_open(at, &path(&key, &query), &[LINES]).await;
         let mut session = match opened {
             Some(Ok(session)) => session,
@@ -422,7 +436,11 @@ async fn cut_off_again_and_again(
         }
         while left > 0 {
             left -= 1;
-            let Ok(Some(line)) = session.try_next().await else { break };
+            // A session that goes on need not have anything more to say.
+            let patience = if session.is_fed() { Duration::from_millis(300) } else { 2 * SOON };
+            let next = tokio::time::timeout(patience, session.try_next()).await;
+            let Ok(Ok(Some(line))) = next else { break };
+            seen.note(&key, format!("{query}, ends {whole}: {line}"));
             if line.get("offset").is_some() {
                 said.push(String::from_utf8(payload(&line)).expect("text"));
                 cursor = line["cursor"].as_str().expect("a cursor").to_owned();
@@ -437,7 +455,7 @@ async fn cut_off_again_and_again(
                 break;
             }
         }
-        cuts.fetch_add(1, Ordering::Relaxed);
+        seen.cuts.fetch_add(1, Ordering::Relaxed);
         session.break_off().await;
     }
 }
@@ -453,7 +471,7 @@ async fn streams_that_are_cut_off_at_random_say_what_they_would_have_said() {
     client.push(GUEST).await;
     client.apply("sessions", manifest("partitions = 3", "")).await;
     let (tell, address) = watch::channel(node.address());
-    let cuts = Arc::<AtomicU64>::default();
+    let seen = Arc::<Seen>::default();
     let mut dice = Dice(seed);
     let mut streams = BTreeMap::new();
     let mut clients = JoinSet::new();
@@ -462,8 +480,8 @@ async fn streams_that_are_cut_off_at_random_say_what_they_would_have_said() {
         let units: Vec<Vec<u8>> = (0..150).map(unit).collect();
         let key = format!("key-{at}");
         streams.insert(key.clone(), whole(&units));
-        let (address, cuts) = (address.clone(), cuts.clone());
-        clients.spawn(cut_off_again_and_again(key, units, seed ^ at << 32, address, cuts));
+        let (address, seen) = (address.clone(), seen.clone());
+        clients.spawn(cut_off_again_and_again(key, units, seed ^ at << 32, address, seen));
     }
     for _ in 0..kills {
         tokio::time::sleep(Duration::from_millis(100 + dice.below(400))).await;
@@ -478,7 +496,13 @@ async fn streams_that_are_cut_off_at_random_say_what_they_would_have_said() {
             said.insert(key, lines);
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), all).await.expect("all streams end");
+    if tokio::time::timeout(Duration::from_secs(120), all).await.is_err() {
+        let client = node.client();
+        let open: Vec<_> = streams.keys().filter(|key| !said.contains_key(*key)).collect();
+        let seen = seen.last.lock().expect("nobody panics");
+        let last: Vec<_> = open.iter().map(|key| (key, &seen[*key])).collect();
+        panic!("seed {seed}: {last:#?} {:#}", client.describe("sessions").await);
+    }
     assert_eq!(said, streams, "seed {seed}");
-    assert!(cuts.load(Ordering::Relaxed) > 24, "nobody was cut off");
+    assert!(seen.cuts.load(Ordering::Relaxed) > 24, "nobody was cut off");
 }

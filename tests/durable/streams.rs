@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluicebox_core::frame::Frame;
 use sluicebox_tests::client::{Client, payload};
 use sluicebox_tests::events::{Given, frame};
-use sluicebox_tests::eventually::{SOON, eventually_equal};
+use sluicebox_tests::eventually::{SOON, eventually, eventually_equal};
 use sluicebox_tests::node::Setup;
 
 use super::kills::{Load, Run, through_kills};
@@ -138,10 +138,80 @@ async fn open_streams_survive_updates_and_other_partitions_but_not_other_code() 
     for (key, payloads) in &sent {
         says(&client, key, &told(payloads)).await;
     }
-    client.apply("streams", manifest("partitions = 1", "config = { other = \"yes\" }")).await;
+    let less = "limits = { fuel-per-event = 1000000 }";
+    client.apply("streams", manifest("partitions = 1", less)).await;
     for (key, payloads) in &sent {
         says(&client, key, &[told(payloads), vec![last_words(payloads)]].concat()).await;
     }
+}
+
+#[tokio::test]
+async fn what_chance_gave_a_stream_is_the_same_after_restarts_and_updates() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.apply("streams", manifest("partitions = 2", "")).await;
+    let tokens = |said: Vec<String>| -> Vec<String> {
+        said.into_iter().filter(|text| text.starts_with("token ")).collect()
+    };
+    let ask = async |client: &Client, times: usize| {
+        client.send("streams", "?key=k", &[], "token").await.is(202);
+        eventually("it answers", SOON, || async {
+            let found = tokens(said(client).await.remove("k").unwrap_or_default());
+            (found.len() == times).then_some(found)
+        })
+        .await
+    };
+    ask(&client, 1).await;
+    let home = node.home().clone();
+    drop(node.kill());
+    let node = Setup::dev().home(&home).start().await;
+    let client = node.client();
+    ask(&client, 2).await;
+    client.apply("streams", manifest("partitions = 3", "retries = 7")).await;
+    let found = ask(&client, 3).await;
+    assert!(found.iter().all(|token| *token == found[0]), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_stream_waits_for_room_and_is_not_lost() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.apply("streams", manifest("partitions = 1", "")).await;
+    client.send("streams", "?key=k", &[], "one").await.is(202);
+    says(&client, "k", &told(&texts(&["one"]))).await;
+    let home = node.home().clone();
+    drop(node.kill());
+    // No instance fits into that.
+    let node = Setup::dev().home(&home).set("quota.memory-bytes", "1MiB").start().await;
+    let client = node.client();
+    // It cannot be ended, so the version it belongs to goes on.
+    let other = manifest("partitions = 1", "config = { other = \"yes\" }");
+    let refused =
+        client.put("pipelines/streams", other.clone()).await.problem(409, "pipeline.conflict");
+    assert!(
+        refused["detail"].as_str().is_some_and(|why| why.contains("memory-bytes")),
+        "{refused}"
+    );
+    client.send("streams", "?key=k", &[], "two").await.is(202);
+    let waits = || async {
+        let metrics = client.plain("/metrics").await.is(200).text().to_owned();
+        let mut waits = metrics.lines().filter(|line| line.contains("stage_stream_waits_total{"));
+        waits.any(|line| !line.ends_with(" 0")).then_some(())
+    };
+    eventually("it waits", SOON, waits).await;
+    client.send("streams", "?key=k", &[], "three").await.is(202);
+    let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    assert!(dead.records().is_empty(), "{:?}", dead.records().first());
+    let home = node.home().clone();
+    drop(node.kill());
+    let node = Setup::dev().home(&home).start().await;
+    let client = node.client();
+    let all = texts(&["one", "two", "three"]);
+    says(&client, "k", &told(&all)).await;
+    client.apply("streams", other).await;
+    says(&client, "k", &[told(&all), vec![last_words(&all)]].concat()).await;
 }
 
 /// Streams of which each belongs to one producer, so that its order is known.

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::tree::{File, Tree};
 
 /// Our crates: package, folder, and which of ours it may import. Guests are held to [`GUEST`].
-const EDGES: [(&str, &str, &[&str]); 11] = [
+const EDGES: [(&str, &str, &[&str]); 12] = [
     ("sluicebox-core", "runtime/core", &[]),
     ("sluicebox-store", "runtime/store", &["sluicebox-core"]),
     ("sluicebox-engine", "runtime/engine", &["sluicebox-core"]),
@@ -21,8 +21,20 @@ const EDGES: [(&str, &str, &[&str]); 11] = [
     ("xtask", "xtask", &[]),
     ("xtask-guest-tools", "xtask/guest-tools", &[]),
     // May import everything, and nobody imports them.
-    ("sluicebox-bench", "tests/bench", &["sluicebox-core", "sluicebox-node"]),
-    (TESTS, "tests", &["sluicebox-core", "sluicebox-store", "sluicebox-engine", "sluicebox-node"]),
+    ("sluicebox-bench", "tests/bench", &["sluicebox-core", "sluicebox-node", "sluicebox-nexmark"]),
+    (
+        TESTS,
+        "tests",
+        &[
+            "sluicebox-core",
+            "sluicebox-store",
+            "sluicebox-engine",
+            "sluicebox-node",
+            "sluicebox-nexmark",
+        ],
+    ),
+    // Events and answers for the two above.
+    ("sluicebox-nexmark", "tests/nexmark", &["sluicebox-core"]),
 ];
 
 /// The package of end-to-end tests.

@@ -137,8 +137,6 @@ impl<'c, 'a, N: Kept + Default, P: Kept> Shelf<'c, 'a, N, P> {
         out: &mut Output,
     ) -> Self {
         let mut slot = Slot::of(terms);
-        let mut batch = StateBatch::new();
-        call.keys.iter().for_each(|key| batch.get(&key.event, slot.index()));
         let (mut guessed, mut ids) = (Vec::with_capacity(call.events.len()), Vec::new());
         for (event, key) in &call.events {
             guess(event, &mut ids);
@@ -146,27 +144,36 @@ impl<'c, 'a, N: Kept + Default, P: Kept> Shelf<'c, 'a, N, P> {
         }
         guessed.sort_unstable();
         guessed.dedup();
-        for (key, id) in &guessed {
-            batch.get(&call.keys[*key].event, slot.pane(*id));
+        // All of a key one behind the other, so that the host looks it up once.
+        let mut batch = StateBatch::new();
+        let by_key = || guessed.chunk_by(|one, next| one.0 == next.0).peekable();
+        let mut panes = by_key();
+        for (place, key) in call.keys.iter().enumerate() {
+            batch.get(&key.event, slot.index());
+            for (_, id) in panes.next_if(|panes| panes[0].0 == place).unwrap_or_default() {
+                batch.get(&key.event, slot.pane(*id));
+            }
         }
         let replies = batch.run();
         let mut replies = replies.iter();
+        let mut panes = by_key();
         let mut keys = Vec::with_capacity(call.keys.len());
-        for (key, reply) in (0..call.keys.len()).zip(replies.by_ref()) {
-            keys.push(match reply.value() {
-                Ok(None) => Some(Index::new()),
-                Ok(Some(bytes)) => Index::read(bytes),
-                Err(refused) => {
-                    call.refuse(key, refused, out);
+        for place in 0..call.keys.len() {
+            let mut index = match replies.next().map(|reply| reply.value()) {
+                None | Some(Ok(None)) => Some(Index::new()),
+                Some(Ok(Some(bytes))) => Index::read(bytes),
+                Some(Err(refused)) => {
+                    call.refuse(place, refused, out);
                     None
                 }
-            });
-        }
-        for ((key, id), reply) in guessed.into_iter().zip(replies) {
-            let value = reply.value().ok().flatten();
-            if keys[key].as_mut().is_some_and(|index| index.take(id, value).is_none()) {
-                keys[key] = None;
+            };
+            for (_, id) in panes.next_if(|panes| panes[0].0 == place).unwrap_or_default() {
+                let value = replies.next().and_then(|reply| reply.value().ok().flatten());
+                if index.as_mut().is_some_and(|index| index.take(*id, value).is_none()) {
+                    index = None;
+                }
             }
+            keys.push(index);
         }
         Self { terms: *terms, call, slot, keys }
     }

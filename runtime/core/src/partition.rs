@@ -28,6 +28,7 @@ mod hold;
 mod invoke;
 mod isolate;
 mod ledger;
+mod own;
 mod park;
 mod revive;
 mod streams;
@@ -47,7 +48,6 @@ use std::sync::Arc;
 
 use crate::frame::Frame;
 use crate::layer::{Layer, LayerLimits, Ports};
-use crate::limits::BATCH_EVENTS_MAX;
 use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use crate::state::{KeyedState, StateLimits, Ttl};
 use crate::timers::Timers;
@@ -57,6 +57,7 @@ use commit::Draft;
 use expire::Look;
 use invoke::Work;
 use ledger::Ledger;
+use own::Widths;
 use park::Park;
 use streams::Streams;
 
@@ -121,8 +122,7 @@ pub struct Partition {
     seed: u64,
     /// The event time up to which everything was here; `None` without event time.
     watermark: Option<u64>,
-    /// Most events in the next batch of parked ones or of timers; 0 to give up on one.
-    own_width: u32,
+    widths: Widths,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,
 }
@@ -165,7 +165,6 @@ impl Partition {
         let draft = Draft::default();
         let (batch, halted, ledger, watermark) = (None, None, None, None);
         let wanting = Wanting::default();
-        let own_width = BATCH_EVENTS_MAX as u32;
         Self {
             plan,
             stages,
@@ -177,7 +176,7 @@ impl Partition {
             now: 0,
             seed: 0,
             watermark,
-            own_width,
+            widths: Widths::default(),
             ledger,
         }
     }
@@ -257,6 +256,7 @@ impl Partition {
     pub fn resume(&mut self) -> Option<Frame> {
         self.halted.take()?;
         self.take_back_stages();
+        self.widths.take_back();
         self.draft = Draft::default();
         self.batch.take()
     }

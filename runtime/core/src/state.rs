@@ -29,6 +29,8 @@ pub use hosted::HOSTED;
 pub use moving::redistribute;
 pub use value::Value;
 
+use std::cell::Cell;
+
 use cold::Cold;
 use expiry::Expiry;
 use hashbrown::HashTable;
@@ -92,6 +94,15 @@ struct Slot {
     value: Value,
 }
 
+/// The key that was found last, and where its name lay with whoever asked. Operations on a key come
+/// one behind the other and name it by the same bytes of their call's frame; its place is then
+/// known without the hash. What is believed is the name that is stored, not the address.
+#[derive(Debug, Clone, Copy, Default)]
+struct Near {
+    address: usize,
+    index: u32,
+}
+
 #[derive(Debug)]
 struct Key {
     name: Box<[u8]>,
@@ -121,6 +132,7 @@ pub struct KeyedState {
     seed: u64,
     limits: StateLimits,
     table: HashTable<u32>,
+    near: Cell<Near>,
     keys: Vec<Key>,
     /// Places in `keys` to use again.
     free: Vec<u32>,
@@ -135,6 +147,8 @@ pub struct KeyedState {
     expiry: Expiry,
     /// The host may keep slots beside the stage's.
     hosted: bool,
+    /// A write was refused because of what other keys hold.
+    full: bool,
 }
 
 impl KeyedState {
@@ -145,6 +159,7 @@ impl KeyedState {
             seed,
             limits,
             table: HashTable::new(),
+            near: Cell::default(),
             keys: Vec::new(),
             free: Vec::new(),
             undo: Vec::new(),
@@ -154,6 +169,7 @@ impl KeyedState {
             cold: None,
             expiry: Expiry::default(),
             hosted: false,
+            full: false,
         }
     }
 
@@ -166,6 +182,11 @@ impl KeyedState {
     /// Sets the bound on everything in this state. What is there stays, even beyond it.
     pub fn bound_total(&mut self, total_bytes: usize) {
         self.limits.total_bytes = total_bytes;
+    }
+
+    /// True if since this was last asked a write was refused because of what other keys hold.
+    pub fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
     }
 
     /// The bounds.
@@ -217,7 +238,9 @@ impl KeyedState {
         };
         let overhead = if at.is_err() { SLOT_OVERHEAD } else { 0 }
             + if index.is_none() { KEY_OVERHEAD + key.len() } else { 0 };
-        self.admit(used + slot.len() + value.len() - old, used, overhead)?;
+        let admitted = self.admit(used + slot.len() + value.len() - old, used, overhead);
+        self.full |= matches!(admitted, Err(Refusal::Full { .. }));
+        admitted?;
         let index = index.unwrap_or_else(|| self.insert_key(key));
         let value = Value::new(value);
         match at {
@@ -400,8 +423,19 @@ impl KeyedState {
 
     #[inline]
     fn find(&self, key: &[u8]) -> Option<u32> {
+        let Near { address, index } = self.near.get();
+        if address == key.as_ptr().addr() && self.is_at(key, index) {
+            return Some(index);
+        }
         let hash = xxh3_64_with_seed(key, self.seed);
-        self.table.find(hash, |i| *self.keys[*i as usize].name == *key).copied()
+        let index = self.table.find(hash, |i| *self.keys[*i as usize].name == *key).copied()?;
+        self.near.set(Near { address: key.as_ptr().addr(), index });
+        Some(index)
+    }
+
+    /// Whether this key has this place.
+    fn is_at(&self, key: &[u8], index: u32) -> bool {
+        self.keys.get(index as usize).is_some_and(|at| !at.vacant && *at.name == *key)
     }
 
     fn insert_key(&mut self, name: &[u8]) -> u32 {

@@ -126,6 +126,8 @@ pub struct Timers {
     bytes_max: usize,
     /// The watermark of the batch; `None` where there will never be one.
     watermark: Option<u64>,
+    /// One was refused because of what there is.
+    full: bool,
 }
 
 impl Timers {
@@ -143,7 +145,8 @@ impl Timers {
         let keys = state.all_keys();
         let (event, wall) = (BTreeSet::new(), BTreeSet::new());
         let (moved, bytes_max, watermark) = (Vec::new(), TIMERS_BYTES_MAX, None);
-        let mut timers = Self { state, event, wall, moved, bytes_max, watermark };
+        let full = false;
+        let mut timers = Self { state, event, wall, moved, bytes_max, watermark, full };
         keys.iter().for_each(|key| timers.index_key(key));
         timers
     }
@@ -219,7 +222,9 @@ impl Timers {
             return Ok(());
         }
         if was.is_none() {
-            self.admit(key, name)?;
+            let admitted = self.admit(key, name);
+            self.full |= matches!(admitted, Err(TimerRefusal::Full { .. }));
+            admitted?;
         }
         let mut value = [0; SLOT_VALUE_BYTES];
         value[0] = clock.byte();
@@ -239,12 +244,39 @@ impl Timers {
         true
     }
 
+    /// Takes a timer away that fires, if it is the one of this time.
+    pub fn take(&mut self, key: &[u8], name: &[u8], at: u64) {
+        let is_it = |(_, set): &(Clock, u64)| *set == at;
+        if self.state.get(key, name).and_then(read).filter(is_it).is_some() {
+            self.cancel(key, name);
+        }
+    }
+
+    /// True if the timers of a key are all of `others`, but for some that are due by now.
+    #[must_use]
+    pub fn are_left_of(&self, others: &Self, key: &[u8], now: u64) -> bool {
+        let mut left = self.state.scan(key, b"").peekable();
+        let is_due = |value| {
+            let due =
+                |(clock, at)| at <= if clock == Clock::Event { self.watermark() } else { now };
+            read(value).is_some_and(due)
+        };
+        let mut others = others.state.scan(key, b"");
+        others.all(|(name, value)| left.next_if_eq(&(name, value)).is_some() || is_due(value))
+            && left.next().is_none()
+    }
+
     /// Cancels every timer of a key.
     pub fn clear_key(&mut self, key: &[u8]) {
         let names: Vec<Box<[u8]>> = self.state.scan(key, b"").map(|(n, _)| n.into()).collect();
         for name in names {
             self.cancel(key, &name);
         }
+    }
+
+    /// True if since this was last asked one was refused because of what other keys have.
+    pub fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
     }
 
     /// Where the changes stand now.

@@ -37,7 +37,7 @@ pub(crate) fn explain(error: &wasmtime::Error, host: &Host, call: Option<(u64, u
             "; before that it asked for more memory than its limit of {} bytes (limits.memory)",
             host.settings.limits.memory
         )),
-        Some(RefusedBy::Quota) => text.push_str(
+        Some(RefusedBy::Room(_)) => text.push_str(
             "; before that it asked for more memory than is left of the tenant's quota \
              (memory-bytes) or of the node's",
         ),

@@ -27,7 +27,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::image::head::Standard;
-use crate::invoker::Said;
+use crate::invoker::{Said, Short};
 use crate::stage::{StageSettings, TenantSlots};
 
 /// The prefix of every interface of our own; 0.1.x are one compatible track for the linker.
@@ -293,7 +293,7 @@ pub(crate) enum RefusedBy {
     /// The stage's own.
     Stage,
     /// The tenant's or the node's.
-    Quota,
+    Room(Short),
 }
 
 /// Bytes of a table element in the engine.
@@ -313,11 +313,13 @@ impl Limiter {
         let wanted = self.used.saturating_add(by);
         if wanted > self.limit {
             self.refused = Some(RefusedBy::Stage);
-        } else if !self.tenant.memory.take(by as u64) {
-            self.refused = Some(RefusedBy::Quota);
-        } else {
+        } else if self.tenant.memory.take(by as u64) {
             self.used = wanted;
             return true;
+        } else if self.tenant.memory.would_hold(wanted as u64) {
+            self.refused = Some(RefusedBy::Room(Short::Others));
+        } else {
+            self.refused = Some(RefusedBy::Room(Short::Quota));
         }
         false
     }

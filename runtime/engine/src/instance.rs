@@ -20,10 +20,10 @@ use wasmtime::component::{ComponentExportIndex, TypedFunc};
 use crate::component::World;
 use crate::error::engine_text;
 use crate::explain::{explain, out_of_fuel};
-use crate::host::{Host, Toll};
+use crate::host::{Host, RefusedBy, Toll};
 use crate::image::head::Head;
 use crate::image::{self, Access, Fresh};
-use crate::invoker::{Invocation, NoImage, Outcome, Usage};
+use crate::invoker::{Invocation, NoImage, Outcome, Short, Usage};
 use crate::patience::{OutOfPatience, Patience, bounded};
 use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
 use crate::stage::{StageCode, StageSettings};
@@ -34,6 +34,9 @@ pub(crate) const START_FUEL: u64 = 1_000_000_000;
 
 /// Longest a call may wait for something that is not its turn: a clock it sleeps on, for example.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What an instance was: an image, and its head as it is understood.
+pub(crate) type Before<'a> = (Head, &'a Image);
 
 type FramedHandle = TypedFunc<(bytes::Bytes,), (Vec<WitFailure>,)>;
 
@@ -65,6 +68,8 @@ impl Drop for Host {
 pub(crate) enum StartError {
     /// The pool is full in spite of the permit: the component takes more of it than most.
     Full(String),
+    /// It was refused memory by a quota.
+    Short(String, Short),
     /// The guest's own doing.
     Guest(String),
 }
@@ -96,7 +101,13 @@ impl Instance {
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
                 return Err(StartError::Full(engine_text(&error)));
             }
-            Err(error) => return Err(StartError::Guest(explain(&error, store.data(), None))),
+            Err(error) => {
+                let text = explain(&error, store.data(), None);
+                return Err(match short(store.data()) {
+                    Some(short) => StartError::Short(text, short),
+                    None => StartError::Guest(text),
+                });
+            }
         };
         let framed = match code.world {
             World::Framed => {
@@ -108,10 +119,18 @@ impl Instance {
         Ok(Self { store, instance, code: code.clone(), framed, patience, _permit: permit })
     }
 
+    /// Whether it was refused room, since it started or its last call began.
+    pub(crate) fn short(&self) -> Option<Short> {
+        short(self.store.data())
+    }
+
     /// What it has before its first call, unless that is known.
     pub(crate) async fn fresh(&mut self) -> Result<Arc<Fresh>, NoImage> {
         if let Some(fresh) = self.store.data().settings.fresh.get() {
             return Ok(fresh);
+        }
+        if self.short().is_some() {
+            return Err(NoImage::NoRoom("it has less memory than it asked for".to_owned()));
         }
         let fresh = image::note(&mut self.access()?).await;
         self.leave();
@@ -126,13 +145,9 @@ impl Instance {
     }
 
     /// Makes it what an image is of, before its first call.
-    pub(crate) async fn restore(
-        &mut self,
-        fresh: &Fresh,
-        head: &Head,
-        image: &Image,
-    ) -> Result<(), NoImage> {
-        let restored = image::restore(&mut self.access()?, fresh, head, image).await;
+    pub(crate) async fn restore(&mut self, (head, image): &Before<'_>) -> Result<(), NoImage> {
+        let fresh = self.fresh().await?;
+        let restored = image::restore(&mut self.access()?, &fresh, head, image).await;
         self.leave();
         restored
     }
@@ -178,7 +193,8 @@ impl Instance {
         };
         let alive = matches!(verdict, Verdict::Returned(_));
         let keep = alive && memory <= high_water(limits.memory);
-        let usage = Usage { fuel: used, memory_bytes: if alive { memory } else { 0 }, cold: false };
+        let memory_bytes = if alive { memory } else { 0 };
+        let usage = Usage { fuel: used, memory_bytes, cold: false, short: short(host) };
         let said = host.take_said();
         (Outcome { layer, verdict, usage, said }, keep)
     }
@@ -201,6 +217,13 @@ impl Instance {
             Err(wasmtime::format_err!("the call waited for more than {seconds} s"))
         })?;
         Ok(failures.into_iter().map(WitFailure::into_core).collect())
+    }
+}
+
+fn short(host: &Host) -> Option<Short> {
+    match host.limiter.refused {
+        Some(RefusedBy::Room(short)) => Some(short),
+        Some(RefusedBy::Stage) | None => None,
     }
 }
 

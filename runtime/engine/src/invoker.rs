@@ -5,6 +5,7 @@
 //! - the limits of the stage hold, whatever the guest does;
 //! - a call that traps leaves no trace but its verdict: the instance is gone, the layer comes back;
 //! - for a pure guest, equal events and state give an equal outcome;
+//! - what a call or a start was refused because others use it is told, as it may go otherwise later;
 //! - the future is never dropped half-way but to abandon the partition;
 //! - an instance that goes on from an image does what the one would have done that it was taken of.
 //!
@@ -56,6 +57,17 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// An instance was made for this call.
     pub cold: bool,
+    /// It was refused room: another time it may come to something else.
+    pub short: Option<Short>,
+}
+
+/// Why there was no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Short {
+    /// Others have it: memory, or a place to run in.
+    Others,
+    /// The tenant's quota of memory or the node's does not hold it, whatever others use.
+    Quota,
 }
 
 /// Log lines and metrics of a call.
@@ -120,7 +132,10 @@ pub enum NoImage {
     /// The image would be larger than [`IMAGE_BYTES_MAX`](sluicebox_core::limits::IMAGE_BYTES_MAX).
     #[error("the image would have more than {} bytes", sluicebox_core::limits::IMAGE_BYTES_MAX)]
     TooLarge,
-    /// It did not work this time: a limit or a quota, or bytes that are no image of this code.
+    /// It did not work this time: there was no room, because of others or of a quota.
+    #[error("{0}")]
+    NoRoom(String),
+    /// It did not work: a limit, an error of the engine, or bytes that are no image of this code.
     #[error("{0}")]
     Failed(String),
 }

@@ -91,6 +91,11 @@ impl Sandbox {
         self.pressure.load(Ordering::Relaxed)
     }
 
+    /// Lets everybody know that instances are short, or what they need.
+    pub(crate) fn press(&self) {
+        self.pressure.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An instance permit if there is one now. `weight` is what the component takes of the pool.
     pub(crate) fn try_instance(&self, tenant: &TenantSlots, weight: u32) -> Option<InstancePermit> {
         let tenant = tenant.instances.clone().try_acquire_owned().ok()?;
@@ -104,7 +109,7 @@ impl Sandbox {
         tenant: &TenantSlots,
         weight: u32,
     ) -> Option<InstancePermit> {
-        self.pressure.fetch_add(1, Ordering::Relaxed);
+        self.press();
         let tenant = tenant.instances.clone().acquire_owned().await.ok()?;
         let node = self.instances.clone().acquire_many_owned(weight).await.ok()?;
         Some(InstancePermit { _node: node, _tenant: tenant })

@@ -149,6 +149,12 @@ impl MemoryMeter {
         granted
     }
 
+    /// Whether `bytes` are within the limits when nothing else is in use.
+    pub(crate) fn would_hold(&self, bytes: u64) -> bool {
+        bytes <= self.limit.load(Ordering::Relaxed)
+            && self.node.as_ref().is_none_or(|node| node.would_hold(bytes))
+    }
+
     pub(crate) fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(node) = &self.node {

@@ -4,6 +4,9 @@
 //! - Instances of keys are kept up to the manifest's number a partition, see `owned`; one of a
 //!   stream lives as long as its stream.
 //! - A trap drops the instance it happened in and no other.
+//! - Who finds no room for an instance lets go of what only saves time, and tries again for a
+//!   while. That is so for want of a place in the pool; and, for an instance of a stream that is
+//!   made again, for want of memory, since it must not be other than it was.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,11 +16,11 @@ use sluicebox_core::image::Image;
 use sluicebox_core::partition::{Serves, Verdict};
 
 use crate::image;
-use crate::instance::{Instance, StartError};
+use crate::instance::{Before, Instance, StartError};
 use crate::invoker::{Capturing, Invocation, Invoker, Invoking, NoImage, Outcome, Reviving};
-use crate::invoker::{Said, Usage};
+use crate::invoker::{Said, Short, Usage};
 use crate::owned::Owned;
-use crate::sandbox::{CallPermit, Sandbox};
+use crate::sandbox::{CallPermit, InstancePermit, Sandbox};
 use crate::stage::{StageCode, StageSettings};
 
 /// Idle instances of scope `shared`, for all partitions of one stage on one worker.
@@ -27,7 +30,7 @@ pub type WarmPool = Rc<RefCell<Vec<Idle>>>;
 #[derive(Debug)]
 pub struct Idle(Instance);
 
-/// How often instantiation is tried again when the pool is full in spite of a permit.
+/// How often instantiation is tried again when there is no room in spite of a permit.
 const START_TRIES: u32 = 50;
 /// How long to wait in between.
 const START_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
@@ -61,7 +64,7 @@ impl WasmStage {
 
     async fn run(&mut self, mut invocation: Invocation) -> Outcome {
         let Some(permit) = self.sandbox.call(&self.settings.tenant).await else {
-            return refused(invocation, SHUTTING_DOWN.to_owned());
+            return refused(invocation, shutting_down());
         };
         let taken = match &invocation.serves {
             Serves::Any => self.warm.borrow_mut().pop().map(|idle| idle.0),
@@ -72,12 +75,12 @@ impl WasmStage {
             Some(instance) => instance,
             None if is_lost_stream(&invocation) => {
                 let text = "the stream's instance is gone".to_owned();
-                return refused(invocation, text);
+                return refused(invocation, NotStarted(text, None));
             }
             // In a box, so that calls of warm instances do not make room for it.
             None => match Box::pin(self.start_for(&invocation.serves, &permit)).await {
                 Ok(instance) => instance,
-                Err(text) => return refused(invocation, text),
+                Err(not_started) => return refused(invocation, not_started),
             },
         };
         let serves = std::mem::replace(&mut invocation.serves, Serves::Any);
@@ -105,7 +108,7 @@ impl WasmStage {
             NoImage::Failed("what a fresh instance has could not be found out".to_owned())
         })?;
         let Some(_permit) = self.sandbox.call(&self.settings.tenant).await else {
-            return Err(NoImage::Failed(SHUTTING_DOWN.to_owned()));
+            return Err(NoImage::NoRoom(SHUTTING_DOWN.to_owned()));
         };
         let mut instance = self.own.take(serves).ok_or(NoImage::NoInstance)?;
         let image = instance.capture(&fresh).await;
@@ -126,11 +129,13 @@ impl WasmStage {
         let accessor = accessor.map_err(|reason| NoImage::Unsupported(reason.clone()))?;
         let head = image::head_of(accessor, image)?;
         let Some(permit) = self.sandbox.call(&self.settings.tenant).await else {
-            return Err(NoImage::Failed(SHUTTING_DOWN.to_owned()));
+            return Err(NoImage::NoRoom(SHUTTING_DOWN.to_owned()));
         };
-        let mut instance = self.start(&permit).await.map_err(NoImage::Failed)?;
-        let fresh = instance.fresh().await?;
-        instance.restore(&fresh, &head, image).await?;
+        let instance = self.start(&permit, (true, Some((head, image)))).await;
+        let instance = instance.map_err(|NotStarted(text, short)| match short {
+            Some(_) => NoImage::NoRoom(text),
+            None => NoImage::Failed(text),
+        })?;
         self.keep(serves, instance);
         Ok(())
     }
@@ -145,21 +150,28 @@ impl WasmStage {
         &mut self,
         serves: &Serves,
         permit: &CallPermit,
-    ) -> Result<Instance, String> {
-        let mut instance = self.start(permit).await?;
+    ) -> Result<Instance, NotStarted> {
+        let waits = self.makes_again && matches!(serves, Serves::Stream(..));
+        let mut instance = self.start(permit, (waits, None)).await?;
         if !matches!(serves, Serves::Any)
             && self.code.accessor.is_ok()
             && let Err(reason) = instance.fresh().await
         {
             tracing::warn!(%reason, "a stage will have no images");
             // It may be half looked at.
-            return self.start(permit).await;
+            return self.start(permit, (waits, None)).await;
         }
         Ok(instance)
     }
 
-    async fn start(&mut self, permit: &CallPermit) -> Result<Instance, String> {
-        let mut full = String::new();
+    /// Starts an instance, from an image if there is one. One that `waits` for memory has all it
+    /// asked for.
+    async fn start(
+        &mut self,
+        permit: &CallPermit,
+        (waits, from): (bool, Option<Before<'_>>),
+    ) -> Result<Instance, NotStarted> {
+        let mut short = String::new();
         for _ in 0..START_TRIES {
             let tenant = &self.settings.tenant;
             let slot = match self.sandbox.try_instance(tenant, self.code.weight) {
@@ -168,18 +180,55 @@ impl WasmStage {
                     // Our own idle instances may be what is missing.
                     self.make_way();
                     let found = self.sandbox.instance(&self.settings.tenant, self.code.weight);
-                    found.await.ok_or_else(|| SHUTTING_DOWN.to_owned())?
+                    found.await.ok_or_else(shutting_down)?
                 }
             };
-            match Instance::start(&self.code, &self.settings, slot, permit).await {
+            match self.start_once((slot, permit), (waits, from.as_ref())).await {
                 Ok(instance) => return Ok(instance),
-                Err(StartError::Guest(text)) => return Err(text),
-                Err(StartError::Full(text)) => full = text,
+                Err(StartError::Full(text)) => short = text,
+                // A quota that is too small may be made larger, for what is there already.
+                Err(StartError::Short(text, why))
+                    if waits && (why == Short::Others || from.is_some()) =>
+                {
+                    if short.is_empty() {
+                        self.sandbox.press();
+                    }
+                    short = text;
+                }
+                Err(StartError::Short(text, why)) => return Err(NotStarted(text, Some(why))),
+                Err(StartError::Guest(text)) => return Err(NotStarted(text, None)),
             }
             self.make_way();
             tokio::time::sleep(START_PAUSE).await;
         }
-        Err(full)
+        Err(NotStarted(short, Some(Short::Others)))
+    }
+
+    async fn start_once(
+        &self,
+        (slot, permit): (InstancePermit, &CallPermit),
+        (waits, from): (bool, Option<&Before<'_>>),
+    ) -> Result<Instance, StartError> {
+        let mut instance = Instance::start(&self.code, &self.settings, slot, permit).await?;
+        let restored = match from {
+            Some(from) => instance.restore(from).await,
+            None => Ok(()),
+        };
+        match restored {
+            Err(error) => match instance.short() {
+                Some(short) => Err(StartError::Short(error.to_string(), short)),
+                None => Err(StartError::Guest(error.to_string())),
+            },
+            Ok(()) => match instance.short().filter(|_| waits) {
+                // A guest may start with less memory than it asks for, but not as it would have.
+                Some(short) => {
+                    let text = "it needs more memory to start than is left of the tenant's quota \
+                                (memory-bytes) or of the node's";
+                    Err(StartError::Short(text.to_owned(), short))
+                }
+                None => Ok(instance),
+            },
+        }
     }
 
     /// Drops what others may need more. If everybody who waits does so, nobody waits for ever.
@@ -198,11 +247,19 @@ fn is_lost_stream(invocation: &Invocation) -> bool {
         && !invocation.layer.frame().events().next().is_some_and(|first| opens(first.head.kind))
 }
 
-fn refused(invocation: Invocation, text: String) -> Outcome {
+/// Why there is no instance, and whether it is for want of room.
+#[derive(Debug)]
+struct NotStarted(String, Option<Short>);
+
+fn shutting_down() -> NotStarted {
+    NotStarted(SHUTTING_DOWN.to_owned(), Some(Short::Others))
+}
+
+fn refused(invocation: Invocation, NotStarted(text, short): NotStarted) -> Outcome {
     Outcome {
         layer: invocation.layer,
         verdict: Verdict::Trapped(text),
-        usage: Usage::default(),
+        usage: Usage { short, ..Usage::default() },
         said: Said::default(),
     }
 }

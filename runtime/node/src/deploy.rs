@@ -4,6 +4,7 @@
 //! - A version is stored before it runs. The newest [`VERSIONS_KEPT`] are kept.
 //! - One apply at a time for each pipeline.
 
+mod chance;
 mod restore;
 mod rings;
 mod rollback;
@@ -270,8 +271,7 @@ impl Node {
         tenant: &Name,
         pipeline: &Pipeline,
     ) -> Result<Vec<(Arc<StageCode>, Arc<StageSettings>)>, Error> {
-        let mut secret = [0; 32];
-        fill_random(&mut secret)?;
+        let secret = self.chance_of(tenant, pipeline).await?;
         let mut loaded = Vec::new();
         for stage in &pipeline.stages {
             let digest = digest_of(stage)?;

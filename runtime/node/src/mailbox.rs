@@ -68,6 +68,8 @@ pub(crate) struct Retired {
     pub watermark: (String, u64),
     /// Events that were not handled: stage they enter by, partition, and the events.
     pub left_over: Vec<(String, u16, Delivery)>,
+    /// Streams that were to end may be open: there was no room for it.
+    pub is_short: bool,
 }
 
 /// One worker, as others see it.
@@ -105,6 +107,8 @@ pub(crate) struct Mailbox {
     halted: Mutex<Option<Halt>>,
     /// What it holds is not what the log knows: only a restart helps.
     stopped: AtomicBool,
+    /// It waits for room for an instance.
+    short: AtomicBool,
     pub(crate) state_bytes: AtomicUsize,
     pub(crate) open_streams: AtomicUsize,
 }
@@ -135,6 +139,7 @@ impl Mailbox {
             inherited: Mutex::new(inherited),
             halted: Mutex::default(),
             stopped: AtomicBool::new(false),
+            short: AtomicBool::new(false),
             state_bytes: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
         })
@@ -263,6 +268,14 @@ impl Mailbox {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Release);
+    }
+
+    pub(crate) fn is_short(&self) -> bool {
+        self.short.load(Ordering::Acquire)
     }
 
     pub(crate) fn halted(&self) -> Option<Halt> {

@@ -168,6 +168,8 @@ pub struct StageMetrics {
     pub instances_created: Counter,
     /// Instances of streams that were made again.
     pub stream_revivals: Counter,
+    /// Batches that were set aside for want of room for an instance of a stream.
+    pub stream_waits: Counter,
     /// Images taken of streams.
     pub stream_images: Counter,
     /// Bytes of these images.
@@ -210,6 +212,9 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
     Row::counter("stage_stream_revivals", "Instances of streams made again", |m| {
         m.stream_revivals.get()
+    }),
+    Row::counter("stage_stream_waits", "Batches that waited for room for a stream", |m| {
+        m.stream_waits.get()
     }),
     Row::counter("stage_stream_images", "Images taken of streams", |m| m.stream_images.get()),
     Row::counter("stage_stream_image_bytes", "Bytes of images of streams", |m| {

@@ -1,8 +1,8 @@
 //! When timers fire, and the watermark they are compared with.
 //!
-//! - A batch of timers is a batch of its own, of one stage, that takes nothing new, as one of
-//!   parked events is. Its timers are gone with it: they are taken away before the first call, and
-//!   come back if the batch is taken back, not if a call is.
+//! - A batch of timers is a batch of its own (`own`), of one stage. Its timers are gone with it: they
+//!   are taken away before the first call, and come back if the batch is taken back, not if a call
+//!   is.
 //! - The stage whose timer has been due for longest goes first.
 //! - A watermark never goes back. It is the same for a whole batch, and written with the commit of
 //!   the first batch that saw it.
@@ -10,10 +10,7 @@
 //!
 //! How far the watermark has come is found out by the worker.
 
-use super::ledger::TOO_LARGE;
-use super::{Partition, layer_of};
-use crate::frame::FrameBuilder;
-use crate::limits::BATCH_EVENTS_MAX;
+use super::Partition;
 use crate::timers::{Clock, Timers};
 
 impl Partition {
@@ -35,29 +32,6 @@ impl Partition {
         self.watermark = self.watermark.map(|known| known.max(to));
     }
 
-    /// Begins a batch of timers that are due. False if there are none.
-    pub fn start_timers(&mut self, now: u64) -> bool {
-        let due = |at: &usize| self.due_at(*at, now);
-        let first = (0..self.stages.len()).filter(|at| due(at).is_some()).min_by_key(due);
-        let Some(at) = first else { return false };
-        self.begin(now);
-        let width = self.own_width as usize;
-        let most = width.clamp(1, BATCH_EVENTS_MAX);
-        let frame = layer_of(&mut self.stages[at]).timers().take_due(now, most);
-        self.batch = Some(FrameBuilder::new().finish());
-        self.note_nothing_taken(width == 0);
-        if width > 0 {
-            self.enqueue(at, frame);
-            return true;
-        }
-        // Alone it made a commit that is too large.
-        for event in frame.events() {
-            let (class, why) = TOO_LARGE;
-            self.draft.dead_letter(&self.plan.stages[at].name, &event, class, why);
-        }
-        true
-    }
-
     /// True if `start_timers` has something to do.
     #[must_use]
     pub fn has_due_timers(&self, now: u64) -> bool {
@@ -77,7 +51,7 @@ impl Partition {
     }
 
     /// The time of the first timer of a stage that is due.
-    fn due_at(&self, at: usize, now: u64) -> Option<u64> {
+    pub(super) fn due_at(&self, at: usize, now: u64) -> Option<u64> {
         let timers = self.timers_at(at)?;
         let event = timers.next_due(Clock::Event).filter(|due| *due <= self.watermark());
         let wall = timers.next_due(Clock::Wall).filter(|due| *due <= now);

@@ -59,7 +59,7 @@ pub(super) struct Life {
 struct Numbers {
     /// The number of the next call.
     next: u64,
-    /// Bytes of the calls that are kept.
+    /// Bytes of the calls that are kept; if none are, of those since an image was wanted.
     bytes: u64,
     /// Bytes of the image.
     image: u64,
@@ -116,7 +116,8 @@ pub(super) fn set_life(state: &mut KeyedState, key: &[u8], life: &Life) {
     put_numbers(state, (key, LIFE), &[serial, opened_at, last_at, events, bytes]);
 }
 
-/// Adds a call that stands to the history of its stream. True if it is time for an image.
+/// Adds a call that stands to the history of its stream. True if it is time for an image: of a
+/// history that is given up as well, now and then, since an image is all that could help it.
 pub(super) fn add(
     state: &mut KeyedState,
     key: &[u8],
@@ -125,24 +126,28 @@ pub(super) fn add(
 ) -> bool {
     let written = state.hosted(key, NUMBERS);
     let mut at = written.map_or_else(|| Some(Numbers::default()), Numbers::read);
-    let Some(at) = at.as_mut().filter(|at| !at.given_up) else { return false };
+    let Some(at) = at.as_mut() else { return false };
     let mut entry = Vec::new();
     wire::put(&mut entry, call.time);
     wire::put(&mut entry, call.watermark.map_or(0, |watermark| watermark + 1));
     entry.extend_from_slice(&call.seed.to_le_bytes());
     put_frame(&call.frame, &mut entry);
-    if at.bytes + entry.len() as u64 > replay_bytes_max {
-        at.given_up = true;
+    let bytes = at.bytes + entry.len() as u64;
+    let mut is_long = bytes >= at.image.max(IMAGE_AFTER);
+    if at.given_up {
+        at.bytes = if is_long { 0 } else { bytes };
+    } else if bytes > replay_bytes_max {
         for part in [HEAD, PAGE, SLOTS, TIMERS, CALL] {
             state.clear_hosted(key, part);
         }
+        (at.given_up, at.image, at.bytes) = (true, 0, 0);
+        is_long = true;
     } else {
         state.put_hosted(key, &numbered(CALL, at.next), &entry);
-        at.next += 1;
-        at.bytes += entry.len() as u64;
+        (at.next, at.bytes) = (at.next + 1, bytes);
     }
     at.write(state, key);
-    !at.given_up && at.bytes >= at.image.max(IMAGE_AFTER)
+    is_long
 }
 
 /// Puts an image of the stream as it is now in the place of its history.
@@ -219,23 +224,32 @@ impl Revival {
         Box::new(layer)
     }
 
-    /// Begins one of the calls, with what it saw. A timer is gone before its event is handled.
-    pub fn begin(layer: &mut Layer, call: &Replay) {
+    /// Begins one of the calls, with what it saw. Timers are gone before the first call of the batch
+    /// in which they fire, those and no other that was set under the name.
+    pub fn begin(&self, layer: &mut Layer, at: usize) {
+        let call = &self.calls[at];
         layer.state().set_now(call.time);
         let timers = layer.timers();
         timers.set_watermark(call.watermark);
-        for event in call.frame.events().filter(|event| event.head.kind == Kind::Timer) {
-            timers.cancel(event.key, event.payload);
+        let of_batch = |other: &&Replay| (other.time, other.seed) == (call.time, call.seed);
+        let is_first = at.checked_sub(1).is_none_or(|before| !of_batch(&&self.calls[before]));
+        let batch = self.calls[at..].iter().take_while(of_batch).filter(|_| is_first);
+        for event in batch.flat_map(|call| call.frame.events()) {
+            if event.head.kind == Kind::Timer {
+                timers.take(event.key, event.payload, event.head.time);
+            }
         }
         layer.begin(call.frame.clone());
     }
 
-    /// True if the replayed calls left the state that there is now, for the stream of `key`.
+    /// True if the replayed calls left the state that there is now, for the stream of `key`. Timers
+    /// that are due may be gone: they fire in the batch under way, or came to nothing in one before.
     #[must_use]
     pub fn agrees(replayed: &Layer, now: &Layer, key: &[u8]) -> bool {
         let slots = |layer: &Layer| write_slots(layer.state_ref(), key);
-        let timers = |layer: &Layer| write_slots(layer.timers_ref().state(), key);
-        slots(replayed) == slots(now) && timers(replayed) == timers(now)
+        let time = replayed.state_ref().now().max(now.state_ref().now());
+        slots(replayed) == slots(now)
+            && now.timers_ref().are_left_of(replayed.timers_ref(), key, time)
     }
 }
 

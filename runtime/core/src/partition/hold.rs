@@ -3,18 +3,16 @@
 //!
 //! - An event that traps, or that still fails with class retry after its retries, waits, and so do
 //!   those of its key behind it. One that is rejected does not: trying again cannot help it.
-//! - A batch of parked events is a batch of its own, of one stage. What a stage makes of them goes
+//! - A batch of parked events is a batch of its own (`own`), of one stage. What a stage makes of them goes
 //!   on like everything else.
 //! - Events parked under a policy that is not there any more are tried as well, and then what the
 //!   stage says now holds.
 
 use super::cold::Wanting;
 use super::isolate::Lost;
-use super::ledger::TOO_LARGE;
 use super::{Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder};
 use crate::layer::request_of;
-use crate::limits::BATCH_BYTES_MAX;
 use crate::pipeline::OnFailure;
 
 /// Class and message of an event that could not be parked.
@@ -22,30 +20,6 @@ const FULL: (&str, &str) =
     ("park.full", "as many events of its key, or in its partition, are parked as may be");
 
 impl Partition {
-    /// Begins a batch of parked events whose pause is over. False if there are none.
-    pub fn start_parked(&mut self, now: u64) -> bool {
-        let due = |at: &usize| self.stages[*at].park.next_due();
-        let first = (0..self.stages.len()).filter(|at| due(at).is_some()).min_by_key(due);
-        let Some(at) = first.filter(|at| due(at).is_some_and(|due| due <= now)) else {
-            return false;
-        };
-        let width = u64::from(self.own_width);
-        let frame = self.stages[at].park.take_due(now, width.max(1), BATCH_BYTES_MAX);
-        self.begin(now);
-        self.batch = Some(FrameBuilder::new().finish());
-        self.note_nothing_taken(width == 0);
-        if width > 0 {
-            self.dispatch(at, frame);
-            return true;
-        }
-        // Alone it made a commit that is too large.
-        for event in frame.events() {
-            let (class, why) = TOO_LARGE;
-            self.draft.dead_letter(&self.plan.stages[at].name, &event, class, why);
-        }
-        true
-    }
-
     /// When `start_parked` has something to do next, in the same clock as `now`.
     #[must_use]
     pub fn next_parked(&self) -> Option<u64> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::history::Life;
 use super::isolate::{Isolation, Lost, Step};
+use super::ledger::TOO_LARGE;
 use super::{Halt, Partition, Verdict, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, HEADER_BYTES};
 use crate::layer::Layer;
@@ -48,12 +49,15 @@ pub(super) struct Work {
     pub life: Life,
     /// Of a stream whose calls can be made again: most events in the next one.
     pub width: u32,
+    /// It is the end of a stream, whose commit would be too large.
+    pub gives_up: bool,
 }
 
 impl Work {
     pub(super) fn new(serves: Serves, frame: Frame) -> Self {
         let (isolation, life) = (Isolation::default(), Life::default());
-        Self { serves, frame, last: false, isolation, run: 0..0, life, width: u32::MAX }
+        let (last, run, width) = (false, 0..0, u32::MAX);
+        Self { serves, frame, last, isolation, run, life, width, gives_up: false }
     }
 
     /// Events of a stream, which ends with them if they are the `last`.
@@ -101,6 +105,14 @@ impl Partition {
                 }
                 return None;
             };
+            if std::mem::take(&mut work.gives_up) {
+                work.isolation = Isolation::behind(work.frame.len() as u32);
+                let (class, why) = TOO_LARGE;
+                if !self.give_up(&Lost { event: 0, class, message: why.to_owned() }) {
+                    return None;
+                }
+                continue;
+            }
             let len = work.frame.len() as u32;
             let width = match (&work.serves, can_repeat) {
                 (Serves::Stream(..), true) => work.width,

@@ -50,6 +50,11 @@ pub(super) enum Step {
 }
 
 impl Isolation {
+    /// Of a frame whose first `next` events are resolved.
+    pub(super) fn behind(next: u32) -> Self {
+        Self { next, ..Self::default() }
+    }
+
     /// The next step for a frame of `len` events, at most `width` of them a call.
     pub(super) fn next(&mut self, len: u32, width: u32, retries: u8) -> Step {
         if self.next >= len {

@@ -25,7 +25,6 @@ use crate::codec::{Sent, Usage};
 use crate::frame::{Frame, FrameBuilder, field};
 use crate::ids::{EdgeId, OutputId, Part, PipelineId, RequestId, StageId};
 use crate::layer::Spread;
-use crate::limits::BATCH_EVENTS_MAX;
 use crate::position::{Numbers, Place, Positions, Source};
 use crate::state::{Change, Scratch};
 
@@ -230,7 +229,7 @@ impl Partition {
             stage.park.commit();
             stage.streams.commit();
         }
-        self.own_width = (self.own_width * 2).clamp(1, BATCH_EVENTS_MAX as u32);
+        self.widths.stand();
         let (sent, requests) = sent;
         ledger.progress.watermark = risen.unwrap_or(ledger.progress.watermark);
         let batch = ledger.stand(&sent);
@@ -241,11 +240,16 @@ impl Partition {
     /// back, to be divided: what is in each part makes a smaller commit. Of parked events and of
     /// timers there is nothing to give; the next batch of them is smaller.
     pub fn take_back(&mut self) -> (Frame, Batch) {
+        self.widths.refuse();
+        self.set_aside()
+    }
+
+    /// Takes back everything of a batch that cannot go on now, and gives it back, to be run again as
+    /// it is; parked events, timers and ends are due again. No call is in flight.
+    pub fn set_aside(&mut self) -> (Frame, Batch) {
         let frame = self.batch.take().expect("a batch was started");
-        if frame.is_empty() {
-            self.own_width /= 2;
-        }
         self.take_back_stages();
+        self.widths.take_back();
         self.draft = Draft::default();
         let ledger = self.ledger.as_mut().expect("only a recorded commit can be too large");
         ledger.reruns += std::mem::take(&mut ledger.calls);
@@ -299,9 +303,10 @@ impl Partition {
     }
 
     /// The batch under way is of streams that end.
-    pub(super) fn note_ends(&mut self, until: u64) {
+    pub(super) fn note_ends(&mut self, until: u64, gives_up: bool) {
         if let Some(ledger) = &mut self.ledger {
             ledger.batch = Batch { pieces: Vec::new(), ends: Some(until) };
+            ledger.gives_up = gives_up;
         }
     }
 

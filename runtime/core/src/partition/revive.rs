@@ -6,7 +6,8 @@
 //!   becomes dead letters.
 //! - With a ledger each call that stands is in the stream's history, so an instance that is gone is
 //!   made again: [`Partition::revival`] says from what. So a trap is one of an event, found as in
-//!   any stage, and an instance is only a cache. A stream ends early if it cannot be made again.
+//!   any stage, and an instance is only a cache. A stream ends early if it cannot be made again,
+//!   which it can for as long as there only is no room: then the call is made later, or the batch.
 //!
 //! Instances are the worker's, and so are images; it asks for what is wanted before a commit.
 
@@ -18,7 +19,7 @@ use super::isolate::Lost;
 use super::{Partition, Verdict, layer_of};
 use crate::frame::{Frame, Kind};
 use crate::image::Image;
-use crate::layer::Failure;
+use crate::layer::{Failure, Layer};
 
 impl Partition {
     /// Sets what the randomness of the calls of the batch under way grows from.
@@ -38,6 +39,13 @@ impl Partition {
             return Ok(None);
         }
         Revival::read(call.layer.state_ref(), key).map(Some)
+    }
+
+    /// Takes back the call in flight, which came to nothing that counts: it is the next call again.
+    pub fn call_again(&mut self, layer: Box<Layer>) {
+        let stage = &mut self.stages[self.current];
+        stage.layer = Some(layer);
+        layer_of(stage).discard();
     }
 
     /// A stream whose history is long enough for an image of its instance: the stage, and whom the
@@ -89,7 +97,10 @@ impl Partition {
         let is_over = work.last && run.end as usize == work.frame.len();
         if keeps && !is_over {
             let call = Replay { frame: frame.clone(), time, watermark, seed };
-            if history::add(layer.state(), &key, &call, replay_bytes_max) {
+            let is_long = history::add(layer.state(), &key, &call, replay_bytes_max);
+            // A refusal for what other keys have would not come again.
+            let saw_others = layer.state().take_full() | layer.timers().take_full();
+            if is_long || saw_others {
                 stage.streams.note_long(&key, serial);
             }
         }

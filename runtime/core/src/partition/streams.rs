@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::history::{self, Life};
 use super::invoke::{Work, by_key};
+use super::own::Own;
 use super::{Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
@@ -44,7 +45,15 @@ struct Waiting {
     frame: Frame,
     next: u32,
     /// They are ends made here, each of a stream whose time has come by then.
-    ends: Option<u64>,
+    ends: Option<Ends>,
+}
+
+/// What is to be known of ends that were made here.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    until: u64,
+    /// The commit of the one there is would be too large.
+    gives_up: bool,
 }
 
 /// Every open stream, and when it is looked at.
@@ -143,8 +152,8 @@ impl Streams {
         }
         let part = super::invoke::slice(&frame, &(from..end));
         by_key(&part, |key, events| {
-            if let Some(until) = ends {
-                each_end(self, state, (&key, &events), (until, when), &mut each);
+            if let Some(ends) = ends {
+                each_end(self, state, (&key, &events), (ends, when), &mut each);
                 return;
             }
             for event in self.take(state, (&key, &events), when, &mut each) {
@@ -228,16 +237,17 @@ impl Streams {
         life
     }
 
-    /// Takes up to so many streams whose time comes up to `until` out of the index, as ends to be
-    /// divided. Those that are known to live on are put off.
+    /// Takes up to `most` streams whose time comes up to `until` out of the index, as ends to be
+    /// divided, and gives those. Streams that are known to live on are put off.
     fn take_due(
         &mut self,
         state: &mut KeyedState,
         (now, until): (u64, u64),
         limits: &StreamLimits,
-    ) {
+        most: usize,
+    ) -> Frame {
         let mut builder = FrameBuilder::new();
-        while builder.len() < BATCH_EVENTS_MAX && builder.bytes_len() < BATCH_BYTES_MAX {
+        while builder.len() < most && builder.bytes_len() < BATCH_BYTES_MAX {
             let first = self.index.due.first().filter(|(at, _)| *at <= until);
             let Some((_, key)) = first.cloned() else { break };
             self.index.take(&key);
@@ -250,10 +260,18 @@ impl Streams {
                 None => push_end(&mut builder, &key, now),
             }
         }
-        if !builder.is_empty() {
-            let frame = builder.finish();
-            self.waiting.push_back(Waiting { frame, next: 0, ends: Some(until) });
+        let frame = builder.finish();
+        if !frame.is_empty() {
+            let ends = Some(Ends { until, gives_up: false });
+            self.waiting.push_back(Waiting { frame: frame.clone(), next: 0, ends });
         }
+        frame
+    }
+
+    /// The ends that were just taken are given up on.
+    fn give_up_ends(&mut self) {
+        let ends = self.waiting.iter_mut().filter_map(|waiting| waiting.ends.as_mut());
+        ends.for_each(|ends| ends.gives_up = true);
     }
 
     /// When there is something to look at next.
@@ -324,7 +342,7 @@ fn each_end(
     streams: &mut Streams,
     state: &KeyedState,
     (key, events): (&Arc<[u8]>, &[Event<'_>]),
-    (until, when): (u64, &When<'_>),
+    (Ends { until, gives_up }, when): (Ends, &When<'_>),
     each: &mut impl FnMut(Work),
 ) {
     let Some(life) = streams.life(state, key) else { return streams.index.remove(key) };
@@ -337,7 +355,8 @@ fn each_end(
         builder.push(&event.head, event.key, event.payload, event.fields.bytes());
     }
     streams.ahead.insert(key.clone(), None);
-    each(Work::of_stream(key, life, builder.finish(), true));
+    let work = Work::of_stream(key, life, builder.finish(), true);
+    each(Work { gives_up, ..work });
 }
 
 impl Index {
@@ -406,19 +425,27 @@ impl Partition {
 
     fn start_ends_until(&mut self, now: u64, until: u64, ends: impl Fn(&str) -> bool) -> bool {
         self.begin(now);
-        let mut any = false;
-        for (stage, plan) in self.stages.iter_mut().zip(&self.plan.stages) {
+        let mut left = self.widths.of(Own::Ends);
+        let mut taken = Vec::new();
+        for (at, (stage, plan)) in self.stages.iter_mut().zip(&self.plan.stages).enumerate() {
             if plan.scope == Scope::Stream && ends(&plan.name) {
                 let state = stage.layer.as_mut().expect("no call is in flight").state();
-                stage.streams.take_due(state, (now, until), &plan.stream);
-                any |= stage.streams.front().is_some();
+                let frame = stage.streams.take_due(state, (now, until), &plan.stream, left);
+                left -= frame.len();
+                taken.push((at, frame));
             }
         }
-        if any {
-            self.batch = Some(FrameBuilder::new().finish());
-            self.note_ends(until);
+        let events = || taken.iter().flat_map(|(at, f)| f.events().map(|event| (*at, event)));
+        if events().next().is_none() {
+            return false;
         }
-        any
+        self.batch = Some(FrameBuilder::new().finish());
+        let gives_up = self.widths.begin(Own::Ends, events());
+        if gives_up {
+            self.stages.iter_mut().for_each(|stage| stage.streams.give_up_ends());
+        }
+        self.note_ends(until, gives_up);
+        true
     }
 
     /// When `start_ends` has something to do next, in the same clock as `now`.

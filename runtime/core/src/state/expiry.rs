@@ -166,6 +166,12 @@ impl KeyedState {
         self.expiry.now = now;
     }
 
+    /// The time of the batch.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.expiry.now
+    }
+
     /// True if this is the name of a stamp, or stamps are known to be here.
     #[inline]
     pub(super) fn note_slot(&mut self, name: &[u8]) {

@@ -305,3 +305,23 @@ proptest! {
         prop_assert_eq!((state.bytes(), state.keys()), (bytes, model.len()));
     }
 }
+
+#[test]
+fn a_key_is_not_taken_for_the_one_whose_name_lay_at_the_same_place() {
+    let mut state = KeyedState::new(7, StateLimits::NONE);
+    let mut name = *b"one";
+    state.put(&name, b"slot", b"1").unwrap();
+    assert_eq!(state.get(&name, b"slot"), Some(&b"1"[..]));
+    name = *b"two";
+    assert_eq!(state.get(&name, b"slot"), None);
+    state.put(&name, b"slot", b"2").unwrap();
+    name = *b"one";
+    assert_eq!(state.get(&name, b"slot"), Some(&b"1"[..]));
+    // A shorter name that begins at the same place.
+    assert_eq!(state.get(&name[..2], b"slot"), None);
+    // A place that was given back and is another's.
+    assert!(state.delete(&name, b"slot"));
+    state.commit();
+    state.put(b"three", b"slot", b"3").unwrap();
+    assert_eq!(state.get(&name, b"slot"), None);
+}

@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 
 use super::*;
 use crate::contract::{call, emitted, layer, limits, returned, stream, trapped, turn};
-use crate::invoker::{Invoker, Outcome};
+use crate::invoker::{Invoker, Outcome, Short};
 use crate::sandbox::Sandbox;
 use crate::stage::{MemoryMeter, StageCode, StageSettings, TenantSlots};
 use crate::tuning::EngineConfig;
@@ -94,13 +94,21 @@ fn slots() -> Arc<TenantSlots> {
 }
 
 fn stage_of(code: &Arc<StageCode>, limits: StageLimits, config: &str) -> WasmStage {
+    stage_for(code, (limits, config), slots())
+}
+
+fn stage_for(
+    code: &Arc<StageCode>,
+    (limits, config): (StageLimits, &str),
+    tenant: Arc<TenantSlots>,
+) -> WasmStage {
     let settings = StageSettings {
         limits,
         config: BTreeMap::from([("c".to_owned(), config.to_owned())]),
         assets: BTreeMap::new(),
         secret: [7; 32],
         live: Default::default(),
-        tenant: slots(),
+        tenant,
         fresh: FreshCell::default(),
     };
     WasmStage::new(SANDBOX.clone(), code.clone(), Arc::new(settings), Rc::new(RefCell::default()))
@@ -403,6 +411,89 @@ async fn an_image_has_the_limits_of_the_stage_it_comes_to() {
     let refused = there.revive(stream(1), &image).await.unwrap_err().to_string();
     assert!(refused.contains("limits.memory"), "{refused}");
     assert_eq!(there.live(), 0);
+}
+
+/// Grows by two pages of 64 KiB with each event, and traps if it cannot.
+const GROWS: Guest<'_> = Guest {
+    work: "(if (i32.eq (memory.grow (i32.const 2)) (i32.const -1)) (then unreachable))",
+    ..NOTHING
+};
+
+/// A tenant with so much memory, and a stage of it whose instances are made again.
+fn bounded(work: &Guest<'_>, bytes: u64) -> (Arc<TenantSlots>, WasmStage) {
+    let tenant = Arc::new(TenantSlots::new(16, 4, MemoryMeter::new(bytes, None)));
+    let mut stage = stage_for(&code(&work.wasm()), (limits(), ""), tenant.clone());
+    stage.spare(16);
+    (tenant, stage)
+}
+
+#[tokio::test]
+async fn who_goes_on_from_an_image_waits_for_memory_that_others_use() {
+    let (tenant, mut stage) = bounded(&GROWS, 2 << 20);
+    returned(&step(&mut stage, [0; 8]).await);
+    let used = tenant.memory.used();
+    let image = stage.capture(&stream(1)).await.unwrap();
+    stage.drop_instance(&stream(1));
+    // All but what a fresh instance needs, and all but nothing.
+    for left in [used - (2 << 16), 1 << 16] {
+        assert!(tenant.memory.take((2 << 20) - left));
+        let others = async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tenant.memory.give_back((2 << 20) - left);
+        };
+        let (revived, ()) = tokio::join!(stage.revive(stream(1), &image), others);
+        assert_eq!((revived, stage.holds(&stream(1))), (Ok(()), true));
+        assert_eq!(stage.capture(&stream(1)).await.as_ref(), Ok(&image));
+        stage.drop_instance(&stream(1));
+    }
+    assert_eq!(tenant.memory.used(), 0);
+    // Others keep it, or there is less than it needs: it is said that this may pass.
+    assert!(tenant.memory.take(2 << 20));
+    let refused = stage.revive(stream(1), &image).await;
+    assert!(matches!(refused, Err(NoImage::NoRoom(_))), "{refused:?}");
+    assert_eq!((stage.live(), tenant.memory.used()), (0, 2 << 20));
+    tenant.memory.give_back(2 << 20);
+    tenant.memory.set_limit(used - 1);
+    let refused = stage.revive(stream(1), &image).await;
+    assert!(matches!(refused, Err(NoImage::NoRoom(_))), "{refused:?}");
+    tenant.memory.set_limit(used);
+    assert_eq!(stage.revive(stream(1), &image).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_stream_that_opens_waits_and_its_idle_neighbours_make_way() {
+    let (tenant, mut stage) = bounded(&NOTHING, 1 << 20);
+    let open = |serial| turn(layer(), serial, Kind::Open);
+    returned(&stage.invoke(open(2)).await);
+    // What is left holds no other instance; the one there is can be made again.
+    let left = tenant.memory.used() - 1;
+    assert!(tenant.memory.take((1 << 20) - tenant.memory.used() - left));
+    let outcome = stage.invoke(open(1)).await;
+    returned(&outcome);
+    assert_eq!(outcome.usage.short, None);
+    assert!(stage.holds(&stream(1)) && !stage.holds(&stream(2)));
+    // Now others have it.
+    stage.drop_instance(&stream(1));
+    assert!(tenant.memory.take((1 << 20) - tenant.memory.used()));
+    let outcome = stage.invoke(open(1)).await;
+    assert_eq!((trapped(&outcome).is_empty(), outcome.usage.short), (false, Some(Short::Others)));
+}
+
+#[tokio::test]
+async fn a_call_says_that_it_was_refused_memory_and_by_what() {
+    for (kept, expected) in [(true, Short::Others), (false, Short::Quota)] {
+        let (tenant, mut stage) = bounded(&GROWS, 1 << 20);
+        let outcome = step(&mut stage, [0; 8]).await;
+        returned(&outcome);
+        assert_eq!(outcome.usage.short, None);
+        let used = tenant.memory.used();
+        match kept {
+            true => assert!(tenant.memory.take((1 << 20) - used)),
+            false => tenant.memory.set_limit(used),
+        }
+        let outcome = step(&mut stage, [0; 8]).await;
+        assert_eq!((trapped(&outcome).is_empty(), outcome.usage.short), (false, Some(expected)));
+    }
 }
 
 #[tokio::test]

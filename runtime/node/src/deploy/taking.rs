@@ -8,15 +8,16 @@
 //! - A pipeline that has halted cannot drain. Then what is queued is handed over as it is, so that
 //!   the fix for a halt can be applied; a version under which it would have no reader is refused.
 //!   It may also halt while it comes to rest, at the end of a stream or behind it: what is left
-//!   over then is looked at again, and if the next version cannot take it the same one goes on.
+//!   over then is looked at again, and if the next version cannot take it the same one goes on. So
+//!   it does if there is no room for the instances of streams that are to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::partition::{name_of_part, stage_of_state};
-use sluicebox_core::pipeline::{Pipeline, Stage};
+use sluicebox_core::pipeline::{Pipeline, Stage, StageLimits};
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment;
@@ -25,7 +26,7 @@ use tokio::sync::oneshot;
 
 use crate::durable::Durable;
 use crate::error::Error;
-use crate::mailbox::{Command, Delivery, Retired, States};
+use crate::mailbox::{Command, Delivery, Mailbox, Retired, States};
 use crate::running::event_time::EventTime;
 use crate::running::{Passed, Running};
 
@@ -83,18 +84,21 @@ impl From<Error> for NotBegun {
 pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, NotBegun> {
     let waiting = Waiting { old, heir };
     let rested = retire(old, ending(old, heir), || waiting.check_queued()).await?;
-    if old.mailboxes().iter().flatten().any(|mailbox| mailbox.is_stopped()) {
+    if any(old, Mailbox::is_stopped) {
         // What it held is not what the log knows.
         return Err(waiting.stopped().into());
     }
-    match waiting.check_left_over(&rested) {
+    let is_short = rested.iter().any(|(_, retired)| retired.is_short);
+    let ended = if is_short { Err(waiting.short()) } else { Ok(()) };
+    match ended.and_then(|()| waiting.check_left_over(&rested)) {
         Ok(()) => Ok(rested),
         Err(error) => Err(NotBegun { error, rested: Some(rested) }),
     }
 }
 
 /// The stages whose open streams end with this version. In a pipeline with a log those go on whose
-/// code and settings stay as they were, since an instance is made again from what they say.
+/// code and settings stay as they were, since an instance is made again from what they say. With
+/// lower limits or fewer ports calls that were made might not repeat.
 fn ending(old: &Running, heir: Heir<'_>) -> BTreeSet<String> {
     let goes_on = |stage: &Stage| {
         let next = heir.handover.heir(&stage.name).and_then(|name| {
@@ -105,11 +109,23 @@ fn ending(old: &Running, heir: Heir<'_>) -> BTreeSet<String> {
             next.component.digest == stage.component.digest
                 && (next.scope, &next.config, &next.assets)
                     == (stage.scope, &stage.config, &stage.assets)
+                && next.ports.len() >= stage.ports.len()
+                && allows(&next.limits, &stage.limits)
         };
         old.durable().is_some() && next.is_some_and(same)
     };
     let stages = old.pipeline().stages.iter().filter(|stage| !goes_on(stage));
     stages.map(|stage| stage.name.clone()).collect()
+}
+
+/// Whether what a call came to under the limits of before it can come to under these.
+fn allows(limits: &StageLimits, before: &StageLimits) -> bool {
+    let of = |limits: &StageLimits| {
+        let StageLimits { memory, fuel_per_event, emit_bytes, event_bytes, state_bytes, .. } =
+            *limits;
+        [memory, fuel_per_event, emit_bytes, event_bytes, state_bytes]
+    };
+    of(limits).iter().zip(of(before)).all(|(now, before)| *now >= before)
 }
 
 /// What a version takes over from the one that came to rest. `seed` is secret.
@@ -225,6 +241,8 @@ async fn retire(
 async fn collect(running: &Running, mut carry: bool, ends: BTreeSet<String>) -> Rested {
     let mut all = Vec::new();
     let ends = Arc::new(ends);
+    let begun = Instant::now();
+    let waits_long = || begun.elapsed() >= DRAIN_MAX && any(running, Mailbox::is_short);
     // In this order a segment is still there while the one before it ends its streams.
     for segment in running.mailboxes() {
         let mut replies = Vec::new();
@@ -237,7 +255,7 @@ async fn collect(running: &Running, mut carry: bool, ends: BTreeSet<String>) -> 
             let retired = loop {
                 match tokio::time::timeout(LOOK_AGAIN, &mut retired).await {
                     Ok(retired) => break retired,
-                    Err(_) if !carry && stuck(running) => {
+                    Err(_) if !carry && (stuck(running) || waits_long()) => {
                         carry = true;
                         segment.iter().for_each(|mailbox| mailbox.command(Command::GiveUp));
                     }
@@ -259,13 +277,17 @@ async fn drained(running: &Running) {
     }
 }
 
+fn any(running: &Running, is: impl Fn(&Mailbox) -> bool) -> bool {
+    running.mailboxes().iter().flatten().any(|mailbox| is(mailbox))
+}
+
 fn halted(running: &Running) -> bool {
-    running.mailboxes().iter().flatten().any(|mailbox| mailbox.halted().is_some())
+    any(running, |mailbox| mailbox.halted().is_some())
 }
 
 /// True if a partition goes no further by itself.
 fn stuck(running: &Running) -> bool {
-    halted(running) || running.mailboxes().iter().flatten().any(|mailbox| mailbox.is_stopped())
+    halted(running) || any(running, Mailbox::is_stopped)
 }
 
 /// What waits in a pipeline that has halted, and the version it would be handed to.
@@ -329,6 +351,12 @@ impl Waiting<'_> {
             ))),
             None => Ok(()),
         }
+    }
+
+    fn short(&self) -> Error {
+        let why = "there was no room for the instances of streams that end with this version (quota \
+                   memory-bytes, or what others use): apply again when there is more";
+        self.refuse(why.to_owned())
     }
 
     fn stopped(&self) -> Error {

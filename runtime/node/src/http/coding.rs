@@ -3,7 +3,8 @@
 //! - What a body expands to is bounded by the same limit as one that was not compressed, and drawn
 //!   from the same budget before it exists: a body that expands without end costs no more than the
 //!   limit. A window of zstd is at most what RFC 9659 allows.
-//! - Both directions go in steps, and others run in between.
+//! - Both directions go in steps, and others run in between: also between members or frames, of which
+//!   a body may have a million that stand for nothing.
 //! - A page is compressed if the client takes gzip and the page is large enough to be worth it.
 //!
 //! gzip may have several members, zstd several frames; bytes behind them are refused.
@@ -12,10 +13,10 @@ use std::io::{self, Read, Write as _};
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap};
-use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use super::body::no_memory;
 use super::text::quality;
@@ -81,17 +82,17 @@ pub(super) async fn expand(
 ) -> Result<Bytes, Error> {
     let Some(coding) = coding else { return Ok(body) };
     let mut source = match coding {
-        Coding::Gzip => Source::Gzip(Box::new(MultiGzDecoder::new(&body))),
-        Coding::Zstd => Source::Zstd(Zstd { rest: &body, frame: None, window_bytes: 0 }),
+        Coding::Gzip => Source::Gzip(Box::new(GzDecoder::new(&body))),
+        Coding::Zstd => Source::Zstd(Zstd { at: At::Between(&body, None), window_bytes: 0 }),
     };
     let mut grown = Grown { bytes: Vec::new(), limit, held };
     let mut step = vec![0; STEP_BYTES];
     loop {
-        let read = source.read(&mut step, &mut grown)?;
-        if read == 0 {
-            return Ok(Bytes::from(grown.bytes));
+        match source.read(&mut step, &mut grown)? {
+            Made::Bytes(read) => grown.push(&step[..read])?,
+            Made::Nothing => {}
+            Made::All => return Ok(Bytes::from(grown.bytes)),
         }
-        grown.push(&step[..read])?;
         tokio::task::yield_now().await;
     }
 }
@@ -125,16 +126,35 @@ impl Grown<'_> {
 
 /// Where expanded bytes come from.
 enum Source<'a> {
-    Gzip(Box<MultiGzDecoder<&'a [u8]>>),
+    /// A member.
+    Gzip(Box<GzDecoder<&'a [u8]>>),
     Zstd(Zstd<'a>),
 }
 
+/// What came of a step.
+enum Made {
+    Bytes(usize),
+    /// A member or frame is over.
+    Nothing,
+    All,
+}
+
 impl Source<'_> {
-    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_>) -> Result<usize, Error> {
-        match self {
-            Self::Gzip(decoder) => decoder.read(step).map_err(|e| broken(Coding::Gzip, &e)),
-            Self::Zstd(zstd) => zstd.read(step, grown),
+    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_>) -> Result<Made, Error> {
+        let member = match self {
+            Self::Gzip(member) => member,
+            Self::Zstd(zstd) => return zstd.read(step, grown),
+        };
+        let read = member.read(step).map_err(|error| broken(Coding::Gzip, &error))?;
+        if read > 0 {
+            return Ok(Made::Bytes(read));
         }
+        let rest: &[u8] = member.get_ref();
+        if rest.is_empty() {
+            return Ok(Made::All);
+        }
+        **member = GzDecoder::new(rest);
+        Ok(Made::Nothing)
     }
 }
 
@@ -145,52 +165,59 @@ fn broken(coding: Coding, error: &io::Error) -> Error {
 
 /// The frames of a body in zstd.
 struct Zstd<'a> {
-    rest: &'a [u8],
-    frame: Option<Box<ZstdFrame<'a>>>,
+    at: At<'a>,
     /// Of the largest window so far, which is held.
     window_bytes: usize,
 }
 
-type ZstdFrame<'a> = StreamingDecoder<&'a [u8], ruzstd::decoding::FrameDecoder>;
+/// Where in them.
+enum At<'a> {
+    /// In front of what is left, with what the frame before was read by.
+    Between(&'a [u8], Option<Box<FrameDecoder>>),
+    In(StreamingDecoder<&'a [u8], Box<FrameDecoder>>),
+}
 
-impl<'a> Zstd<'a> {
-    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_>) -> Result<usize, Error> {
+impl Zstd<'_> {
+    fn read(&mut self, step: &mut [u8], grown: &mut Grown<'_>) -> Result<Made, Error> {
         let zstd = |what: &str| broken(Coding::Zstd, &io::Error::other(what.to_owned()));
-        loop {
-            if let Some(frame) = &mut self.frame {
-                let read = frame.read(step).map_err(|error| broken(Coding::Zstd, &error))?;
-                if read > 0 {
-                    return Ok(read);
-                }
-                let decoder = &frame.decoder;
-                let said = decoder.get_checksum_from_data();
-                if said.is_some() && said != decoder.get_calculated_checksum() {
-                    return Err(zstd("a checksum differs"));
-                }
-                self.rest = frame.get_ref();
-                self.frame = None;
+        if let At::In(frame) = &mut self.at {
+            let read = frame.read(step).map_err(|error| broken(Coding::Zstd, &error))?;
+            if read > 0 {
+                return Ok(Made::Bytes(read));
             }
-            if self.rest.is_empty() {
-                return Ok(0);
-            }
-            match head(self.rest).ok_or_else(|| zstd("no frame begins here"))? {
-                Head::Skip(bytes) => {
-                    let rest = self.rest.get(bytes..);
-                    self.rest = rest.ok_or_else(|| zstd("it ends in a frame"))?;
-                }
-                Head::Frame { window } => {
-                    let window = usize::try_from(window.min(WINDOW_BYTES_MAX + 1)).unwrap_or(0);
-                    if window as u64 > WINDOW_BYTES_MAX {
-                        return Err(zstd("its window is larger than the 8 MiB that HTTP allows"));
-                    }
-                    grown.hold(window.saturating_sub(self.window_bytes))?;
-                    self.window_bytes = self.window_bytes.max(window);
-                    let frame = StreamingDecoder::new(self.rest);
-                    let frame = frame.map_err(|error| zstd(&error.to_string()))?;
-                    self.frame = Some(Box::new(frame));
-                }
+            let said = frame.decoder.get_checksum_from_data();
+            if said.is_some() && said != frame.decoder.get_calculated_checksum() {
+                return Err(zstd("a checksum differs"));
             }
         }
+        let (rest, decoder) = match std::mem::replace(&mut self.at, At::Between(&[], None)) {
+            At::Between(rest, decoder) => (rest, decoder),
+            At::In(frame) => {
+                let (rest, decoder) = frame.into_parts();
+                (rest, Some(decoder))
+            }
+        };
+        if rest.is_empty() {
+            return Ok(Made::All);
+        }
+        self.at = match head(rest).ok_or_else(|| zstd("no frame begins here"))? {
+            Head::Skip(bytes) => {
+                let rest = rest.get(bytes..).ok_or_else(|| zstd("it ends in a frame"))?;
+                At::Between(rest, decoder)
+            }
+            Head::Frame { window } => {
+                let window = usize::try_from(window.min(WINDOW_BYTES_MAX + 1)).unwrap_or(0);
+                if window as u64 > WINDOW_BYTES_MAX {
+                    return Err(zstd("its window is larger than the 8 MiB that HTTP allows"));
+                }
+                grown.hold(window.saturating_sub(self.window_bytes))?;
+                self.window_bytes = self.window_bytes.max(window);
+                let decoder = decoder.unwrap_or_else(|| Box::new(FrameDecoder::new()));
+                let frame = StreamingDecoder::new_with_decoder(rest, decoder);
+                At::In(frame.map_err(|error| zstd(&error.to_string()))?)
+            }
+        };
+        Ok(Made::Nothing)
     }
 }
 
@@ -332,6 +359,65 @@ mod tests {
             let twice = [&body[..], &body[..]].concat();
             let twice = expanded(&twice, coding, 1 << 20).0.expect("two in one body");
             assert_eq!(twice, text.repeat(2), "{coding:?}");
+        }
+    }
+
+    /// A frame of zstd with one raw block of one byte.
+    fn frame_of_x(descriptor: u8, window: u8, behind: &[u8]) -> Vec<u8> {
+        let begin = ZSTD_MAGIC.to_le_bytes();
+        [&begin[..], &[descriptor, window, 9, 0, 0, b'x'], behind].concat()
+    }
+
+    #[test]
+    fn what_it_takes_is_drawn_from_the_budget_of_all() {
+        let large = frame_of_x(0, 0b0110_1000, &[]);
+        let (found, held) = expanded(&large, Coding::Zstd, 10);
+        assert_eq!(found.expect("8 MiB are allowed"), "x");
+        assert!(held >= 8 << 20, "{held}");
+        let zeros = vec![b'0'; 1 << 20];
+        for coding in BOTH {
+            let (found, held) = expanded(&packed(&zeros, coding), coding, 2 << 20);
+            assert_eq!(found.expect("it fits").len(), 1 << 20);
+            assert!(held >= 1 << 20, "{held} of {coding:?}");
+        }
+        let bodies = BOTH.map(|coding| (coding, packed(&zeros, coding)));
+        for (coding, body) in bodies.into_iter().chain([(Coding::Zstd, large.into())]) {
+            let budget = std::sync::Arc::new(Budget::new(512 << 10));
+            let mut held = budget.take(0).expect("nothing");
+            let found = run(expand((body, Some(coding)), 2 << 20, &mut held));
+            assert!(matches!(found, Err(Error::Overloaded { .. })), "{found:?} of {coding:?}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_of_zstd_is_looked_at() {
+        let wrong = frame_of_x(0x04, 0, &[1, 2, 3, 4]);
+        let error = expanded(&wrong, Coding::Zstd, 10).0.expect_err("it differs").to_string();
+        assert!(error.contains("a checksum differs"), "{error}");
+        assert!(expanded(&frame_of_x(0, 0, &[]), Coding::Zstd, 10).0.is_ok());
+    }
+
+    #[test]
+    fn others_run_between_members_that_stand_for_nothing() {
+        const MEMBERS: usize = 1000;
+        let skipped = [&0x184D_2A50_u32.to_le_bytes()[..], &[0; 4]].concat();
+        let empty = |coding| packed(b"", coding).to_vec();
+        for (coding, member) in [
+            (Coding::Gzip, empty(Coding::Gzip)),
+            (Coding::Zstd, empty(Coding::Zstd)),
+            (Coding::Zstd, skipped),
+        ] {
+            let budget = std::sync::Arc::new(Budget::new(64 << 20));
+            let mut held = budget.take(0).expect("nothing");
+            let body = Bytes::from(member.repeat(MEMBERS));
+            let mut expanding = std::pin::pin!(expand((body, Some(coding)), 10, &mut held));
+            let mut polls = 0;
+            let counted = std::future::poll_fn(|context| {
+                polls += 1;
+                expanding.as_mut().poll(context)
+            });
+            assert_eq!(run(counted).expect("nothing at all").len(), 0);
+            assert!(polls >= MEMBERS, "{polls} steps for {coding:?}");
         }
     }
 

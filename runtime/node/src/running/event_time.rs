@@ -150,10 +150,16 @@ impl EventTime {
         if before >= mark || before > least.load(Ordering::SeqCst) {
             return;
         }
-        let all = marks.iter().map(|mark| mark.load(Ordering::SeqCst));
-        let now = all.min().unwrap_or(0);
-        if least.fetch_max(now, Ordering::SeqCst) < now {
-            self.nudge();
+        loop {
+            let of_all = || marks.iter().map(|mark| mark.load(Ordering::SeqCst)).min().unwrap_or(0);
+            let now = of_all();
+            if least.fetch_max(now, Ordering::SeqCst) < now {
+                self.nudge();
+            }
+            // Who rose meanwhile may have seen the least of before, and left it to us.
+            if of_all() == now {
+                return;
+            }
         }
     }
 
@@ -235,4 +241,47 @@ impl EventTime {
 pub(crate) fn now_micros() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn the_least_rises_with_all_however_they_meet() {
+        const PARTITIONS: usize = 3;
+        for _ in 0..400 {
+            let all = |value| (0..PARTITIONS).map(|_| AtomicU64::new(value)).collect();
+            let segment = SegmentTime {
+                from_ingest: true,
+                from: Vec::new(),
+                marks: all(0),
+                least: AtomicU64::new(0),
+                timers: all(u64::MAX),
+            };
+            let time = EventTime {
+                lateness: 0,
+                idle_after: None,
+                high: AtomicU64::new(0),
+                arrived: AtomicU64::new(0),
+                segments: vec![segment],
+                open: AtomicBool::new(false),
+                moved: AtomicBool::new(false),
+                mailboxes: OnceLock::new(),
+            };
+            let begin = Barrier::new(PARTITIONS);
+            std::thread::scope(|scope| {
+                for partition in 0..PARTITIONS as u16 {
+                    let (time, begin) = (&time, &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        (1..200).for_each(|mark| time.publish((0, partition), mark));
+                    });
+                }
+            });
+            assert_eq!(time.watermark(), 199);
+        }
+    }
 }

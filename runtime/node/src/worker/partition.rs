@@ -17,7 +17,7 @@ use sluicebox_core::key;
 use sluicebox_core::partition::{
     Call, Commit, OutRun, Partition, Serves, Verdict, dead_letter_field,
 };
-use sluicebox_engine::invoker::{Invocation, Invoker, Outcome};
+use sluicebox_engine::invoker::{Invocation, Invoker, Outcome, Short};
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
@@ -25,13 +25,14 @@ use super::expiry::Expiring;
 use super::parked::Parked;
 use super::record::Recording;
 use super::said::{answer, cause_of, report};
+use super::streams::{Rest, said_of};
 use super::time::Timing;
 use super::{Life, Local};
 use crate::mailbox::{Command, Delivery, Mailbox, Retired};
 use crate::running::{Route, SegmentRuntime, StageRuntime};
 
 /// How long a batch goes on without giving others a turn.
-const SLICE: Duration = Duration::from_micros(500);
+pub(super) const SLICE: Duration = Duration::from_micros(500);
 
 /// Runs a partition until it is retired.
 pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>) {
@@ -71,6 +72,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         recording: Recording::default(),
         keeping: Keeping::default(),
         timing: Timing::default(),
+        rest: Rest::default(),
     };
     driver.back_state();
     driver.spare_instances();
@@ -102,6 +104,7 @@ pub(super) struct Driver {
     pub(super) recording: Recording,
     pub(super) keeping: Keeping,
     pub(super) timing: Timing,
+    pub(super) rest: Rest,
 }
 
 impl Driver {
@@ -121,12 +124,21 @@ impl Driver {
                 self.retired();
                 return false;
             }
-            self.rest(self.timing.next_tick).await;
+            self.sleep(self.timing.next_tick).await;
+            return true;
+        }
+        if let Some(until) = self.rest.until(self.local.clock.now()) {
+            if self.carry && self.retire.is_some() {
+                self.retired();
+                return false;
+            }
+            let tick = self.timing.next_tick;
+            self.sleep(Some(tick.map_or(until, |tick| tick.min(until)))).await;
             return true;
         }
         self.note_horizon();
         if self.retire.is_none() && !self.has_memory() {
-            self.rest(self.timing.next_tick).await;
+            self.sleep(self.timing.next_tick).await;
             return true;
         }
         let now = self.local.clock.now();
@@ -179,11 +191,11 @@ impl Driver {
 
     /// Sleeps until something happens, or time brings something to do.
     async fn wait(&mut self) {
-        self.rest(self.next_by_time()).await;
+        self.sleep(self.next_by_time()).await;
     }
 
     /// Sleeps until something happens, or to this time.
-    async fn rest(&self, until: Option<u64>) {
+    async fn sleep(&self, until: Option<u64>) {
         let Some(next) = until else { return park().await };
         let left = next.saturating_sub(self.local.clock.now()).max(1);
         let sleep = tokio::time::sleep(Duration::from_micros(left));
@@ -213,6 +225,7 @@ impl Driver {
     async fn resume(&mut self) {
         let halted = self.machine.resume();
         self.machine.hurry_parked();
+        self.rest.hurry();
         let Some(frame) = halted else { return };
         self.mailbox.set_halted(None);
         self.drop_instances();
@@ -246,6 +259,7 @@ impl Driver {
         let root = self.segment.durable.as_ref().and_then(|durable| durable.stages.first());
         let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
         let watermark = (self.segment.root_name().to_owned(), self.machine.watermark());
+        let is_short = self.mailbox.is_short() && !self.ends.is_empty();
         let empty = Partition::new(self.segment.plan.clone(), 0);
         let states = std::mem::replace(&mut self.machine, empty).into_states();
         // The next version counts what it takes over.
@@ -253,7 +267,8 @@ impl Driver {
         self.note_timers();
         if let Some(reply) = self.retire.take() {
             // Nobody wants what a pipeline held that was deleted meanwhile.
-            let _unwanted = reply.send(Retired { states, progress, watermark, left_over });
+            let retired = Retired { states, progress, watermark, left_over, is_short };
+            let _unwanted = reply.send(retired);
         }
     }
 
@@ -281,13 +296,16 @@ impl Driver {
         self.life.idle_sweeps.set(0);
         self.life.set_warm(&self.local, true);
         self.commits += 1;
+        self.rest.fuel = self.recording.fuel;
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
         self.machine.set_seed(seed);
         let mut began = Instant::now();
         loop {
             while let Some(call) = self.machine.next_call() {
-                self.call(call, now, seed).await;
+                if !self.call(call, now, seed).await {
+                    return;
+                }
                 // Many short calls are a slice as well.
                 if began.elapsed() >= SLICE {
                     self.mailbox.schedule();
@@ -313,6 +331,9 @@ impl Driver {
             return;
         }
         self.segment.shared.metrics.commits.inc();
+        if self.rest.over() {
+            self.mailbox.set_short(false);
+        }
         if self.segment.durable.is_some() {
             self.take_images().await;
             self.spare_instances();
@@ -325,18 +346,29 @@ impl Driver {
         self.pass_on(commit);
     }
 
-    async fn call(&mut self, call: Call, time: u64, seed: u64) {
-        if let Err(message) = self.bring_back(&call).await {
-            self.machine.done(call.layer, Verdict::Lost(message));
-            return;
-        }
+    /// Makes a call. False if there was no room for it, and the batch is set aside.
+    async fn call(&mut self, call: Call, time: u64, seed: u64) -> bool {
+        let call = match self.has_room(call).await {
+            Ok(call) => call,
+            Err(goes_on) => return goes_on,
+        };
         let Call { stage, serves, layer, last } = call;
         let events = layer.frame().len() as u64;
         let shared = matches!(serves, Serves::Any);
         let stream = matches!(serves, Serves::Stream(..));
+        let of_stream = stream.then(|| serves.clone());
         let invocation = Invocation { serves, layer, last, time, seed };
         let outcome = self.invokers[stage].invoke(invocation).await;
         let Outcome { layer, verdict, usage, said } = outcome;
+        let verdict = match usage.short.filter(|_| stream && self.segment.durable.is_some()) {
+            Some(Short::Others) => {
+                self.set_aside(stage, layer, &said_of(verdict));
+                return false;
+            }
+            // It would come to something else under another quota.
+            Some(Short::Quota) => Verdict::Trapped(said_of(verdict)),
+            None => verdict,
+        };
         let runtime = &self.segment.stages[stage];
         let metrics = &runtime.metrics;
         metrics.calls.inc();
@@ -360,12 +392,17 @@ impl Driver {
             }
         }
         let stands = self.machine.done(layer, verdict);
+        if let Some(serves) = of_stream.filter(|_| !stands) {
+            // It may have returned, and remember what was taken back.
+            self.invokers[stage].drop_instance(&serves);
+        }
         // A call of several events that is taken back is made again, and says all of it again.
         let mut said = said;
         if !stands && !stream && events > 1 {
             said.lines.clear();
         }
         report(&self.segment, &self.segment.stages[stage], said, stands);
+        true
     }
 
     /// Hands the results of a commit to where they go.
@@ -449,7 +486,7 @@ impl StageRuntime {
 }
 
 /// Pending once: the next poll is the answer.
-async fn park() {
+pub(super) async fn park() {
     let mut parked = false;
     std::future::poll_fn(|_| {
         if std::mem::replace(&mut parked, true) { Poll::Ready(()) } else { Poll::Pending }

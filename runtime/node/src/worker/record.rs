@@ -66,6 +66,10 @@ pub(super) struct Recording {
     pub fuel: u64,
     /// The part that comes next is one event, whose commit was too large.
     lost: bool,
+    /// There are images in the commit of the batch that was run last.
+    pub images: bool,
+    /// There are to be none in that of the next.
+    pub no_images: bool,
     /// A commit the log has not taken yet; it is in `writer`.
     pending: Option<Box<Recorded>>,
 }
@@ -136,6 +140,17 @@ impl Driver {
 
     /// Takes a batch back whose commit is too large, to be run again in halves.
     fn divide(&mut self, bytes: usize) {
+        if std::mem::take(&mut self.recording.images) {
+            // Those can wait, events cannot.
+            self.recording.no_images = true;
+            self.machine.set_aside();
+            self.drop_instances();
+            let parts = std::mem::take(&mut self.recording.parts);
+            if !parts.is_empty() {
+                self.recording.divided.push_front(parts);
+            }
+            return self.mailbox.schedule();
+        }
         drop(self.machine.take_back());
         self.drop_instances();
         let parts = std::mem::take(&mut self.recording.parts);

@@ -4,24 +4,123 @@
 //! - An instance is a cache of what the stream's history says (`core/partition/history.rs`). It may
 //!   go at any time between two batches: with the node, for want of room, or after a trap.
 //! - What is replayed is not billed and not counted, and what it says is not passed on.
+//! - What others use decides nothing about a stream. A call that was refused room is as if it had
+//!   not been made: the batch is set aside, all instances of the partition make way, and after a
+//!   pause it is run again. A quota that does not hold the instance by itself is waited for when
+//!   the instance is made again; for a call it is a limit as any other. A stream is lost when its
+//!   calls do not repeat, or what is kept is no good.
 //! - An image is part of the commit of the batch behind which it was taken. Those of one commit are
 //!   bounded; a stream that has to wait for its image goes on with its history.
 
+use std::time::Instant;
+
 use sluicebox_core::image::Image;
+use sluicebox_core::key;
+use sluicebox_core::layer::Layer;
 use sluicebox_core::partition::{Call, Replay, Revival, Serves, Verdict};
 use sluicebox_engine::invoker::{Invocation, NoImage};
 
-use super::partition::Driver;
+use super::partition::{Driver, SLICE, park};
 
 /// Bytes of images in one commit, about: a quarter of what a record may have by default.
 const IMAGES_BYTES: u64 = 8 * 1024 * 1024;
 
+/// The shortest and the longest pause before a batch without room is run again, in microseconds.
+/// Whoever waits for it inside the engine has waited about a second by then.
+const PAUSE_MIN: u64 = 100_000;
+const PAUSE_MAX: u64 = 5_000_000;
+
+/// A batch that was set aside for want of room.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    /// When it is run again.
+    until: Option<u64>,
+    /// The pause it has; 0 if the last batch had room.
+    pause: u64,
+    /// Fuel that was used before the batch.
+    pub fuel: u64,
+}
+
+/// Why an instance is not made again.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// There is no room now.
+    NoRoom(String),
+    /// It cannot be.
+    Lost(String),
+}
+
+impl Rest {
+    /// When the partition goes on, if it has to wait.
+    pub(super) fn until(&mut self, now: u64) -> Option<u64> {
+        self.until = self.until.filter(|until| *until > now);
+        self.until
+    }
+
+    /// Lets it go on at once.
+    pub(super) fn hurry(&mut self) {
+        self.until = None;
+    }
+
+    /// A batch came to its end. True if one before had no room.
+    pub(super) fn over(&mut self) -> bool {
+        std::mem::take(&mut self.pause) > 0
+    }
+
+    /// The next pause begins. Those of partitions that wait for one another differ.
+    fn begin(&mut self, now: u64, partition: u16) {
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        let chance = key::hash(&[partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat());
+        self.until = Some(now + self.pause / 2 + chance % self.pause);
+    }
+}
+
 impl Driver {
+    /// Makes a call as it is to be made, or the batch is set aside: then this is false.
+    pub(super) async fn has_room(&mut self, call: Call) -> Result<Call, bool> {
+        match self.bring_back(&call).await {
+            Ok(()) => Ok(call),
+            Err(Gone::Lost(message)) => {
+                self.machine.done(call.layer, Verdict::Lost(message));
+                Err(true)
+            }
+            Err(Gone::NoRoom(why)) => {
+                self.set_aside(call.stage, call.layer, &why);
+                Err(false)
+            }
+        }
+    }
+
+    /// Takes back the batch of a call that there is no room for, to be run again later.
+    pub(super) fn set_aside(&mut self, stage: usize, layer: Box<Layer>, why: &str) {
+        if self.rest.pause == 0 {
+            tracing::warn!(
+                tenant = %self.segment.shared.tenant.name(),
+                pipeline = %self.segment.shared.name,
+                stage = self.segment.stages[stage].name.as_str(),
+                partition = self.mailbox.partition,
+                "waits for room for an instance of a stream: {why}",
+            );
+        }
+        self.segment.stages[stage].metrics.stream_waits.inc();
+        self.machine.call_again(layer);
+        self.machine.set_aside();
+        self.drop_instances();
+        let parts = std::mem::take(&mut self.recording.parts);
+        if !parts.is_empty() {
+            self.recording.divided.push_front(parts);
+        }
+        self.recording.fuel = self.rest.fuel;
+        self.mailbox.set_short(true);
+        self.rest.begin(self.local.clock.now(), self.mailbox.partition);
+        self.note_state();
+    }
+
     /// Makes the instance of a call again if it is one of an open stream and gone.
     ///
     /// # Errors
-    /// It cannot be made again, and why.
-    pub(super) async fn bring_back(&mut self, call: &Call) -> Result<(), String> {
+    /// It is not made again, and why.
+    async fn bring_back(&mut self, call: &Call) -> Result<(), Gone> {
         let is_stream = matches!(call.serves, Serves::Stream(..));
         if !is_stream || self.segment.durable.is_none() {
             return Ok(());
@@ -39,36 +138,48 @@ impl Driver {
                 }
                 revived
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Gone::Lost(error.to_string())),
         }
     }
 
-    async fn revive(&mut self, call: &Call, revival: &Revival) -> Result<(), String> {
+    async fn revive(&mut self, call: &Call, revival: &Revival) -> Result<(), Gone> {
         let Serves::Stream(key, _) = &call.serves else { return Ok(()) };
         let invoker = &mut self.invokers[call.stage];
         if let Some(image) = &revival.image {
             let made = invoker.revive(call.serves.clone(), image).await;
-            made.map_err(|error| format!("its instance cannot be made again: {error}"))?;
+            made.map_err(|error| match error {
+                NoImage::NoRoom(why) => Gone::NoRoom(why),
+                error => Gone::Lost(format!("its instance cannot be made again: {error}")),
+            })?;
         }
         let mut aside = revival.layer(&call.layer, key);
-        for replay in &revival.calls {
-            Revival::begin(&mut aside, replay);
+        let mut began = Instant::now();
+        for (at, replay) in revival.calls.iter().enumerate() {
+            revival.begin(&mut aside, at);
             let (serves, last) = (call.serves.clone(), false);
             let Replay { time, seed, .. } = *replay;
             let invocation = Invocation { serves, layer: aside, last, time, seed };
             let outcome = invoker.invoke(invocation).await;
             aside = outcome.layer;
+            if outcome.usage.short.is_some() {
+                return Err(Gone::NoRoom(said_of(outcome.verdict)));
+            }
             if let Verdict::Trapped(text) | Verdict::Lost(text) = outcome.verdict {
-                return Err(format!(
+                return Err(Gone::Lost(format!(
                     "its instance cannot be made again: a call did not repeat: {text}"
-                ));
+                )));
             }
             aside.forget_batch();
+            if began.elapsed() >= SLICE {
+                self.mailbox.schedule();
+                park().await;
+                began = Instant::now();
+            }
         }
         if !Revival::agrees(&aside, &call.layer, key) {
-            return Err("its instance cannot be made again: its calls did not repeat; a stage's \
-                        results must follow from its events, the time and randomness it is given"
-                .to_owned());
+            let why = "its instance cannot be made again: its calls did not repeat; a stage's \
+                       results must follow from its events, the time and randomness it is given";
+            return Err(Gone::Lost(why.to_owned()));
         }
         Ok(())
     }
@@ -78,12 +189,18 @@ impl Driver {
     pub(super) async fn take_images(&mut self) {
         let Some(durable) = &self.segment.durable else { return };
         let largest = durable.pipeline.log.record_bytes_max() as u64 / 2;
+        let most = largest.min(IMAGES_BYTES);
         let mut bytes = 0;
-        while bytes < IMAGES_BYTES
+        // Without images a commit that was too large may fit.
+        let wanted = !std::mem::take(&mut self.recording.no_images);
+        while wanted
+            && bytes < most
             && let Some((stage, serves)) = self.machine.next_image()
         {
             let taken = self.invokers[stage].capture(&serves).await;
             match taken {
+                // One may be larger than all of a commit, alone.
+                Ok(image) if bytes > 0 && bytes + image.bytes() > most => break,
                 Ok(image) if image.bytes() <= largest => {
                     bytes += image.bytes();
                     self.keep_image(stage, &serves, &image);
@@ -94,6 +211,7 @@ impl Driver {
                 Err(error) => self.no_image(stage, &error.to_string()),
             }
         }
+        self.recording.images = bytes > 0;
     }
 
     fn keep_image(&mut self, stage: usize, serves: &Serves, image: &Image) {
@@ -127,5 +245,13 @@ impl Driver {
     /// them now.
     pub(super) fn drop_instances(&mut self) {
         self.invokers.iter_mut().for_each(|invoker| invoker.abandon());
+    }
+}
+
+/// What a call that was refused room says of it.
+pub(super) fn said_of(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Trapped(text) | Verdict::Lost(text) => text,
+        Verdict::Returned(_) => "the stage was refused memory that others use".to_owned(),
     }
 }

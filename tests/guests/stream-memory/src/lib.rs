@@ -2,6 +2,7 @@
 //! events of its stream, in their order.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 use sluicebox_guest::{EventStream, StreamOutput, stream};
 
@@ -16,6 +17,8 @@ async fn memory(mut events: EventStream, mut out: StreamOutput) {
     // A table that is hashed by the randomness of the host, and memory that grows.
     let mut seen: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut all = Vec::new();
+    // What chance gave it at its beginning; it says so when it is asked.
+    let token = RandomState::new().hash_one(0_u64);
     while let Some(event) = events.next().await {
         let payload = event.payload().to_vec();
         for byte in &payload {
@@ -25,6 +28,9 @@ async fn memory(mut events: EventStream, mut out: StreamOutput) {
         all.extend_from_slice(&payload);
         let times = seen.entry(payload).or_default();
         *times += 1;
+        if seen.contains_key(&b"token"[..]) {
+            out.emit(format!("token {token:016x}"));
+        }
         out.emit(format!("{count} {hash:016x} {times} {}", all.len()));
     }
     out.emit(format!("end {count} {hash:016x}"));

@@ -95,10 +95,12 @@ fn an_image_takes_the_place_of_the_history_and_writes_what_changed() {
 fn a_history_beyond_its_bound_is_given_up_until_there_is_an_image() {
     let mut layer = layer();
     assert!(!add(layer.state(), KEY, &call(1, &[1; 600]), 1000));
-    assert!(!add(layer.state(), KEY, &call(2, &[2; 600]), 1000));
+    assert!(add(layer.state(), KEY, &call(2, &[2; 600]), 1000), "an image would help");
     assert_eq!(hosted(layer.state(), CALL), []);
     assert_eq!(Revival::read(layer.state(), KEY).err(), Some(NoRevival::GivenUp));
     assert!(!add(layer.state(), KEY, &call(3, b"3"), 1000), "it stays given up");
+    let asked = (0..100).filter(|at| add(layer.state(), KEY, &call(4 + at, &[4; 6000]), 1000));
+    assert_eq!(asked.count(), 9, "not with every call");
     set_image(&mut layer, KEY, &image(&[(0, b"zero")]));
     add(layer.state(), KEY, &call(4, b"4"), 1000);
     let revival = Revival::read(layer.state(), KEY).expect("there is an image");

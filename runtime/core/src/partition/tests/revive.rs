@@ -14,12 +14,13 @@ use crate::ids::{OutputId, PipelineId, StageId};
 use crate::image::Image;
 use crate::position::{Place, Source};
 use crate::state::Change;
+use crate::timers::Clock;
 
 /// What an instance remembers: the sum of what it was given, as text.
 type Memory = Vec<u8>;
 
 /// A call of the stage: appends each payload to its memory and emits a digest of that, keeps how
-/// many events there were in a slot, and traps on `t`.
+/// many events there were in a slot, and traps on `t`. On `w5:n` it sets the timer `n` to 5.
 fn run(memory: &mut Memory, layer: &mut Layer) -> Verdict {
     let frame = layer.frame().clone();
     for (index, event) in (0..).zip(frame.events()) {
@@ -30,6 +31,10 @@ fn run(memory: &mut Memory, layer: &mut Layer) -> Verdict {
         memory.extend_from_slice(event.payload);
         let key = event.key.to_vec();
         let seen = layer.state().add(&key, b"seen", 1).expect("fits");
+        if let Some((at, name)) = timer_of(event.payload) {
+            let set = layer.timers().set(&key, name.as_bytes(), Clock::Wall, at);
+            memory.push(set.is_ok().into());
+        }
         let digest = xxhash_rust::xxh3::xxh3_64(memory);
         let text = format!("{seen} {digest:x}");
         let mut builder = FrameBuilder::new();
@@ -38,6 +43,12 @@ fn run(memory: &mut Memory, layer: &mut Layer) -> Verdict {
         layer.emit(builder.finish().bytes()).expect("good frame");
     }
     Verdict::Returned(Vec::new())
+}
+
+/// The timer that a payload asks for.
+fn timer_of(payload: &[u8]) -> Option<(u64, &str)> {
+    let (at, name) = str::from_utf8(payload).ok()?.strip_prefix('w')?.split_once(':')?;
+    Some((at.parse().ok()?, name))
 }
 
 fn plan(on_failure: OnFailure) -> Arc<SegmentPlan> {
@@ -64,6 +75,10 @@ struct Node {
     dead: Vec<(String, String)>,
     images: usize,
     revivals: usize,
+    /// No image can be taken.
+    no_images: bool,
+    /// Of a record.
+    bytes_max: usize,
 }
 
 impl Node {
@@ -73,7 +88,20 @@ impl Node {
         machine.keep_ledger(ids(), Progress::default());
         let (instances, kept) = (BTreeMap::new(), BTreeMap::new());
         let (consumed, out, dead) = (0, Vec::new(), Vec::new());
-        Self { plan, machine, instances, kept, consumed, out, dead, images: 0, revivals: 0 }
+        let (images, revivals, no_images, bytes_max) = (0, 0, false, usize::MAX);
+        Self {
+            plan,
+            machine,
+            instances,
+            kept,
+            consumed,
+            out,
+            dead,
+            images,
+            revivals,
+            no_images,
+            bytes_max,
+        }
     }
 
     /// The process ends, and another goes on from the records.
@@ -89,17 +117,29 @@ impl Node {
     }
 
     fn post(&mut self, events: &[(&str, &str)], now: u64) {
+        self.post_frame(frame(events), now);
+    }
+
+    fn post_frame(&mut self, frame: Frame, now: u64) {
         let seq = self.consumed + 1;
         let (from, to) = (Place { seq, index: 0 }, Place::after(seq));
         let from = if self.consumed == 0 { Place::START } else { from };
-        let pieces = vec![Piece { source: Source::Ingest, from, to, events: events.len() as u32 }];
+        let pieces = vec![Piece { source: Source::Ingest, from, to, events: frame.len() as u32 }];
         self.consumed = seq;
-        self.machine.start_batch(frame(events), pieces, now);
+        self.machine.start_batch(frame, pieces, now);
         self.finish(now);
     }
 
     fn ends(&mut self, now: u64) -> bool {
         let started = self.machine.start_ends(now);
+        if started {
+            self.finish(now);
+        }
+        started
+    }
+
+    fn fires(&mut self, now: u64) -> bool {
+        let started = self.machine.start_timers(now);
         if started {
             self.finish(now);
         }
@@ -119,13 +159,16 @@ impl Node {
             self.machine.done(layer, verdict);
         }
         while let Some((stage, serves)) = self.machine.next_image() {
+            if self.no_images {
+                continue;
+            }
             let memory = self.instances.get(&serves).expect("it was just called");
             let pages = memory.chunks(4096).map(Bytes::copy_from_slice);
             let image = Image { head: Bytes::new(), pages: (0..).zip(pages).collect() };
             self.machine.keep_image(stage, &serves, &image);
             self.images += 1;
         }
-        let (mut writer, kept) = (RecordWriter::new(), &mut self.kept);
+        let (mut writer, mut kept) = (RecordWriter::new(), self.kept.clone());
         let changed = |stage: StageId, change: Change<'_>| {
             let slot = (stage, change.key.to_vec(), change.slot.to_vec());
             match change.value {
@@ -133,8 +176,14 @@ impl Node {
                 None => drop(kept.remove(&slot)),
             }
         };
-        let recorded = self.machine.finish_recorded((0, usize::MAX), &mut writer, changed);
-        let sent = recorded.expect("it fits").sent;
+        let recorded = self.machine.finish_recorded((0, self.bytes_max), &mut writer, changed);
+        let Ok(recorded) = recorded else {
+            let (frame, _) = self.machine.take_back();
+            assert!(frame.is_empty(), "what is too large here was made here");
+            return self.instances.clear();
+        };
+        let sent = recorded.sent;
+        self.kept = kept;
         self.out.extend(sent.outputs.iter().flat_map(|run| texts(&run.frame)));
         self.dead.extend(sent.dead_letters.iter().flat_map(|dead| texts(&dead.frame)));
     }
@@ -150,9 +199,9 @@ impl Node {
         let pages = revival.image.iter().flat_map(|image| image.pages.values());
         let mut memory: Memory = pages.flatten().copied().collect();
         let mut aside = revival.layer(&call.layer, key);
-        for replay in &revival.calls {
+        for (at, replay) in revival.calls.iter().enumerate() {
             assert_eq!(replay.seed, replay.time ^ 7);
-            Revival::begin(&mut aside, replay);
+            revival.begin(&mut aside, at);
             assert_eq!(run(&mut memory, &mut aside), Verdict::Returned(Vec::new()));
             aside.accept();
         }
@@ -212,6 +261,153 @@ fn a_trap_is_one_of_an_event_and_the_stream_goes_on() {
     without.post(&[("a", "e1"), ("a", "e2"), ("a", "e3")], 1);
     without.post(&[("a", "e4")], 3);
     assert_eq!(node.out, without.out);
+}
+
+#[test]
+fn a_timer_that_traps_is_lost_alone_and_its_stream_goes_on() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("a", "w50:t"), ("a", "w60:n")], 1);
+    assert!(node.fires(55));
+    assert_eq!(node.dead, pairs(&[("a", "t")]));
+    for at in [56, 57] {
+        node.kill();
+        node.post(&[("a", "e")], at);
+    }
+    assert!(node.fires(60));
+    assert_eq!((node.machine.timers(0), node.machine.open_streams()), (0, 1));
+    node.kill();
+    node.post(&[("a", "e")], 61);
+    assert_eq!(node.out.last().map(|(_, text)| text.starts_with("7 ")), Some(true));
+}
+
+#[test]
+fn a_timer_that_is_set_again_by_another_of_its_batch_stays() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    // Those that trap make the others calls of their own.
+    node.post(&[("a", "w50:w900:n"), ("a", "w51:t"), ("a", "w52:n")], 1);
+    assert!(node.fires(55));
+    assert_eq!((node.machine.timers(0), node.dead.len()), (1, 1));
+    node.kill();
+    node.post(&[("a", "e")], 56);
+    assert!(!node.fires(899) && node.fires(900));
+}
+
+#[test]
+fn a_timer_that_is_replayed_leaves_the_one_that_was_set_since() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("a", "w50:n")], 1);
+    assert!(node.fires(50));
+    node.post(&[("a", "w900:n")], 51);
+    let again = {
+        let mut builder = FrameBuilder::new();
+        let head = Head { kind: Kind::Timer, ..Head::data(50) };
+        builder.push(&head, b"a", b"n", &[]);
+        builder.finish()
+    };
+    node.post_frame(again, 52);
+    node.kill();
+    node.post(&[("a", "e")], 53);
+    assert!(!node.fires(899) && node.fires(900));
+}
+
+#[test]
+fn what_was_refused_for_want_of_room_is_in_an_image() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.machine.bound_timers(0);
+    node.post(&[("a", "w900:n")], 1);
+    assert_eq!((node.machine.timers(0), node.images), (0, 1));
+    node.kill();
+    node.post(&[("a", "e"), ("a", "w900:n")], 2);
+    assert_eq!((node.machine.timers(0), node.images), (1, 1));
+}
+
+#[test]
+fn a_batch_that_is_set_aside_is_run_again_as_if_for_the_first_time() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("a", "w50:n"), ("b", "e1")], 1);
+    let (kept, progress) = (node.kept.clone(), node.machine.progress().cloned());
+    let (from, to) = (Place { seq: 2, index: 0 }, Place::after(2));
+    let pieces = vec![Piece { source: Source::Ingest, from, to, events: 3 }];
+    let events = frame(&[("a", "e2"), ("b", "e3"), ("c", "e4")]);
+    node.machine.start_batch(events.clone(), pieces.clone(), 2);
+    // One call that comes to something, and one that there was no room for, twice.
+    let mut call = node.machine.next_call().expect("a call");
+    run(&mut Memory::new(), &mut call.layer);
+    assert!(node.machine.done(call.layer, Verdict::Returned(Vec::new())));
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut call = node.machine.next_call().expect("a call");
+        run(&mut Memory::new(), &mut call.layer);
+        seen.push((call.serves.clone(), call.layer.frame().clone()));
+        node.machine.call_again(call.layer);
+    }
+    assert_eq!(seen[0], seen[1], "the same call again");
+    let (again, batch) = node.machine.set_aside();
+    assert_eq!((again, batch.pieces), (events, pieces));
+    node.instances.clear();
+    assert_eq!(node.machine.progress().cloned(), progress);
+    node.post(&[("a", "e2"), ("b", "e3"), ("c", "e4")], 3);
+    let mut plain = Node::new(OnFailure::DeadLetter);
+    plain.post(&[("a", "w50:n"), ("b", "e1")], 1);
+    assert_eq!(plain.kept, kept);
+    plain.post(&[("a", "e2"), ("b", "e3"), ("c", "e4")], 3);
+    assert_eq!(node.out, plain.out);
+    // Timers are due again, all of them, however often there is no room.
+    for _ in 0..12 {
+        assert!(node.machine.start_timers(50));
+        let call = node.machine.next_call().expect("a call");
+        node.machine.call_again(call.layer);
+        node.machine.set_aside();
+        node.instances.clear();
+    }
+    assert!(node.fires(50) && plain.fires(50));
+    assert_eq!((&node.out, &node.dead), (&plain.out, &plain.dead));
+}
+
+#[test]
+fn ends_whose_commit_is_too_large_are_divided_and_harm_nothing_else() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        node.post(&[(key, "e")], 1);
+    }
+    node.post(&[("timed", "w9000000:n")], 9_000);
+    let mut batches = 0;
+    node.bytes_max = 400;
+    while node.ends(10_001) {
+        batches += 1;
+        assert!(batches < 20, "it gets nowhere");
+    }
+    assert_eq!(node.machine.open_streams(), 1);
+    assert!(batches > 2, "{batches}");
+    assert_eq!(node.dead, []);
+    // One that is too large even alone is given up on, and its stream is over.
+    node.bytes_max = 60;
+    batches = 0;
+    while node.ends(19_000) {
+        batches += 1;
+        assert!(batches < 20, "it gets nowhere");
+    }
+    assert_eq!((node.machine.open_streams(), node.machine.state_bytes()), (0, 0));
+    assert_eq!(node.dead, pairs(&[("timed", "")]));
+}
+
+#[test]
+fn a_history_that_was_given_up_wants_an_image() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    let long = "x".repeat(900_000);
+    node.post(&[("a", &long)], 1);
+    node.no_images = true;
+    node.post(&[("a", &long)], 2);
+    node.no_images = false;
+    node.post(&[("a", &long)], 3);
+    node.kill();
+    node.post(&[("a", "e")], 4);
+    let mut undisturbed = Node::new(OnFailure::DeadLetter);
+    for at in 1..4 {
+        undisturbed.post(&[("a", &long)], at);
+    }
+    undisturbed.post(&[("a", "e")], 4);
+    assert_eq!(node.out, undisturbed.out);
 }
 
 #[test]

@@ -63,11 +63,15 @@ impl Known {
         self.here = looked_at.then(BTreeSet::new);
     }
 
-    /// True if an event comes again; else it is known from now on.
-    fn again(&mut self, source: &str, id: &str) -> bool {
-        let Some(here) = &mut self.here else { return false };
-        let hash = id_hash(source.as_bytes(), id.as_bytes());
-        self.before.contains(&hash) || !here.insert(hash)
+    /// True if an event came before.
+    fn holds(&self, hash: u128) -> bool {
+        let here = self.here.as_ref();
+        here.is_some_and(|here| here.contains(&hash) || self.before.contains(&hash))
+    }
+
+    /// An event was taken.
+    fn note(&mut self, hash: u128) {
+        self.here.as_mut().map(|here| here.insert(hash));
     }
 }
 
@@ -108,7 +112,8 @@ fn take(
     let payload = payload(read.datacontenttype.as_ref(), read.data, read.data_base64.as_ref())?;
     let time = read.time.map(|Text(time)| single::time_of("time", &time)).transpose()?;
     let subject = read.subject.map(|Text(subject)| (field::EVENT_SUBJECT, subject));
-    if known.again(&source, &id) {
+    let hash = id_hash(source.as_bytes(), id.as_bytes());
+    if known.holds(hash) {
         return Ok(false);
     }
     let mut fields =
@@ -123,7 +128,9 @@ fn take(
         trace: read.traceparent.as_ref().map(|Text(text)| text.as_ref()),
         fields,
     };
-    single::finish(parts, &payload, rules, sink).map(|()| true)
+    single::finish(parts, &payload, rules, sink)?;
+    known.note(hash);
+    Ok(true)
 }
 
 /// The payload of an event.
@@ -387,6 +394,20 @@ mod tests {
         assert_eq!((sink.keys().join(""), tally.accepted, tally.duplicates), ("ac".into(), 2, 2));
         known.begin(false);
         assert_eq!(batch(text.as_bytes(), &mut known).0.keys().join(""), "abac");
+    }
+
+    #[test]
+    fn an_id_whose_event_was_refused_did_not_come_yet() {
+        let mut bad = numbered("a");
+        bad["partitionkey"] = json!("k".repeat(513));
+        let good = numbered("a");
+        let text = format!("{bad}\n{good}\n{good}");
+        let (mut sink, mut tally) = <(Collected, Tally)>::default();
+        let mut lines = EventLines::new(text.as_bytes());
+        let mut known = Known::default();
+        known.begin(true);
+        while lines.step((&rules(), &mut known), &mut sink, &mut tally) == Step::More {}
+        assert_eq!((sink.keys().len(), tally.rejected, tally.duplicates), (1, 1, 1));
     }
 
     #[test]
