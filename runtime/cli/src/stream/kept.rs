@@ -4,8 +4,8 @@
 //!   begins where the node said that the key stands.
 //! - They are let go of when they are acknowledged, and not before: after a broken connection those
 //!   that the node has not are sent again, from the first on.
-//! - One that was refused is kept as well: whether the node counts it is known when it acknowledges a
-//!   later one.
+//! - One that was refused is kept as well: whether the node counts it is known when it acknowledges
+//!   a later one.
 //! - Their bytes are bounded; while there is no room nothing more is read.
 
 use std::collections::VecDeque;
