@@ -16,7 +16,7 @@ const ADR: &str = "docs/adr/";
 /// a function `code`.
 const CODES_IN_PLACE: [(&str, &[&str]); 4] = [
     ("runtime/core/", &["manifest.", "pipeline.", "plan.", "stream.", "park.", "commit."]),
-    ("runtime/node/src/http/", &["ingest.", "request.", "route.", "output."]),
+    ("runtime/node/src/http/", &["ingest.", "request.", "route.", "output.", "stream."]),
     ("runtime/node/", &["manifest.", "tenants."]),
     ("runtime/cli/", &["client.", "manifest.", "tenants."]),
 ];

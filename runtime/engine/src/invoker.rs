@@ -5,7 +5,7 @@
 //! - the limits of the stage hold, whatever the guest does;
 //! - a call that traps leaves no trace but its verdict: the instance is gone, the layer comes back;
 //! - for a pure guest, equal events and state give an equal outcome;
-//! - what a call or a start was refused because others use it is told, as it may go otherwise later;
+//! - what was refused because others use it is told, as it may go otherwise later;
 //! - the future is never dropped half-way but to abandon the partition;
 //! - an instance that goes on from an image does what the one would have done that it was taken of.
 //!

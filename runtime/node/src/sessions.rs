@@ -1,8 +1,9 @@
 //! Who sends the stream of a key over a session, and how far it has come: one table a pipeline.
 //!
 //! - Units of a key are counted from 0 by *ordinals*, over all its streams. What was taken is known
-//!   by them, so that a producer whose connection broke goes on where it was: with a log for as long
-//!   as producers are known there (they are one, see [`Standing::sequence`]), without one in memory.
+//!   by them, so that a producer whose connection broke goes on where it was: with a log for as
+//!   long as producers are known there (they are one, see [`Standing::sequence`]), without one in
+//!   memory.
 //! - One session at a time sends a key's stream. A newer one takes over, and from then on the older
 //!   one can hand in nothing: that is looked at in the same lock in which events are handed in.
 //! - The table holds a key while a session of it is open, and a bounded number of keys whose

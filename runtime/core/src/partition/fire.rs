@@ -1,6 +1,6 @@
 //! When timers fire, and the watermark they are compared with.
 //!
-//! - A batch of timers is a batch of its own (`own`), of one stage. Its timers are gone with it: they
+//! - A batch of timers is one of its own (`own`), of one stage. Its timers are gone with it: they
 //!   are taken away before the first call, and come back if the batch is taken back, not if a call
 //!   is.
 //! - The stage whose timer has been due for longest goes first.

@@ -224,8 +224,8 @@ impl Revival {
         Box::new(layer)
     }
 
-    /// Begins one of the calls, with what it saw. Timers are gone before the first call of the batch
-    /// in which they fire, those and no other that was set under the name.
+    /// Begins one of the calls, with what it saw. Timers are gone before the first call of the
+    /// batch in which they fire, those and no other that was set under the name.
     pub fn begin(&self, layer: &mut Layer, at: usize) {
         let call = &self.calls[at];
         layer.state().set_now(call.time);
@@ -243,7 +243,7 @@ impl Revival {
     }
 
     /// True if the replayed calls left the state that there is now, for the stream of `key`. Timers
-    /// that are due may be gone: they fire in the batch under way, or came to nothing in one before.
+    /// that are due may be gone: they fire in the batch under way, or came to nothing before.
     #[must_use]
     pub fn agrees(replayed: &Layer, now: &Layer, key: &[u8]) -> bool {
         let slots = |layer: &Layer| write_slots(layer.state_ref(), key);

@@ -3,8 +3,8 @@
 //!
 //! - An event that traps, or that still fails with class retry after its retries, waits, and so do
 //!   those of its key behind it. One that is rejected does not: trying again cannot help it.
-//! - A batch of parked events is a batch of its own (`own`), of one stage. What a stage makes of them goes
-//!   on like everything else.
+//! - A batch of parked events is one of its own (`own`), of one stage. What a stage makes of them
+//!   goes on like everything else.
 //! - Events parked under a policy that is not there any more are tried as well, and then what the
 //!   stage says now holds.
 

@@ -244,8 +244,8 @@ impl Partition {
         self.set_aside()
     }
 
-    /// Takes back everything of a batch that cannot go on now, and gives it back, to be run again as
-    /// it is; parked events, timers and ends are due again. No call is in flight.
+    /// Takes back everything of a batch that cannot go on now, and gives it back, to be run again
+    /// as it is; parked events, timers and ends are due again. No call is in flight.
     pub fn set_aside(&mut self) -> (Frame, Batch) {
         let frame = self.batch.take().expect("a batch was started");
         self.take_back_stages();

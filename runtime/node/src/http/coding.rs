@@ -3,8 +3,8 @@
 //! - What a body expands to is bounded by the same limit as one that was not compressed, and drawn
 //!   from the same budget before it exists: a body that expands without end costs no more than the
 //!   limit. A window of zstd is at most what RFC 9659 allows.
-//! - Both directions go in steps, and others run in between: also between members or frames, of which
-//!   a body may have a million that stand for nothing.
+//! - Both directions go in steps, and others run in between: also between members or frames, of
+//!   which a body may have a million that stand for nothing.
 //! - A page is compressed if the client takes gzip and the page is large enough to be worth it.
 //!
 //! gzip may have several members, zstd several frames; bytes behind them are refused.

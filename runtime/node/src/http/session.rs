@@ -1,4 +1,4 @@
-//! A stream in one request: the body is the stream in, the response is the stream out, both at once.
+//! A stream in one request: the body is the stream in, the response the stream out, both at once.
 //!
 //! - The events are those of one key. What comes back are the events of one output that have the
 //!   same key: so what a session shows does not depend on which connection an event came by, and a

@@ -1,7 +1,7 @@
 //! The same component in a bare loop: one instance, called with one picture after another.
 //!
-//! Nothing of a node is there: no fuel, no deadline, no pool, no log; what the guest emits is counted
-//! and dropped. It is what the pictures cost by themselves, sandboxed.
+//! Nothing of a node is there: no fuel, no deadline, no pool, no log; what the guest emits is
+//! counted and dropped. It is what the pictures cost by themselves, sandboxed.
 
 use anyhow::{Context as _, Result, ensure};
 use sluicebox_bench::node::guest_bytes;

@@ -26,11 +26,11 @@ async fn memory(mut events: EventStream, mut out: StreamOutput) {
         }
         count += 1;
         all.extend_from_slice(&payload);
-        let times = seen.entry(payload).or_default();
-        *times += 1;
-        if seen.contains_key(&b"token"[..]) {
+        if payload == b"token" {
             out.emit(format!("token {token:016x}"));
         }
+        let times = seen.entry(payload).or_default();
+        *times += 1;
         out.emit(format!("{count} {hash:016x} {times} {}", all.len()));
     }
     out.emit(format!("end {count} {hash:016x}"));

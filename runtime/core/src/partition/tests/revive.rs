@@ -20,14 +20,16 @@ use crate::timers::Clock;
 type Memory = Vec<u8>;
 
 /// A call of the stage: appends each payload to its memory and emits a digest of that, keeps how
-/// many events there were in a slot, and traps on `t`. On `w5:n` it sets the timer `n` to 5.
+/// many events there were in a slot, and traps on `t`, and when a stream of `bad` opens. On `w5:n`
+/// it sets the timer `n` to 5.
 fn run(memory: &mut Memory, layer: &mut Layer) -> Verdict {
     let frame = layer.frame().clone();
     for (index, event) in (0..).zip(frame.events()) {
-        if event.payload == b"t" {
+        let opens_bad = event.head.kind == Kind::Open && event.key == b"bad";
+        if event.payload == b"t" || opens_bad {
             return Verdict::Trapped("boom".into());
         }
-        memory.push(event.head.kind as u8);
+        memory.extend([event.head.kind as u8, layer.timers().watermark() as u8]);
         memory.extend_from_slice(event.payload);
         let key = event.key.to_vec();
         let seen = layer.state().add(&key, b"seen", 1).expect("fits");
@@ -86,6 +88,7 @@ impl Node {
         let plan = plan(on_failure);
         let mut machine = Partition::new(plan.clone(), 1);
         machine.keep_ledger(ids(), Progress::default());
+        machine.keep_event_time();
         let (instances, kept) = (BTreeMap::new(), BTreeMap::new());
         let (consumed, out, dead) = (0, Vec::new(), Vec::new());
         let (images, revivals, no_images, bytes_max) = (0, 0, false, usize::MAX);
@@ -109,6 +112,7 @@ impl Node {
         let progress = self.machine.progress().expect("a ledger").clone();
         self.machine = Partition::new(self.plan.clone(), 2);
         self.machine.keep_ledger(ids(), progress);
+        self.machine.keep_event_time();
         for ((stage, key, slot), value) in &self.kept {
             let value = Some(&value[..]);
             self.machine.restore(*stage, &Change { key, slot, value });
@@ -126,6 +130,7 @@ impl Node {
         let from = if self.consumed == 0 { Place::START } else { from };
         let pieces = vec![Piece { source: Source::Ingest, from, to, events: frame.len() as u32 }];
         self.consumed = seq;
+        self.machine.raise_watermark(now);
         self.machine.start_batch(frame, pieces, now);
         self.finish(now);
     }
@@ -290,6 +295,91 @@ fn a_timer_that_is_set_again_by_another_of_its_batch_stays() {
     node.kill();
     node.post(&[("a", "e")], 56);
     assert!(!node.fires(899) && node.fires(900));
+    // Set to the same time again, it is still another.
+    node.post(&[("b", "w950:w952:n"), ("b", "w951:t"), ("b", "w952:n")], 940);
+    assert!(node.fires(955));
+    assert_eq!(node.machine.timers(0), 1);
+    node.kill();
+    node.post(&[("b", "e")], 956);
+    assert!(node.fires(957));
+}
+
+#[test]
+fn a_stream_that_traps_as_it_opens_is_lost_and_another_may_open() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("bad", "e1"), ("good", "e2")], 1);
+    assert_eq!(node.dead, pairs(&[("bad", ""), ("bad", "e1")]));
+    assert_eq!(node.machine.open_streams(), 1);
+    node.post(&[("bad", "e3")], 2);
+    assert_eq!(node.dead[2..], pairs(&[("bad", ""), ("bad", "e3")]));
+}
+
+#[test]
+fn of_a_stream_that_is_lost_only_what_was_not_handled_is_given_up() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.post(&[("a", "e1")], 1);
+    let (from, to) = (Place { seq: 2, index: 0 }, Place::after(2));
+    let pieces = vec![Piece { source: Source::Ingest, from, to, events: 3 }];
+    node.machine.start_batch(frame(&[("a", "e2"), ("a", "t"), ("a", "e3")]), pieces, 2);
+    let mut verdicts = vec![
+        Verdict::Lost("it does not repeat".into()),
+        Verdict::Returned(Vec::new()),
+        Verdict::Trapped("boom".into()),
+        Verdict::Trapped("boom".into()),
+    ];
+    while let Some(call) = node.machine.next_call() {
+        node.machine.done(call.layer, verdicts.pop().expect("it is lost by then"));
+    }
+    node.consumed = 2;
+    let commit = node.machine.finish_recorded((0, usize::MAX), &mut RecordWriter::new(), |_, _| {});
+    let dead = commit.expect("it fits").sent.dead_letters.expect("there are some");
+    assert_eq!(texts(&dead.frame), pairs(&[("a", "t"), ("a", "e3")]));
+    assert_eq!((node.machine.open_streams(), node.machine.state_bytes()), (0, 0));
+}
+
+#[test]
+fn an_image_is_of_a_stream_that_is_open() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    let long = "x".repeat(200_000);
+    node.post(&[("a", &long), ("a", &long), ("a", "END"), ("a", "e")], 1);
+    assert_eq!((node.images, node.machine.open_streams()), (0, 1));
+}
+
+#[test]
+fn a_stream_that_was_not_in_memory_is_put_off_when_it_is_looked_at() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    node.machine.back_state();
+    node.post(&[("a", "e1")], 1_000);
+    node.post(&[("a", "e2")], 9_000);
+    let periods = node.machine.next_periods();
+    node.machine.kept(&periods);
+    node.machine.make_room(0);
+    assert!(!node.machine.holds(0, b"a"));
+    assert!(node.machine.start_ends(11_000));
+    assert!(node.machine.next_call().is_none());
+    let wanted = node.machine.take_wanted().expect("its key");
+    let slots: Vec<_> = node.kept.iter().filter(|((stage, ..), _)| *stage == StageId(3)).collect();
+    let slots = slots.iter().map(|((_, _, slot), value)| (&slot[..], &value[..]));
+    node.machine.load(wanted.stage, b"a", slots);
+    node.finish(11_000);
+    assert_eq!((node.machine.open_streams(), node.machine.next_end()), (1, Some(19_000)));
+}
+
+#[test]
+fn calls_of_a_stream_are_bounded_with_its_open_and_its_end() {
+    let mut node = Node::new(OnFailure::DeadLetter);
+    let mut events = vec![("a", "e"); 600];
+    events.push(("a", "END"));
+    let (from, to) = (Place::START, Place::after(1));
+    let pieces = vec![Piece { source: Source::Ingest, from, to, events: 601 }];
+    node.machine.start_batch(frame(&events), pieces, 1);
+    let mut sizes = Vec::new();
+    while let Some(call) = node.machine.next_call() {
+        sizes.push(call.layer.frame().len());
+        node.machine.done(call.layer, Verdict::Returned(Vec::new()));
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 602);
+    assert!(sizes.iter().all(|size| *size <= crate::limits::BATCH_EVENTS_MAX), "{sizes:?}");
 }
 
 #[test]

@@ -231,7 +231,9 @@ mod tests {
             let how = [Cut::Lines, Cut::Frames, Cut::Fixed(7), Cut::Prefixed][which];
             let units: Vec<Vec<u8>> = match how {
                 Cut::Frames => payloads.iter().map(|p| frame(p)).collect(),
-                Cut::Fixed(each) => payloads.iter().map(|p| p.repeat(each)[..each].to_vec()).collect(),
+                Cut::Fixed(each) => {
+                    payloads.iter().map(|p| p.repeat(each)[..each].to_vec()).collect()
+                }
                 _ => payloads,
             };
             prop_assert_eq!(cut(how, &body(how, &units), &pieces), Ok(units));
