@@ -95,7 +95,9 @@ async fn attempts(stream: &mut Stream, patience: Duration) -> Result<Stop, Failu
         // The first try tells people of a wrong address at once.
         let fresh = !stream.was_open() && failure.code == "client.connect";
         let passing = failure.cause == Cause::Unavailable || failure.may_pass();
-        let passing = passing || stream.skip_dropped(&failure);
+        // A node that starts does not know its pipelines yet.
+        let starts = stream.was_open() && failure.cause == Cause::NotFound;
+        let passing = passing || starts || stream.skip_dropped(&failure);
         if !passing || fresh || Instant::now() + pause > give_up {
             return Err(failure);
         }

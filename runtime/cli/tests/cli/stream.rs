@@ -137,6 +137,23 @@ fn a_node_that_has_no_room_is_asked_again_and_one_that_has_another_session_is_no
 }
 
 #[test]
+fn a_node_that_starts_again_and_knows_nothing_yet_is_waited_for() {
+    let unknown = || vec![Step::Answers(404, "{\"code\":\"pipeline.unknown\"}".to_owned())];
+    let door = Door::playing(vec![
+        vec![Step::Opens(0, "C0"), Step::TakesAll],
+        unknown(),
+        stands_at(0),
+        vec![Step::Opens(0, "C0"), Step::TakesAll, taken(1), ended(1), Step::Closes],
+    ]);
+    let run = stream(&door.url, b"1\n", &[]);
+    assert_eq!((run.code, run.err.as_str()), (0, ""), "{run:?}");
+    assert_eq!(door.heard().len(), 4);
+    let door = Door::playing(vec![unknown()]);
+    assert_eq!(stream(&door.url, b"1\n", &[]).code, 66);
+    assert_eq!(door.heard().len(), 1);
+}
+
+#[test]
 fn patience_with_a_node_that_stays_away_ends() {
     let door = Door::playing(vec![vec![Step::Opens(3, "C0"), Step::TakesAll, taken(4)]]);
     let run = stream(&door.url, b"1\n2\n", &["--patience", "1s"]);
