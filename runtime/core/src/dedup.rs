@@ -147,10 +147,10 @@ impl Dedup {
         }
     }
 
-    /// The last number a producer is known by.
-    pub fn last_of(&mut self, producer: &str, now: u64) -> Option<u64> {
+    /// What is known of a producer.
+    pub fn last_of(&mut self, producer: &str, now: u64) -> Option<KnownProducer> {
         self.expire(now);
-        Some(self.producers.get(&xxh3_128(producer.as_bytes()))?.1.sequence)
+        Some(self.producers.get(&xxh3_128(producer.as_bytes()))?.1)
     }
 
     /// Remembers a producer's request that is at `at` in the log. A number below its last changes

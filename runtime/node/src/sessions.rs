@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use sluicebox_core::dedup::{Dedup, DedupLimits, id_hash};
+use sluicebox_store::log::Position;
 use tokio::sync::Notify;
 
 use crate::durable::Durable;
@@ -69,6 +70,11 @@ impl Standing {
     const fn of(sequence: u64) -> Self {
         Self { at: sequence >> 1, ended: sequence & 1 == 1 }
     }
+}
+
+/// Where in the log that is which a key's place says, if there is a log.
+pub(crate) fn logged(durable: Option<&Arc<Durable>>, key: &[u8]) -> Option<Position> {
+    durable?.last_of(&producer(key)).map(|(_, at)| at)
 }
 
 /// A key's place in the table.
@@ -173,8 +179,8 @@ impl Table {
     fn recall(&mut self, durable: Option<&Arc<Durable>>, key: &[u8]) -> Standing {
         let producer = producer(key);
         let last = match durable {
-            Some(durable) => durable.last_of(&producer),
-            None => self.known.last_of(&producer, now_micros()),
+            Some(durable) => durable.last_of(&producer).map(|(sequence, _)| sequence),
+            None => self.known.last_of(&producer, now_micros()).map(|known| known.sequence),
         };
         last.map_or_else(Standing::default, Standing::of)
     }

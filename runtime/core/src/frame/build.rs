@@ -52,6 +52,15 @@ impl FrameBuilder {
         self.buf.len().max(HEADER_BYTES)
     }
 
+    /// Makes room for events that take so many bytes together, so that adding them moves nothing.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.make_room(bytes);
+        if self.count == 0 {
+            // The header is written with the first event.
+            self.buf.clear();
+        }
+    }
+
     /// Appends one event. The parts must be within the format's limits: a key of at most 512
     /// bytes of UTF-8, well-formed fields, a time below 2^53.
     #[inline(always)]

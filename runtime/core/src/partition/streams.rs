@@ -175,6 +175,9 @@ impl Streams {
         let limits = when.limits;
         let mut refused = Vec::new();
         let mut builder = FrameBuilder::new();
+        // Large events would be copied again and again while it grows.
+        let bytes: usize = events.iter().map(Event::size).sum();
+        builder.reserve(bytes.min(BATCH_BYTES_MAX));
         let mut life = self.life(state, key);
         for event in events {
             if life.is_none() && event.head.kind == Kind::Timer {

@@ -161,6 +161,8 @@ impl Node {
                 count += 1;
             }
         }
+        // Until now whoever had a request for it was made to wait.
+        running.pause(false);
         running.wake_by_time();
         tracing::info!(%tenant, %pipeline, version, waiting = count, "restored");
         Ok(())

@@ -80,8 +80,10 @@ impl Node {
             }
         };
         let running = self.run_version(id, old.as_deref(), (pipeline, code), (taken, &tails));
-        if !is_restored {
-            // When the node starts that waits until all runs are handed over.
+        if is_restored {
+            // When the node starts, nothing may come before the runs that wait are handed over.
+            running.pause(true);
+        } else {
             running.wake_by_time();
         }
         self.put_running(running);

@@ -278,6 +278,16 @@ fn list(of: Value) -> Value {
 }
 
 fn schemas() -> Value {
+    let mut all = schemas_of_events();
+    let control = schemas_of_control();
+    if let (Some(all), Value::Object(control)) = (all.as_object_mut(), control) {
+        all.extend(control);
+    }
+    all
+}
+
+/// Of what is sent and read.
+fn schemas_of_events() -> Value {
     let text = || json!({ "type": "string" });
     let number = || json!({ "type": "integer", "minimum": 0 });
     let flag = || json!({ "type": "boolean" });
@@ -316,6 +326,15 @@ fn schemas() -> Value {
                      "description": "An output: a Record with `cursor`, where to go on behind it; \
                                      or one of `taken`, `rejected`, `ended`, `suspended`" },
         "Standing": object(&[("key", text()), ("at", number()), ("ended", flag())]),
+    })
+}
+
+/// Of everything else.
+fn schemas_of_control() -> Value {
+    let text = || json!({ "type": "string" });
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let flag = || json!({ "type": "boolean" });
+    json!({
         "Replayed": object(&[
             ("replayed", number()), ("duplicates", number()), ("skipped", number()),
             ("cursor", text()), ("until", text()), ("done", flag()),

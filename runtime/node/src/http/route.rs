@@ -119,7 +119,7 @@ async fn route(
         }
         Some(Target::Stream { pipeline, key }) => {
             let at = (pipeline, key);
-            stream((edge, connection), (&caller, tenant), at, request)
+            stream((edge, connection), (&caller, tenant), at, request).await
         }
         None => {
             let reads = matches!(*method, Method::GET | Method::HEAD);
@@ -130,7 +130,7 @@ async fn route(
 }
 
 /// A stream, by its key.
-fn stream(
+async fn stream(
     (edge, connection): (&Rc<Edge>, &Connection),
     (caller, tenant): (&Arc<Caller>, &str),
     (pipeline, key): (&str, &str),
@@ -149,10 +149,10 @@ fn stream(
             connection.upgrade(door);
             Ok(response)
         }
-        Method::GET | Method::HEAD => session::look(edge, caller, (pipeline, &key)),
+        Method::GET | Method::HEAD => session::look(edge, caller, (pipeline, &key)).await,
         Method::POST => {
             caller.may(tenant, Scope::Ingest)?;
-            session::handle(edge, caller, (pipeline, key.into_owned()), request)
+            session::handle(edge, caller, (pipeline, key.into_owned()), request).await
         }
         _ => Err(Error::Method { allow: "GET, HEAD, POST" }),
     }

@@ -36,6 +36,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use sluicebox_core::frame::{field, push_field};
 use sluicebox_core::quota::Resource;
+use sluicebox_store::log::Position;
 
 use super::auth::Caller;
 use super::body::{Body, Followed, no_memory};
@@ -47,8 +48,8 @@ use crate::admission::Permit;
 use crate::durable::Logged;
 use crate::error::Error;
 use crate::node::Node;
-use crate::running::Submitted;
-use crate::sessions::Standing;
+use crate::running::{Running, Submitted};
+use crate::sessions::{self, Standing};
 use asked::Asked;
 use intake::{Inlet, Piece, Pieces, Sender, Stepped, taken_over};
 use outlet::Outlet;
@@ -64,23 +65,50 @@ const WAITING_MAX: usize = 64;
 /// How long a session that has nothing to send waits for what its key sent before a restart.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How long other workers take to let go what is on disk, and more.
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long the last outputs of a stream are waited for.
 const END_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Says how far the streams of a key have come.
-pub(super) fn look(
+/// Says how far the streams of a key have come, when that is on disk.
+pub(super) async fn look(
     edge: &Edge,
     caller: &Caller,
     (pipeline, key): (&str, &str),
 ) -> Result<Response<Body>, Error> {
     let running = ingest::current(edge, caller, pipeline)?;
     let standing = running.sessions().standing(running.durable(), key.as_bytes());
+    on_disk(edge, &running, key).await?;
     let reply = json!({ "key": key, "at": standing.at, "ended": standing.ended });
     Ok(respond::json(StatusCode::OK, &reply))
 }
 
+/// Waits until the log has on disk where a key stands: the client lets go of what is before it.
+async fn on_disk(edge: &Edge, running: &Running, key: &str) -> Result<(), Error> {
+    match sessions::logged(running.durable(), key.as_bytes()) {
+        Some(at) => edge.releases().synced(at).await,
+        None => Ok(()),
+    }
+}
+
+/// Waits until what was handed in before has been handled, and what came of it let go.
+async fn settle(edge: &Edge, running: &Running) {
+    running.idle().await;
+    let appended = running.durable().and_then(|durable| {
+        let next = durable.log.status().appended;
+        next.0.checked_sub(1).map(Position)
+    });
+    if let Some(last) = appended {
+        // A log that has failed lets nothing go any more.
+        drop(edge.releases().synced(last).await);
+        // Other workers are told at the same time.
+        tokio::time::sleep(RELEASE_PAUSE).await;
+    }
+}
+
 /// Begins a session.
-pub(super) fn handle(
+pub(super) async fn handle(
     edge: &Rc<Edge>,
     caller: &Arc<Caller>,
     (pipeline, key): (&str, String),
@@ -93,7 +121,8 @@ pub(super) fn handle(
         let frame = frame.map_err(broken).map(|frame| frame.into_data().ok()).transpose();
         frame.map(|bytes| bytes.map(|bytes| Piece { bytes, sort: None }))
     });
-    let session = Session::begin(edge, caller, (pipeline, key), &parts, Box::pin(pieces))?;
+    let begun = Session::begin(edge, caller, (pipeline, key), &parts, Box::pin(pieces));
+    let session = begun.await?;
     let (ordinal, cursor) = (session.inlet.first(), session.outlet.cursor().to_string());
     let pieces = futures_util::stream::unfold(session, |mut session| async move {
         let piece = session.next().await?;
@@ -158,7 +187,7 @@ enum News {
 }
 
 impl Session {
-    fn begin(
+    async fn begin(
         edge: &Rc<Edge>,
         caller: &Arc<Caller>,
         (pipeline, key): (&str, String),
@@ -181,6 +210,7 @@ impl Session {
         let full = || Error::Overloaded { what: "more waiting clients", retry_after };
         let hold = hold.ok_or_else(full)?;
         let standing = hold.standing();
+        on_disk(edge, &running, &key).await?;
         let first = asked.first(standing)?;
         let mut fields = trace::of_request(&parts.headers);
         let id = hold.following().id().0.to_le_bytes();
@@ -283,7 +313,9 @@ impl Session {
             () = outlet.news() => News::Look,
             result = acknowledged => News::Acknowledged(result),
             () = hold.following().done(), if ended && !settles => News::Done,
-            _ = tokio::time::timeout(SETTLE_TIME_MAX, running.idle()), if settles => News::Settled,
+            _ = tokio::time::timeout(SETTLE_TIME_MAX, settle(&edge, &running)), if settles => {
+                News::Settled
+            }
             () = edge.draining() => News::Stopping,
             stepped = inlet.step(sender), if reads => News::Stepped(stepped),
         }

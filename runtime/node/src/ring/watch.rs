@@ -23,8 +23,11 @@ const BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     count: AtomicUsize,
-    by_key: Mutex<HashMap<Box<[u8]>, Vec<Weak<Shared>>>>,
+    by_key: Mutex<ByKey>,
 }
+
+/// Who watches a key.
+type ByKey = HashMap<Box<[u8]>, Vec<Weak<Shared>>>;
 
 impl Watchers {
     /// Tells of the events of a frame, the first of which has this offset. Under the lock of the

@@ -113,6 +113,15 @@ impl Intake {
         again
     }
 
+    /// Makes room for events of a key that have so many bytes together.
+    pub fn reserve(&mut self, key: &[u8], bytes: usize) {
+        let partitions = usize::from(self.running.partitions);
+        let partition = key::partition_of(key::group_of(key), self.running.partitions);
+        for entry in &self.running.entries {
+            self.builders[entry.place * partitions + usize::from(partition)].reserve(bytes);
+        }
+    }
+
     /// Says anew how the producer knows its events.
     pub fn identify(&mut self, identity: Identity) {
         self.identity = identity;

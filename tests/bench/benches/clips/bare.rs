@@ -3,12 +3,12 @@
 //! Nothing of a node is there: no fuel, no deadline, no pool, no log; what the guest emits is
 //! counted and dropped. It is what the pictures cost by themselves, sandboxed.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use sluicebox_bench::node::guest_bytes;
 use sluicebox_bench::process::own_processor_time;
 use sluicebox_core::frame::{FrameBuilder, Head, Kind, NO_CAUSE};
 use wasmtime::component::{Component, ComponentType, Instance, Lift, Linker};
-use wasmtime::{Config, Engine, Store};
+use wasmtime::{Config, Engine, Store, ensure};
 
 const OUTPUT: &str = "sluicebox:stage/output@0.1.0";
 const CONFIG: &str = "sluicebox:stage/config@0.1.0";
@@ -16,6 +16,7 @@ const CONFIG: &str = "sluicebox:stage/config@0.1.0";
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "the guest makes them")]
 enum Class {
     #[component(name = "retry")]
     Retry,
@@ -47,8 +48,12 @@ pub(super) struct Bare {
 
 impl Bare {
     pub(super) fn new(guest: &str, side: (usize, usize)) -> Result<Self> {
+        Self::link(&guest_bytes(guest)?, side).map_err(said)
+    }
+
+    fn link(wasm: &[u8], side: (usize, usize)) -> wasmtime::Result<Self> {
         let engine = Engine::new(&Config::new())?;
-        let component = Component::new(&engine, guest_bytes(guest)?)?;
+        let component = Component::new(&engine, wasm)?;
         let mut linker: Linker<State> = Linker::new(&engine);
         linker.instance(OUTPUT)?.func_wrap("emit", |mut store, (frame,): (Vec<u8>,)| {
             let state: &mut State = store.data_mut();
@@ -59,6 +64,7 @@ impl Bare {
             let (width, height) = store.data().side;
             let value = match name.as_str() {
                 "format" => Some("grey".to_owned()),
+                "shrink" => Some("1".to_owned()),
                 "width" => Some(width.to_string()),
                 "height" => Some(height.to_string()),
                 _ => None,
@@ -73,13 +79,13 @@ impl Bare {
     pub(super) fn each(&self, pictures: &[Vec<u8>], clips: usize) -> Result<f64> {
         let began = own_processor_time()?;
         for _ in 0..clips {
-            self.clip(pictures)?;
+            self.clip(pictures).map_err(said)?;
         }
         let took = own_processor_time()? - began;
         Ok(took.as_secs_f64() * 1e6 / (clips * pictures.len()) as f64)
     }
 
-    fn clip(&self, pictures: &[Vec<u8>]) -> Result<()> {
+    fn clip(&self, pictures: &[Vec<u8>]) -> wasmtime::Result<()> {
         let mut store = Store::new(&self.engine, State { side: self.side, emitted: 0 });
         let instance = self.linker.instantiate(&mut store, &self.component)?;
         let mut builder = FrameBuilder::new();
@@ -96,7 +102,16 @@ impl Bare {
     }
 }
 
-fn call(store: &mut Store<State>, instance: &Instance, builder: &mut FrameBuilder) -> Result<()> {
+/// The engine's errors are of a type of its own.
+fn said(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:?}")
+}
+
+fn call(
+    store: &mut Store<State>,
+    instance: &Instance,
+    builder: &mut FrameBuilder,
+) -> wasmtime::Result<()> {
     let handle = instance.get_typed_func::<(&[u8],), (Vec<Failure>,)>(&mut *store, "handle")?;
     let frame = builder.finish();
     let (failures,) = handle.call(&mut *store, (frame.bytes(),))?;

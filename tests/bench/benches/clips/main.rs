@@ -49,7 +49,10 @@ fn bench() -> Result<()> {
 /// Starts a node on the first core in a new directory, and drives it from the second.
 fn with_node(drive: impl AsyncFnOnce(&Home, &Node) -> Result<()>) -> Result<()> {
     let home = Home::new()?;
-    let node = home.start(&Setup::one_core())?;
+    // A tenant has a thousand connections, and as much memory as they need, unless this is said.
+    let quotas = [("QUOTA__CONNECTIONS", "4000"), ("QUOTA__MEMORY_BYTES", "8GiB")];
+    let settings = quotas.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let node = home.start(&Setup { settings, ..Setup::one_core() })?;
     cores::on(Core::Client, || {
         let done = runtime()?.block_on(drive(&home, &node));
         done.with_context(|| format!("the node's log ends with:\n{}", node.log()))
@@ -63,8 +66,8 @@ fn manifest(name: &str, delivery: &str, side: (usize, usize)) -> String {
         "version = 1\nname = \"{name}\"\ndelivery = \"{delivery}\"\n[ingest]\nto = [\"detect\"]\n\
          [stages.detect]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n\
          ports = [\"motion\", \"summary\"]\n\
-         config = {{ format = \"grey\", width = \"{width}\", height = \"{height}\" }}\n\
-         limits = {{ fuel-per-event = 2000000000 }}\n\
+         config = {{ format = \"grey\", shrink = \"1\", width = \"{width}\", height = \"{height}\" }}\n\
+         limits = {{ fuel-per-event = 2000000000, instances = 2000 }}\n\
          [outputs.motion]\nfrom = \"detect.motion\"\nretain-bytes = \"64MiB\"\n"
     )
 }

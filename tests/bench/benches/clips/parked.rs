@@ -72,7 +72,11 @@ async fn open(node: &Node, tenant: &Tenant, streams: usize) -> Result<()> {
             let reply = client.ask(&request).await?;
             match reply.status {
                 202 => break,
-                429 => tokio::time::sleep(Duration::from_millis(20)).await,
+                429 => {
+                    // The node may not have read all of it.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    client = node.connect().await?;
+                }
                 _ => return Err(reply.unexpected().into()),
             }
         }

@@ -203,11 +203,12 @@ impl Inlet {
         if at < self.from {
             return None;
         }
-        let mut batch = self.batch.take().unwrap_or_else(|| Batch {
-            intake: Intake::new(&sender.running, Identity::default()),
-            standing: Standing::default(),
-            closed: false,
-            spent: false,
+        let mut batch = self.batch.take().unwrap_or_else(|| {
+            let mut intake = Intake::new(&sender.running, Identity::default());
+            // What is left of the piece goes into it, with a head for each unit.
+            let likely = unit.len() + self.rest.len() + self.rest.len() / 16;
+            intake.reserve(sender.key.as_bytes(), likely.min(BATCH_BYTES));
+            Batch { intake, standing: Standing::default(), closed: false, spent: false }
         });
         let taken = self.units(&sender.key).take(&sender.running, unit, &mut batch.intake);
         batch.standing = Standing { at: self.at, ended: false };

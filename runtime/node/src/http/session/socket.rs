@@ -114,7 +114,7 @@ impl Door {
         );
         let place = (self.pipeline.as_str(), self.key);
         let begun = Session::begin(edge, &self.caller, place, &self.parts, pieces);
-        let mut session = match begun {
+        let mut session = match begun.await {
             Ok(session) => session,
             Err(error) => {
                 let mut said = super::said::Said::new(super::said::Form::Lines);
