@@ -272,7 +272,8 @@ async fn a_client_that_does_not_read_is_not_read_from_and_misses_nothing() {
     let units: Vec<Vec<u8>> = (0..100_000).map(|n| n.to_string().into_bytes()).collect();
     let all = units.clone();
     let feed = session.feed();
-    let sending = tokio::spawn(async move {
+    let mut sending = JoinSet::new();
+    sending.spawn(async move {
         for part in all.chunks(500) {
             let text: Vec<u8> = part.iter().flat_map(|unit| [unit, &b"\n"[..]].concat()).collect();
             feed.send(Ok(text.into())).await.expect("the node takes all");
@@ -295,7 +296,7 @@ async fn a_client_that_does_not_read_is_not_read_from_and_misses_nothing() {
     assert!(before < units.len() as u64, "everything was taken of a client that reads nothing");
     session.end();
     let lines = session.rest().await;
-    sending.await.expect("all was sent");
+    sending.join_next().await.expect("it is there").expect("all was sent");
     assert_eq!(outputs(&lines), whole(&units));
 }
 
@@ -508,7 +509,7 @@ async fn streams_that_are_cut_off_at_random_say_what_they_would_have_said() {
     if tokio::time::timeout(Duration::from_secs(120), all).await.is_err() {
         let client = node.client();
         let open: Vec<_> = streams.keys().filter(|key| !said.contains_key(*key)).collect();
-        let seen = seen.last.lock().expect("nobody panics");
+        let seen = seen.last.lock().expect("nobody panics").clone();
         let last: Vec<_> = open.iter().map(|key| (key, &seen[*key])).collect();
         panic!("seed {seed}: {last:#?} {:#}", client.describe("sessions").await);
     }

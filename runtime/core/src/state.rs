@@ -3,8 +3,7 @@
 //! - A write is visible at once and stands only after [`KeyedState::commit`]; everything since the
 //!   last commit or [`Mark`] can be rolled back, exactly.
 //! - A key's slots are kept in byte order of their names.
-//! - Bytes are counted for each key and in all; a write over a bound is refused and changes
-//!   nothing.
+//! - Bytes are counted for each key and in all; a write over a bound changes nothing.
 //! - The hash table is never iterated, and its hash is seeded by the caller, so that a tenant
 //!   cannot choose keys that collide.
 //! - With a store behind it a state may be larger than memory (`cold`): keys leave and come back

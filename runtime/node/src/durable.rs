@@ -200,7 +200,7 @@ impl Durable {
         Duration::from_micros(lock(&self.ingest).dedup.window())
     }
 
-    /// The last number of a producer's requests, and where in the log it is, as long as it is known.
+    /// The last number of a producer's requests and where in the log that is, while it is known.
     pub(crate) fn last_of(&self, producer: &str) -> Option<(u64, Position)> {
         let known = lock(&self.ingest).dedup.last_of(producer, now_micros())?;
         Some((known.sequence, Position(known.at)))
