@@ -1,6 +1,6 @@
 //! A request whose body is written while its reply is read: a stream in, a stream out.
 //!
-//! - The body ends only by [`Feeder::end`]. When the feeder is dropped without it, the connection
+//! - The body ends only by [`Room::end`]. When the feeder is dropped without that, the connection
 //!   is broken off, so that the node cannot take a part for the whole.
 //! - Reading and writing may be dropped while they wait; nothing that came is lost.
 //! - A line has a bound. What stands behind the last line end when the reply breaks off is no line.
