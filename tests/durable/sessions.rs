@@ -20,29 +20,19 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::streams::{last_words, texts, told};
+use super::streams::{GUEST, last_words, manifest, texts, told};
 use super::{Dice, number};
-
-const GUEST: &str = "stream-memory";
-
-fn manifest(top: &str, more: &str) -> String {
-    format!(
-        "version = 1\nname = \"sessions\"\n{top}\n[ingest]\nto = [\"fold\"]\n\
-         [stages.fold]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n{more}\n\
-         [outputs.out]\nfrom = \"fold\"\nretain-bytes = \"64MiB\"\n"
-    )
-}
 
 async fn begin(top: &str) -> (Node, Client) {
     let node = Setup::dev().start().await;
     let client = node.client();
     client.push(GUEST).await;
-    client.apply("sessions", manifest(top, "")).await;
+    client.apply("streams", manifest(top, "")).await;
     (node, client)
 }
 
 fn path(key: &str, query: &str) -> String {
-    format!("/v1/tenants/{TENANT}/pipelines/sessions/streams/{key}{query}")
+    format!("/v1/tenants/{TENANT}/pipelines/streams/streams/{key}{query}")
 }
 
 const LINES: (&str, &str) = ("content-type", NDJSON);
@@ -54,7 +44,7 @@ async fn session(node: &Node, key: &str, query: &str, kind: (&str, &str)) -> Ses
 
 /// How far the streams of a key have come.
 async fn standing(client: &Client, key: &str) -> (u64, bool) {
-    let reply = client.page("sessions", &format!("streams/{key}"), "").await.is(200).json();
+    let reply = client.page("streams", &format!("streams/{key}"), "").await.is(200).json();
     (reply["at"].as_u64().expect("a number"), reply["ended"].as_bool().expect("a flag"))
 }
 
@@ -195,6 +185,21 @@ async fn a_session_goes_on_after_a_kill() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_before_where_its_key_stands_ends_nothing() {
+    let (node, client) = begin("").await;
+    let mut first = session(&node, "k", "", LINES).await;
+    first.send("1\n2\n3\n").await;
+    until_taken(&mut first, 3).await;
+    first.break_off().await;
+    let mut part = session(&node, "k", "?from=0", LINES).await;
+    part.send("1\n2\n").await;
+    part.end();
+    let last = part.rest().await.pop().expect("a last line");
+    assert_eq!(last["suspended"]["code"], "stream.gap", "{last}");
+    assert_eq!(standing(&client, "k").await, (3, false));
+}
+
+#[tokio::test]
 async fn a_newer_session_takes_over() {
     let (node, _client) = begin("").await;
     let mut old = session(&node, "k", "", LINES).await;
@@ -258,7 +263,7 @@ async fn what_cannot_be_a_session_is_refused_before_it_begins() {
     let coded = &[LINES, ("content-encoding", "gzip")];
     refused("k", "", coded).await.problem(415, "request.coding");
     let many = "x".repeat(513);
-    client.page("sessions", &format!("streams/{many}"), "").await.problem(400, "stream.key");
+    client.page("streams", &format!("streams/{many}"), "").await.problem(400, "stream.key");
     let none = client.path("pipelines/none/streams/k");
     client.plain(&none).await.problem(404, "pipeline.unknown");
     // Nothing of it left a trace.
@@ -479,7 +484,7 @@ async fn streams_that_are_cut_off_at_random_say_what_they_would_have_said() {
     let mut node = setup(&home).start().await;
     let client = node.client();
     client.push(GUEST).await;
-    client.apply("sessions", manifest("partitions = 3", "")).await;
+    client.apply("streams", manifest("partitions = 3", "")).await;
     let (tell, address) = watch::channel(node.address());
     let seen = Arc::<Seen>::default();
     let mut dice = Dice(seed);
@@ -511,7 +516,7 @@ async fn streams_that_are_cut_off_at_random_say_what_they_would_have_said() {
         let open: Vec<_> = streams.keys().filter(|key| !said.contains_key(*key)).collect();
         let seen = seen.last.lock().expect("nobody panics").clone();
         let last: Vec<_> = open.iter().map(|key| (key, &seen[*key])).collect();
-        panic!("seed {seed}: {last:#?} {:#}", client.describe("sessions").await);
+        panic!("seed {seed}: {last:#?} {:#}", client.describe("streams").await);
     }
     assert_eq!(said, streams, "seed {seed}");
     assert!(seen.cuts.load(Ordering::Relaxed) > 24, "nobody was cut off");

@@ -12,11 +12,11 @@ use sluicebox_tests::node::Setup;
 use super::kills::{Load, Run, through_kills};
 use super::{Dice, number};
 
-const GUEST: &str = "stream-memory";
+pub(super) const GUEST: &str = "stream-memory";
 const OUT: &str = "outputs/out";
 
 /// A pipeline of one stream function. `more` is said of the stage, `top` of the pipeline.
-fn manifest(top: &str, more: &str) -> String {
+pub(super) fn manifest(top: &str, more: &str) -> String {
     format!(
         "version = 1\nname = \"streams\"\n{top}\n[ingest]\nto = [\"fold\"]\n\
          [stages.fold]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n{more}\n\

@@ -333,7 +333,7 @@ impl Session {
                 let at = self.waiting.pop_front().map(|(at, _)| at);
                 self.taken = self.taken.max(at.unwrap_or(0));
             }
-            Some(News::Stepped(stepped)) => self.stepped(stepped?),
+            Some(News::Stepped(stepped)) => self.stepped(stepped?)?,
             Some(News::TakenOver) => return Err(taken_over()),
             Some(News::Stopping) => return Err(Error::Draining),
         }
@@ -341,7 +341,7 @@ impl Session {
         Ok(())
     }
 
-    fn stepped(&mut self, stepped: Stepped) {
+    fn stepped(&mut self, stepped: Stepped) -> Result<(), Error> {
         match stepped {
             Stepped::Handed(submitted, standing) => self.handed(submitted, standing),
             Stepped::Rejected { at, code, message } => self.said.rejected(at, code, &message),
@@ -349,12 +349,17 @@ impl Session {
             Stepped::Over => {
                 self.phase = Phase::Ending;
                 let at = self.inlet.at();
+                let stands = self.sender.hold.standing().at;
+                if at < stands {
+                    return Err(intake::ends_before(at, stands));
+                }
                 // A client that was cut off behind the end sends nothing new, and no second end.
                 if self.sender.hold.standing() != (Standing { at, ended: true }) {
                     self.inlet.end(&self.sender);
                 }
             }
         }
+        Ok(())
     }
 
     /// Events were handed in: they are acknowledged now, or when they are on disk.

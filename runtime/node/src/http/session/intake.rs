@@ -167,7 +167,7 @@ impl Inlet {
     pub(super) fn end(&mut self, sender: &Sender) {
         let mut intake = Intake::new(&sender.running, Identity::default());
         self.units(&sender.key).end(&mut intake);
-        let standing = Standing { at: self.at.max(self.from), ended: true };
+        let standing = Standing { at: self.at, ended: true };
         self.batch = Some(Batch { intake, standing, closed: true, spent: false });
     }
 
@@ -327,6 +327,14 @@ impl Batch {
 pub(super) fn taken_over() -> Error {
     let message = "another session sends the stream of this key now";
     Error::request("stream.taken-over", message)
+}
+
+/// A body that was sent before, or a part of it: what goes on by now is not its to end.
+pub(super) fn ends_before(at: u64, stands: u64) -> Error {
+    let message = format!(
+        "the body ends before unit {at}, and the key stands at {stands}; the stream was not ended"
+    );
+    Error::request("stream.gap", message)
 }
 
 fn no_unit(why: NoUnit, at: u64) -> Error {
