@@ -195,7 +195,7 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
     let one = variable("SLUICEBOX_SEED");
     let many = variable("SLUICEBOX_SEEDS").unwrap_or(SEEDS);
     let seeds = one.map_or(0..many, |seed| seed..seed + 1);
-    let (mut crashes, mut parked, mut expired, mut fired) = (0, 0, 0, 0);
+    let (mut crashes, mut parked, mut expired, mut fired, mut refused) = (0, 0, 0, 0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = run(seed);
@@ -204,7 +204,7 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
             world.restart();
             check(&world);
             let lines = |word| world.trace.iter().filter(|line| line.starts_with(word)).count();
-            [lines("crash"), lines("parked"), lines("expired"), lines("fired")]
+            ["crash", "parked", "expired", "fired", "refused"].map(lines)
         });
         let command = "cargo test -p sluicebox-core --test simulation";
         let outcome =
@@ -213,11 +213,13 @@ fn every_acknowledged_event_counts_once_whatever_crashes() {
         parked += outcome[1];
         expired += outcome[2];
         fired += outcome[3];
+        refused += outcome[4];
     }
     assert!(one.is_some() || crashes > 1000, "only {crashes} crashes");
     assert!(one.is_some() || parked > 1000, "only {parked} batches of parked events");
     assert!(one.is_some() || expired > 50, "only {expired} batches of what expired");
     assert!(one.is_some() || fired > 1000, "only {fired} batches of timers");
+    assert!(one.is_some() || refused > 1000, "only {refused} batches were refused");
 }
 
 #[test]

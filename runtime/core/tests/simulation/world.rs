@@ -28,6 +28,9 @@ use crate::stages::{
 };
 
 const PRODUCERS: usize = 3;
+
+/// One event makes no larger commit: no refused batch may be given up on.
+const ONE_EVENT_BYTES_MAX: usize = 400;
 const WORDS: [&str; 9] = ["ab", "ac", "ba", "bb", "cat", "xx", "tt", "ca", "aa"];
 
 /// One request: its events, each with key and text.
@@ -341,10 +344,11 @@ impl World {
             let value = change.value.map(<[u8]>::to_vec);
             changes.push((stage, change.key.to_vec(), change.slot.to_vec(), value));
         };
-        // Some commits are refused by chance.
-        let bytes_max = if self.dice.one_in(10) { 0 } else { usize::MAX };
+        // Some commits may be no larger by chance than what one event makes at most.
+        let bytes_max = if self.dice.one_in(2) { ONE_EVENT_BYTES_MAX } else { usize::MAX };
         let finished = machine.partition.finish_recorded((1, bytes_max), &mut writer, changed);
         let Ok(recorded) = finished else {
+            self.trace.push(format!("refused {reader:?}"));
             return Some(machine.partition.take_back());
         };
         for (stage, key, slot, value) in changes {
