@@ -4,11 +4,12 @@
 //! - An inbox is bounded in bytes. A run is taken while there is any room, so that one larger than
 //!   the bound still passes; the excess is one run for each thread that pushes.
 //! - Whoever found no room is told when there is some again: partitions by being scheduled, ingest
-//!   by a notification.
+//!   by a notification, and sessions, which wait for as long as it takes, one by one (`room`).
 //! - A partition is in its worker's ready list at most once, so the list is bounded by the number
 //!   of partitions.
 
 mod inbox;
+mod room;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ use crate::running::SegmentRuntime;
 use inbox::Inbox;
 
 pub(crate) use inbox::{Batch, Delivery};
+pub(crate) use room::{Place, Room};
 
 /// The state of a partition's stages, by name.
 pub(crate) type States = Vec<(String, KeyedState)>;
@@ -93,12 +95,9 @@ pub(crate) struct Mailbox {
     pub(crate) partition: u16,
     pub(crate) owner: Arc<WorkerHandle>,
     inbox: Mutex<Inbox>,
-    bytes: AtomicUsize,
-    bytes_max: usize,
+    pub(crate) room: Arc<Room>,
     /// In the owner's ready list, or about to be.
     queued: AtomicBool,
-    /// Tells ingest that there is room again.
-    pub(crate) room: Notify,
     /// Partitions that wait for room here.
     blocked: Mutex<Vec<Arc<Self>>>,
     commands: Mutex<VecDeque<Command>>,
@@ -130,10 +129,8 @@ impl Mailbox {
             partition,
             owner,
             inbox: Mutex::default(),
-            bytes: AtomicUsize::new(0),
-            bytes_max,
+            room: Arc::new(Room::new(bytes_max)),
             queued: AtomicBool::new(false),
-            room: Notify::new(),
             blocked: Mutex::default(),
             commands: Mutex::default(),
             inherited: Mutex::new(inherited),
@@ -147,12 +144,12 @@ impl Mailbox {
 
     /// Bytes queued.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.room.bytes()
     }
 
     /// True if a push would be taken.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes() < self.bytes_max
+        self.room.is_there()
     }
 
     /// Queues a run and wakes the owner; gives it back if there is no room.
@@ -167,7 +164,7 @@ impl Mailbox {
     /// Queues a run whatever the room; for a caller that has looked just before.
     pub(crate) fn push_over(self: &Arc<Self>, delivery: Delivery) {
         self.segment.shared.entered();
-        self.bytes.fetch_add(delivery.bytes(), Ordering::Relaxed);
+        self.room.fill(delivery.bytes());
         lock(&self.inbox).push(delivery);
         self.schedule();
     }
@@ -210,9 +207,7 @@ impl Mailbox {
     }
 
     fn freed(&self, bytes: usize) {
-        let was_full = !self.has_room();
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if was_full && self.has_room() {
+        if self.room.free(bytes) {
             self.tell_room();
         }
     }
@@ -287,7 +282,6 @@ impl Mailbox {
         for partition in std::mem::take(&mut *lock(&self.blocked)) {
             partition.schedule();
         }
-        self.room.notify_waiters();
     }
 }
 

@@ -450,7 +450,7 @@ impl Running {
             .flat_map(|segment| &self.mailboxes[*segment])
             .find(|mailbox| !mailbox.has_room());
         if let Some(mailbox) = full {
-            let notified = mailbox.room.notified();
+            let notified = mailbox.room.news();
             if !mailbox.has_room() {
                 notified.await;
             }

@@ -29,9 +29,9 @@ pub struct Sessions {
     buffer: BytesMut,
 }
 
-/// The head of a session whose body has this length, in chunks of `chunk` bytes.
+/// The head of a session whose body has this length and is cut into such chunks.
 #[must_use]
-pub fn head(tenant: &Tenant, (pipeline, key): (&str, &str), chunk: usize, body: usize) -> Bytes {
+pub fn head(tenant: &Tenant, (pipeline, key): (&str, &str), chunk: &str, body: usize) -> Bytes {
     let path = tenant.path(&format!("pipelines/{pipeline}/streams/{key}?chunk={chunk}"));
     let mut head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {body}\r\n");
     for (name, value) in tenant.headers() {

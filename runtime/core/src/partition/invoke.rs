@@ -263,12 +263,16 @@ fn pack(frame: &Frame, from: u32, to: u32, count: u32) -> Frame {
 pub(super) fn by_key(frame: &Frame, mut each: impl FnMut(Arc<[u8]>, Vec<Event<'_>>)) {
     let mut order: Vec<(&[u8], Vec<Event<'_>>)> = Vec::new();
     let mut index = std::collections::BTreeMap::new();
+    let mut last = 0;
     for event in frame.events() {
-        let at = *index.entry(event.key).or_insert_with(|| {
-            order.push((event.key, Vec::new()));
-            order.len() - 1
-        });
-        order[at].1.push(event);
+        // Events of a key come in rows.
+        if order.get(last).is_none_or(|(key, _)| *key != event.key) {
+            last = *index.entry(event.key).or_insert_with(|| {
+                order.push((event.key, Vec::new()));
+                order.len() - 1
+            });
+        }
+        order[last].1.push(event);
     }
     for (key, events) in order {
         each(Arc::from(key), events);

@@ -10,6 +10,8 @@
 //! - Events are divided into calls when the turn of their stage comes, since then what is known of
 //!   their keys can be loaded.
 
+mod index;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -20,10 +22,8 @@ use super::{Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::pipeline::{Scope, StreamLimits};
-use crate::state::{KeyedState, StateLimits};
-
-/// The slot of an entry of the index.
-const ENTRY: &[u8] = b"";
+use crate::state::KeyedState;
+use index::Index;
 
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -56,16 +56,6 @@ struct Ends {
     gives_up: bool,
 }
 
-/// Every open stream, and when it is looked at.
-#[derive(Debug)]
-struct Index {
-    state: KeyedState,
-    at: BTreeMap<Arc<[u8]>, u64>,
-    due: BTreeSet<(u64, Arc<[u8]>)>,
-    /// Keys that are not in it as `state` says.
-    touched: BTreeSet<Arc<[u8]>>,
-}
-
 /// The time, and what ends a stream by itself.
 #[derive(Clone, Copy)]
 pub(super) struct When<'l> {
@@ -74,6 +64,11 @@ pub(super) struct When<'l> {
 }
 
 impl Life {
+    /// It has had as much as a stream may.
+    const fn is_over(&self, limits: &StreamLimits) -> bool {
+        self.events >= limits.events_max || self.bytes >= limits.bytes_max
+    }
+
     /// When the stream ends if nothing comes.
     fn end(&self, limits: &StreamLimits) -> u64 {
         let idle = self.last_at.saturating_add(limits.idle_timeout_ms.saturating_mul(1000));
@@ -156,11 +151,39 @@ impl Streams {
                 each_end(self, state, (&key, &events), (ends, when), &mut each);
                 return;
             }
+            if let Some(work) = self.whole(state, (&key, &events), &part, when) {
+                return each(work);
+            }
             for event in self.take(state, (&key, &events), when, &mut each) {
                 refused.push(&event.head, event.key, event.payload, event.fields.bytes());
             }
         });
         refused.finish()
+    }
+
+    /// All events of a frame as one call of an open stream, without a copy: where they are all of
+    /// its key, and nothing opens or ends with them.
+    fn whole(
+        &mut self,
+        state: &KeyedState,
+        (key, events): (&Arc<[u8]>, &[Event<'_>]),
+        frame: &Frame,
+        when: &When<'_>,
+    ) -> Option<Work> {
+        let fits = events.len() <= BATCH_EVENTS_MAX - 2 && frame.bytes().len() <= BATCH_BYTES_MAX;
+        let ends = || events.iter().any(|event| event.head.kind == Kind::End);
+        if events.len() != frame.len() || !fits || ends() {
+            return None;
+        }
+        let mut life = self.life(state, key)?;
+        life.events += events.len() as u64;
+        life.bytes += events.iter().map(|event| event.payload.len() as u64).sum::<u64>();
+        life.last_at = when.now;
+        if life.is_over(when.limits) {
+            return None;
+        }
+        self.ahead.insert(key.clone(), Some(life));
+        Some(Work::of_stream(key, life, frame.clone(), false))
     }
 
     /// Divides a key's events into calls, opening and ending streams as they come. Gives back the
@@ -197,7 +220,7 @@ impl Streams {
             now.events += 1;
             now.bytes += event.payload.len() as u64;
             now.last_at = when.now;
-            let over = now.events >= limits.events_max || now.bytes >= limits.bytes_max;
+            let over = now.is_over(limits);
             builder.push(&event.head, event.key, event.payload, event.fields.bytes());
             let ended = event.head.kind == Kind::End;
             if over && !ended {
@@ -360,58 +383,6 @@ fn each_end(
     streams.ahead.insert(key.clone(), None);
     let work = Work::of_stream(key, life, builder.finish(), true);
     each(Work { gives_up, ..work });
-}
-
-impl Index {
-    fn new(mut state: KeyedState) -> Self {
-        state.set_limits(StateLimits::NONE);
-        let (at, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let keys = state.all_keys();
-        let mut index = Self { state, at, due, touched };
-        keys.into_iter().for_each(|key| index.reload(&Arc::from(key)));
-        index
-    }
-
-    /// Adds a stream that opens.
-    fn set(&mut self, key: &Arc<[u8]>, at: u64) {
-        let written = self.state.put(key, ENTRY, &at.to_le_bytes());
-        written.expect("there is no bound on the index");
-        self.touched.insert(key.clone());
-        self.put_off(key, at);
-    }
-
-    /// Looks at a stream at another time. What is kept of it stays as it is: it is looked at once
-    /// too often after a restart.
-    fn put_off(&mut self, key: &Arc<[u8]>, at: u64) {
-        self.take(key);
-        self.at.insert(key.clone(), at);
-        self.due.insert((at, key.clone()));
-    }
-
-    /// Takes a stream from those that are due; it is put off or removed, or the batch taken back.
-    fn take(&mut self, key: &Arc<[u8]>) {
-        if let Some(at) = self.at.get(key) {
-            self.due.remove(&(*at, key.clone()));
-            self.touched.insert(key.clone());
-        }
-    }
-
-    fn remove(&mut self, key: &Arc<[u8]>) {
-        self.take(key);
-        if self.at.remove(key).is_some() {
-            self.state.delete(key, ENTRY);
-        }
-    }
-
-    fn reload(&mut self, key: &Arc<[u8]>) {
-        if let Some(at) = self.at.remove(key) {
-            self.due.remove(&(at, key.clone()));
-        }
-        let Some(entry) = self.state.get(key, ENTRY) else { return };
-        let at = entry.try_into().map_or(0, u64::from_le_bytes);
-        self.at.insert(key.clone(), at);
-        self.due.insert((at, key.clone()));
-    }
 }
 
 impl Partition {

@@ -228,6 +228,31 @@ fn a_stream_opens_with_its_first_event_and_ends_by_flag_limit_or_idleness() {
 }
 
 #[test]
+fn events_of_one_open_stream_are_handed_on_as_they_came() {
+    let mut only = stage("only", Scope::Stream, OnFailure::DeadLetter, None);
+    only.stream.events_max = 6;
+    let mut partition = partition(vec![only]);
+    let mut run = |events: Frame| {
+        let bytes = events.bytes().clone();
+        partition.start(events, 0);
+        let call = partition.next_call().expect("a call");
+        let is_same = call.layer.frame().bytes().as_ptr() == bytes.as_ptr();
+        let seen = (is_same, call.layer.frame().len(), call.last);
+        partition.done(call.layer, Verdict::Returned(Vec::new()));
+        drive(&mut partition);
+        partition.finish();
+        seen
+    };
+    assert_eq!(run(frame(&[("a", "1"), ("a", "2")])), (false, 3, false), "an open before them");
+    assert_eq!(run(frame(&[("a", "3"), ("a", "4")])), (true, 2, false));
+    assert_eq!(run(frame(&[("a", "5"), ("b", "1")])), (false, 1, false), "another stream's");
+    assert_eq!(run(frame(&[("b", "2"), ("b", "END")])), (false, 2, true));
+    assert_eq!(run(frame(&[("a", "6")])), (false, 2, true), "the limit makes an end");
+    assert_eq!(run(frame(&[("a", "7")])), (false, 2, false), "another stream of the key");
+    assert_eq!(partition.open_streams(), 1);
+}
+
+#[test]
 fn all_streams_can_be_ended_before_their_time() {
     let mut partition = partition(vec![stage("only", Scope::Stream, OnFailure::DeadLetter, None)]);
     partition.start(frame(&[("a", "e1"), ("b", "e2")]), 0);

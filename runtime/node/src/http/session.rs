@@ -37,6 +37,7 @@ use serde_json::json;
 use sluicebox_core::frame::{field, push_field};
 use sluicebox_core::quota::Resource;
 use sluicebox_store::log::Position;
+use tokio::time::Instant;
 
 use super::auth::Caller;
 use super::body::{Body, Followed, no_memory};
@@ -61,6 +62,10 @@ const ORDINAL: HeaderName = HeaderName::from_static("sluicebox-ordinal");
 
 /// Batches that may wait for the log at a time.
 const WAITING_MAX: usize = 64;
+
+/// How long it is kept back that units are taken, where there is nothing else to say: as a rule
+/// there soon is, and it goes with that.
+const TAKEN_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a session that has nothing to send waits for what its key sent before a restart.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -165,6 +170,8 @@ struct Session {
     /// All units before this are acknowledged; the client was told so of those before `told`.
     taken: u64,
     told: u64,
+    /// Since when the client was not told of all that is taken.
+    untold: Option<Instant>,
     phase: Phase,
     /// What was handed in before this session, by a process that is no more perhaps, is handled.
     settled: bool,
@@ -178,6 +185,8 @@ struct Session {
 enum News {
     /// Outputs, or nothing that has to be looked at here.
     Look,
+    /// What was taken was kept back for long enough.
+    Tell,
     Acknowledged(Result<(), Error>),
     Stepped(Result<Stepped, Error>),
     Done,
@@ -237,6 +246,7 @@ impl Session {
             waiting: VecDeque::new(),
             taken: standing.at,
             told: standing.at,
+            untold: None,
             phase: Phase::Open,
             settled: standing.at == 0,
             ended: false,
@@ -279,8 +289,12 @@ impl Session {
     fn look(&mut self) -> Result<(), Error> {
         self.outlet.look(&self.sender.running, &mut self.said)?;
         if self.taken > self.told {
-            self.told = self.taken;
-            self.said.taken(self.taken);
+            let since = *self.untold.get_or_insert_with(Instant::now);
+            if self.phase != Phase::Open || !self.said.is_empty() || since.elapsed() >= TAKEN_PAUSE
+            {
+                (self.told, self.untold) = (self.taken, None);
+                self.said.taken(self.taken);
+            }
         }
         let handled = self.waiting.is_empty() && self.sender.hold.following().is_done();
         let done = self.phase == Phase::Ended && handled && self.settled;
@@ -295,7 +309,7 @@ impl Session {
 
     /// Waits for something to happen. May be given up and called again.
     async fn wait(&mut self) -> News {
-        let Self { sender, inlet, outlet, waiting, phase, settled, .. } = self;
+        let Self { sender, inlet, outlet, waiting, phase, settled, untold, .. } = self;
         let reads = *phase == Phase::Open || *phase == Phase::Ending;
         let reads = reads && waiting.len() < WAITING_MAX;
         let ended = *phase == Phase::Ended && waiting.is_empty();
@@ -317,6 +331,7 @@ impl Session {
                 News::Settled
             }
             () = edge.draining() => News::Stopping,
+            () = untold_for(*untold) => News::Tell,
             stepped = inlet.step(sender), if reads => News::Stepped(stepped),
         }
     }
@@ -326,6 +341,8 @@ impl Session {
         let now = self.sender.edge.now();
         match news {
             None => return self.rest(now),
+            // It is the session that has something to say.
+            Some(News::Tell) => return Ok(()),
             Some(News::Look | News::Done) => {}
             Some(News::Settled) => self.settled = true,
             Some(News::Acknowledged(result)) => {
@@ -400,6 +417,14 @@ impl Session {
     fn suspend(&mut self, error: &Error) {
         self.said.suspended(self.taken, error);
         self.phase = Phase::Over;
+    }
+}
+
+/// Waits until what was taken was kept back for long enough, if some is.
+async fn untold_for(since: Option<Instant>) {
+    match since {
+        Some(since) => tokio::time::sleep_until(since + TAKEN_PAUSE).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What waits for a partition, and making batches of it.
 //!
 //! - A batch is one whole delivery if that is within the bounds or the only choice; else a part of
-//!   the first, or several small ones together.
+//!   the first, or several small ones together, which are copied for it.
 //! - In a pipeline with a log each delivery is a run, and a batch says which part of which runs it
 //!   is, in the order in which they lie in its frame.
 
@@ -16,6 +16,9 @@ use sluicebox_core::position::RunHeader;
 pub(crate) const BATCH_EVENTS: usize = 1024;
 /// Bytes in one batch of a partition.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
+/// Bytes of deliveries that are joined. What is larger is a batch by itself: to copy it would take
+/// longer than another batch does.
+const JOIN_BYTES: usize = 64 * 1024;
 
 /// Events on their way into a partition.
 #[derive(Debug, Clone)]
@@ -113,7 +116,7 @@ impl Inbox {
             next.is_some_and(|next| {
                 next.is_whole()
                     && events + next.frame.len() <= BATCH_EVENTS
-                    && bytes + next.frame.bytes().len() <= BATCH_BYTES
+                    && bytes + next.frame.bytes().len() <= JOIN_BYTES
             })
         };
         let alone = !joins(first.frame.len(), freed, self.deliveries.front());
@@ -209,6 +212,10 @@ mod tests {
         assert_eq!(sizes(vec![frame(2500, 1), frame(1, 1)]), [1024, 1024, 452, 1]);
         let large = BATCH_BYTES;
         assert_eq!(sizes(vec![frame(1, large), frame(1, 1)]), [1, 1]);
+        let (half, most) = (JOIN_BYTES / 2, JOIN_BYTES);
+        assert_eq!(sizes(vec![frame(1, half - 100), frame(1, half - 100), frame(1, 1)]), [3]);
+        assert_eq!(sizes(vec![frame(1, half), frame(1, half), frame(1, 1)]), [1, 2]);
+        assert_eq!(sizes(vec![frame(2, most), frame(1, 1), frame(3, most / 2)]), [2, 1, 3]);
         assert_eq!(sizes(vec![frame(3, large / 2 + 100)]), [1, 1, 1]);
     }
 

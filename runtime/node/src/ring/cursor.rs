@@ -10,6 +10,7 @@
 use std::fmt;
 
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// First byte of every cursor of this form.
@@ -117,7 +118,7 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             None => f.write_str("oldest"),
-            Some(place) => f.write_str(&URL_SAFE_NO_PAD.encode(encode(place))),
+            Some(place) => Base64Display::new(&encode(place), &URL_SAFE_NO_PAD).fmt(f),
         }
     }
 }

@@ -10,7 +10,7 @@ use sluicebox_store::log::Refusal;
 
 use super::Running;
 use crate::durable::{Durable, Entry, Identity, Logged, NotLogged};
-use crate::mailbox::{Delivery, Mailbox};
+use crate::mailbox::{Delivery, Mailbox, Place};
 
 /// When a producer should try again after it found no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -204,6 +204,23 @@ impl Intake {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.filled.iter().all(|at| self.mailbox_of(*at).has_room())
+    }
+
+    /// A place behind those who wait for room in a partition it is for, if there are any.
+    pub(crate) fn behind_others(&self) -> Option<Place> {
+        self.filled.iter().find_map(|at| self.mailbox_of(*at).room.behind_others())
+    }
+
+    /// A place in the line of the first partition without room: the first one if that is where
+    /// `place` is, which was no use. None if all have room.
+    pub(crate) fn in_line(&self, place: Option<Place>) -> Option<Place> {
+        let mut rooms = self.filled.iter().map(|at| &self.mailbox_of(*at).room);
+        let full = rooms.find(|room| !room.is_there())?;
+        if let Some(place) = place.filter(|place| place.is_at(full)) {
+            place.first_again();
+            return Some(place);
+        }
+        Some(full.stand())
     }
 
     fn mailbox_of(&self, at: usize) -> &Arc<Mailbox> {

@@ -1,7 +1,8 @@
 //! The same component in a bare loop: one instance, called with one picture after another.
 //!
-//! Nothing of a node is there: no fuel, no deadline, no pool, no log; what the guest emits is
-//! counted and dropped. It is what the pictures cost by themselves, sandboxed.
+//! Nothing of a node is there: no deadline, no pool, no log; what the guest emits is counted and
+//! dropped. It is what the pictures cost by themselves, sandboxed: without fuel, or with it, which
+//! code that nobody trusts cannot be run without.
 
 use anyhow::Result;
 use sluicebox_bench::node::guest_bytes;
@@ -12,6 +13,8 @@ use wasmtime::{Config, Engine, Store, ensure};
 
 const OUTPUT: &str = "sluicebox:stage/output@0.1.0";
 const CONFIG: &str = "sluicebox:stage/config@0.1.0";
+
+use super::clip::Clip;
 
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
@@ -34,7 +37,7 @@ struct Failure {
 
 /// What the loop's imports work on.
 struct State {
-    side: (usize, usize),
+    config: Vec<(&'static str, String)>,
     emitted: u64,
 }
 
@@ -43,16 +46,16 @@ pub(super) struct Bare {
     engine: Engine,
     component: Component,
     linker: Linker<State>,
-    side: (usize, usize),
+    metered: bool,
 }
 
 impl Bare {
-    pub(super) fn new(guest: &str, side: (usize, usize)) -> Result<Self> {
-        Self::link(&guest_bytes(guest)?, side).map_err(said)
+    pub(super) fn new(guest: &str, metered: bool) -> Result<Self> {
+        Self::link(&guest_bytes(guest)?, metered).map_err(said)
     }
 
-    fn link(wasm: &[u8], side: (usize, usize)) -> wasmtime::Result<Self> {
-        let engine = Engine::new(&Config::new())?;
+    fn link(wasm: &[u8], metered: bool) -> wasmtime::Result<Self> {
+        let engine = Engine::new(Config::new().consume_fuel(metered))?;
         let component = Component::new(&engine, wasm)?;
         let mut linker: Linker<State> = Linker::new(&engine);
         linker.instance(OUTPUT)?.func_wrap("emit", |mut store, (frame,): (Vec<u8>,)| {
@@ -61,32 +64,30 @@ impl Bare {
             Ok(())
         })?;
         linker.instance(CONFIG)?.func_wrap("get", |store, (name,): (String,)| {
-            let (width, height) = store.data().side;
-            let value = match name.as_str() {
-                "format" => Some("grey".to_owned()),
-                "shrink" => Some("1".to_owned()),
-                "width" => Some(width.to_string()),
-                "height" => Some(height.to_string()),
-                _ => None,
-            };
-            Ok((value,))
+            let known = store.data().config.iter().find(|(known, _)| *known == name);
+            Ok((known.map(|(_, value)| value.clone()),))
         })?;
         linker.define_unknown_imports_as_traps(&component)?;
-        Ok(Self { engine, component, linker, side })
+        Ok(Self { engine, component, linker, metered })
     }
 
     /// Microseconds of a picture, over so many clips, each in an instance of its own.
-    pub(super) fn each(&self, pictures: &[Vec<u8>], clips: usize) -> Result<f64> {
+    pub(super) fn each(&self, clip: &Clip, clips: usize) -> Result<f64> {
         let began = own_processor_time()?;
         for _ in 0..clips {
-            self.clip(pictures).map_err(said)?;
+            self.clip(clip).map_err(said)?;
         }
         let took = own_processor_time()? - began;
-        Ok(took.as_secs_f64() * 1e6 / (clips * pictures.len()) as f64)
+        Ok(took.as_secs_f64() * 1e6 / (clips * clip.pictures.len()) as f64)
     }
 
-    fn clip(&self, pictures: &[Vec<u8>]) -> wasmtime::Result<()> {
-        let mut store = Store::new(&self.engine, State { side: self.side, emitted: 0 });
+    fn clip(&self, clip: &Clip) -> wasmtime::Result<()> {
+        let pictures = &clip.pictures;
+        let state = State { config: clip.config(), emitted: 0 };
+        let mut store = Store::new(&self.engine, state);
+        if self.metered {
+            store.set_fuel(u64::MAX / 2)?;
+        }
         let instance = self.linker.instantiate(&mut store, &self.component)?;
         let mut builder = FrameBuilder::new();
         builder.push(&Head { kind: Kind::Open, cause: NO_CAUSE, ..Head::data(1) }, b"k", &[], &[]);

@@ -14,10 +14,14 @@ use sluicebox_bench::session::{Sessions, head};
 use tokio::sync::Barrier;
 
 use super::bare::Bare;
-use super::{GUEST, MIB, manifest, picture};
+use super::clip::Clip;
+use super::{GUEST, MIB, manifest};
 
 const SIDE: (usize, usize) = (320, 240);
 const PICTURES: usize = 30;
+
+/// Clips in a loop beside the node.
+const LOOPS: usize = 100;
 
 /// How much more a picture may cost than in the bare loop.
 const TARGET: f64 = 1.25;
@@ -37,26 +41,35 @@ fn clips(options: &Options) -> usize {
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let clips = clips(options);
-    let pictures: Vec<Vec<u8>> = (0..PICTURES).map(|number| picture(SIDE, number)).collect();
+    let encoded = Clip::encoded(PICTURES)?;
+    beside_loop("of real video, decoded", &encoded, clips)?;
+    beside_loop("of grey pixels", &Clip::grey(SIDE, PICTURES), clips)
+}
+
+fn beside_loop(what: &str, clip: &Clip, clips: usize) -> Result<()> {
     super::with_node(async |_home, node| {
         let tenant = Tenant::dev();
         node.push(&tenant, GUEST).await?;
-        node.apply(&tenant, "many", &manifest("many", "best-effort", SIDE)).await?;
-        let bare = Bare::new(GUEST, SIDE)?;
+        node.apply(&tenant, "many", &manifest("many", "best-effort", clip)).await?;
+        let (bare, metered) = (Bare::new(GUEST, false)?, Bare::new(GUEST, true)?);
         let mut report = Report::new(&format!(
-            "{clips} clips of {PICTURES} pictures of 320 by 240, all at once, best-effort"
+            "{clips} clips of {PICTURES} pictures of 320 by 240, all at once, {what}, best-effort"
         ));
-        let before = bare.each(&pictures, clips / 10 + 1)?;
-        let seen = at_once(node, &tenant, "many", (clips, &pictures)).await?;
-        let after = bare.each(&pictures, clips / 10 + 1)?;
+        let native = clip.native(LOOPS)?;
+        let before = (bare.each(clip, LOOPS)?, metered.each(clip, LOOPS)?);
+        let seen = at_once(node, &tenant, "many", (clips, clip)).await?;
+        let after = (bare.each(clip, LOOPS)?, metered.each(clip, LOOPS)?);
         let count = (clips * PICTURES) as f64;
         let wall = seen.took.as_secs_f64() * 1e6 / count;
         let busy = seen.busy.as_secs_f64() * 1e6 / count;
-        let loops = (before + after) / 2.0;
+        let (loops, with_fuel) = ((before.0 + after.0) / 2.0, (before.1 + after.1) / 2.0);
         report.row("a picture, by the clock", wall, " us", Target::None);
         report.row("  of the node's core", busy, " us", Target::None);
         report.row("a bare loop over the same component", loops, " us", Target::None);
+        report.row("  with fuel, as the node has to", with_fuel, " us", Target::None);
+        report.row("the same code, native", native, " us", Target::None);
         report.row("the node's core by the loop", busy / loops, "", Target::AtMost(TARGET));
+        report.row("  by the loop with fuel", busy / with_fuel, "", Target::None);
         report.row("memory with all open", seen.resident as f64 / MIB, " MiB", Target::None);
         Ok(())
     })
@@ -64,18 +77,18 @@ pub(super) fn run(options: &Options) -> Result<()> {
 
 pub(super) fn run_kept(options: &Options) -> Result<()> {
     let clips = clips(options) / 4;
-    let pictures: Vec<Vec<u8>> = (0..PICTURES).map(|number| picture(SIDE, number)).collect();
+    let clip = Clip::grey(SIDE, PICTURES);
     super::with_node(async |home: &Home, node: &Node| {
         let tenant = Tenant::dev();
         node.push(&tenant, GUEST).await?;
-        node.apply(&tenant, "kept", &manifest("kept", "exactly-once", SIDE)).await?;
+        node.apply(&tenant, "kept", &manifest("kept", "exactly-once", &clip)).await?;
         let mut report = Report::new(&format!(
             "{clips} clips of {PICTURES} pictures of 320 by 240, all at once, exactly-once"
         ));
         let disk = || synced_bytes_per_second(home.path(), Duration::from_secs(1));
         let before = disk()?;
         let log = node.figure("sluicebox_log_written_bytes_total").await?;
-        let seen = at_once(node, &tenant, "kept", (clips, &pictures)).await?;
+        let seen = at_once(node, &tenant, "kept", (clips, &clip)).await?;
         let log = node.figure("sluicebox_log_written_bytes_total").await? - log;
         let raw = (before + disk()?) / 2.0;
         let seconds = seen.took.as_secs_f64();
@@ -97,15 +110,16 @@ async fn at_once(
     node: &Node,
     tenant: &Tenant,
     pipeline: &str,
-    (clips, pictures): (usize, &[Vec<u8>]),
+    (clips, clip): (usize, &Clip),
 ) -> Result<Seen> {
     let (barrier, resident) = (Barrier::new(clips), Cell::new(0));
     let spent = Spent::since_now(&node.process)?;
+    let (pictures, chunk) = (&clip.units(), &clip.chunk());
     let length = pictures.iter().map(Vec::len).sum();
     let one = async |clip: usize| -> Result<()> {
         let mut sessions = Sessions::connect(node.address).await?;
         let key = format!("clip-{clip}");
-        let head = head(tenant, (pipeline, &key), pictures[0].len(), length);
+        let head = head(tenant, (pipeline, &key), chunk, length);
         sessions.send(&head).await?;
         sessions.send(&pictures[0]).await?;
         sessions.until_outputs(1).await?;

@@ -121,7 +121,8 @@ async fn wake(
         let mut sessions = Sessions::connect(node.address).await?;
         let body = vec![9; STATE_BYTES];
         // Left open: the body is longer than what is sent of it.
-        sessions.send(&head(tenant, ("parked", key), PIECE_BYTES, 2 * STATE_BYTES)).await?;
+        let chunk = PIECE_BYTES.to_string();
+        sessions.send(&head(tenant, ("parked", key), &chunk, 2 * STATE_BYTES)).await?;
         sessions.send(&body).await?;
         sessions.until_outputs(STATE_BYTES / PIECE_BYTES).await?;
     }
@@ -140,7 +141,7 @@ async fn wake(
 /// Milliseconds from an event to what the stream says of it, twice in a row.
 async fn twice(node: &Node, tenant: &Tenant, key: &str, piece: &[u8]) -> Result<(f64, f64)> {
     let mut sessions = Sessions::connect(node.address).await?;
-    sessions.send(&head(tenant, ("parked", key), piece.len(), 1 << 20)).await?;
+    sessions.send(&head(tenant, ("parked", key), &piece.len().to_string(), 1 << 20)).await?;
     let mut took = [0.0; 2];
     for took in &mut took {
         let began = Instant::now();

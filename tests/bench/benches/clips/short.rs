@@ -11,7 +11,7 @@ use sluicebox_bench::report::{Report, Target};
 use sluicebox_bench::rounds::Rounds;
 use sluicebox_bench::session::{Sessions, head};
 
-use super::{GUEST, manifest, picture};
+use super::{Clip, GUEST, manifest};
 
 const SIDE: (usize, usize) = (64, 64);
 const PICTURES: usize = 100;
@@ -25,8 +25,9 @@ pub(super) fn run(options: &Options) -> Result<()> {
     super::with_node(async |_home, node| {
         let tenant = Tenant::dev();
         node.push(&tenant, GUEST).await?;
-        node.apply(&tenant, "short", &manifest("short", "best-effort", SIDE)).await?;
-        let body: Vec<u8> = (0..PICTURES).flat_map(|number| picture(SIDE, number)).collect();
+        let clip = Clip::grey(SIDE, PICTURES);
+        node.apply(&tenant, "short", &manifest("short", "best-effort", &clip)).await?;
+        let body = clip.units().concat();
         let (mut each, mut busy) = (Rounds::default(), Rounds::default());
         for round in 0..=rounds {
             let spent = Spent::since_now(&node.process)?;
@@ -58,12 +59,12 @@ async fn streams_at_once(
     (round, streams): (usize, usize),
 ) -> Result<Duration> {
     let began = Instant::now();
-    let chunk = body.len() / PICTURES;
+    let chunk = (body.len() / PICTURES).to_string();
     let one = async |connection: usize| -> Result<()> {
         let mut sessions = Sessions::connect(node.address).await?;
         for stream in 0..streams {
             let key = format!("{round}-{connection}-{stream}");
-            sessions.send(&head(tenant, ("short", &key), chunk, body.len())).await?;
+            sessions.send(&head(tenant, ("short", &key), &chunk, body.len())).await?;
             sessions.send(body).await?;
             let outputs = sessions.finish().await?;
             ensure!(outputs == PICTURES, "{outputs} outputs of {PICTURES} pictures");

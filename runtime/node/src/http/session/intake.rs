@@ -3,7 +3,7 @@
 //! - Events are handed in when the client makes us wait, or when there are enough of them: so a
 //!   frame of a camera goes on at once, and a file goes in large batches.
 //! - Where the pipeline has no room or the tenant no quota nothing more is read, and the client's
-//!   own connection makes it wait.
+//!   own connection makes it wait. Sessions that wait for a partition stand in one line.
 //! - A step may be given up half-way and taken up again: nothing is lost by that.
 //! - A bad unit is left out and told of; it keeps its ordinal.
 
@@ -26,6 +26,7 @@ use super::units::{Cut, Cutter, NoUnit};
 use crate::admission::Held;
 use crate::durable::refused;
 use crate::error::Error;
+use crate::mailbox::Place;
 use crate::running::{Identity, Intake, Running, Submitted, Unsubmitted};
 use crate::sessions::{Hold, Standing, TakenOver};
 
@@ -35,9 +36,6 @@ const BATCH_BYTES: usize = 256 * 1024;
 
 /// How long to wait when it is the log that has no room.
 const LOG_PAUSE: Duration = Duration::from_millis(1);
-
-/// Longest wait for room before it is looked for again.
-const ROOM_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Longest wait for quota before it is looked at again.
 const QUOTA_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -89,6 +87,8 @@ struct Batch {
     /// It is to be handed in as it is.
     closed: bool,
     spent: bool,
+    /// Where it stands in the line for room. It keeps it when the step is given up.
+    place: Option<Place>,
 }
 
 /// What came of a step.
@@ -127,10 +127,15 @@ impl Inlet {
         loop {
             if let Some(batch) = self.batch.as_mut().filter(|batch| batch.closed) {
                 batch.prepare(sender).await?;
+                batch.stand_in_line().await;
+                // The version may be another one by now.
+                if sender.running.is_paused() {
+                    continue;
+                }
                 if let Some(stepped) = self.hand_in(sender)? {
                     return Ok(stepped);
                 }
-                self.wait_for_room(sender).await;
+                self.wait_for_room().await;
                 continue;
             }
             if let Some(rejected) = self.fill(sender)? {
@@ -168,7 +173,7 @@ impl Inlet {
         let mut intake = Intake::new(&sender.running, Identity::default());
         self.units(&sender.key).end(&mut intake);
         let standing = Standing { at: self.at, ended: true };
-        self.batch = Some(Batch { intake, standing, closed: true, spent: false });
+        self.batch = Some(Batch { closed: true, ..Batch::new(intake, standing) });
     }
 
     fn units<'a>(&'a self, key: &'a str) -> Units<'a> {
@@ -208,7 +213,7 @@ impl Inlet {
             // What is left of the piece goes into it, with a head for each unit.
             let likely = unit.len() + self.rest.len() + self.rest.len() / 16;
             intake.reserve(sender.key.as_bytes(), likely.min(BATCH_BYTES));
-            Batch { intake, standing: Standing::default(), closed: false, spent: false }
+            Batch::new(intake, Standing::default())
         });
         let taken = self.units(&sender.key).take(&sender.running, unit, &mut batch.intake);
         batch.standing = Standing { at: self.at, ended: false };
@@ -238,21 +243,20 @@ impl Inlet {
         Ok(())
     }
 
-    /// Waits until another try to hand in is worth it.
-    async fn wait_for_room(&self, sender: &Sender) {
-        let has_room = self.batch.as_ref().is_none_or(|batch| batch.intake.has_room());
-        if has_room || sender.running.is_paused() {
+    /// Stands in line for room, or waits a little for the log.
+    async fn wait_for_room(&mut self) {
+        let Some(batch) = &mut self.batch else { return };
+        if batch.intake.has_room() {
             tokio::time::sleep(LOG_PAUSE).await;
         } else {
-            // The room that is told of may be another partition's.
-            let _told = tokio::time::timeout(ROOM_PAUSE_MAX, sender.running.room()).await;
+            batch.place = batch.intake.in_line(batch.place.take());
         }
     }
 
     /// Hands the batch in; none if there is no room.
     fn hand_in(&mut self, sender: &Sender) -> Result<Option<Stepped>, Error> {
         let Some(batch) = self.batch.take() else { return Ok(None) };
-        let Batch { mut intake, standing, spent, .. } = batch;
+        let Batch { mut intake, standing, spent, place, .. } = batch;
         let (events, bytes) = (intake.len() as u64, intake.bytes() as u64);
         let copies = (intake.len() * intake.copies()) as i64;
         // Before the events can be read, as the first of them may be done at once.
@@ -272,7 +276,7 @@ impl Inlet {
                     Ok(Err(Unsubmitted::Refused(why))) => Err(refused(why)),
                     Ok(Err(Unsubmitted::Busy { intake, .. })) => {
                         let intake = *intake;
-                        self.batch = Some(Batch { intake, standing, closed: true, spent });
+                        self.batch = Some(Batch { intake, standing, closed: true, spent, place });
                         Ok(None)
                     }
                     Ok(Ok(_)) => unreachable!("it was handed in"),
@@ -287,6 +291,20 @@ impl Inlet {
 }
 
 impl Batch {
+    fn new(intake: Intake, standing: Standing) -> Self {
+        Self { intake, standing, closed: false, spent: false, place: None }
+    }
+
+    /// Waits until it may look for room.
+    async fn stand_in_line(&mut self) {
+        if self.place.is_none() {
+            self.place = self.intake.behind_others();
+        }
+        if let Some(place) = &self.place {
+            place.turn().await;
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.intake.len() >= BATCH_EVENTS || self.intake.bytes() >= BATCH_BYTES
     }
@@ -316,6 +334,7 @@ impl Batch {
                 let empty = Intake::new(&running, Identity::default());
                 let intake = std::mem::replace(&mut self.intake, empty);
                 self.intake = intake.for_version(&running);
+                self.place = None;
                 sender.running = running;
             }
         }

@@ -11,6 +11,9 @@
 //!
 //! Packed frames hold outputs and nothing else. How an output looks is decided in `outputs/render`.
 
+use std::fmt;
+use std::io::Write as _;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, HeaderValue};
@@ -73,6 +76,11 @@ impl Said {
         self.out.len() + self.frame.bytes_len()
     }
 
+    /// There is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.frame.is_empty()
+    }
+
     /// What there is to send, if there is something.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         if !self.frame.is_empty() {
@@ -99,10 +107,10 @@ impl Said {
                 renderer.event(partition, offset, event, out);
                 // The line is an object and goes on with one more member.
                 out.truncate(out.len() - 2);
-                out.extend_from_slice(format!(",\"cursor\":\"{cursor}\"}}\n").as_bytes());
+                push(out, format_args!(",\"cursor\":\"{cursor}\"}}\n"));
             }
             Form::ServerSent => {
-                out.extend_from_slice(format!("id: {cursor}\nevent: message\ndata: ").as_bytes());
+                push(out, format_args!("id: {cursor}\nevent: message\ndata: "));
                 renderer.event(partition, offset, event, out);
                 out.push(b'\n');
             }
@@ -145,13 +153,17 @@ impl Said {
     fn line(&mut self, what: &str, value: &Value) {
         let line = json!({ what: value });
         match self.form {
-            Form::Lines => self.out.extend_from_slice(format!("{line}\n").as_bytes()),
+            Form::Lines => push(&mut self.out, format_args!("{line}\n")),
             Form::ServerSent => {
-                self.out.extend_from_slice(format!("event: {what}\ndata: {line}\n\n").as_bytes());
+                push(&mut self.out, format_args!("event: {what}\ndata: {line}\n\n"));
             }
             Form::Frames => {}
         }
     }
+}
+
+fn push(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory");
 }
 
 #[cfg(test)]
