@@ -63,9 +63,10 @@ const ORDINAL: HeaderName = HeaderName::from_static("sluicebox-ordinal");
 /// Batches that may wait for the log at a time.
 const WAITING_MAX: usize = 64;
 
-/// How long it is kept back that units are taken, where there is nothing else to say: as a rule
-/// there soon is, and it goes with that.
-const TAKEN_PAUSE: Duration = Duration::from_millis(2);
+/// How long what there is to say is held while more of the session is being handled, and how much
+/// at most: as a rule there is soon more to say, and a write costs as much as handling an event.
+const HOLD_TIME: Duration = Duration::from_millis(1);
+const HOLD_BYTES: usize = 16 * 1024;
 
 /// How long a session that has nothing to send waits for what its key sent before a restart.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -170,8 +171,8 @@ struct Session {
     /// All units before this are acknowledged; the client was told so of those before `told`.
     taken: u64,
     told: u64,
-    /// Since when the client was not told of all that is taken.
-    untold: Option<Instant>,
+    /// Since when there is something to say that is held.
+    held: Option<Instant>,
     phase: Phase,
     /// What was handed in before this session, by a process that is no more perhaps, is handled.
     settled: bool,
@@ -185,7 +186,7 @@ struct Session {
 enum News {
     /// Outputs, or nothing that has to be looked at here.
     Look,
-    /// What was taken was kept back for long enough.
+    /// What there is to say was held for long enough.
     Tell,
     Acknowledged(Result<(), Error>),
     Stepped(Result<Stepped, Error>),
@@ -246,7 +247,7 @@ impl Session {
             waiting: VecDeque::new(),
             taken: standing.at,
             told: standing.at,
-            untold: None,
+            held: None,
             phase: Phase::Open,
             settled: standing.at == 0,
             ended: false,
@@ -260,8 +261,11 @@ impl Session {
             if let Err(error) = self.look() {
                 self.suspend(&error);
             }
-            if let Some(piece) = self.said.take() {
-                return Some(piece);
+            if self.speaks() {
+                self.tell();
+                if let Some(piece) = self.said.take() {
+                    return Some(piece);
+                }
             }
             if self.phase == Phase::Over {
                 break;
@@ -288,18 +292,11 @@ impl Session {
     /// Says what there is to say.
     fn look(&mut self) -> Result<(), Error> {
         self.outlet.look(&self.sender.running, &mut self.said)?;
-        if self.taken > self.told {
-            let since = *self.untold.get_or_insert_with(Instant::now);
-            if self.phase != Phase::Open || !self.said.is_empty() || since.elapsed() >= TAKEN_PAUSE
-            {
-                (self.told, self.untold) = (self.taken, None);
-                self.said.taken(self.taken);
-            }
-        }
         let handled = self.waiting.is_empty() && self.sender.hold.following().is_done();
         let done = self.phase == Phase::Ended && handled && self.settled;
         // What follows was handled before that was known: one more look finds all of it.
         if done && !self.outlet.has_more(&self.sender.running, &mut self.said)? {
+            self.tell();
             self.said.ended(self.taken, self.outlet.cursor());
             self.ended = true;
             self.phase = Phase::Over;
@@ -307,9 +304,34 @@ impl Session {
         Ok(())
     }
 
+    /// There is something to say, and it is not held any more.
+    fn speaks(&mut self) -> bool {
+        if self.said.is_empty() && self.taken == self.told {
+            self.held = None;
+            return false;
+        }
+        let more_comes = self.phase != Phase::Over
+            && self.said.len() < HOLD_BYTES
+            && !self.sender.hold.following().is_done();
+        let since = *self.held.get_or_insert_with(Instant::now);
+        if more_comes && since.elapsed() < HOLD_TIME {
+            return false;
+        }
+        self.held = None;
+        true
+    }
+
+    /// Says how far units are acknowledged.
+    fn tell(&mut self) {
+        if self.taken > self.told {
+            self.told = self.taken;
+            self.said.taken(self.taken);
+        }
+    }
+
     /// Waits for something to happen. May be given up and called again.
     async fn wait(&mut self) -> News {
-        let Self { sender, inlet, outlet, waiting, phase, settled, untold, .. } = self;
+        let Self { sender, inlet, outlet, waiting, phase, settled, held, .. } = self;
         let reads = *phase == Phase::Open || *phase == Phase::Ending;
         let reads = reads && waiting.len() < WAITING_MAX;
         let ended = *phase == Phase::Ended && waiting.is_empty();
@@ -326,12 +348,12 @@ impl Session {
             () = hold.taken_over() => News::TakenOver,
             () = outlet.news() => News::Look,
             result = acknowledged => News::Acknowledged(result),
-            () = hold.following().done(), if ended && !settles => News::Done,
+            () = hold.following().done(), if ended && !settles || held.is_some() => News::Done,
             _ = tokio::time::timeout(SETTLE_TIME_MAX, settle(&edge, &running)), if settles => {
                 News::Settled
             }
             () = edge.draining() => News::Stopping,
-            () = untold_for(*untold) => News::Tell,
+            () = held_for(*held) => News::Tell,
             stepped = inlet.step(sender), if reads => News::Stepped(stepped),
         }
     }
@@ -341,7 +363,7 @@ impl Session {
         let now = self.sender.edge.now();
         match news {
             None => return self.rest(now),
-            // It is the session that has something to say.
+            // It happened before.
             Some(News::Tell) => return Ok(()),
             Some(News::Look | News::Done) => {}
             Some(News::Settled) => self.settled = true,
@@ -420,10 +442,10 @@ impl Session {
     }
 }
 
-/// Waits until what was taken was kept back for long enough, if some is.
-async fn untold_for(since: Option<Instant>) {
+/// Waits until what there is to say was held for long enough, if there is something.
+async fn held_for(since: Option<Instant>) {
     match since {
-        Some(since) => tokio::time::sleep_until(since + TAKEN_PAUSE).await,
+        Some(since) => tokio::time::sleep_until(since + HOLD_TIME).await,
         None => std::future::pending().await,
     }
 }

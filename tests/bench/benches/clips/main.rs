@@ -13,6 +13,7 @@
 
 mod bare;
 mod clip;
+#[expect(dead_code, reason = "its tests are built as well, and not run")]
 #[path = "../../../../examples/motion/detect/src/luma.rs"]
 mod luma;
 mod many;

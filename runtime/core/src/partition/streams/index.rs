@@ -1,7 +1,7 @@
 //! The index of the streams that are open, each with a time at which it is looked at.
 //!
-//! It is state beside the stage's own, and whole in memory. What is derived from it, to find what is
-//! due, is made again by key when a batch is taken back.
+//! It is state beside the stage's own, and whole in memory. What is derived from it, to find what
+//! is due, is made again by key when a batch is taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
