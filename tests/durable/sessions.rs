@@ -200,6 +200,28 @@ async fn a_body_that_ends_before_where_its_key_stands_ends_nothing() {
 }
 
 #[tokio::test]
+async fn a_session_that_waits_for_quota_goes_on_with_the_version_that_runs_by_then() {
+    let setup = Setup::dev().set("quota.events-per-second", "4");
+    let node = setup.set("http.heartbeat-time", "100ms").start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.apply("streams", manifest("", "")).await;
+    let mut session = session(&node, "cam", "?chunk=3", RAW).await;
+    session.send("onetwosixten").await;
+    let mut lines = until_taken(&mut session, 4).await;
+    // These wait for a second, and the session learns of the version while they do.
+    session.send("sunmoonow").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.apply("streams", manifest("", "retries = 2")).await;
+    session.end();
+    let rest = tokio::time::timeout(SOON, session.rest()).await;
+    lines.extend(rest.expect("the session goes on"));
+    let all = texts(&["one", "two", "six", "ten", "sun", "moo", "now"]);
+    assert_eq!(outputs(&lines), whole(&all));
+    assert_eq!(lines.last().expect("a last line")["ended"]["at"], 7);
+}
+
+#[tokio::test]
 async fn a_newer_session_takes_over() {
     let (node, _client) = begin("").await;
     let mut old = session(&node, "k", "", LINES).await;

@@ -338,7 +338,7 @@ impl KeyedState {
                     let entry = &mut self.keys[key as usize];
                     entry.bytes += old.name.len() + old.value.len();
                     self.bytes += old.name.len() + old.value.len() + SLOT_OVERHEAD;
-                    entry.slots.insert(slot as usize, old);
+                    entry.insert(slot as usize, old);
                 }
                 None => return,
             }
@@ -383,7 +383,7 @@ impl KeyedState {
         let bytes = slot.name.len() + slot.value.len();
         entry.bytes += bytes;
         self.bytes += bytes + SLOT_OVERHEAD;
-        entry.slots.insert(at, slot);
+        entry.insert(at, slot);
         self.undo.push(Undo::Inserted { key: index, slot: at as u32 });
     }
 

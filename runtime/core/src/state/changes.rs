@@ -78,7 +78,7 @@ impl KeyedState {
                 self.bytes = self.bytes + value.len() - old.len();
             }
             Err(at) => {
-                entry.slots.insert(at, Slot { name: Value::new(slot), value: Value::new(value) });
+                entry.insert(at, Slot { name: Value::new(slot), value: Value::new(value) });
                 entry.bytes += slot.len() + value.len();
                 self.bytes += slot.len() + value.len() + SLOT_OVERHEAD;
             }

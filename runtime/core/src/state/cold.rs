@@ -81,7 +81,7 @@ impl KeyedState {
         for (name, value) in slots {
             if let Err(at) = position(&entry.slots, name) {
                 self.expiry.stamped |= name == super::STAMP;
-                entry.slots.insert(at, Slot { name: Value::new(name), value: Value::new(value) });
+                entry.insert(at, Slot { name: Value::new(name), value: Value::new(value) });
                 entry.bytes += name.len() + value.len();
                 self.bytes += name.len() + value.len() + SLOT_OVERHEAD;
             }

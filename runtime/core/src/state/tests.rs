@@ -325,3 +325,13 @@ fn a_key_is_not_taken_for_the_one_whose_name_lay_at_the_same_place() {
     state.put(b"three", b"slot", b"3").unwrap();
     assert_eq!(state.get(&name, b"slot"), None);
 }
+
+#[test]
+fn a_key_of_few_slots_has_room_for_those_alone() {
+    let mut state = KeyedState::new(1, StateLimits::NONE);
+    for slots in 1..=4_u8 {
+        state.put(b"k", &[slots], b"").expect("there is no limit");
+        let entry = &state.keys[0];
+        assert_eq!((entry.slots.len(), entry.slots.capacity()), (slots.into(), slots.into()));
+    }
+}

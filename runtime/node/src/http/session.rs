@@ -437,6 +437,7 @@ impl Session {
     }
 
     fn suspend(&mut self, error: &Error) {
+        self.tell();
         self.said.suspended(self.taken, error);
         self.phase = Phase::Over;
     }

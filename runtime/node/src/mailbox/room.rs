@@ -6,7 +6,7 @@
 //!   while others stand there goes behind them. One is told whenever there is room, and tells the
 //!   next when it is done, if there is more; so no more wake up than find room.
 //! - One that was told and does nothing, since its client does not read, holds up the others once
-//!   and for [`PATIENCE`] at most: who waited for so long looks by itself.
+//!   and for [`PATIENCE`] at most: who waited for so long looks by itself, and keeps its place.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -72,9 +72,9 @@ impl Room {
 
     /// So much less is in. True if there was no room before.
     pub(super) fn free(&self, bytes: usize) -> bool {
-        let was_full = !self.is_there();
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let has_come = was_full && self.is_there();
+        // Of one look: others fill it meanwhile, and whoever finds it full waits for this.
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let has_come = before >= self.bytes_max && before - bytes < self.bytes_max;
         if has_come {
             self.news.notify_waiters();
         }
@@ -118,13 +118,12 @@ impl Place {
 
     /// Waits until it may look for room. It may be given up and called again.
     pub(crate) async fn turn(&self) {
-        let waits = !self.is_told();
-        if waits && tokio::time::timeout(PATIENCE, self.waiter.news.notified()).await.is_err() {
-            self.leave();
+        if !self.is_told() {
+            let _told = tokio::time::timeout(PATIENCE, self.waiter.news.notified()).await;
         }
     }
 
-    /// It looked, and the room was gone: it is the first again.
+    /// It looked, and the room was gone: if it was told it is the first again.
     pub(crate) fn first_again(&self) {
         if self.waiter.told.swap(false, Ordering::Relaxed) {
             lock(&self.room.line).push_front(self.waiter.clone());
@@ -137,9 +136,7 @@ impl Place {
     }
 
     fn leave(&self) {
-        let mut line = lock(&self.room.line);
-        line.retain(|other| !Arc::ptr_eq(other, &self.waiter));
-        self.waiter.told.store(true, Ordering::Relaxed);
+        lock(&self.room.line).retain(|other| !Arc::ptr_eq(other, &self.waiter));
     }
 }
 
@@ -212,9 +209,17 @@ mod tests {
         room.free(30);
         assert!(may_look(&idle));
         assert!(!may_look(&next), "it was the other's turn");
-        next.turn().await;
-        assert!(may_look(&next));
-        drop(idle);
+        let last = room.stand();
+        assert!(may_look(&idle) && !may_look(&last));
+        room.fill(30);
+        tokio::time::timeout(PATIENCE * 2, next.turn()).await.expect("it looks by itself");
+        // It found none, and is still in front of those who came behind it.
+        next.first_again();
+        room.free(30);
+        assert!(may_look(&next) && !may_look(&last));
+        drop((idle, next));
+        assert!(may_look(&last));
+        drop(last);
         assert!(room.behind_others().is_none());
     }
 

@@ -94,6 +94,11 @@ impl Intake {
         }
     }
 
+    /// It is for this version of the pipeline.
+    pub(crate) fn is_for(&self, running: &Arc<Running>) -> bool {
+        Arc::ptr_eq(&self.running, running)
+    }
+
     /// The same for another version of the pipeline. Nothing of it was handed in.
     #[must_use]
     pub fn for_version(mut self, running: &Arc<Running>) -> Self {
@@ -211,11 +216,11 @@ impl Intake {
         self.filled.iter().find_map(|at| self.mailbox_of(*at).room.behind_others())
     }
 
-    /// A place in the line of the first partition without room: the first one if that is where
-    /// `place` is, which was no use. None if all have room.
+    /// A place in the line of the first partition without room, where `place`, if it is there, was
+    /// no use. If all have room by now it stays as it is.
     pub(crate) fn in_line(&self, place: Option<Place>) -> Option<Place> {
         let mut rooms = self.filled.iter().map(|at| &self.mailbox_of(*at).room);
-        let full = rooms.find(|room| !room.is_there())?;
+        let Some(full) = rooms.find(|room| !room.is_there()) else { return place };
         if let Some(place) = place.filter(|place| place.is_at(full)) {
             place.first_again();
             return Some(place);

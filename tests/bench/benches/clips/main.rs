@@ -56,8 +56,13 @@ fn bench() -> Result<()> {
 /// Starts a node on the first core in a new directory, and drives it from the second.
 fn with_node(drive: impl AsyncFnOnce(&Home, &Node) -> Result<()>) -> Result<()> {
     let home = Home::new()?;
-    // A tenant has a thousand connections, and as much memory as they need, unless this is said.
-    let quotas = [("QUOTA__CONNECTIONS", "4000"), ("QUOTA__MEMORY_BYTES", "8GiB")];
+    // A tenant has a thousand connections, as much memory as they need, and streams beside those
+    // that wait, unless this is said.
+    let quotas = [
+        ("QUOTA__CONNECTIONS", "4000"),
+        ("QUOTA__MEMORY_BYTES", "8GiB"),
+        ("QUOTA__STREAMS", "200000"),
+    ];
     let settings = quotas.map(|(name, value)| (name, value.to_owned())).to_vec();
     let node = home.start(&Setup { settings, ..Setup::one_core() })?;
     cores::on(Core::Client, || {

@@ -329,14 +329,14 @@ impl Batch {
         while sender.running.is_paused() {
             tokio::time::sleep(REPLACE_POLL).await;
             let (edge, caller) = (&sender.edge, &sender.caller);
-            let running = ingest::current(edge, caller, &sender.pipeline)?;
-            if !Arc::ptr_eq(&running, &sender.running) {
-                let empty = Intake::new(&running, Identity::default());
-                let intake = std::mem::replace(&mut self.intake, empty);
-                self.intake = intake.for_version(&running);
-                self.place = None;
-                sender.running = running;
-            }
+            sender.running = ingest::current(edge, caller, &sender.pipeline)?;
+        }
+        // It may have learnt of another version in some other way, too.
+        if !self.intake.is_for(&sender.running) {
+            let empty = Intake::new(&sender.running, Identity::default());
+            let intake = std::mem::replace(&mut self.intake, empty);
+            self.intake = intake.for_version(&sender.running);
+            self.place = None;
         }
         Ok(())
     }
