@@ -118,9 +118,13 @@ impl Place {
 
     /// Waits until it may look for room. It may be given up and called again.
     pub(crate) async fn turn(&self) {
-        if !self.is_told() {
-            let _told = tokio::time::timeout(PATIENCE, self.waiter.news.notified()).await;
-        }
+        // News may be of a turn that is over.
+        let told = async {
+            while !self.is_told() {
+                self.waiter.news.notified().await;
+            }
+        };
+        let _told = tokio::time::timeout(PATIENCE, told).await;
     }
 
     /// It looked, and the room was gone: if it was told it is the first again.
@@ -202,7 +206,7 @@ mod tests {
         assert!(room.behind_others().is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_that_does_nothing_holds_up_nobody_for_long() {
         let room = full();
         let (idle, next) = (room.stand(), room.stand());
