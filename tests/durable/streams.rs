@@ -8,11 +8,11 @@ use sluicebox_tests::client::{Client, payload};
 use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually, eventually_equal};
 use sluicebox_tests::node::Setup;
+pub(super) use sluicebox_tests::stream_memory::{GUEST, last_words, texts, told};
 
 use super::kills::{Load, Run, through_kills};
 use super::{Dice, number};
 
-pub(super) const GUEST: &str = "stream-memory";
 const OUT: &str = "outputs/out";
 
 /// A pipeline of one stream function. `more` is said of the stage, `top` of the pipeline.
@@ -22,29 +22,6 @@ pub(super) fn manifest(top: &str, more: &str) -> String {
          [stages.fold]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n{more}\n\
          [outputs.out]\nfrom = \"fold\"\nretain-bytes = \"256MiB\"\n"
     )
-}
-
-/// What the guest says of each event of a stream.
-pub(super) fn told(payloads: &[Vec<u8>]) -> Vec<String> {
-    let (mut hash, mut bytes) = (0xcbf2_9ce4_8422_2325_u64, 0);
-    let mut seen: BTreeMap<&[u8], u64> = BTreeMap::new();
-    let mut all = Vec::new();
-    for (count, payload) in (1..).zip(payloads) {
-        for byte in payload {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        }
-        bytes += payload.len();
-        let times = seen.entry(payload).or_default();
-        *times += 1;
-        all.push(format!("{count} {hash:016x} {times} {bytes}"));
-    }
-    all
-}
-
-pub(super) fn last_words(payloads: &[Vec<u8>]) -> String {
-    let told = told(payloads).pop().unwrap_or_default();
-    let words: Vec<&str> = told.split(' ').collect();
-    format!("end {} {}", words[0], words[1])
 }
 
 /// What came out, by key, in the order of the output.
@@ -69,10 +46,6 @@ async fn said(client: &Client) -> BTreeMap<String, Vec<String>> {
 async fn says(client: &Client, key: &str, expected: &[String]) {
     let look = || async { said(client).await.remove(key).unwrap_or_default() };
     eventually_equal(expected.to_vec(), SOON, look).await;
-}
-
-pub(super) fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
-    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 #[tokio::test]

@@ -103,13 +103,12 @@ impl Sandbox {
         Some(InstancePermit { _node: node, _tenant: tenant })
     }
 
-    /// Waits for an instance permit, and lets everybody know that instances are short.
+    /// Waits for an instance permit.
     pub(crate) async fn instance(
         &self,
         tenant: &TenantSlots,
         weight: u32,
     ) -> Option<InstancePermit> {
-        self.press();
         let tenant = tenant.instances.clone().acquire_owned().await.ok()?;
         let node = self.instances.clone().acquire_many_owned(weight).await.ok()?;
         Some(InstancePermit { _node: node, _tenant: tenant })

@@ -163,6 +163,26 @@ impl MemoryMeter {
     }
 }
 
+/// Memory in use of a tenant's; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    tenant: Arc<TenantSlots>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Of bytes that are in use already, and are given back by nobody else.
+    pub(crate) fn of_used(tenant: Arc<TenantSlots>, bytes: u64) -> Self {
+        Self { tenant, bytes }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.tenant.memory.give_back(self.bytes);
+    }
+}
+
 /// What the manifest says about a stage, as an instance needs it.
 #[derive(Debug)]
 pub struct StageSettings {

@@ -112,7 +112,7 @@ impl Driver {
     async fn turn(&mut self) -> bool {
         self.obey().await;
         if self.life.trim.take() {
-            self.trim();
+            self.trim().await;
         }
         self.keep_time(self.local.clock.now());
         if !self.log() || !self.deliver() || self.stopped || self.machine.halted().is_some() {
@@ -272,12 +272,14 @@ impl Driver {
         }
     }
 
-    fn trim(&mut self) {
+    async fn trim(&mut self) {
         for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
             invoker.trim();
             if self.segment.durable.is_some() {
                 // Those of streams are made again.
                 invoker.abandon();
+            } else {
+                invoker.put_away().await;
             }
             stage.note_instances();
         }
