@@ -165,3 +165,31 @@ async fn streams_that_cannot_be_put_away_do_not_keep_others_waiting_for_ever() {
     send(&client, "full", "a", "two").await;
     says(&client, "full", "a", &told(&texts(&["print", "two"]))).await;
 }
+
+#[tokio::test]
+async fn streams_that_are_over_with_a_halt_say_so() {
+    let node = NODE.lend().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.apply("halted", manifest("halted", "on-failure = \"halt\"")).await;
+    for key in ["a", "b"] {
+        send(&client, "halted", key, "one").await;
+    }
+    send(&client, "halted", "c", "trap").await;
+    eventually("it halts", SOON, || async {
+        (client.describe("halted").await["state"] == "halted").then_some(())
+    })
+    .await;
+    send(&client, "halted", "a", "two").await;
+    client.apply("halted", manifest("halted", "")).await;
+    let all = [told(&texts(&["one"])), told(&texts(&["two"]))].concat();
+    says(&client, "halted", "a", &all).await;
+    let letters = eventually("each has its dead letter", SOON, || async {
+        let dead = dead(&client, "halted").await;
+        let over = dead.into_iter().filter(|letter| letter.contains("partition halted"));
+        let over: Vec<String> = over.collect();
+        (over.len() == 2).then_some(over)
+    })
+    .await;
+    assert!(letters.iter().all(|letter| letter.contains("stream.lost")), "{letters:?}");
+}

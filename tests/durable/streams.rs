@@ -119,6 +119,49 @@ async fn open_streams_survive_updates_and_other_partitions_but_not_other_code() 
 }
 
 #[tokio::test]
+async fn streams_of_a_halted_pipeline_end_before_other_code_comes() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let halts = "on-failure = \"halt\"";
+    client.apply("streams", manifest("partitions = 2", halts)).await;
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    for key in keys {
+        client.send("streams", &format!("?key={key}"), &[], format!("{key} one")).await.is(202);
+    }
+    client.send("streams", "?key=bad", &[], "trap at the end").await.is(202);
+    for key in ["x", "y", "z", "u", "v", "w"] {
+        client.send("streams", &format!("?key={key}"), &[], "first").await.is(202);
+        client.send("streams", &format!("?key={key}"), &[], "trap").await.is(202);
+    }
+    let halted = || async {
+        let partitions = client.describe("streams").await["partition"].clone();
+        let all = partitions.as_array().expect("a list").clone();
+        all.iter().all(|partition| partition["halted"].is_string()).then_some(())
+    };
+    eventually("both have halted", SOON, halted).await;
+    // Behind the halt.
+    for key in keys {
+        client.send("streams", &format!("?key={key}"), &[], format!("{key} two")).await.is(202);
+    }
+    let other = manifest("partitions = 2", "config = { other = \"yes\" }");
+    client.apply("streams", other).await;
+    for key in keys {
+        let (before, after) = ([format!("{key} one")], [format!("{key} two")]);
+        let bytes = |texts: &[String]| -> Vec<Vec<u8>> {
+            texts.iter().map(|text| text.clone().into_bytes()).collect()
+        };
+        let (before, after) = (bytes(&before), bytes(&after));
+        let expected = [told(&before), vec![last_words(&before)], told(&after)].concat();
+        says(&client, key, &expected).await;
+    }
+    let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    let of = |key: &str| dead.records().iter().filter(|letter| letter["key"] == key).count();
+    assert_eq!(keys.map(of), [0; 6]);
+    assert_eq!(of("bad"), 1, "{:?}", dead.records());
+}
+
+#[tokio::test]
 async fn what_chance_gave_a_stream_is_the_same_after_restarts_and_updates() {
     let node = Setup::dev().start().await;
     let client = node.client();

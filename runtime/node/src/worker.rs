@@ -19,6 +19,7 @@ mod parked;
 mod partition;
 pub(crate) mod record;
 pub(crate) mod release;
+mod retire;
 mod said;
 mod schedule;
 mod streams;

@@ -189,7 +189,7 @@ impl Partition {
             return true;
         }
         let plan = &self.plan.stages[self.current];
-        if plan.on_failure == OnFailure::Halt {
+        if plan.on_failure == OnFailure::Halt && !self.never_halts {
             let message = format!("{}: {}", lost.class, lost.message);
             self.halted = Some(Halt { stage: plan.name.clone(), message });
             return false;

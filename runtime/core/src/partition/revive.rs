@@ -16,8 +16,9 @@ use std::sync::Arc;
 use super::history::{self, NoRevival, Replay, Revival};
 use super::invoke::{Call, Serves, Work};
 use super::isolate::Lost;
+use super::streams::push_end;
 use super::{Partition, Verdict, layer_of};
-use crate::frame::{Frame, Kind};
+use crate::frame::{Frame, FrameBuilder, Kind};
 use crate::image::Image;
 use crate::layer::{Failure, Layer};
 
@@ -162,11 +163,45 @@ impl Partition {
 
     /// Every stream is over with its instance. Between batches.
     pub(super) fn abandon_streams(&mut self) {
-        for stage in &mut self.stages {
+        for (at, stage) in self.stages.iter_mut().enumerate() {
             let keys: Vec<Arc<[u8]>> = stage.streams.abandon();
             let layer = layer_of(stage);
             keys.iter().for_each(|key| layer.clear_key(key));
             layer.commit_state();
+            self.abandoned.extend(keys.into_iter().map(|key| (at, key)));
         }
     }
+
+    /// Begins a batch of nothing but dead letters of streams that are over with a halt. False if
+    /// there are none.
+    pub fn start_abandoned(&mut self, now: u64) -> bool {
+        if self.abandoned.is_empty() {
+            return false;
+        }
+        self.start(FrameBuilder::new().finish(), now);
+        true
+    }
+
+    /// What became of streams that are over with a halt is told with the commit at hand.
+    pub(super) fn tell_abandoned(&mut self) {
+        let abandoned = std::mem::take(&mut self.abandoned);
+        for (at, key) in abandoned {
+            let mut builder = FrameBuilder::new();
+            push_end(&mut builder, &key, self.now);
+            for event in builder.finish().events() {
+                let stage = &self.plan.stages[at].name;
+                self.draft.dead_letter(stage, &event, "stream.lost", ABANDONED);
+            }
+        }
+    }
+
+    /// From now on what fails becomes a dead letter, where a stage would halt the partition. For
+    /// who ends streams behind a halt, and nothing else.
+    pub fn halt_no_more(&mut self) {
+        self.never_halts = true;
+    }
 }
+
+/// What the dead letter of a stream says that is over with a halt.
+const ABANDONED: &str = "the partition halted, and with delivery best-effort its open streams were \
+                         over: what their instances held was taken back with the batch";

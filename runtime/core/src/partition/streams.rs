@@ -487,7 +487,7 @@ impl Partition {
 /// What the dead letter of an event says whose stream was not opened.
 const NO_STREAM: &str = "the tenant has as many open streams as its quota (streams) allows";
 
-fn push_end(builder: &mut FrameBuilder, key: &[u8], time: u64) {
+pub(super) fn push_end(builder: &mut FrameBuilder, key: &[u8], time: u64) {
     let head = Head { kind: Kind::End, input: 0, port: 0, cause: NO_CAUSE, time };
     builder.push(&head, key, &[], &[]);
 }

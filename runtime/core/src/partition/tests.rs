@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::frame::{Event, FrameBuilder, Head, Kind, field, push_field};
 use crate::ids::RequestId;
-use crate::layer::{Failure, FailureClass, KeyRule, Spread, Target};
+use crate::layer::{Failure, FailureClass, KeyRule, LayerLimits, Ports, Spread, Target};
+use crate::pipeline::{OnFailure, ParkLimits, StreamLimits};
 
 /// A stage that does what an event's payload says: `e` emits the key, `t` traps, `x` rejects, `a`
 /// adds 1 to a counter and emits it, `E` asks nothing but counts as an end when kind says so.
@@ -258,6 +259,53 @@ fn a_trap_ends_a_stream_and_dead_letters_what_it_held() {
     partition.start(frame(&[("a", "e3")]), 0);
     drive(&mut partition);
     assert_eq!(outputs(&partition.finish()), pairs(&[("a", "open"), ("a", "e3")]));
+}
+
+#[test]
+fn streams_that_are_over_with_a_halt_are_told_of_once() {
+    let mut partition = partition(vec![stage("s", Scope::Stream, OnFailure::Halt, None)]);
+    partition.start(frame(&[("a", "e1"), ("b", "e1")]), 0);
+    drive(&mut partition);
+    assert_eq!(partition.finish().dead_letters, None);
+    for _ in 0..2 {
+        partition.start(frame(&[("c", "t")]), 1);
+        drive(&mut partition);
+        assert!(partition.halted().is_some());
+        partition.resume().expect("its batch");
+        assert_eq!(partition.open_streams(), 0);
+    }
+    assert!(partition.start_abandoned(2));
+    drive(&mut partition);
+    let dead = partition.finish().dead_letters.expect("both are over");
+    assert_eq!(texts(&dead), pairs(&[("a", ""), ("b", "")]));
+    for event in dead.events() {
+        assert_eq!(event.head.kind, Kind::End);
+        assert_eq!(event.fields.get(dead_letter_field::CLASS), Some(&b"stream.lost"[..]));
+    }
+    assert!(!partition.start_abandoned(3));
+}
+
+#[test]
+fn an_end_that_fails_behind_a_halt_is_a_dead_letter() {
+    let mut partition = partition(vec![
+        stage("s", Scope::Stream, OnFailure::Halt, Some(1)),
+        stage("behind", Scope::Shared, OnFailure::Halt, None),
+    ]);
+    partition.start(frame(&[("a", "e1")]), 0);
+    drive(&mut partition);
+    let _first = partition.finish();
+    partition.halt_no_more();
+    assert!(partition.start_all_ends(1, |_| true));
+    while let Some(mut call) = partition.next_call() {
+        let verdict = match call.stage {
+            0 => play(&mut call.layer),
+            _ => Verdict::Trapped("boom".into()),
+        };
+        partition.done(call.layer, verdict);
+    }
+    assert_eq!(partition.halted(), None);
+    let dead = partition.finish().dead_letters.expect("what the end said");
+    assert_eq!(texts(&dead), pairs(&[("a", "end")]));
 }
 
 #[test]

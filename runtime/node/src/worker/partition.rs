@@ -65,6 +65,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         commits: 0,
         retire: None,
         carry: false,
+        giving_up: false,
         ends: Arc::default(),
         parked: Parked::default(),
         expiring: Expiring::default(),
@@ -95,6 +96,8 @@ pub(super) struct Driver {
     pub(super) retire: Option<oneshot::Sender<Retired>>,
     /// On retiring, give up what cannot be finished.
     carry: bool,
+    /// On retiring, it ends streams and does nothing else any more.
+    pub(super) giving_up: bool,
     /// On retiring, the stages whose streams end.
     pub(super) ends: Arc<BTreeSet<String>>,
     pub(super) parked: Parked,
@@ -115,12 +118,16 @@ impl Driver {
             self.trim().await;
         }
         self.keep_time(self.local.clock.now());
-        if !self.log() || !self.deliver() || self.stopped || self.machine.halted().is_some() {
+        let halted = self.machine.halted().is_some();
+        if !self.log() || !self.deliver() || self.stopped || halted || self.giving_up {
             // Whoever retires it waits for it to be empty, which it will not be any more if a
             // stream halted it at its end. A commit the log has not taken is not given up while it
             // may still go in.
-            let gives_up = self.carry || self.machine.halted().is_some();
+            let gives_up = self.carry || halted || self.giving_up;
             if gives_up && self.retire.is_some() && (self.stopped || self.log()) {
+                if self.end_before_giving_up().await {
+                    return true;
+                }
                 self.retired();
                 return false;
             }
@@ -236,42 +243,6 @@ impl Driver {
         }
     }
 
-    /// Gives up everything it holds and lets the partition be forgotten.
-    fn retired(&mut self) {
-        let mut left_over: Vec<(String, u16, Delivery)> = Vec::new();
-        for (to, delivery) in self.outgoing.drain(..) {
-            left_over.push((to.segment.root_name().to_owned(), to.partition, delivery));
-        }
-        // The batch of a halt first, then what was queued behind it.
-        let batch = self.machine.resume().filter(|batch| !batch.is_empty());
-        let mut own = std::mem::take(&mut self.recording.parts);
-        if own.is_empty() {
-            own.extend(batch.map(Delivery::from));
-        }
-        own.extend(self.recording.divided.drain(..).flatten());
-        own.extend(self.mailbox.take_all());
-        let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
-        left_over.extend(own.into_iter().map(|delivery| (root.to_owned(), partition, delivery)));
-        let tenant = &self.segment.shared.tenant;
-        tenant.state_bytes().changed(self.machine.state_bytes(), 0);
-        tenant.streams().changed(self.machine.open_streams(), 0);
-        self.life.set_warm(&self.local, false);
-        let root = self.segment.durable.as_ref().and_then(|durable| durable.stages.first());
-        let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
-        let watermark = (self.segment.root_name().to_owned(), self.machine.watermark());
-        let is_short = self.mailbox.is_short() && !self.ends.is_empty();
-        let empty = Partition::new(self.segment.plan.clone(), 0);
-        let states = std::mem::replace(&mut self.machine, empty).into_states();
-        // The next version counts what it takes over.
-        self.note_parked();
-        self.note_timers();
-        if let Some(reply) = self.retire.take() {
-            // Nobody wants what a pipeline held that was deleted meanwhile.
-            let retired = Retired { states, progress, watermark, left_over, is_short };
-            let _unwanted = reply.send(retired);
-        }
-    }
-
     async fn trim(&mut self) {
         for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
             invoker.trim();
@@ -294,7 +265,7 @@ impl Driver {
     }
 
     /// Makes all calls of the batch that was started, and passes on its commit.
-    async fn batch(&mut self, now: u64) {
+    pub(super) async fn batch(&mut self, now: u64) {
         self.life.idle_sweeps.set(0);
         self.life.set_warm(&self.local, true);
         self.commits += 1;
