@@ -85,6 +85,9 @@ async fn more_streams_than_instances_go_on_where_they_were() {
     assert_eq!(client.describe("crowd").await["partition"][0]["open-streams"], 64);
     let live = live(&client, "crowd").await;
     assert!(live <= 4, "{live} instances");
+    let metrics = client.plain("/metrics").await.is(200).text().to_owned();
+    let mut away = metrics.lines().filter(|line| line.contains("stage_streams_put_away{"));
+    assert!(away.any(|line| line.ends_with(&format!(" {}", 64 - live))), "{metrics}");
     for (key, payloads) in &sent {
         let end = [("sluicebox-key", key.as_str()), ("sluicebox-end", "true")];
         client.send("crowd", "", &end, "").await.is(202);

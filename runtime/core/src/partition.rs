@@ -28,6 +28,7 @@ mod hold;
 mod invoke;
 mod isolate;
 mod ledger;
+mod open;
 mod own;
 mod park;
 mod plan;
@@ -43,7 +44,7 @@ pub use history::{NoRevival, Replay, Revival};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
 pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds, TooLarge};
-pub use plan::{SegmentPlan, StagePlan};
+pub use plan::{Codes, SegmentPlan, StagePlan};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -123,11 +124,12 @@ impl Partition {
             let timers = seed.wrapping_mul(3).wrapping_add(at as u64);
             let timers = Timers::new(KeyedState::new(timers, StateLimits::NONE));
             let layer = Layer::new(plan.ports.clone(), plan.limits, state).with_timers(timers);
+            let streams = seed.rotate_left(32);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
                 layer: Some(Box::new(layer)),
                 work: VecDeque::new(),
-                streams: Streams::new(KeyedState::new(seed.rotate_left(32), plan.state)),
+                streams: Streams::new(KeyedState::new(streams, plan.state), plan.codes),
                 park: Park::new(parked),
                 expiry: Look::default(),
                 width: u32::MAX,

@@ -5,11 +5,13 @@
 //!   takes nothing and gives back the rest; it has it until it is gone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sluicebox_core::image::Image;
 use sluicebox_core::partition::Serves;
 
-use crate::stage::Charge;
+use crate::stage::{Charge, StageSettings};
 
 /// What a page costs besides its bytes, about.
 const PAGE_BYTES: u64 = 64;
@@ -22,7 +24,21 @@ pub(crate) struct PutAway(BTreeMap<Serves, Away>);
 #[derive(Debug)]
 pub(crate) struct Away {
     pub image: Image,
+    settings: Arc<StageSettings>,
     _charge: Charge,
+}
+
+impl Away {
+    pub(crate) fn new(image: Image, settings: &Arc<StageSettings>, charge: Charge) -> Self {
+        settings.away.fetch_add(1, Ordering::Relaxed);
+        Self { image, settings: settings.clone(), _charge: charge }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.settings.away.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Bytes that an image is charged with.
@@ -31,8 +47,8 @@ pub(crate) fn cost(image: &Image) -> u64 {
 }
 
 impl PutAway {
-    pub(crate) fn put(&mut self, serves: Serves, image: Image, charge: Charge) {
-        self.0.insert(serves, Away { image, _charge: charge });
+    pub(crate) fn put(&mut self, serves: Serves, away: Away) {
+        self.0.insert(serves, away);
     }
 
     pub(crate) fn take(&mut self, serves: &Serves) -> Option<Away> {

@@ -196,6 +196,8 @@ pub struct StageSettings {
     pub secret: [u8; 32],
     /// Live instances of the stage, on all workers.
     pub live: AtomicI64,
+    /// Open streams whose instances are put away, on all workers.
+    pub away: AtomicI64,
     /// The tenant's share of the engine.
     pub tenant: Arc<TenantSlots>,
     /// What a fresh instance of the stage has, once an image may be wanted. Empty at first.

@@ -175,12 +175,15 @@ impl WasmStage {
             self.stays = NoImage::Unsupported(reason).to_string();
             return false;
         }
-        let Some(fresh) = self.settings.fresh.get() else { return false };
+        let Some(fresh) = self.settings.fresh.get() else {
+            self.stays = "what a fresh instance has could not be found out".to_owned();
+            return false;
+        };
         while let Some((serves, mut instance, used_at)) = self.own.take_oldest() {
             match instance.capture(&fresh).await {
                 Ok(image) => {
                     let charge = instance.end(cost(&image));
-                    self.away.put(serves, image, charge);
+                    self.away.put(serves, Away::new(image, &self.settings, charge));
                     return true;
                 }
                 // After an error of the engine nothing is known of the instance.

@@ -44,6 +44,8 @@ pub(crate) struct Inherited {
 pub(crate) enum Command {
     /// Go on after a halt.
     Resume,
+    /// Say with which codes streams of each stage are open.
+    Codes(oneshot::Sender<Vec<BTreeSet<u32>>>),
     /// End open streams that cannot go on, then give up the state and be forgotten.
     Retire {
         /// Where what it held goes.

@@ -15,6 +15,7 @@
 
 mod cold;
 mod expiry;
+mod invokers;
 mod parked;
 mod partition;
 pub(crate) mod record;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use sluicebox_engine::invoker::Invoker;
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::wasm::{WarmPool, WasmStage};
 use tokio::sync::watch;
@@ -41,6 +43,7 @@ use tokio::sync::watch;
 use crate::mailbox::{Mailbox, WorkerHandle};
 use crate::metrics::WorkerMetrics;
 use crate::running::StageRuntime;
+use invokers::Invokers;
 use release::Releases;
 use schedule::Schedule;
 
@@ -66,6 +69,19 @@ impl Local {
     fn invoker(&self, stage: &StageRuntime) -> WasmStage {
         let warm = self.warm.borrow_mut().entry(stage.uid).or_default().clone();
         WasmStage::new(self.sandbox.clone(), stage.code.clone(), stage.settings.clone(), warm)
+    }
+
+    /// The invokers of one stage in one partition.
+    fn invokers(&self, stage: &StageRuntime) -> Invokers {
+        let now: Box<dyn Invoker> = Box::new(self.invoker(stage));
+        let before = stage.codes.before.iter().map(|before| {
+            let (code, settings) = before.code.clone();
+            // Streams have instances of their own.
+            let warm = WarmPool::default();
+            let invoker = WasmStage::new(self.sandbox.clone(), code, settings, warm);
+            (before.number, Box::new(invoker) as Box<dyn Invoker>)
+        });
+        Invokers::new((stage.codes.now, now), before)
     }
 
     /// Drops all idle instances of scope `shared`.

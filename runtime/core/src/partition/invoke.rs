@@ -30,6 +30,8 @@ pub struct Call {
     pub stage: usize,
     /// Which instance to use.
     pub serves: Serves,
+    /// Which code of the stage: the one its stream opened with, or the one it has.
+    pub code: u32,
     /// What the call may do, with the events it is given.
     pub layer: Box<Layer>,
     /// Drop the instance after the call: its stream has ended.
@@ -142,9 +144,13 @@ impl Partition {
                     work.run = run;
                     let serves = work.serves.clone();
                     let last = work.last;
+                    let code = match &serves {
+                        Serves::Stream(..) => work.life.code,
+                        Serves::Any | Serves::Key(_) => self.plan.stages[at].codes.now,
+                    };
                     let mut layer = stage.layer.take().expect("one call at a time");
                     layer.begin(frame);
-                    return Some(Call { stage: at, serves, layer, last });
+                    return Some(Call { stage: at, serves, code, layer, last });
                 }
             }
         }

@@ -6,6 +6,15 @@ use crate::layer::{LayerLimits, Ports};
 use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use crate::state::{StateLimits, Ttl};
 
+/// Which codes the streams of a stage may be open with, each known by a number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Codes {
+    /// The one they open with.
+    pub now: u32,
+    /// The one of those of which it is not known.
+    pub oldest: u32,
+}
+
 /// One stage of a segment, as the machine needs it.
 #[derive(Debug, Clone)]
 pub struct StagePlan {
@@ -19,6 +28,8 @@ pub struct StagePlan {
     pub retries: u8,
     /// When a stream ends by itself.
     pub stream: StreamLimits,
+    /// Which codes its streams have.
+    pub codes: Codes,
     /// How long and how often parked events are tried.
     pub park: ParkLimits,
     /// Where the stage's ports lead.

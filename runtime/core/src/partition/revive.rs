@@ -49,14 +49,15 @@ impl Partition {
         layer_of(stage).discard();
     }
 
-    /// A stream whose history is long enough for an image of its instance: the stage, and whom the
-    /// instance serves. To be asked when the calls of a batch are done, until there is none.
-    pub fn next_image(&mut self) -> Option<(usize, Serves)> {
+    /// A stream whose history is long enough for an image of its instance: the stage, whom the
+    /// instance serves, and its code. To be asked when the calls of a batch are done, until there
+    /// is none.
+    pub fn next_image(&mut self) -> Option<(usize, Serves, u32)> {
         self.ledger.as_ref()?;
         for (at, stage) in self.stages.iter_mut().enumerate() {
             let state = stage.layer.as_ref().expect("no call is in flight").state_ref();
-            if let Some((key, serial)) = stage.streams.next_long(state) {
-                return Some((at, Serves::Stream(key, serial)));
+            if let Some((key, serial, code)) = stage.streams.next_long(state) {
+                return Some((at, Serves::Stream(key, serial), code));
             }
         }
         None

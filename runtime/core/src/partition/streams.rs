@@ -15,15 +15,13 @@ use std::sync::Arc;
 
 use super::history::{self, Life};
 use super::invoke::{Work, by_key};
+use super::open::Index;
 use super::own::Own;
-use super::{Partition, layer_of};
+use super::{Codes, Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::pipeline::{Scope, StreamLimits};
-use crate::state::{KeyedState, StateLimits};
-
-/// The slot of an entry of the index.
-const ENTRY: &[u8] = b"";
+use crate::state::KeyedState;
 
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -35,6 +33,8 @@ pub(super) struct Streams {
     /// Streams that may still be opened.
     room: usize,
     serial: u64,
+    /// The code that streams open with.
+    code: u32,
     /// Streams whose history is long enough for an image.
     long: BTreeSet<(Arc<[u8]>, u64)>,
 }
@@ -56,16 +56,6 @@ struct Ends {
     gives_up: bool,
 }
 
-/// Every open stream, and when it is looked at.
-#[derive(Debug)]
-struct Index {
-    state: KeyedState,
-    at: BTreeMap<Arc<[u8]>, u64>,
-    due: BTreeSet<(u64, Arc<[u8]>)>,
-    /// Keys that are not in it as `state` says.
-    touched: BTreeSet<Arc<[u8]>>,
-}
-
 /// The time, and what ends a stream by itself.
 #[derive(Clone, Copy)]
 pub(super) struct When<'l> {
@@ -84,37 +74,39 @@ impl Life {
 
 impl Streams {
     /// Takes over the index of streams that are open.
-    pub(super) fn new(state: KeyedState) -> Self {
+    pub(super) fn new(state: KeyedState, codes: Codes) -> Self {
         Self {
-            index: Index::new(state),
+            index: Index::new(state, codes.oldest),
             ahead: BTreeMap::new(),
             waiting: VecDeque::new(),
             room: usize::MAX,
             serial: 0,
+            code: codes.now,
             long: BTreeSet::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.index.at.len()
+        self.index.len()
     }
 
     /// The index, as state beside the stage's own.
     pub(super) fn index(&self) -> &KeyedState {
-        &self.index.state
+        self.index.state()
+    }
+
+    /// The codes that streams are open with.
+    pub(super) fn codes(&self) -> BTreeSet<u32> {
+        self.index.codes()
     }
 
     pub(super) fn into_index(self) -> KeyedState {
-        self.index.state
+        self.index.into_state()
     }
 
     /// Puts back an entry of the index as some commit left it. Between batches.
     pub(super) fn restore(&mut self, key: &[u8], slot: &[u8], value: Option<&[u8]>) {
-        match value {
-            Some(value) => self.index.state.restore(key, slot, value),
-            None => self.index.state.forget(key, slot),
-        }
-        self.index.reload(&key.into());
+        self.index.restore(key, slot, value);
     }
 
     /// How many more streams may be opened before some are ended.
@@ -218,7 +210,9 @@ impl Streams {
     /// The stream of a key as the batch leaves it so far.
     fn life(&mut self, state: &KeyedState, key: &Arc<[u8]>) -> Option<Life> {
         let known = self.ahead.get(key).copied();
-        let life = known.unwrap_or_else(|| history::life(state, key));
+        let code = || self.index.code(key).unwrap_or(self.code);
+        let kept = || history::life(state, key).map(|life| Life { code: code(), ..life });
+        let life = known.unwrap_or_else(kept);
         self.serial = self.serial.max(life.map_or(0, |life| life.serial));
         life
     }
@@ -235,8 +229,9 @@ impl Streams {
         let head = Head { kind: Kind::Open, cause: NO_CAUSE, ..event.head };
         builder.push(&head, key, &[], &[]);
         let (now, serial) = (when.now, self.serial);
-        let life = Life { serial, opened_at: now, last_at: now, ..Life::default() };
-        self.index.set(key, life.end(when.limits));
+        let code = self.code;
+        let life = Life { serial, code, opened_at: now, last_at: now, ..Life::default() };
+        self.index.set(key, life.end(when.limits), code);
         life
     }
 
@@ -251,9 +246,7 @@ impl Streams {
     ) -> Frame {
         let mut builder = FrameBuilder::new();
         while builder.len() < most && builder.bytes_len() < BATCH_BYTES_MAX {
-            let first = self.index.due.first().filter(|(at, _)| *at <= until);
-            let Some((_, key)) = first.cloned() else { break };
-            self.index.take(&key);
+            let Some(key) = self.index.take_due(until) else { break };
             let lives_on = match state.lacks(&key) {
                 true => None,
                 false => history::life(state, &key).map(|life| life.end(limits)),
@@ -279,7 +272,7 @@ impl Streams {
 
     /// When there is something to look at next.
     fn next_due(&self) -> Option<u64> {
-        self.index.due.first().map(|(at, _)| *at)
+        self.index.next_due()
     }
 
     /// The stream of a key is over, unless a newer one has begun.
@@ -297,11 +290,12 @@ impl Streams {
         self.long.insert((key.clone(), serial));
     }
 
-    /// A stream that wants an image, if there is one that is still open.
-    pub(super) fn next_long(&mut self, state: &KeyedState) -> Option<(Arc<[u8]>, u64)> {
+    /// A stream that wants an image, with its code, if there is one that is still open.
+    pub(super) fn next_long(&mut self, state: &KeyedState) -> Option<(Arc<[u8]>, u64, u32)> {
         while let Some((key, serial)) = self.long.pop_first() {
             if history::life(state, &key).is_some_and(|life| life.serial == serial) {
-                return Some((key, serial));
+                let code = self.index.code(&key).unwrap_or(self.code);
+                return Some((key, serial, code));
             }
         }
         None
@@ -310,26 +304,21 @@ impl Streams {
     /// The batch stands.
     pub(super) fn commit(&mut self) {
         self.end_batch();
-        self.index.state.commit();
-        self.index.touched.clear();
+        self.index.commit();
     }
 
     /// The batch is taken back.
     pub(super) fn roll_back(&mut self) {
         self.end_batch();
-        self.index.state.rollback_all();
-        for key in std::mem::take(&mut self.index.touched) {
-            self.index.reload(&key);
-        }
+        self.index.roll_back();
     }
 
     /// Forgets all streams, and gives their keys: their instances are gone for good.
     pub(super) fn abandon(&mut self) -> Vec<Arc<[u8]>> {
         self.end_batch();
-        let keys: Vec<_> = self.index.at.keys().cloned().collect();
+        let keys = self.index.keys();
         keys.iter().for_each(|key| self.index.remove(key));
-        self.index.state.commit();
-        self.index.touched.clear();
+        self.index.commit();
         keys
     }
 
@@ -360,58 +349,6 @@ fn each_end(
     streams.ahead.insert(key.clone(), None);
     let work = Work::of_stream(key, life, builder.finish(), true);
     each(Work { gives_up, ..work });
-}
-
-impl Index {
-    fn new(mut state: KeyedState) -> Self {
-        state.set_limits(StateLimits::NONE);
-        let (at, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let keys = state.all_keys();
-        let mut index = Self { state, at, due, touched };
-        keys.into_iter().for_each(|key| index.reload(&Arc::from(key)));
-        index
-    }
-
-    /// Adds a stream that opens.
-    fn set(&mut self, key: &Arc<[u8]>, at: u64) {
-        let written = self.state.put(key, ENTRY, &at.to_le_bytes());
-        written.expect("there is no bound on the index");
-        self.touched.insert(key.clone());
-        self.put_off(key, at);
-    }
-
-    /// Looks at a stream at another time. What is kept of it stays as it is: it is looked at once
-    /// too often after a restart.
-    fn put_off(&mut self, key: &Arc<[u8]>, at: u64) {
-        self.take(key);
-        self.at.insert(key.clone(), at);
-        self.due.insert((at, key.clone()));
-    }
-
-    /// Takes a stream from those that are due; it is put off or removed, or the batch taken back.
-    fn take(&mut self, key: &Arc<[u8]>) {
-        if let Some(at) = self.at.get(key) {
-            self.due.remove(&(*at, key.clone()));
-            self.touched.insert(key.clone());
-        }
-    }
-
-    fn remove(&mut self, key: &Arc<[u8]>) {
-        self.take(key);
-        if self.at.remove(key).is_some() {
-            self.state.delete(key, ENTRY);
-        }
-    }
-
-    fn reload(&mut self, key: &Arc<[u8]>) {
-        if let Some(at) = self.at.remove(key) {
-            self.due.remove(&(at, key.clone()));
-        }
-        let Some(entry) = self.state.get(key, ENTRY) else { return };
-        let at = entry.try_into().map_or(0, u64::from_le_bytes);
-        self.at.insert(key.clone(), at);
-        self.due.insert((at, key.clone()));
-    }
 }
 
 impl Partition {

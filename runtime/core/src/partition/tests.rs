@@ -6,13 +6,15 @@ mod park;
 mod revive;
 mod timers;
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{Event, FrameBuilder, Head, Kind, field, push_field};
 use crate::ids::RequestId;
 use crate::layer::{Failure, FailureClass, KeyRule, LayerLimits, Ports, Spread, Target};
-use crate::pipeline::{OnFailure, ParkLimits, StreamLimits};
+use crate::pipeline::{OnFailure, OnUpdate, ParkLimits, StreamLimits};
 
 /// A stage that does what an event's payload says: `e` emits the key, `t` traps, `x` rejects, `a`
 /// adds 1 to a counter and emits it, `E` asks nothing but counts as an end when kind says so.
@@ -73,8 +75,10 @@ fn stage(name: &str, scope: Scope, on_failure: OnFailure, child: Option<usize>) 
             bytes_max: 1 << 20,
             duration_max_ms: 1000,
             replay_bytes_max: 1 << 20,
+            on_update: OnUpdate::default(),
         },
         park: PARK,
+        codes: Codes::default(),
         ports: Arc::new(Ports::new(1, vec![target])),
         inside: vec![child],
         limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 20, reply_bytes: 1 << 20 },
@@ -259,6 +263,42 @@ fn a_trap_ends_a_stream_and_dead_letters_what_it_held() {
     partition.start(frame(&[("a", "e3")]), 0);
     drive(&mut partition);
     assert_eq!(outputs(&partition.finish()), pairs(&[("a", "open"), ("a", "e3")]));
+}
+
+#[test]
+fn a_stream_keeps_the_code_it_opened_with_over_versions() {
+    let with = |codes| {
+        let only = stage("s", Scope::Stream, OnFailure::DeadLetter, None);
+        partition(vec![StagePlan { codes, ..only }])
+    };
+    let codes = |partition: &mut Partition| {
+        let mut codes = Vec::new();
+        while let Some(mut call) = partition.next_call() {
+            let Serves::Stream(key, _) = &call.serves else { panic!("a call of a stream") };
+            codes.push((String::from_utf8_lossy(key).into_owned(), call.code));
+            let verdict = play(&mut call.layer);
+            partition.done(call.layer, verdict);
+        }
+        let _stands = partition.finish();
+        codes
+    };
+    let all = |list: &[(&str, u32)]| -> Vec<(String, u32)> {
+        list.iter().map(|(key, code)| ((*key).to_owned(), *code)).collect()
+    };
+    let mut old = with(Codes { now: 1, oldest: 1 });
+    old.start(frame(&[("a", "e"), ("b", "e")]), 0);
+    assert_eq!(codes(&mut old), all(&[("a", 1), ("b", 1)]));
+    let mut new = with(Codes { now: 4, oldest: 1 });
+    old.into_states().into_iter().for_each(|(name, state)| new.adopt(&name, state));
+    // The second stream of a key that ends has the code of now, whatever the first one had.
+    new.start(frame(&[("a", "e"), ("a", "END"), ("a", "e"), ("b", "e"), ("c", "e")]), 1);
+    assert_eq!(codes(&mut new), all(&[("a", 1), ("a", 4), ("b", 1), ("c", 4)]));
+    assert_eq!(new.open_codes(), [BTreeSet::from([1, 4])]);
+    assert!(new.start_all_ends(2, |_| true));
+    let mut ended = codes(&mut new);
+    ended.sort();
+    assert_eq!(ended, all(&[("a", 4), ("b", 1), ("c", 4)]));
+    assert_eq!(new.open_codes(), [BTreeSet::new()]);
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn stage_for(
         assets: BTreeMap::new(),
         secret: [7; 32],
         live: Default::default(),
+        away: Default::default(),
         tenant,
         fresh: FreshCell::default(),
     };

@@ -17,11 +17,12 @@ use sluicebox_core::key;
 use sluicebox_core::partition::{
     Call, Commit, OutRun, Partition, Serves, Verdict, dead_letter_field,
 };
-use sluicebox_engine::invoker::{Invocation, Invoker, Outcome, Short};
+use sluicebox_engine::invoker::{Invocation, Outcome, Short};
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
 use super::expiry::Expiring;
+use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::parked::Parked;
 use super::record::Recording;
 use super::said::{answer, cause_of, report};
@@ -51,8 +52,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         machine.keep_event_time();
         machine.raise_watermark(inherited.watermark);
     }
-    let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
-    let invokers = segment.stages.iter().map(invoker).collect();
+    let invokers = segment.stages.iter().map(|stage| local.invokers(stage)).collect();
     let mut driver = Driver {
         mailbox,
         segment,
@@ -87,7 +87,7 @@ pub(super) struct Driver {
     pub(super) local: Rc<Local>,
     pub(super) life: Rc<Life>,
     pub(super) machine: Partition,
-    pub(super) invokers: Vec<Box<dyn Invoker>>,
+    pub(super) invokers: Vec<Invokers>,
     /// Runs not accepted yet.
     pub(super) outgoing: Vec<(Arc<Mailbox>, Delivery)>,
     /// Frames of the inbox whose results are not all passed on yet.
@@ -218,6 +218,8 @@ impl Driver {
         while let Some(command) = self.mailbox.next_command() {
             match command {
                 Command::Resume => self.resume().await,
+                // Whoever asked may have given up.
+                Command::Codes(reply) => drop(reply.send(self.machine.open_codes())),
                 Command::Retire { reply, carry, ends } => {
                     self.retire = Some(reply);
                     self.carry = carry;
@@ -244,13 +246,15 @@ impl Driver {
     }
 
     async fn trim(&mut self) {
-        for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
-            invoker.trim();
-            if self.segment.durable.is_some() {
-                // Those of streams are made again.
-                invoker.abandon();
-            } else {
-                invoker.put_away().await;
+        for (invokers, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
+            for invoker in invokers.all() {
+                invoker.trim();
+                if self.segment.durable.is_some() {
+                    // Those of streams are made again.
+                    invoker.abandon();
+                } else {
+                    invoker.put_away().await;
+                }
             }
             stage.note_instances();
         }
@@ -325,13 +329,17 @@ impl Driver {
             Ok(call) => call,
             Err(goes_on) => return goes_on,
         };
-        let Call { stage, serves, layer, last } = call;
+        let Call { stage, serves, code, layer, last } = call;
         let events = layer.frame().len() as u64;
         let shared = matches!(serves, Serves::Any);
         let stream = matches!(serves, Serves::Stream(..));
         let of_stream = stream.then(|| serves.clone());
         let invocation = Invocation { serves, layer, last, time, seed };
-        let outcome = self.invokers[stage].invoke(invocation).await;
+        let Some(invoker) = self.invokers[stage].of(code) else {
+            self.machine.done(invocation.layer, Verdict::Lost(UNKNOWN_CODE.to_owned()));
+            return true;
+        };
+        let outcome = invoker.invoke(invocation).await;
         let Outcome { layer, verdict, usage, said } = outcome;
         let verdict = match usage.short.filter(|_| stream && self.segment.durable.is_some()) {
             Some(Short::Others) => {
@@ -367,7 +375,7 @@ impl Driver {
         let stands = self.machine.done(layer, verdict);
         if let Some(serves) = of_stream.filter(|_| !stands) {
             // It may have returned, and remember what was taken back.
-            self.invokers[stage].drop_instance(&serves);
+            self.drop_instance(stage, &serves);
         }
         // A call of several events that is taken back is made again, and says all of it again.
         let mut said = said;
@@ -454,7 +462,10 @@ impl Driver {
 impl StageRuntime {
     /// Brings the figure of live instances up to date.
     fn note_instances(&self) {
-        self.metrics.instances.set(self.settings.live.load(Ordering::Relaxed));
+        let before = self.codes.before.iter().map(|before| &before.code.1);
+        let live = before.chain([&self.settings]).map(|all| all.live.load(Ordering::Relaxed));
+        self.metrics.instances.set(live.sum());
+        self.metrics.streams_away.set(self.settings.away.load(Ordering::Relaxed));
     }
 }
 

@@ -1,11 +1,11 @@
 //! Batches that remove what is over: when there are any, and what they are made of.
 
 use super::*;
-use crate::state::Ttl;
 use crate::codec::{Batch, CommitRecord, Record, RecordWriter, decode};
 use crate::ids::{OutputId, PipelineId, StageId};
 use crate::limits::{KEY_BYTES_MAX, SLOT_BYTES_MAX};
 use crate::state::Change;
+use crate::state::Ttl;
 
 const SECOND: u64 = 1_000_000;
 
