@@ -125,6 +125,29 @@ async fn more_streams_than_fit_into_the_quota_of_memory_go_on_where_they_were() 
 }
 
 #[tokio::test]
+async fn streams_of_idle_pipelines_make_way_on_every_worker() {
+    let node = Setup::dev().set("engine.instances", "8").set("node.workers", "3").start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let names = ["one", "two", "three", "four", "five", "six"];
+    // One of them has all that a tenant may; the others lie on its worker and on others.
+    let streams = names.map(|name| (name, if name == "one" { "abcdef" } else { "a" }));
+    for (name, keys) in streams {
+        client.apply(name, manifest(name, "")).await;
+        for key in keys.chars().map(String::from) {
+            send(&client, name, &key, "first").await;
+            says(&client, name, &key, &told(&texts(&["first"]))).await;
+        }
+    }
+    for (name, keys) in streams {
+        for key in keys.chars().map(String::from) {
+            send(&client, name, &key, "second").await;
+            says(&client, name, &key, &told(&texts(&["first", "second"]))).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_cannot_have_an_instance_says_why_and_holds_up_nobody() {
     let node = NODE.lend().await;
     let client = node.client();

@@ -11,7 +11,7 @@
 //! - Tenants take turns by start-time fair queueing, charged in time on the thread: guest code,
 //!   host work and cold starts alike.
 //! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
-//!   while there are any.
+//!   while there are any; and so are idle ones when somebody on another worker is short.
 
 mod cold;
 mod expiry;
@@ -189,6 +189,12 @@ pub(crate) async fn run(
             tokio::task::yield_now().await;
             continue;
         }
+        let sandbox = worker.local.sandbox.clone();
+        let mut pressed = std::pin::pin!(sandbox.pressed());
+        pressed.as_mut().enable();
+        if worker.heed_pressure() {
+            continue;
+        }
         // Without anything to tidy up an idle worker sleeps for good.
         let anything_warm = worker.local.warm_partitions.get() > 0;
         let sleep = tokio::time::sleep_until(next_sweep.into());
@@ -199,6 +205,7 @@ pub(crate) async fn run(
             () = handle.notify.notified() => {}
             changed = stop.changed() => if changed.is_err() { return },
             () = sleep, if anything_warm => {}
+            () = pressed, if anything_warm => {}
         }
     }
 }
@@ -214,12 +221,19 @@ impl Worker {
         self.schedule.charge(tenant, took);
         self.local.metrics.slices.inc();
         self.local.metrics.busy_micros.add(took.as_micros() as u64);
+        self.heed_pressure();
+        true
+    }
+
+    /// Lets go of idle instances if somebody is short of them. True if that is news.
+    fn heed_pressure(&mut self) -> bool {
         let pressure = self.local.sandbox.pressure();
-        if pressure != self.pressure {
-            self.pressure = pressure;
-            self.local.cool();
-            self.trim_idle(0);
+        if pressure == self.pressure {
+            return false;
         }
+        self.pressure = pressure;
+        self.local.cool();
+        self.trim_idle(0);
         true
     }
 
