@@ -198,8 +198,10 @@ async fn streams_that_are_over_with_a_halt_say_so() {
     let client = node.client();
     client.push(GUEST).await;
     client.apply("halted", manifest("halted", "on-failure = \"halt\"")).await;
+    // What the batch of the halt has is no stream yet.
     for key in ["a", "b"] {
         send(&client, "halted", key, "one").await;
+        says(&client, "halted", key, &told(&texts(&["one"]))).await;
     }
     send(&client, "halted", "c", "trap").await;
     eventually("it halts", SOON, || async {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use sluicebox_core::frame::Frame;
 use sluicebox_tests::client::{Client, payload};
 use sluicebox_tests::events::{Given, frame};
@@ -220,8 +221,10 @@ async fn streams_of_a_halted_pipeline_go_on_with_their_code() {
     client.push(GUEST).await;
     client.push("bench-stream").await;
     client.apply("streams", manifest("partitions = 2", "on-failure = \"halt\"")).await;
+    // What the batch of the halt has is no stream yet.
     for key in ["a", "bad"] {
         client.send("streams", &format!("?key={key}"), &[], "one").await.is(202);
+        says(&client, key, &told(&texts(&["one"]))).await;
     }
     client.send("streams", "?key=bad", &[], "trap").await.is(202);
     eventually("it halts", SOON, || async {
@@ -258,6 +261,11 @@ async fn a_stage_has_streams_of_so_many_codes_and_no_more() {
     assert!(refused["detail"].as_str().is_some_and(|why| why.contains("on-update")), "{refused}");
     // One of those there are is no other.
     client.apply("streams", code(1, "")).await;
+    let partition = client.describe("streams").await["partition"][0].clone();
+    assert_eq!(
+        (&partition["open-streams"], &partition["earlier-code-streams"]),
+        (&json!(4), &json!(3))
+    );
     for at in 0..4 {
         client.send("streams", &format!("?key=k{at}"), &[], "two").await.is(202);
         says(&client, &format!("k{at}"), &told(&texts(&["one", "two"]))).await;
@@ -280,10 +288,14 @@ async fn streams_of_a_halted_pipeline_end_before_other_code_comes() {
     let halts = "on-failure = \"halt\"";
     client.apply("streams", manifest("partitions = 2", halts)).await;
     let keys = ["a", "b", "c", "d", "e", "f"];
+    // What the batch of the halt has is no stream yet.
     for key in keys {
-        client.send("streams", &format!("?key={key}"), &[], format!("{key} one")).await.is(202);
+        let text = format!("{key} one");
+        client.send("streams", &format!("?key={key}"), &[], text.clone()).await.is(202);
+        says(&client, key, &told(&texts(&[&text]))).await;
     }
     client.send("streams", "?key=bad", &[], "trap at the end").await.is(202);
+    says(&client, "bad", &told(&texts(&["trap at the end"]))).await;
     for key in ["x", "y", "z", "u", "v", "w"] {
         client.send("streams", &format!("?key={key}"), &[], "first").await.is(202);
         client.send("streams", &format!("?key={key}"), &[], "trap").await.is(202);

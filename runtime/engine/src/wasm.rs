@@ -126,7 +126,7 @@ impl WasmStage {
             return Err(NotStarted("the stream's instance is gone".to_owned(), None));
         }
         if is_stream(serves) {
-            self.make_place(permit).await?;
+            self.make_place().await?;
         }
         self.start_for(serves, permit).await
     }
@@ -134,7 +134,7 @@ impl WasmStage {
     /// Makes an instance again that was put away.
     async fn wake(&mut self, away: &Away, permit: &CallPermit) -> Result<Instance, NotStarted> {
         // It may be more than there are to be, rather than being lost.
-        let _full = self.make_place(permit).await;
+        let _full = self.make_place().await;
         let code = self.code.clone();
         let head = match &code.accessor {
             Ok(accessor) => image::head_of(accessor, &away.image),
@@ -149,10 +149,10 @@ impl WasmStage {
     }
 
     /// Puts instances of streams away until there is a place for one more.
-    async fn make_place(&mut self, permit: &CallPermit) -> Result<(), NotStarted> {
+    async fn make_place(&mut self) -> Result<(), NotStarted> {
         let most = self.settings.limits.instances as usize;
         while !self.makes_again && self.own.len() >= most {
-            if !self.put_away_one(permit).await {
+            if !self.put_away_one().await {
                 let text = format!(
                     "the stage has {most} instances of open streams in this partition, which is \
                      all it may have (limits.instances), and none of them can be put away: {}; \
@@ -166,8 +166,9 @@ impl WasmStage {
     }
 
     /// Puts away the instance of a stream: the least recently used one that can be. False if none
-    /// can.
-    async fn put_away_one(&mut self, _permit: &CallPermit) -> bool {
+    /// can. An instance has the stack of its last call, so that this needs no permit: whoever holds
+    /// one may be waiting for the place.
+    async fn put_away_one(&mut self) -> bool {
         if self.makes_again {
             return false;
         }
@@ -204,8 +205,7 @@ impl WasmStage {
         if self.makes_again || self.own.len() == 0 {
             return;
         }
-        let Some(permit) = self.sandbox.call(&self.settings.tenant).await else { return };
-        while self.put_away_one(&permit).await {
+        while self.put_away_one().await {
             yield_once().await;
         }
     }
@@ -299,7 +299,7 @@ impl WasmStage {
                 None => {
                     self.press_once(&short);
                     // Our own idle instances may be what is missing.
-                    self.make_way(permit).await;
+                    self.make_way().await;
                     self.place(&tenant, wanted.of_stream).await?
                 }
             };
@@ -321,7 +321,7 @@ impl WasmStage {
                 Err(StartError::Short(text, why)) => return Err(NotStarted(text, Some(why))),
                 Err(StartError::Guest(text)) => return Err(NotStarted(text, None)),
             }
-            self.make_way(permit).await;
+            self.make_way().await;
             tokio::time::sleep(START_PAUSE).await;
         }
         self.full = wanted.of_stream;
@@ -379,13 +379,13 @@ impl WasmStage {
     }
 
     /// Lets go of what others may need more. If everybody who waits does so, nobody waits for ever.
-    async fn make_way(&mut self, permit: &CallPermit) {
+    async fn make_way(&mut self) {
         self.trim();
         let most = self.own.len() / 2;
         if self.makes_again {
             self.own.spare(most);
         }
-        while self.own.len() > most && self.put_away_one(permit).await {}
+        while self.own.len() > most && self.put_away_one().await {}
     }
 }
 

@@ -113,6 +113,8 @@ pub(crate) struct Mailbox {
     short: AtomicBool,
     pub(crate) state_bytes: AtomicUsize,
     pub(crate) open_streams: AtomicUsize,
+    /// Those with a code that their stage had before.
+    pub(crate) streams_of_before: AtomicUsize,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,6 +146,7 @@ impl Mailbox {
             short: AtomicBool::new(false),
             state_bytes: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
+            streams_of_before: AtomicUsize::new(0),
         })
     }
 

@@ -50,6 +50,12 @@ impl Partition {
         self.stages.iter().map(|stage| stage.streams.len()).sum()
     }
 
+    /// Those of them that have a code of before.
+    #[must_use]
+    pub fn streams_of_before(&self) -> usize {
+        self.stages.iter().map(|stage| stage.streams.earlier()).sum()
+    }
+
     /// The codes that streams of each stage are open with.
     #[must_use]
     pub fn open_codes(&self) -> Vec<BTreeSet<u32>> {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::Codes;
 use crate::state::{KeyedState, StateLimits};
 
 /// The slot of an entry.
@@ -20,8 +21,9 @@ pub(super) struct Index {
     due: BTreeSet<(u64, Arc<[u8]>)>,
     /// Keys that are not in it as `state` says.
     touched: BTreeSet<Arc<[u8]>>,
-    /// The code of streams of which none is written.
-    oldest: u32,
+    codes: Codes,
+    /// Streams with another code than the one of now.
+    earlier: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,11 +46,11 @@ impl Entry {
 }
 
 impl Index {
-    pub(super) fn new(mut state: KeyedState, oldest: u32) -> Self {
+    pub(super) fn new(mut state: KeyedState, codes: Codes) -> Self {
         state.set_limits(StateLimits::NONE);
         let (at, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let keys = state.all_keys();
-        let mut index = Self { state, at, due, touched, oldest };
+        let mut index = Self { state, at, due, touched, codes, earlier: 0 };
         keys.into_iter().for_each(|key| index.reload(&Arc::from(key)));
         index
     }
@@ -72,6 +74,11 @@ impl Index {
     /// The code the open stream of a key has.
     pub(super) fn code(&self, key: &[u8]) -> Option<u32> {
         self.at.get(key).map(|entry| entry.code)
+    }
+
+    /// Streams with a code that the stage had before.
+    pub(super) fn earlier(&self) -> usize {
+        self.earlier
     }
 
     pub(super) fn codes(&self) -> BTreeSet<u32> {
@@ -99,14 +106,24 @@ impl Index {
     /// Looks at a stream at another time. What is kept of it stays as it is: it is looked at once
     /// too often after a restart.
     pub(super) fn put_off(&mut self, key: &Arc<[u8]>, at: u64) {
-        let code = self.code(key).unwrap_or(self.oldest);
+        let code = self.code(key).unwrap_or(self.codes.oldest);
         self.place(key, Entry { at, code });
     }
 
     fn place(&mut self, key: &Arc<[u8]>, entry: Entry) {
         self.take(key);
-        self.at.insert(key.clone(), entry);
+        self.insert(key, entry);
+    }
+
+    fn insert(&mut self, key: &Arc<[u8]>, entry: Entry) {
+        let before = self.at.insert(key.clone(), entry);
+        self.count_out(before);
+        self.earlier += usize::from(entry.code != self.codes.now);
         self.due.insert((entry.at, key.clone()));
+    }
+
+    fn count_out(&mut self, gone: Option<Entry>) {
+        self.earlier -= usize::from(gone.is_some_and(|entry| entry.code != self.codes.now));
     }
 
     /// When there is something to look at next.
@@ -132,19 +149,21 @@ impl Index {
 
     pub(super) fn remove(&mut self, key: &Arc<[u8]>) {
         self.take(key);
-        if self.at.remove(key).is_some() {
+        let gone = self.at.remove(key);
+        if gone.is_some() {
             self.state.delete(key, ENTRY);
         }
+        self.count_out(gone);
     }
 
     fn reload(&mut self, key: &Arc<[u8]>) {
-        if let Some(entry) = self.at.remove(key) {
+        let before = self.at.remove(key);
+        if let Some(entry) = before {
             self.due.remove(&(entry.at, key.clone()));
         }
+        self.count_out(before);
         let Some(entry) = self.state.get(key, ENTRY) else { return };
-        let entry = Entry::read(entry, self.oldest);
-        self.at.insert(key.clone(), entry);
-        self.due.insert((entry.at, key.clone()));
+        self.insert(key, Entry::read(entry, self.codes.oldest));
     }
 
     pub(super) fn commit(&mut self) {
@@ -166,7 +185,8 @@ mod tests {
 
     #[test]
     fn an_entry_of_before_has_the_oldest_code_and_keeps_the_one_it_has() {
-        let mut index = Index::new(KeyedState::new(1, StateLimits::NONE), 3);
+        let mut index =
+            Index::new(KeyedState::new(1, StateLimits::NONE), Codes { now: 5, oldest: 3 });
         let (old, new) = (Arc::from(&b"old"[..]), Arc::from(&b"new"[..]));
         index.restore(&old, ENTRY, Some(&7_u64.to_le_bytes()));
         index.set(&new, 9, 5);
@@ -174,8 +194,13 @@ mod tests {
         index.put_off(&old, 11);
         index.put_off(&new, 10);
         assert_eq!((index.code(&old), index.code(&new)), (Some(3), Some(5)));
-        assert_eq!(index.codes(), BTreeSet::from([3, 5]));
-        let index = Index::new(index.into_state(), 2);
+        assert_eq!((index.codes(), index.earlier()), (BTreeSet::from([3, 5]), 1));
+        index.remove(&old);
+        assert_eq!(index.earlier(), 0);
+        index.roll_back();
+        assert_eq!(index.earlier(), 1);
+        let index = Index::new(index.into_state(), Codes { now: 6, oldest: 2 });
+        assert_eq!(index.earlier(), 2);
         assert_eq!((index.code(&old), index.code(&new)), (Some(2), Some(5)));
         assert_eq!(index.next_due(), Some(7), "what is put off is not written");
     }

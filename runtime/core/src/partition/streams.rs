@@ -76,7 +76,7 @@ impl Streams {
     /// Takes over the index of streams that are open.
     pub(super) fn new(state: KeyedState, codes: Codes) -> Self {
         Self {
-            index: Index::new(state, codes.oldest),
+            index: Index::new(state, codes),
             ahead: BTreeMap::new(),
             waiting: VecDeque::new(),
             room: usize::MAX,
@@ -93,6 +93,11 @@ impl Streams {
     /// The index, as state beside the stage's own.
     pub(super) fn index(&self) -> &KeyedState {
         self.index.state()
+    }
+
+    /// Streams with a code that the stage had before.
+    pub(super) fn earlier(&self) -> usize {
+        self.index.earlier()
     }
 
     /// The codes that streams are open with.

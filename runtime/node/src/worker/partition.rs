@@ -456,6 +456,8 @@ impl Driver {
         let after = self.machine.open_streams();
         let before = self.mailbox.open_streams.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.streams().changed(before, after);
+        let of_before = self.machine.streams_of_before();
+        self.mailbox.streams_of_before.store(of_before, Ordering::Relaxed);
     }
 }
 
