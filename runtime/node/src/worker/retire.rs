@@ -8,7 +8,7 @@
 
 use sluicebox_core::partition::Partition;
 
-use super::partition::Driver;
+use super::partition::{Driver, park};
 use crate::mailbox::{Delivery, Retired};
 
 impl Driver {
@@ -37,7 +37,9 @@ impl Driver {
             return false;
         }
         self.batch(now).await;
+        // The rest behind others' turns.
         self.mailbox.schedule();
+        park().await;
         true
     }
 
