@@ -29,6 +29,8 @@ mod openapi;
 mod outputs;
 #[path = "api/stages.rs"]
 mod stages;
+#[path = "api/streams.rs"]
+mod streams;
 #[path = "api/tenancy.rs"]
 mod tenancy;
 #[path = "api/time.rs"]

@@ -190,6 +190,11 @@ async fn goes_on_with(home: &Arc<Home>, change: impl FnOnce(&Path, Vec<u8>), wha
 
 /// The document of the version of the pipeline.
 fn version_of_words(home: &Home) -> PathBuf {
+    versions(home).pop().expect("the one that was applied")
+}
+
+/// The documents of the versions of all pipelines, in order.
+pub(super) fn versions(home: &Home) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![home.data().join("catalog/documents")];
     while let Some(folder) = folders.pop() {
@@ -201,6 +206,7 @@ fn version_of_words(home: &Home) -> PathBuf {
             }
         }
     }
-    let of_pipeline = |path: &&PathBuf| path.to_string_lossy().contains("pipelines");
-    found.iter().find(of_pipeline).unwrap_or_else(|| panic!("none in {found:?}")).clone()
+    found.retain(|path| path.to_string_lossy().contains("pipelines"));
+    found.sort();
+    found
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use sluicebox_core::frame::Frame;
 use sluicebox_tests::client::{Client, payload};
 use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually, eventually_equal};
 use sluicebox_tests::node::Setup;
+pub(super) use sluicebox_tests::stream_memory::{GUEST, last_words, texts, told};
 
+use super::damage::versions;
 use super::kills::{Load, Run, through_kills};
 use super::{Dice, number};
 
-pub(super) const GUEST: &str = "stream-memory";
 const OUT: &str = "outputs/out";
 
 /// A pipeline of one stream function. `more` is said of the stage, `top` of the pipeline.
@@ -22,29 +24,6 @@ pub(super) fn manifest(top: &str, more: &str) -> String {
          [stages.fold]\ncomponent = \"{GUEST}\"\nscope = \"stream\"\n{more}\n\
          [outputs.out]\nfrom = \"fold\"\nretain-bytes = \"256MiB\"\n"
     )
-}
-
-/// What the guest says of each event of a stream.
-pub(super) fn told(payloads: &[Vec<u8>]) -> Vec<String> {
-    let (mut hash, mut bytes) = (0xcbf2_9ce4_8422_2325_u64, 0);
-    let mut seen: BTreeMap<&[u8], u64> = BTreeMap::new();
-    let mut all = Vec::new();
-    for (count, payload) in (1..).zip(payloads) {
-        for byte in payload {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        }
-        bytes += payload.len();
-        let times = seen.entry(payload).or_default();
-        *times += 1;
-        all.push(format!("{count} {hash:016x} {times} {bytes}"));
-    }
-    all
-}
-
-pub(super) fn last_words(payloads: &[Vec<u8>]) -> String {
-    let told = told(payloads).pop().unwrap_or_default();
-    let words: Vec<&str> = told.split(' ').collect();
-    format!("end {} {}", words[0], words[1])
 }
 
 /// What came out, by key, in the order of the output.
@@ -69,10 +48,6 @@ async fn said(client: &Client) -> BTreeMap<String, Vec<String>> {
 async fn says(client: &Client, key: &str, expected: &[String]) {
     let look = || async { said(client).await.remove(key).unwrap_or_default() };
     eventually_equal(expected.to_vec(), SOON, look).await;
-}
-
-pub(super) fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
-    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 #[tokio::test]
@@ -138,11 +113,218 @@ async fn open_streams_survive_updates_and_other_partitions_but_not_other_code() 
     for (key, payloads) in &sent {
         says(&client, key, &told(payloads)).await;
     }
-    let less = "limits = { fuel-per-event = 1000000 }";
+    let less = "limits = { fuel-per-event = 1000000 }\nstream = { on-update = \"restart\" }";
     client.apply("streams", manifest("partitions = 1", less)).await;
     for (key, payloads) in &sent {
         says(&client, key, &[told(payloads), vec![last_words(payloads)]].concat()).await;
     }
+}
+
+/// The same pipeline with a guest that says nothing before the end of a stream: the sum of its
+/// bytes, 8 of them.
+fn summing(more: &str) -> String {
+    manifest("partitions = 2", more).replace(GUEST, "bench-stream")
+}
+
+async fn end(client: &Client, key: &str) {
+    let headers = [("sluicebox-key", key), ("sluicebox-end", "true")];
+    client.send("streams", "", &headers, "").await.is(202);
+}
+
+#[tokio::test]
+async fn an_open_stream_goes_on_to_its_end_with_the_code_it_opened_with() {
+    let settings = [("log.segment-bytes", "1MiB"), ("log.checkpoint-log-bytes", "2MiB")];
+    let setup = |setup: Setup| settings.iter().fold(setup, |s, (field, value)| s.set(field, value));
+    let node = setup(Setup::dev()).start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.push("bench-stream").await;
+    client.apply("streams", manifest("partitions = 2", "")).await;
+    let mut sent: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::new();
+    let keys = ["a", "b", "c", "d"];
+    // One of them is long enough for an image.
+    let text = |key: &str, round: usize| match key {
+        "a" => format!("{round} {}", "x".repeat(90_000)),
+        _ => format!("{key} {round}"),
+    };
+    for key in keys {
+        client.send("streams", &format!("?key={key}"), &[], text(key, 0)).await.is(202);
+        sent.entry(key).or_default().push(text(key, 0).into_bytes());
+    }
+    client.apply("streams", summing("")).await;
+    client.send("streams", "?key=new", &[], "\u{1}").await.is(202);
+    // Nothing stands for the old code any more but its open streams.
+    client.delete(&format!("components/{GUEST}")).await.is(204);
+    for retries in 0..21 {
+        client.apply("streams", summing(&format!("retries = {}", 3 + retries % 2))).await;
+        if retries % 7 == 0 {
+            for key in keys {
+                client
+                    .send("streams", &format!("?key={key}"), &[], text(key, retries))
+                    .await
+                    .is(202);
+                sent.entry(key).or_default().push(text(key, retries).into_bytes());
+            }
+        }
+    }
+    let home = node.home().clone();
+    drop(node.kill());
+    let node = setup(Setup::dev().home(&home)).start().await;
+    let client = node.client();
+    client.apply("streams", summing("").replace("partitions = 2", "partitions = 3")).await;
+    for key in keys {
+        client.send("streams", &format!("?key={key}"), &[], text(key, 99)).await.is(202);
+        sent.entry(key).or_default().push(text(key, 99).into_bytes());
+        end(&client, key).await;
+    }
+    for (key, payloads) in &sent {
+        says(&client, key, &[told(payloads), vec![last_words(payloads)]].concat()).await;
+    }
+    end(&client, "new").await;
+    says(&client, "new", &["\u{1}\0\0\0\0\0\0\0".to_owned()]).await;
+    // The next stream of the key has the code of now.
+    client.send("streams", "?key=b", &[], "\u{2}").await.is(202);
+    end(&client, "b").await;
+    let all = [told(&sent["b"]), vec![last_words(&sent["b"])]].concat();
+    says(&client, "b", &[all, vec!["\u{2}\0\0\0\0\0\0\0".to_owned()]].concat()).await;
+    let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    assert!(dead.records().is_empty(), "{:?}", dead.records().first());
+}
+
+#[tokio::test]
+async fn a_stream_finds_its_code_when_the_document_of_the_version_is_damaged() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.push("bench-stream").await;
+    client.apply("streams", manifest("partitions = 2", "")).await;
+    client.send("streams", "?key=a", &[], "one").await.is(202);
+    client.apply("streams", summing("")).await;
+    client.send("streams", "?key=b", &[], "\u{1}").await.is(202);
+    client.apply("streams", summing("retries = 5")).await;
+    let home = node.home().clone();
+    drop(node.kill());
+    let newest = versions(&home).pop().expect("three");
+    std::fs::write(&newest, b"damaged").expect("it is ours");
+    let node = Setup::dev().home(&home).start().await;
+    let client = node.client();
+    client.send("streams", "?key=a", &[], "two").await.is(202);
+    says(&client, "a", &told(&texts(&["one", "two"]))).await;
+    end(&client, "b").await;
+    says(&client, "b", &["\u{1}\0\0\0\0\0\0\0".to_owned()]).await;
+}
+
+#[tokio::test]
+async fn streams_of_a_halted_pipeline_go_on_with_their_code() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    client.push("bench-stream").await;
+    client.apply("streams", manifest("partitions = 2", "on-failure = \"halt\"")).await;
+    // What the batch of the halt has is no stream yet.
+    for key in ["a", "bad"] {
+        client.send("streams", &format!("?key={key}"), &[], "one").await.is(202);
+        says(&client, key, &told(&texts(&["one"]))).await;
+    }
+    client.send("streams", "?key=bad", &[], "trap").await.is(202);
+    eventually("it halts", SOON, || async {
+        (client.describe("streams").await["state"] == "halted").then_some(())
+    })
+    .await;
+    client.send("streams", "?key=a", &[], "two").await.is(202);
+    client.apply("streams", summing("")).await;
+    client.send("streams", "?key=bad", &[], "two").await.is(202);
+    for key in ["a", "bad"] {
+        let all = texts(&["one", "two"]);
+        says(&client, key, &told(&all)).await;
+        end(&client, key).await;
+        says(&client, key, &[told(&all), vec![last_words(&all)]].concat()).await;
+    }
+    let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    assert_eq!(dead.records().len(), 1, "the event that halted it: {:?}", dead.records());
+}
+
+#[tokio::test]
+async fn a_stage_has_streams_of_so_many_codes_and_no_more() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let code = |code: usize, more: &str| {
+        manifest("partitions = 1", &format!("config = {{ code = \"{code}\" }}\n{more}"))
+    };
+    for at in 0..4 {
+        client.apply("streams", code(at, "")).await;
+        client.send("streams", &format!("?key=k{at}"), &[], "one").await.is(202);
+    }
+    let refused = client.put("pipelines/streams", code(4, "")).await;
+    let refused = refused.problem(409, "pipeline.conflict");
+    assert!(refused["detail"].as_str().is_some_and(|why| why.contains("on-update")), "{refused}");
+    // One of those there are is no other.
+    client.apply("streams", code(1, "")).await;
+    let partition = client.describe("streams").await["partition"][0].clone();
+    assert_eq!(
+        (&partition["open-streams"], &partition["earlier-code-streams"]),
+        (&json!(4), &json!(3))
+    );
+    for at in 0..4 {
+        client.send("streams", &format!("?key=k{at}"), &[], "two").await.is(202);
+        says(&client, &format!("k{at}"), &told(&texts(&["one", "two"]))).await;
+    }
+    end(&client, "k0").await;
+    client.apply("streams", code(4, "")).await;
+    client.apply("streams", code(5, "stream = { on-update = \"restart\" }")).await;
+    for at in 0..4 {
+        let all = texts(&["one", "two"]);
+        let expected = [told(&all), vec![last_words(&all)]].concat();
+        says(&client, &format!("k{at}"), &expected).await;
+    }
+}
+
+#[tokio::test]
+async fn streams_of_a_halted_pipeline_end_before_other_code_comes() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let halts = "on-failure = \"halt\"";
+    client.apply("streams", manifest("partitions = 2", halts)).await;
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    // What the batch of the halt has is no stream yet.
+    for key in keys {
+        let text = format!("{key} one");
+        client.send("streams", &format!("?key={key}"), &[], text.clone()).await.is(202);
+        says(&client, key, &told(&texts(&[&text]))).await;
+    }
+    client.send("streams", "?key=bad", &[], "trap at the end").await.is(202);
+    says(&client, "bad", &told(&texts(&["trap at the end"]))).await;
+    for key in ["x", "y", "z", "u", "v", "w"] {
+        client.send("streams", &format!("?key={key}"), &[], "first").await.is(202);
+        client.send("streams", &format!("?key={key}"), &[], "trap").await.is(202);
+    }
+    let halted = || async {
+        let partitions = client.describe("streams").await["partition"].clone();
+        let all = partitions.as_array().expect("a list").clone();
+        all.iter().all(|partition| partition["halted"].is_string()).then_some(())
+    };
+    eventually("both have halted", SOON, halted).await;
+    // Behind the halt.
+    for key in keys {
+        client.send("streams", &format!("?key={key}"), &[], format!("{key} two")).await.is(202);
+    }
+    let other = "config = { other = \"yes\" }\nstream = { on-update = \"restart\" }";
+    client.apply("streams", manifest("partitions = 2", other)).await;
+    for key in keys {
+        let (before, after) = ([format!("{key} one")], [format!("{key} two")]);
+        let bytes = |texts: &[String]| -> Vec<Vec<u8>> {
+            texts.iter().map(|text| text.clone().into_bytes()).collect()
+        };
+        let (before, after) = (bytes(&before), bytes(&after));
+        let expected = [told(&before), vec![last_words(&before)], told(&after)].concat();
+        says(&client, key, &expected).await;
+    }
+    let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    let of = |key: &str| dead.records().iter().filter(|letter| letter["key"] == key).count();
+    assert_eq!(keys.map(of), [0; 6]);
+    assert_eq!(of("bad"), 1, "{:?}", dead.records());
 }
 
 #[tokio::test]
@@ -187,7 +369,8 @@ async fn a_stream_waits_for_room_and_is_not_lost() {
     let node = Setup::dev().home(&home).set("quota.memory-bytes", "1MiB").start().await;
     let client = node.client();
     // It cannot be ended, so the version it belongs to goes on.
-    let other = manifest("partitions = 1", "config = { other = \"yes\" }");
+    let other = "config = { other = \"yes\" }\nstream = { on-update = \"restart\" }";
+    let other = manifest("partitions = 1", other);
     let refused =
         client.put("pipelines/streams", other.clone()).await.problem(409, "pipeline.conflict");
     assert!(
@@ -244,7 +427,8 @@ impl Load for Streams {
 
     fn change(&self, dice: &mut Dice) -> Option<String> {
         let (partitions, retries) = (1 + dice.below(5), dice.below(9));
-        let more = format!("{}\nretries = {retries}", self.more);
+        let code = dice.below(3);
+        let more = format!("{}\nretries = {retries}\nconfig = {{ code = \"{code}\" }}", self.more);
         Some(manifest(&format!("partitions = {partitions}"), &more))
     }
 }

@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod node;
 pub mod rig;
 pub mod session;
+pub mod stream_memory;
 pub mod tls;
 
 use std::path::{Path, PathBuf};

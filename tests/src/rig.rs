@@ -20,7 +20,7 @@ use sluicebox_core::frame::Frame;
 use sluicebox_core::image::Image;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
 use sluicebox_core::partition::{
-    Call, Commit, Halt, Partition, SegmentPlan, Serves, StagePlan, Verdict,
+    Call, Codes, Commit, Halt, Partition, SegmentPlan, Serves, StagePlan, Verdict,
 };
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StageLimits, StreamLimits};
 use sluicebox_core::state::StateLimits;
@@ -159,6 +159,7 @@ impl Rig {
                 assets: spec.assets.clone(),
                 secret: [7; 32],
                 live: AtomicI64::new(0),
+                away: AtomicI64::new(0),
                 tenant: tenant.clone(),
                 fresh: FreshCell::default(),
             });
@@ -228,6 +229,7 @@ fn plan(at: usize, spec: &Spec, last: bool) -> StagePlan {
         retries: spec.retries,
         stream: spec.stream,
         park: ParkLimits::default(),
+        codes: Codes::default(),
         ports: Arc::new(Ports::new(ports, (0..ports).map(target).collect())),
         inside: (0..ports).map(|_| (!last).then_some(at + 1)).collect(),
         limits: LayerLimits {
@@ -326,7 +328,7 @@ impl Chain {
 
     async fn drive(&mut self, now: u64) -> Batch {
         let mut batch = Batch::default();
-        while let Some(Call { stage, serves, layer, last }) = self.machine.next_call() {
+        while let Some(Call { stage, serves, layer, last, .. }) = self.machine.next_call() {
             let events = layer.frame().len();
             let invocation = Invocation { serves, layer, last, time: now, seed: now };
             let call = self.invokers[stage].invoke(invocation);

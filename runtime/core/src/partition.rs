@@ -28,8 +28,10 @@ mod hold;
 mod invoke;
 mod isolate;
 mod ledger;
+mod open;
 mod own;
 mod park;
+mod plan;
 mod revive;
 mod streams;
 
@@ -42,14 +44,15 @@ pub use history::{NoRevival, Replay, Revival};
 pub use invoke::{Call, Serves};
 pub use isolate::Verdict;
 pub use ledger::{Leads, Progress, Recorded, SegmentIds, StageIds, TooLarge};
+pub use plan::{Codes, SegmentPlan, StagePlan};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::frame::Frame;
-use crate::layer::{Layer, LayerLimits, Ports};
-use crate::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
-use crate::state::{KeyedState, StateLimits, Ttl};
+use crate::layer::Layer;
+use crate::pipeline::Scope;
+use crate::state::{KeyedState, StateLimits};
 use crate::timers::Timers;
 
 use cold::Wanting;
@@ -60,40 +63,6 @@ use ledger::Ledger;
 use own::Widths;
 use park::Park;
 use streams::Streams;
-
-/// One stage of a segment, as the machine needs it.
-#[derive(Debug, Clone)]
-pub struct StagePlan {
-    /// For dead letters.
-    pub name: String,
-    /// Whom an instance serves.
-    pub scope: Scope,
-    /// What happens to an event that failed for good.
-    pub on_failure: OnFailure,
-    /// Immediate runs of an event that failed with class retry.
-    pub retries: u8,
-    /// When a stream ends by itself.
-    pub stream: StreamLimits,
-    /// How long and how often parked events are tried.
-    pub park: ParkLimits,
-    /// Where the stage's ports lead.
-    pub ports: Arc<Ports>,
-    /// For each target of `ports`: the stage of this segment it leads to, if it stays inside.
-    pub inside: Vec<Option<usize>>,
-    /// Bounds on one call.
-    pub limits: LayerLimits,
-    /// Bounds on the stage's state in one partition.
-    pub state: StateLimits,
-    /// How long a key's state stays that is not written; `None`: for ever.
-    pub state_ttl: Option<Ttl>,
-}
-
-/// A segment: its stages in topological order, the root first.
-#[derive(Debug, Clone)]
-pub struct SegmentPlan {
-    /// The stages.
-    pub stages: Vec<StagePlan>,
-}
 
 /// Why a partition stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +92,10 @@ pub struct Partition {
     /// The event time up to which everything was here; `None` without event time.
     watermark: Option<u64>,
     widths: Widths,
+    /// What its streams held that are over with a halt, as long as nobody was told.
+    abandoned: Vec<(usize, Arc<[u8]>)>,
+    /// What fails becomes a dead letter, whatever the stage says.
+    never_halts: bool,
     /// What exactly-once needs; without it delivery is best-effort.
     ledger: Option<Box<Ledger>>,
 }
@@ -151,11 +124,12 @@ impl Partition {
             let timers = seed.wrapping_mul(3).wrapping_add(at as u64);
             let timers = Timers::new(KeyedState::new(timers, StateLimits::NONE));
             let layer = Layer::new(plan.ports.clone(), plan.limits, state).with_timers(timers);
+            let streams = seed.rotate_left(32);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {
                 layer: Some(Box::new(layer)),
                 work: VecDeque::new(),
-                streams: Streams::new(KeyedState::new(seed.rotate_left(32), plan.state)),
+                streams: Streams::new(KeyedState::new(streams, plan.state), plan.codes),
                 park: Park::new(parked),
                 expiry: Look::default(),
                 width: u32::MAX,
@@ -177,6 +151,8 @@ impl Partition {
             seed: 0,
             watermark,
             widths: Widths::default(),
+            abandoned: Vec::new(),
+            never_halts: false,
             ledger,
         }
     }
@@ -236,6 +212,7 @@ impl Partition {
         assert!(!self.wanting.is_some(), "a batch that waits for state is not done");
         assert!(self.ledger.is_none(), "a commit of a partition with a ledger is recorded");
         self.batch = None;
+        self.tell_abandoned();
         self.settle_parked();
         for stage in &mut self.stages {
             layer_of(stage).commit_state();
@@ -252,7 +229,8 @@ impl Partition {
     }
 
     /// Lets a halted partition go on: everything of its batch is taken back, and the batch is
-    /// returned to be run again. Streams that were open in it have lost their instances.
+    /// returned to be run again. Without a ledger its streams have lost their instances and are
+    /// over: each becomes a dead letter of the next commit.
     pub fn resume(&mut self) -> Option<Frame> {
         self.halted.take()?;
         self.take_back_stages();

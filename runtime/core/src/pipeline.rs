@@ -304,6 +304,30 @@ pub struct StreamLimits {
     /// Bytes of events kept for making an instance again of which there can be no image. Of use
     /// only with exactly-once.
     pub replay_bytes_max: u64,
+    /// What becomes of open streams when a version brings other code. Of use only with
+    /// exactly-once.
+    pub on_update: OnUpdate,
+}
+
+/// What becomes of open streams when a version brings other code for their stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnUpdate {
+    /// They go on to their end with the code they opened with.
+    #[default]
+    Finish,
+    /// They end before the version begins.
+    Restart,
+}
+
+impl OnUpdate {
+    /// The word in a manifest.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Finish => "finish",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 impl Default for StreamLimits {
@@ -314,6 +338,7 @@ impl Default for StreamLimits {
             bytes_max: bounds::BYTES_MAX.default,
             duration_max_ms: bounds::DURATION_MAX_MS.default,
             replay_bytes_max: bounds::REPLAY_BYTES_MAX.default,
+            on_update: OnUpdate::default(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - Equal calls of a stage that keeps nothing have equal outcomes.
 //! - Where instances have a memory: it lasts for a stream, is a bounded cache for a key, and is
 //!   reused by anybody otherwise; the last call of a stream ends it.
+//! - Streams that are more than there may be instances have their memory as well.
 //! - Where they have images: who goes on from one does what the other would have done, and what is
 //!   no image of the code leaves nobody.
 //!
@@ -66,6 +67,7 @@ pub async fn every_promise(subject: &dyn Subject) {
     instances_of_anybody_are_reused(subject).await;
     a_stream_keeps_its_memory_to_its_last_call(subject).await;
     a_stream_is_not_served_by_a_stranger(subject).await;
+    streams_beyond_their_number_keep_their_memory(subject).await;
     instances_of_keys_are_kept_and_bounded(subject).await;
     a_stream_goes_on_from_its_image(subject).await;
     an_image_replaces_what_is_there(subject).await;
@@ -317,6 +319,27 @@ async fn a_stream_keeps_its_memory_to_its_last_call(subject: &dyn Subject) {
     let outcome = invoker.invoke(turn(layer, 2, Kind::End)).await;
     returned(&outcome);
     assert_eq!(invoker.live(), 0, "the last call ends the instance");
+}
+
+async fn streams_beyond_their_number_keep_their_memory(subject: &dyn Subject) {
+    let Some(mut invoker) = subject.invoker(Behaviour::Remember, &limits()) else { return };
+    let streams = u64::from(limits().instances) * 2;
+    let mut layer = layer();
+    for round in 1..=7 {
+        for serial in 1..=streams {
+            let kind = if round == 1 { Kind::Open } else { Kind::Data };
+            let outcome = invoker.invoke(turn(layer, serial, kind)).await;
+            let trapped = matches!(outcome.verdict, Verdict::Trapped(_));
+            assert_eq!(trapped, round == 7, "round {round} of {serial}: {:?}", outcome.verdict);
+            assert_eq!(invoker.holds(&stream(serial)), !trapped);
+            layer = outcome.layer;
+            layer.discard();
+        }
+        if round % 2 == 0 {
+            invoker.put_away().await;
+        }
+    }
+    assert_eq!(invoker.live(), 0, "all of them have trapped");
 }
 
 async fn a_stream_is_not_served_by_a_stranger(subject: &dyn Subject) {

@@ -28,7 +28,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::image::head::Standard;
 use crate::invoker::{Said, Short};
-use crate::stage::{StageSettings, TenantSlots};
+use crate::stage::{Charge, StageSettings, TenantSlots};
 
 /// The prefix of every interface of our own; 0.1.x are one compatible track for the linker.
 const PACKAGE: &str = "sluicebox:stage";
@@ -307,6 +307,13 @@ impl Limiter {
 
     pub(crate) fn used(&self) -> usize {
         self.used
+    }
+
+    /// Gives up so many bytes of what is used, without giving them back: as many as there are.
+    pub(crate) fn pass_on(&mut self, bytes: u64) -> Charge {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.used);
+        self.used -= bytes;
+        Charge::of_used(self.tenant.clone(), bytes as u64)
     }
 
     fn grow(&mut self, by: usize) -> bool {

@@ -26,7 +26,7 @@ use crate::image::{self, Access, Fresh};
 use crate::invoker::{Invocation, NoImage, Outcome, Short, Usage};
 use crate::patience::{OutOfPatience, Patience, bounded};
 use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
-use crate::stage::{StageCode, StageSettings};
+use crate::stage::{Charge, StageCode, StageSettings};
 use crate::typed::{self, EventIn, WitFailure, WitOutcome};
 
 /// Fuel for instantiating: start functions and initialisers of large runtimes.
@@ -142,6 +142,11 @@ impl Instance {
         let image = image::capture(&mut self.access()?, fresh).await;
         self.leave();
         image
+    }
+
+    /// Ends it, and keeps so much of the memory it had in use for what is left of it.
+    pub(crate) fn end(mut self, bytes: u64) -> Charge {
+        self.store.data_mut().limiter.pass_on(bytes)
     }
 
     /// Makes it what an image is of, before its first call.

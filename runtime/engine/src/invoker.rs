@@ -146,6 +146,9 @@ pub type Capturing<'a> = Pin<Box<dyn Future<Output = Result<Image, NoImage>> + '
 /// An instance being made from an image. Runs on the worker's own thread only.
 pub type Reviving<'a> = Pin<Box<dyn Future<Output = Result<(), NoImage>> + 'a>>;
 
+/// Instances being put away. Runs on the worker's own thread only.
+pub type PuttingAway<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// See the module.
 pub trait Invoker: fmt::Debug {
     /// Makes one call.
@@ -160,7 +163,7 @@ pub trait Invoker: fmt::Debug {
     /// nobody serves the key or stream any more.
     fn revive<'a>(&'a mut self, serves: Serves, image: &'a Image) -> Reviving<'a>;
 
-    /// Whether an instance serves this key or stream.
+    /// Whether an instance serves this key or stream, or would if it was called.
     fn holds(&self, serves: &Serves) -> bool;
 
     /// Drops the instance that serves this key or stream, if there is one.
@@ -173,6 +176,10 @@ pub trait Invoker: fmt::Debug {
 
     /// Drops every instance that only saves time. Those of open streams stay.
     fn trim(&mut self);
+
+    /// Puts instances of open streams away that are not made again from anything else, if they can
+    /// be: they cost less then, and are as they were when they are called next. Between two calls.
+    fn put_away(&mut self) -> PuttingAway<'_>;
 
     /// Drops the instances of streams as well: their state is abandoned.
     fn abandon(&mut self);

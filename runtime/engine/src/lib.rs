@@ -11,6 +11,7 @@
 //! Knows nothing of partitions, HTTP or files beyond its artefacts.
 
 pub mod artefact;
+mod away;
 pub mod compile;
 pub mod component;
 #[cfg(any(test, feature = "contract"))]

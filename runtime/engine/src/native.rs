@@ -17,8 +17,8 @@ use sluicebox_core::limits::{IMAGE_BYTES_MAX, IMAGE_PAGE_BYTES};
 use sluicebox_core::partition::{Serves, Verdict};
 
 use crate::image::head::Head;
-use crate::invoker::{Capturing, Invocation, Invoker, Invoking, NoImage, Outcome, Reviving};
-use crate::invoker::{Said, Usage};
+use crate::invoker::{Capturing, Invocation, Invoker, Invoking, NoImage, Outcome, PuttingAway};
+use crate::invoker::{Reviving, Said, Usage};
 use crate::owned::Owned;
 
 /// What a native stage does with a call.
@@ -219,6 +219,11 @@ impl Invoker for NativeStage {
     fn trim(&mut self) {
         self.shared.clear();
         self.own.trim();
+    }
+
+    fn put_away(&mut self) -> PuttingAway<'_> {
+        // They cost nothing but what they remember.
+        Box::pin(std::future::ready(()))
     }
 
     fn abandon(&mut self) {

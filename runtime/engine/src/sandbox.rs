@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -31,6 +32,7 @@ pub struct Sandbox {
     calls: Arc<Semaphore>,
     /// Grows each time somebody finds no instance free: a sign to drop idle ones.
     pressure: AtomicU64,
+    pressed: Notify,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -71,6 +73,7 @@ impl Sandbox {
             instances: Arc::new(Semaphore::new(config.instances as usize)),
             calls: Arc::new(Semaphore::new(config.stacks as usize)),
             pressure: AtomicU64::new(0),
+            pressed: Notify::new(),
         })
     }
 
@@ -88,12 +91,18 @@ impl Sandbox {
     /// then, and drops them when it has changed.
     #[must_use]
     pub fn pressure(&self) -> u64 {
-        self.pressure.load(Ordering::Relaxed)
+        self.pressure.load(Ordering::Acquire)
     }
 
     /// Lets everybody know that instances are short, or what they need.
     pub(crate) fn press(&self) {
-        self.pressure.fetch_add(1, Ordering::Relaxed);
+        self.pressure.fetch_add(1, Ordering::Release);
+        self.pressed.notify_waiters();
+    }
+
+    /// Waits until that number grows; it is to be polled once before it is looked at.
+    pub fn pressed(&self) -> Notified<'_> {
+        self.pressed.notified()
     }
 
     /// An instance permit if there is one now. `weight` is what the component takes of the pool.
@@ -103,13 +112,12 @@ impl Sandbox {
         Some(InstancePermit { _node: node, _tenant: tenant })
     }
 
-    /// Waits for an instance permit, and lets everybody know that instances are short.
+    /// Waits for an instance permit.
     pub(crate) async fn instance(
         &self,
         tenant: &TenantSlots,
         weight: u32,
     ) -> Option<InstancePermit> {
-        self.press();
         let tenant = tenant.instances.clone().acquire_owned().await.ok()?;
         let node = self.instances.clone().acquire_many_owned(weight).await.ok()?;
         Some(InstancePermit { _node: node, _tenant: tenant })

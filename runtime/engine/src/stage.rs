@@ -163,6 +163,26 @@ impl MemoryMeter {
     }
 }
 
+/// Memory in use of a tenant's; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    tenant: Arc<TenantSlots>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Of bytes that are in use already, and are given back by nobody else.
+    pub(crate) fn of_used(tenant: Arc<TenantSlots>, bytes: u64) -> Self {
+        Self { tenant, bytes }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.tenant.memory.give_back(self.bytes);
+    }
+}
+
 /// What the manifest says about a stage, as an instance needs it.
 #[derive(Debug)]
 pub struct StageSettings {
@@ -176,6 +196,8 @@ pub struct StageSettings {
     pub secret: [u8; 32],
     /// Live instances of the stage, on all workers.
     pub live: AtomicI64,
+    /// Open streams whose instances are put away, on all workers.
+    pub away: AtomicI64,
     /// The tenant's share of the engine.
     pub tenant: Arc<TenantSlots>,
     /// What a fresh instance of the stage has, once an image may be wanted. Empty at first.

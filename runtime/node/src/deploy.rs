@@ -5,12 +5,14 @@
 //! - One apply at a time for each pipeline.
 
 mod chance;
+mod codes;
 mod restore;
 mod rings;
 mod rollback;
 mod switch;
 mod taking;
 
+pub(crate) use codes::StreamCodes;
 pub(crate) use rings::DeadLetters;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +48,9 @@ struct Document {
     created: u64,
     /// The checked manifest with every default spelled out and every component's digest.
     manifest: serde_json::Value,
+    /// Which codes streams may be open with, by stage. In documents of before there are none.
+    #[serde(default)]
+    codes: BTreeMap<String, codes::Written>,
 }
 
 /// What an apply is told besides the manifest.
@@ -81,13 +86,17 @@ pub struct Applied {
 /// Digests named in a stored version.
 pub(crate) fn digests_in(text: &[u8]) -> BTreeSet<String> {
     let Ok(document) = serde_json::from_slice::<Document>(text) else { return BTreeSet::new() };
-    let stages = document.manifest.get("stages").and_then(serde_json::Value::as_object);
     let component = |stage: &serde_json::Value| {
         let text = stage.get("component")?.as_str()?;
         let at = text.find("sha256:")?;
         Some(text[at..].to_owned())
     };
-    stages.into_iter().flat_map(|stages| stages.values().filter_map(component)).collect()
+    let before = document.codes.values().flat_map(codes::Written::manifests);
+    let stages = std::iter::once(&document.manifest).chain(before).filter_map(|manifest| {
+        let stages = manifest.get("stages")?.as_object()?;
+        Some(stages.values().filter_map(component))
+    });
+    stages.flatten().collect()
 }
 
 impl Node {
@@ -157,9 +166,13 @@ impl Node {
             self.admit_pipeline(tenant)?;
         }
         let code = self.load_stages(tenant, &pipeline).await?;
-        self.store_version(tenant, name, applied.version, &pipeline).await?;
         let (version, handover) = (applied.version, diff.handover);
-        let next = Next { version, pipeline, code, handover, restored: None };
+        let codes = match &old {
+            Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
+            None => codes::first(&pipeline, version),
+        };
+        self.store_version((tenant, name), version, &pipeline, &codes).await?;
+        let next = Next { version, pipeline, code, codes, handover, restored: None };
         let switched = self.switch(tenant, name, next).await;
         if switched.is_err() {
             // Whoever applied it wants to know why it does not run, not what follows from that.
@@ -288,6 +301,7 @@ impl Node {
                 assets,
                 secret,
                 live: Default::default(),
+                away: Default::default(),
                 tenant: self.tenancy(tenant).slots().clone(),
                 fresh: Default::default(),
             };
@@ -298,15 +312,16 @@ impl Node {
 
     async fn store_version(
         &self,
-        tenant: &Name,
-        name: &Name,
+        (tenant, name): (&Name, &Name),
         version: u32,
         pipeline: &Pipeline,
+        codes: &[StreamCodes],
     ) -> Result<(), Error> {
         let manifest = pipeline.declaration().write().to_json();
         let manifest = serde_json::from_str(&manifest)
             .map_err(|error| Error::Internal(format!("manifest as JSON: {error}")))?;
-        let document = Document { version, created: now_seconds(), manifest };
+        let codes = codes::write(pipeline, codes)?;
+        let document = Document { version, created: now_seconds(), manifest, codes };
         let text = serde_json::to_vec(&document)
             .map_err(|error| Error::Internal(format!("stored version: {error}")))?;
         let key = version_key(tenant, name, version)?;

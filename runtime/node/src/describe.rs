@@ -155,6 +155,9 @@ pub struct PartitionDetail {
     pub state_bytes: usize,
     /// Streams open in it.
     pub open_streams: usize,
+    /// Those of them that go on with code of an earlier version.
+    #[serde(default)]
+    pub earlier_code_streams: usize,
     /// Why it has stopped, if it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub halted: Option<String>,
@@ -234,6 +237,7 @@ impl Node {
             inbox_bytes: mailbox.bytes(),
             state_bytes: mailbox.state_bytes.load(Ordering::Relaxed),
             open_streams: mailbox.open_streams.load(Ordering::Relaxed),
+            earlier_code_streams: mailbox.streams_of_before.load(Ordering::Relaxed),
             halted: mailbox.halted().map(|halt| format!("{}: {}", halt.stage, halt.message)),
         };
         running.mailboxes().iter().flatten().map(detail).collect()

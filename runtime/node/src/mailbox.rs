@@ -46,6 +46,8 @@ pub(crate) struct Inherited {
 pub(crate) enum Command {
     /// Go on after a halt.
     Resume,
+    /// Say with which codes streams of each stage are open.
+    Codes(oneshot::Sender<Vec<BTreeSet<u32>>>),
     /// End open streams that cannot go on, then give up the state and be forgotten.
     Retire {
         /// Where what it held goes.
@@ -110,6 +112,8 @@ pub(crate) struct Mailbox {
     short: AtomicBool,
     pub(crate) state_bytes: AtomicUsize,
     pub(crate) open_streams: AtomicUsize,
+    /// Those with a code that their stage had before.
+    pub(crate) streams_of_before: AtomicUsize,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -139,6 +143,7 @@ impl Mailbox {
             short: AtomicBool::new(false),
             state_bytes: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
+            streams_of_before: AtomicUsize::new(0),
         })
     }
 

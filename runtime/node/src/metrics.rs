@@ -164,6 +164,8 @@ pub struct StageMetrics {
     pub late_events: Counter,
     /// Instances alive.
     pub instances: Gauge,
+    /// Open streams whose instances are put away.
+    pub streams_away: Gauge,
     /// Instances made.
     pub instances_created: Counter,
     /// Instances of streams that were made again.
@@ -209,6 +211,9 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
         m.late_events.get()
     }),
     Row::gauge("stage_instances", "Instances alive", |m| m.instances.get()),
+    Row::gauge("stage_streams_put_away", "Open streams whose instances are put away", |m| {
+        m.streams_away.get()
+    }),
     Row::counter("stage_instances_created", "Instances made", |m| m.instances_created.get()),
     Row::counter("stage_stream_revivals", "Instances of streams made again", |m| {
         m.stream_revivals.get()

@@ -32,7 +32,7 @@ use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::counted::Counted;
-use crate::deploy::DeadLetters;
+use crate::deploy::{DeadLetters, StreamCodes};
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::mailbox::{Mailbox, States, WorkerHandle};
@@ -97,6 +97,8 @@ pub(crate) struct StageRuntime {
     pub(crate) uid: u64,
     pub(crate) code: Arc<StageCode>,
     pub(crate) settings: Arc<StageSettings>,
+    /// Which codes its streams are open with.
+    pub(crate) codes: StreamCodes,
     pub(crate) metrics: Arc<StageMetrics>,
 }
 
@@ -147,6 +149,7 @@ pub(crate) struct Parts<'a> {
     pub dead_letters: DeadLetters,
     /// For each stage of the pipeline.
     pub code: Vec<Code>,
+    pub codes: Vec<StreamCodes>,
     /// Rings of the outputs, in the pipeline's order.
     pub outputs: Vec<Arc<Output>>,
     pub inbox_bytes: usize,
@@ -340,14 +343,22 @@ impl Running {
 
     /// What its stages run, in the pipeline's order.
     pub(crate) fn code(&self) -> Vec<Code> {
+        self.stages().map(|stage| (stage.code.clone(), stage.settings.clone())).collect()
+    }
+
+    /// With which codes streams of its stages may be open, in the pipeline's order.
+    pub(crate) fn codes(&self) -> Vec<StreamCodes> {
+        self.stages().map(|stage| stage.codes.clone()).collect()
+    }
+
+    fn stages(&self) -> impl Iterator<Item = &StageRuntime> {
         let of = |index: usize| {
             let segment = self.plan.of_stage[index];
             let at = self.plan.segments[segment].stages.iter().position(|stage| *stage == index);
             let runtime = self.mailboxes[segment].first()?;
-            let stage = runtime.segment.stages.get(at?)?;
-            Some((stage.code.clone(), stage.settings.clone()))
+            runtime.segment.stages.get(at?)
         };
-        (0..self.pipeline.stages.len()).filter_map(of).collect()
+        (0..self.pipeline.stages.len()).filter_map(of)
     }
 
     /// Who sends streams over sessions.

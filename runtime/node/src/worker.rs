@@ -11,14 +11,16 @@
 //! - Tenants take turns by start-time fair queueing, charged in time on the thread: guest code,
 //!   host work and cold starts alike.
 //! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
-//!   while there are any.
+//!   while there are any; and so are idle ones when somebody on another worker is short.
 
 mod cold;
 mod expiry;
+mod invokers;
 mod parked;
 mod partition;
 pub(crate) mod record;
 pub(crate) mod release;
+mod retire;
 mod said;
 mod schedule;
 mod streams;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use sluicebox_engine::invoker::Invoker;
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::wasm::{WarmPool, WasmStage};
 use tokio::sync::watch;
@@ -40,6 +43,7 @@ use tokio::sync::watch;
 use crate::mailbox::{Mailbox, WorkerHandle};
 use crate::metrics::WorkerMetrics;
 use crate::running::StageRuntime;
+use invokers::Invokers;
 use release::Releases;
 use schedule::Schedule;
 
@@ -65,6 +69,19 @@ impl Local {
     fn invoker(&self, stage: &StageRuntime) -> WasmStage {
         let warm = self.warm.borrow_mut().entry(stage.uid).or_default().clone();
         WasmStage::new(self.sandbox.clone(), stage.code.clone(), stage.settings.clone(), warm)
+    }
+
+    /// The invokers of one stage in one partition.
+    fn invokers(&self, stage: &StageRuntime) -> Invokers {
+        let now: Box<dyn Invoker> = Box::new(self.invoker(stage));
+        let before = stage.codes.before.iter().map(|before| {
+            let (code, settings) = before.code.clone();
+            // Streams have instances of their own.
+            let warm = WarmPool::default();
+            let invoker = WasmStage::new(self.sandbox.clone(), code, settings, warm);
+            (before.number, Box::new(invoker) as Box<dyn Invoker>)
+        });
+        Invokers::new((stage.codes.now, now), before)
     }
 
     /// Drops all idle instances of scope `shared`.
@@ -172,6 +189,12 @@ pub(crate) async fn run(
             tokio::task::yield_now().await;
             continue;
         }
+        let sandbox = worker.local.sandbox.clone();
+        let mut pressed = std::pin::pin!(sandbox.pressed());
+        pressed.as_mut().enable();
+        if worker.heed_pressure() {
+            continue;
+        }
         // Without anything to tidy up an idle worker sleeps for good.
         let anything_warm = worker.local.warm_partitions.get() > 0;
         let sleep = tokio::time::sleep_until(next_sweep.into());
@@ -182,6 +205,7 @@ pub(crate) async fn run(
             () = handle.notify.notified() => {}
             changed = stop.changed() => if changed.is_err() { return },
             () = sleep, if anything_warm => {}
+            () = pressed, if anything_warm => {}
         }
     }
 }
@@ -197,12 +221,19 @@ impl Worker {
         self.schedule.charge(tenant, took);
         self.local.metrics.slices.inc();
         self.local.metrics.busy_micros.add(took.as_micros() as u64);
+        self.heed_pressure();
+        true
+    }
+
+    /// Lets go of idle instances if somebody is short of them. True if that is news.
+    fn heed_pressure(&mut self) -> bool {
         let pressure = self.local.sandbox.pressure();
-        if pressure != self.pressure {
-            self.pressure = pressure;
-            self.local.cool();
-            self.trim_idle(0);
+        if pressure == self.pressure {
+            return false;
         }
+        self.pressure = pressure;
+        self.local.cool();
+        self.trim_idle(0);
         true
     }
 

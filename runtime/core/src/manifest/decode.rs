@@ -14,8 +14,8 @@ use super::words::{Reference, parse_component, parse_duration, parse_size};
 use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
 use crate::json_key::Pointer;
 use crate::pipeline::{
-    Delivery, EdgeKey, EventTime, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits,
-    TimeUnit,
+    Delivery, EdgeKey, EventTime, OnFailure, OnUpdate, ParkLimits, Scope, Stage, StageLimits,
+    StreamLimits, TimeUnit,
 };
 
 /// Reads a manifest. The declaration is complete if and only if there are no problems.
@@ -259,6 +259,10 @@ fn stream(view: View<'_>) -> StreamLimits {
         bytes_max: view.at("bytes-max").size(bounds::BYTES_MAX),
         duration_max_ms: view.at("duration-max").duration(bounds::DURATION_MAX_MS),
         replay_bytes_max: view.at("replay-bytes-max").size(bounds::REPLAY_BYTES_MAX),
+        on_update: match view.at("on-update").text() {
+            Some("restart") => OnUpdate::Restart,
+            _ => OnUpdate::Finish,
+        },
     }
 }
 

@@ -337,12 +337,17 @@ static LIMITS: [Field; 7] = [
         "instances",
         Kind::Integer { min: 1, max: bounds::INSTANCES_MAX as u64 },
         Need::Number(bounds::INSTANCES_DEFAULT as u64),
-        "With scope key, and with stream and exactly-once: instances kept per partition; the least \
-         recently used is dropped.",
+        "With scope key and stream: instances kept per partition. The least recently used is \
+         dropped, or put away if it is all there is of a stream.",
     ),
 ];
 
-static STREAM: [Field; 5] = [
+static ON_UPDATE: [Choice; 2] = [
+    choice("finish", "They go on to their end with the code they opened with."),
+    choice("restart", "They end before the version begins; later events open others."),
+];
+
+static STREAM: [Field; 6] = [
     duration(
         "idle-timeout",
         bounds::IDLE_TIMEOUT_MS,
@@ -356,6 +361,13 @@ static STREAM: [Field; 5] = [
         bounds::REPLAY_BYTES_MAX,
         "Only with exactly-once: events kept of a stream whose component allows no images of its \
          memory, to make its instance again after a restart. A stream with more ends with it.",
+    ),
+    field(
+        "on-update",
+        Kind::Choice(&ON_UPDATE),
+        Need::Word("finish"),
+        "Only with exactly-once: what becomes of open streams when a version brings another \
+         component, config, assets or lower limits. With best-effort they end with each version.",
     ),
 ];
 

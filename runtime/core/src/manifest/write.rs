@@ -101,6 +101,7 @@ fn stream(stream: &StreamLimits) -> Value {
         ("bytes-max", size(stream.bytes_max)),
         ("duration-max", text(&duration_text(stream.duration_max_ms))),
         ("replay-bytes-max", size(stream.replay_bytes_max)),
+        ("on-update", Value::from(stream.on_update.word())),
     ]))
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Whose allowance the bounds come from is the worker's business.
 
+use std::collections::BTreeSet;
+
 use super::park::Park;
 use super::streams::Streams;
 use super::{Partition, Stage, layer_of};
@@ -46,6 +48,18 @@ impl Partition {
     #[must_use]
     pub fn open_streams(&self) -> usize {
         self.stages.iter().map(|stage| stage.streams.len()).sum()
+    }
+
+    /// Those of them that have a code of before.
+    #[must_use]
+    pub fn streams_of_before(&self) -> usize {
+        self.stages.iter().map(|stage| stage.streams.earlier()).sum()
+    }
+
+    /// The codes that streams of each stage are open with.
+    #[must_use]
+    pub fn open_codes(&self) -> Vec<BTreeSet<u32>> {
+        self.stages.iter().map(|stage| stage.streams.codes()).collect()
     }
 
     /// Bytes of state, over all stages.
@@ -133,7 +147,7 @@ impl Partition {
         let mut state = state;
         match part {
             Part::Parked => stage.park = Park::new(state),
-            Part::Streams => stage.streams = Streams::new(state),
+            Part::Streams => stage.streams = Streams::new(state, plan.codes),
             Part::Timers => *layer_of(stage).timers() = Timers::new(state),
             Part::Own => {
                 // What is there stays; bounds and time to live are those of the stage as it is now.

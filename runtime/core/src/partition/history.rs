@@ -44,6 +44,8 @@ const CALL: &[u8] = &[HOSTED, b'j'];
 pub(super) struct Life {
     /// Tells a key's successive streams apart.
     pub serial: u64,
+    /// The code it opened with; it is in the index of open streams.
+    pub code: u32,
     /// When it opened, in microseconds.
     pub opened_at: u64,
     /// When its last event was taken.
@@ -107,12 +109,12 @@ pub enum NoRevival {
 /// The life of the open stream of a key, if there is one.
 pub(super) fn life(state: &KeyedState, key: &[u8]) -> Option<Life> {
     let [serial, opened_at, last_at, events, bytes] = numbers(state.hosted(key, LIFE)?)?;
-    Some(Life { serial, opened_at, last_at, events, bytes })
+    Some(Life { serial, code: 0, opened_at, last_at, events, bytes })
 }
 
 /// Writes it.
 pub(super) fn set_life(state: &mut KeyedState, key: &[u8], life: &Life) {
-    let Life { serial, opened_at, last_at, events, bytes } = *life;
+    let Life { serial, opened_at, last_at, events, bytes, .. } = *life;
     put_numbers(state, (key, LIFE), &[serial, opened_at, last_at, events, bytes]);
 }
 

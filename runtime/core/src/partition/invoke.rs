@@ -30,6 +30,8 @@ pub struct Call {
     pub stage: usize,
     /// Which instance to use.
     pub serves: Serves,
+    /// Which code of the stage: the one its stream opened with, or the one it has.
+    pub code: u32,
     /// What the call may do, with the events it is given.
     pub layer: Box<Layer>,
     /// Drop the instance after the call: its stream has ended.
@@ -142,9 +144,13 @@ impl Partition {
                     work.run = run;
                     let serves = work.serves.clone();
                     let last = work.last;
+                    let code = match &serves {
+                        Serves::Stream(..) => work.life.code,
+                        Serves::Any | Serves::Key(_) => self.plan.stages[at].codes.now,
+                    };
                     let mut layer = stage.layer.take().expect("one call at a time");
                     layer.begin(frame);
-                    return Some(Call { stage: at, serves, layer, last });
+                    return Some(Call { stage: at, serves, code, layer, last });
                 }
             }
         }
@@ -189,7 +195,7 @@ impl Partition {
             return true;
         }
         let plan = &self.plan.stages[self.current];
-        if plan.on_failure == OnFailure::Halt {
+        if plan.on_failure == OnFailure::Halt && !self.never_halts {
             let message = format!("{}: {}", lost.class, lost.message);
             self.halted = Some(Halt { stage: plan.name.clone(), message });
             return false;

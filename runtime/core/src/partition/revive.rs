@@ -16,8 +16,9 @@ use std::sync::Arc;
 use super::history::{self, NoRevival, Replay, Revival};
 use super::invoke::{Call, Serves, Work};
 use super::isolate::Lost;
+use super::streams::push_end;
 use super::{Partition, Verdict, layer_of};
-use crate::frame::{Frame, Kind};
+use crate::frame::{Frame, FrameBuilder, Kind};
 use crate::image::Image;
 use crate::layer::{Failure, Layer};
 
@@ -48,14 +49,15 @@ impl Partition {
         layer_of(stage).discard();
     }
 
-    /// A stream whose history is long enough for an image of its instance: the stage, and whom the
-    /// instance serves. To be asked when the calls of a batch are done, until there is none.
-    pub fn next_image(&mut self) -> Option<(usize, Serves)> {
+    /// A stream whose history is long enough for an image of its instance: the stage, whom the
+    /// instance serves, and its code. To be asked when the calls of a batch are done, until there
+    /// is none.
+    pub fn next_image(&mut self) -> Option<(usize, Serves, u32)> {
         self.ledger.as_ref()?;
         for (at, stage) in self.stages.iter_mut().enumerate() {
             let state = stage.layer.as_ref().expect("no call is in flight").state_ref();
-            if let Some((key, serial)) = stage.streams.next_long(state) {
-                return Some((at, Serves::Stream(key, serial)));
+            if let Some((key, serial, code)) = stage.streams.next_long(state) {
+                return Some((at, Serves::Stream(key, serial), code));
             }
         }
         None
@@ -162,11 +164,45 @@ impl Partition {
 
     /// Every stream is over with its instance. Between batches.
     pub(super) fn abandon_streams(&mut self) {
-        for stage in &mut self.stages {
+        for (at, stage) in self.stages.iter_mut().enumerate() {
             let keys: Vec<Arc<[u8]>> = stage.streams.abandon();
             let layer = layer_of(stage);
             keys.iter().for_each(|key| layer.clear_key(key));
             layer.commit_state();
+            self.abandoned.extend(keys.into_iter().map(|key| (at, key)));
         }
     }
+
+    /// Begins a batch of nothing but dead letters of streams that are over with a halt. False if
+    /// there are none.
+    pub fn start_abandoned(&mut self, now: u64) -> bool {
+        if self.abandoned.is_empty() {
+            return false;
+        }
+        self.start(FrameBuilder::new().finish(), now);
+        true
+    }
+
+    /// What became of streams that are over with a halt is told with the commit at hand.
+    pub(super) fn tell_abandoned(&mut self) {
+        let abandoned = std::mem::take(&mut self.abandoned);
+        for (at, key) in abandoned {
+            let mut builder = FrameBuilder::new();
+            push_end(&mut builder, &key, self.now);
+            for event in builder.finish().events() {
+                let stage = &self.plan.stages[at].name;
+                self.draft.dead_letter(stage, &event, "stream.lost", ABANDONED);
+            }
+        }
+    }
+
+    /// From now on what fails becomes a dead letter, where a stage would halt the partition. For
+    /// who ends streams behind a halt, and nothing else.
+    pub fn halt_no_more(&mut self) {
+        self.never_halts = true;
+    }
 }
+
+/// What the dead letter of a stream says that is over with a halt.
+const ABANDONED: &str = "the partition halted, and with delivery best-effort its open streams were \
+                         over: what their instances held was taken back with the batch";

@@ -10,20 +10,18 @@
 //! - Events are divided into calls when the turn of their stage comes, since then what is known of
 //!   their keys can be loaded.
 
-mod index;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::history::{self, Life};
 use super::invoke::{Work, by_key};
+use super::open::Index;
 use super::own::Own;
-use super::{Partition, layer_of};
+use super::{Codes, Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::pipeline::{Scope, StreamLimits};
 use crate::state::KeyedState;
-use index::Index;
 
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -35,6 +33,8 @@ pub(super) struct Streams {
     /// Streams that may still be opened.
     room: usize,
     serial: u64,
+    /// The code that streams open with.
+    code: u32,
     /// Streams whose history is long enough for an image.
     long: BTreeSet<(Arc<[u8]>, u64)>,
 }
@@ -79,37 +79,44 @@ impl Life {
 
 impl Streams {
     /// Takes over the index of streams that are open.
-    pub(super) fn new(state: KeyedState) -> Self {
+    pub(super) fn new(state: KeyedState, codes: Codes) -> Self {
         Self {
-            index: Index::new(state),
+            index: Index::new(state, codes),
             ahead: BTreeMap::new(),
             waiting: VecDeque::new(),
             room: usize::MAX,
             serial: 0,
+            code: codes.now,
             long: BTreeSet::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.index.at.len()
+        self.index.len()
     }
 
     /// The index, as state beside the stage's own.
     pub(super) fn index(&self) -> &KeyedState {
-        &self.index.state
+        self.index.state()
+    }
+
+    /// Streams with a code that the stage had before.
+    pub(super) fn earlier(&self) -> usize {
+        self.index.earlier()
+    }
+
+    /// The codes that streams are open with.
+    pub(super) fn codes(&self) -> BTreeSet<u32> {
+        self.index.codes()
     }
 
     pub(super) fn into_index(self) -> KeyedState {
-        self.index.state
+        self.index.into_state()
     }
 
     /// Puts back an entry of the index as some commit left it. Between batches.
     pub(super) fn restore(&mut self, key: &[u8], slot: &[u8], value: Option<&[u8]>) {
-        match value {
-            Some(value) => self.index.state.restore(key, slot, value),
-            None => self.index.state.forget(key, slot),
-        }
-        self.index.reload(&key.into());
+        self.index.restore(key, slot, value);
     }
 
     /// How many more streams may be opened before some are ended.
@@ -241,7 +248,9 @@ impl Streams {
     /// The stream of a key as the batch leaves it so far.
     fn life(&mut self, state: &KeyedState, key: &Arc<[u8]>) -> Option<Life> {
         let known = self.ahead.get(key).copied();
-        let life = known.unwrap_or_else(|| history::life(state, key));
+        let code = || self.index.code(key).unwrap_or(self.code);
+        let kept = || history::life(state, key).map(|life| Life { code: code(), ..life });
+        let life = known.unwrap_or_else(kept);
         self.serial = self.serial.max(life.map_or(0, |life| life.serial));
         life
     }
@@ -258,8 +267,9 @@ impl Streams {
         let head = Head { kind: Kind::Open, cause: NO_CAUSE, ..event.head };
         builder.push(&head, key, &[], &[]);
         let (now, serial) = (when.now, self.serial);
-        let life = Life { serial, opened_at: now, last_at: now, ..Life::default() };
-        self.index.set(key, life.end(when.limits));
+        let code = self.code;
+        let life = Life { serial, code, opened_at: now, last_at: now, ..Life::default() };
+        self.index.set(key, life.end(when.limits), code);
         life
     }
 
@@ -274,9 +284,7 @@ impl Streams {
     ) -> Frame {
         let mut builder = FrameBuilder::new();
         while builder.len() < most && builder.bytes_len() < BATCH_BYTES_MAX {
-            let first = self.index.due.first().filter(|(at, _)| *at <= until);
-            let Some((_, key)) = first.cloned() else { break };
-            self.index.take(&key);
+            let Some(key) = self.index.take_due(until) else { break };
             let lives_on = match state.lacks(&key) {
                 true => None,
                 false => history::life(state, &key).map(|life| life.end(limits)),
@@ -302,7 +310,7 @@ impl Streams {
 
     /// When there is something to look at next.
     fn next_due(&self) -> Option<u64> {
-        self.index.due.first().map(|(at, _)| *at)
+        self.index.next_due()
     }
 
     /// The stream of a key is over, unless a newer one has begun.
@@ -320,11 +328,12 @@ impl Streams {
         self.long.insert((key.clone(), serial));
     }
 
-    /// A stream that wants an image, if there is one that is still open.
-    pub(super) fn next_long(&mut self, state: &KeyedState) -> Option<(Arc<[u8]>, u64)> {
+    /// A stream that wants an image, with its code, if there is one that is still open.
+    pub(super) fn next_long(&mut self, state: &KeyedState) -> Option<(Arc<[u8]>, u64, u32)> {
         while let Some((key, serial)) = self.long.pop_first() {
             if history::life(state, &key).is_some_and(|life| life.serial == serial) {
-                return Some((key, serial));
+                let code = self.index.code(&key).unwrap_or(self.code);
+                return Some((key, serial, code));
             }
         }
         None
@@ -333,26 +342,21 @@ impl Streams {
     /// The batch stands.
     pub(super) fn commit(&mut self) {
         self.end_batch();
-        self.index.state.commit();
-        self.index.touched.clear();
+        self.index.commit();
     }
 
     /// The batch is taken back.
     pub(super) fn roll_back(&mut self) {
         self.end_batch();
-        self.index.state.rollback_all();
-        for key in std::mem::take(&mut self.index.touched) {
-            self.index.reload(&key);
-        }
+        self.index.roll_back();
     }
 
     /// Forgets all streams, and gives their keys: their instances are gone for good.
     pub(super) fn abandon(&mut self) -> Vec<Arc<[u8]>> {
         self.end_batch();
-        let keys: Vec<_> = self.index.at.keys().cloned().collect();
+        let keys = self.index.keys();
         keys.iter().for_each(|key| self.index.remove(key));
-        self.index.state.commit();
-        self.index.touched.clear();
+        self.index.commit();
         keys
     }
 
@@ -458,7 +462,7 @@ impl Partition {
 /// What the dead letter of an event says whose stream was not opened.
 const NO_STREAM: &str = "the tenant has as many open streams as its quota (streams) allows";
 
-fn push_end(builder: &mut FrameBuilder, key: &[u8], time: u64) {
+pub(super) fn push_end(builder: &mut FrameBuilder, key: &[u8], time: u64) {
     let head = Head { kind: Kind::End, input: 0, port: 0, cause: NO_CAUSE, time };
     builder.push(&head, key, &[], &[]);
 }

@@ -6,12 +6,15 @@ mod park;
 mod revive;
 mod timers;
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{Event, FrameBuilder, Head, Kind, field, push_field};
 use crate::ids::RequestId;
-use crate::layer::{Failure, FailureClass, KeyRule, Spread, Target};
+use crate::layer::{Failure, FailureClass, KeyRule, LayerLimits, Ports, Spread, Target};
+use crate::pipeline::{OnFailure, OnUpdate, ParkLimits, StreamLimits};
 
 /// A stage that does what an event's payload says: `e` emits the key, `t` traps, `x` rejects, `a`
 /// adds 1 to a counter and emits it, `E` asks nothing but counts as an end when kind says so.
@@ -72,8 +75,10 @@ fn stage(name: &str, scope: Scope, on_failure: OnFailure, child: Option<usize>) 
             bytes_max: 1 << 20,
             duration_max_ms: 1000,
             replay_bytes_max: 1 << 20,
+            on_update: OnUpdate::default(),
         },
         park: PARK,
+        codes: Codes::default(),
         ports: Arc::new(Ports::new(1, vec![target])),
         inside: vec![child],
         limits: LayerLimits { emit_bytes: 1 << 20, event_bytes: 1 << 20, reply_bytes: 1 << 20 },
@@ -283,6 +288,89 @@ fn a_trap_ends_a_stream_and_dead_letters_what_it_held() {
     partition.start(frame(&[("a", "e3")]), 0);
     drive(&mut partition);
     assert_eq!(outputs(&partition.finish()), pairs(&[("a", "open"), ("a", "e3")]));
+}
+
+#[test]
+fn a_stream_keeps_the_code_it_opened_with_over_versions() {
+    let with = |codes| {
+        let only = stage("s", Scope::Stream, OnFailure::DeadLetter, None);
+        partition(vec![StagePlan { codes, ..only }])
+    };
+    let codes = |partition: &mut Partition| {
+        let mut codes = Vec::new();
+        while let Some(mut call) = partition.next_call() {
+            let Serves::Stream(key, _) = &call.serves else { panic!("a call of a stream") };
+            codes.push((String::from_utf8_lossy(key).into_owned(), call.code));
+            let verdict = play(&mut call.layer);
+            partition.done(call.layer, verdict);
+        }
+        let _stands = partition.finish();
+        codes
+    };
+    let all = |list: &[(&str, u32)]| -> Vec<(String, u32)> {
+        list.iter().map(|(key, code)| ((*key).to_owned(), *code)).collect()
+    };
+    let mut old = with(Codes { now: 1, oldest: 1 });
+    old.start(frame(&[("a", "e"), ("b", "e")]), 0);
+    assert_eq!(codes(&mut old), all(&[("a", 1), ("b", 1)]));
+    let mut new = with(Codes { now: 4, oldest: 1 });
+    old.into_states().into_iter().for_each(|(name, state)| new.adopt(&name, state));
+    // The second stream of a key that ends has the code of now, whatever the first one had.
+    new.start(frame(&[("a", "e"), ("a", "END"), ("a", "e"), ("b", "e"), ("c", "e")]), 1);
+    assert_eq!(codes(&mut new), all(&[("a", 1), ("a", 4), ("b", 1), ("c", 4)]));
+    assert_eq!(new.open_codes(), [BTreeSet::from([1, 4])]);
+    assert!(new.start_all_ends(2, |_| true));
+    let mut ended = codes(&mut new);
+    ended.sort();
+    assert_eq!(ended, all(&[("a", 4), ("b", 1), ("c", 4)]));
+    assert_eq!(new.open_codes(), [BTreeSet::new()]);
+}
+
+#[test]
+fn streams_that_are_over_with_a_halt_are_told_of_once() {
+    let mut partition = partition(vec![stage("s", Scope::Stream, OnFailure::Halt, None)]);
+    partition.start(frame(&[("a", "e1"), ("b", "e1")]), 0);
+    drive(&mut partition);
+    assert_eq!(partition.finish().dead_letters, None);
+    for _ in 0..2 {
+        partition.start(frame(&[("c", "t")]), 1);
+        drive(&mut partition);
+        assert!(partition.halted().is_some());
+        partition.resume().expect("its batch");
+        assert_eq!(partition.open_streams(), 0);
+    }
+    assert!(partition.start_abandoned(2));
+    drive(&mut partition);
+    let dead = partition.finish().dead_letters.expect("both are over");
+    assert_eq!(texts(&dead), pairs(&[("a", ""), ("b", "")]));
+    for event in dead.events() {
+        assert_eq!(event.head.kind, Kind::End);
+        assert_eq!(event.fields.get(dead_letter_field::CLASS), Some(&b"stream.lost"[..]));
+    }
+    assert!(!partition.start_abandoned(3));
+}
+
+#[test]
+fn an_end_that_fails_behind_a_halt_is_a_dead_letter() {
+    let mut partition = partition(vec![
+        stage("s", Scope::Stream, OnFailure::Halt, Some(1)),
+        stage("behind", Scope::Shared, OnFailure::Halt, None),
+    ]);
+    partition.start(frame(&[("a", "e1")]), 0);
+    drive(&mut partition);
+    let _first = partition.finish();
+    partition.halt_no_more();
+    assert!(partition.start_all_ends(1, |_| true));
+    while let Some(mut call) = partition.next_call() {
+        let verdict = match call.stage {
+            0 => play(&mut call.layer),
+            _ => Verdict::Trapped("boom".into()),
+        };
+        partition.done(call.layer, verdict);
+    }
+    assert_eq!(partition.halted(), None);
+    let dead = partition.finish().dead_letters.expect("what the end said");
+    assert_eq!(texts(&dead), pairs(&[("a", "end")]));
 }
 
 #[test]

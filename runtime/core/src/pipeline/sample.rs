@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ComponentRef, Delivery, EdgeKey, EventTime, Facts, OnFailure, ParkLimits, Pipeline, Scope,
-    Stage, StageLimits, StreamLimits, TimeUnit, build,
+    ComponentRef, Delivery, EdgeKey, EventTime, Facts, OnFailure, OnUpdate, ParkLimits, Pipeline,
+    Scope, Stage, StageLimits, StreamLimits, TimeUnit, build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -117,6 +117,7 @@ impl Choices<'_> {
                 bytes_max: self.within(bounds::BYTES_MAX),
                 duration_max_ms: self.within(bounds::DURATION_MAX_MS),
                 replay_bytes_max: self.within(bounds::REPLAY_BYTES_MAX),
+                on_update: [OnUpdate::Finish, OnUpdate::Restart][self.below(2)],
             };
         }
         let policies = [OnFailure::DeadLetter, OnFailure::Halt, OnFailure::Park];

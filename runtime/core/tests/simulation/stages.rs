@@ -18,7 +18,9 @@ use sluicebox_core::ids::{EdgeId, Name, OutputId, PipelineId, StageId};
 use sluicebox_core::layer::{
     Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Spread, Target,
 };
-use sluicebox_core::partition::{Leads, SegmentIds, SegmentPlan, StageIds, StagePlan, Verdict};
+use sluicebox_core::partition::{
+    Codes, Leads, SegmentIds, SegmentPlan, StageIds, StagePlan, Verdict,
+};
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StreamLimits};
 use sluicebox_core::state::{StateLimits, Ttl};
 use sluicebox_core::timers::Clock;
@@ -86,6 +88,7 @@ pub(crate) fn plan_of(root: StageId, partitions: u16) -> SegmentPlan {
             on_failure: OnFailure::Park,
             retries: 1,
             stream: StreamLimits::default(),
+            codes: Codes::default(),
             park: ParkLimits {
                 // Words that trap are given up on soon; others are tried until they pass.
                 attempts: if stage.stage == COUNT { 3 } else { 100_000 },

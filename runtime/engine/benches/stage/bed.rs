@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluicebox_core::frame::Frame;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
 use sluicebox_core::limits::KEY_STATE_BYTES_DEFAULT;
-use sluicebox_core::partition::{Call, Commit, Partition, SegmentPlan, StagePlan, Verdict};
+use sluicebox_core::partition::{Call, Codes, Commit, Partition, SegmentPlan, StagePlan, Verdict};
 use sluicebox_core::pipeline::{OnFailure, ParkLimits, Scope, StageLimits, StreamLimits};
 use sluicebox_core::state::StateLimits;
 use sluicebox_engine::image::instrument;
@@ -40,6 +40,7 @@ impl Bed {
             assets: Default::default(),
             secret: [7; 32],
             live: Default::default(),
+            away: Default::default(),
             tenant: Arc::new(tenant),
             fresh: Default::default(),
         };
@@ -100,7 +101,7 @@ impl Chain {
     pub(crate) async fn batch(&mut self, frame: Frame) -> Commit {
         self.machine.start(frame, NOW);
         while let Some(call) = self.machine.next_call() {
-            let Call { stage, serves, layer, last } = call;
+            let Call { stage, serves, layer, last, .. } = call;
             let invocation = Invocation { serves, layer, last, time: NOW, seed: 1 };
             let outcome = self.stages[stage].invoke(invocation).await;
             if let Verdict::Trapped(text) = &outcome.verdict {
@@ -143,6 +144,7 @@ pub(crate) fn stage_plan(scope: Scope, target: Target, inside: Option<usize>) ->
         on_failure: OnFailure::DeadLetter,
         retries: 3,
         stream: StreamLimits::default(),
+        codes: Codes::default(),
         park: ParkLimits::default(),
         ports: Arc::new(Ports::new(1, vec![target])),
         inside: vec![inside],

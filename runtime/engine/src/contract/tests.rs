@@ -132,6 +132,7 @@ impl Subject for Wasm {
             assets: BTreeMap::new(),
             secret: [7; 32],
             live: AtomicI64::new(0),
+            away: AtomicI64::new(0),
             tenant: Arc::new(TenantSlots::new(16, 4, MemoryMeter::new(1 << 30, None))),
             fresh: FreshCell::default(),
         });

@@ -108,6 +108,7 @@ fn stage_for(
         assets: BTreeMap::new(),
         secret: [7; 32],
         live: Default::default(),
+        away: Default::default(),
         tenant,
         fresh: FreshCell::default(),
     };
@@ -458,6 +459,29 @@ async fn who_goes_on_from_an_image_waits_for_memory_that_others_use() {
     assert!(matches!(refused, Err(NoImage::NoRoom(_))), "{refused:?}");
     tenant.memory.set_limit(used);
     assert_eq!(stage.revive(stream(1), &image).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_is_put_away_has_its_part_of_the_quota_and_gives_it_back() {
+    let tenant = slots();
+    let mut stage = stage_for(&code(&GROWS.wasm()), (limits(), ""), tenant.clone());
+    let open = |serial| turn(layer(), serial, Kind::Open);
+    for serial in 1..=2 {
+        returned(&stage.invoke(open(serial)).await);
+    }
+    let whole = tenant.memory.used();
+    let image = stage.capture(&stream(1)).await.unwrap();
+    stage.put_away().await;
+    assert_eq!(stage.live(), 0);
+    let kept = tenant.memory.used();
+    assert!(kept >= 2 * image.bytes() && kept < whole / 4, "{kept} bytes of {whole} are kept");
+    assert_eq!(stage.capture(&stream(1)).await, Ok(image));
+    returned(&stage.invoke(turn(layer(), 1, Kind::Data)).await);
+    assert_eq!(stage.live(), 1);
+    stage.drop_instance(&stream(1));
+    assert_eq!(tenant.memory.used(), kept / 2);
+    stage.abandon();
+    assert_eq!(tenant.memory.used(), 0);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use sluicebox_store::key::Key;
 
 use super::rings::Tails;
 use super::switch::{Next, Restored};
-use super::{Document, secret_number};
+use super::{Document, codes, secret_number};
 use crate::checkpoint::{Checkpointer, key_of_waiting};
 use crate::components::blocking;
 use crate::durable::{Durable, Ingest};
@@ -102,8 +102,9 @@ impl Node {
         }
         pipeline.fix_partitions(self.default_partitions());
         let code = self.load_stages(&tenant, &pipeline).await?;
-        let handover = Handover::default();
-        let next = Next { version: document.version, pipeline, code, handover, restored: None };
+        let (version, handover) = (document.version, Handover::default());
+        let codes = codes::first(&pipeline, version);
+        let next = Next { version, pipeline, code, codes, handover, restored: None };
         self.switch(&tenant, &name, next).await
     }
 
@@ -135,7 +136,8 @@ impl Node {
         };
         let version = folded.version();
         let handover = Handover::default();
-        let next = Next { version, pipeline, code, handover, restored: Some(restored) };
+        let codes = self.read_codes((&tenant, &name), (&pipeline, version)).await;
+        let next = Next { version, pipeline, code, codes, handover, restored: Some(restored) };
         self.switch(&tenant, &name, next).await
     }
 
@@ -169,7 +171,7 @@ impl Node {
     }
 }
 
-fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
+pub(super) fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
     let value = manifest_text::parse(text, Format::Json)?;
     Ok(pipeline::build(&value, &Facts::default())?)
 }

@@ -15,10 +15,10 @@ use sluicebox_core::recovery::{Folded, Standing};
 use sluicebox_core::segment;
 use sluicebox_store::log::{Health, Refusal};
 
-use super::DEAD_LETTERS;
 use super::rings::{Rings, Tails, check_size};
 use super::secret_number;
 use super::taking::{Heir, NotBegun, Rested, Taken, hand_over, rest, take_over};
+use super::{DEAD_LETTERS, StreamCodes};
 use crate::durable::{Durable, refused};
 use crate::error::Error;
 use crate::mailbox::States;
@@ -31,6 +31,7 @@ pub(super) struct Next {
     pub pipeline: Pipeline,
     /// For each stage.
     pub code: Vec<Code>,
+    pub codes: Vec<StreamCodes>,
     /// What becomes of the state of the version that runs.
     pub handover: Handover,
     /// What the log knows of it, when the node starts.
@@ -55,7 +56,7 @@ impl Node {
         name: &Name,
         next: Next,
     ) -> Result<(), Error> {
-        let Next { version, pipeline, code, handover, restored } = next;
+        let Next { version, pipeline, code, codes, handover, restored } = next;
         let old = self.running(tenant, name.as_str());
         let id = Identity { tenant, name, version };
         let (taken, tails, is_restored) = match restored {
@@ -79,7 +80,8 @@ impl Node {
                 }
             }
         };
-        let running = self.run_version(id, old.as_deref(), (pipeline, code), (taken, &tails));
+        let running =
+            self.run_version(id, old.as_deref(), (pipeline, code, codes), (taken, &tails));
         if is_restored {
             // When the node starts, nothing may come before the runs that wait are handed over.
             running.pause(true);
@@ -106,9 +108,11 @@ impl Node {
         let (tenant, name, version) = (old.tenant().clone(), old.name().clone(), old.version());
         let id = Identity { tenant: &tenant, name: &name, version };
         let tails = Tails::default();
-        let running = self.run_version(id, Some(old), (pipeline, old.code()), (taken, &tails));
+        let version = (pipeline, old.code(), old.codes());
+        let running = self.run_version(id, Some(old), version, (taken, &tails));
         running.wake_by_time();
         self.put_running(running);
+        let version = id.version;
         tracing::warn!(%tenant, pipeline = %name, version, "the version that ran goes on");
     }
 
@@ -117,7 +121,7 @@ impl Node {
         self: &Arc<Self>,
         id: Identity<'_>,
         old: Option<&Running>,
-        (pipeline, code): (Pipeline, Vec<Code>),
+        (pipeline, code, codes): (Pipeline, Vec<Code>, Vec<StreamCodes>),
         (taken, tails): (Taken, &Tails),
     ) -> Arc<Running> {
         let Identity { tenant, name, version } = id;
@@ -149,6 +153,7 @@ impl Node {
             dead_letters,
             uid: self.take_uids(pipeline.stages.len()),
             code,
+            codes,
             outputs,
             inbox_bytes: self.config().limits.inbox_bytes,
             durable,

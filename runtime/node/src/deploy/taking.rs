@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::partition::{name_of_part, stage_of_state};
-use sluicebox_core::pipeline::{Pipeline, Stage, StageLimits};
+use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::plan::Handover;
 use sluicebox_core::recovery::Standing;
 use sluicebox_core::segment;
 use sluicebox_core::state::{KeyedState, redistribute};
 use tokio::sync::oneshot;
 
+use super::codes::ending;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Mailbox, Retired, States};
@@ -31,7 +32,7 @@ use crate::running::event_time::EventTime;
 use crate::running::{Passed, Running};
 
 /// How long a switch waits for what is under way.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How often who waits for partitions looks whether one has halted.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -83,7 +84,8 @@ impl From<Error> for NotBegun {
 /// Takes the version that runs to rest, so that it runs no more.
 pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, NotBegun> {
     let waiting = Waiting { old, heir };
-    let rested = retire(old, ending(old, heir), || waiting.check_queued()).await?;
+    let rested =
+        retire(old, ending(old, heir.pipeline, heir.handover), || waiting.check_queued()).await?;
     if any(old, Mailbox::is_stopped) {
         // What it held is not what the log knows.
         return Err(waiting.stopped().into());
@@ -94,38 +96,6 @@ pub(super) async fn rest(old: &Running, heir: Heir<'_>) -> Result<Rested, NotBeg
         Ok(()) => Ok(rested),
         Err(error) => Err(NotBegun { error, rested: Some(rested) }),
     }
-}
-
-/// The stages whose open streams end with this version. In a pipeline with a log those go on whose
-/// code and settings stay as they were, since an instance is made again from what they say. With
-/// lower limits or fewer ports calls that were made might not repeat.
-fn ending(old: &Running, heir: Heir<'_>) -> BTreeSet<String> {
-    let goes_on = |stage: &Stage| {
-        let next = heir.handover.heir(&stage.name).and_then(|name| {
-            let at = heir.pipeline.stage_index(name)?;
-            heir.pipeline.stages.get(at)
-        });
-        let same = |next: &Stage| {
-            next.component.digest == stage.component.digest
-                && (next.scope, &next.config, &next.assets)
-                    == (stage.scope, &stage.config, &stage.assets)
-                && next.ports.len() >= stage.ports.len()
-                && allows(&next.limits, &stage.limits)
-        };
-        old.durable().is_some() && next.is_some_and(same)
-    };
-    let stages = old.pipeline().stages.iter().filter(|stage| !goes_on(stage));
-    stages.map(|stage| stage.name.clone()).collect()
-}
-
-/// Whether what a call came to under the limits of before it can come to under these.
-fn allows(limits: &StageLimits, before: &StageLimits) -> bool {
-    let of = |limits: &StageLimits| {
-        let StageLimits { memory, fuel_per_event, emit_bytes, event_bytes, state_bytes, .. } =
-            *limits;
-        [memory, fuel_per_event, emit_bytes, event_bytes, state_bytes]
-    };
-    of(limits).iter().zip(of(before)).all(|(now, before)| *now >= before)
 }
 
 /// What a version takes over from the one that came to rest. `seed` is secret.

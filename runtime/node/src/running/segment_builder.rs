@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluicebox_core::ids::{EdgeId, OutputId};
 use sluicebox_core::key;
 use sluicebox_core::layer::{KeyRule, LayerLimits, Ports, Spread, Target};
-use sluicebox_core::partition::{Leads, SegmentPlan, StageIds, StagePlan, stage_of_state};
+use sluicebox_core::partition::{Codes, Leads, SegmentPlan, StageIds, StagePlan, stage_of_state};
 use sluicebox_core::pipeline::{EdgeKey, Pipeline, StageIndex};
 use sluicebox_core::segment::{Plan, Segment};
 use sluicebox_core::state::{StateLimits, Ttl};
@@ -44,7 +44,8 @@ impl SegmentBuilder<'_> {
             let name = self.pipeline.stages[*stage].name.clone();
             let metrics = self.parts.metrics.stage(&name);
             let uid = self.parts.uid + *stage as u64;
-            stages.push(StageRuntime { name, uid, code, settings, metrics });
+            let codes = self.parts.codes[*stage].clone();
+            stages.push(StageRuntime { name, uid, code, settings, codes, metrics });
         }
         let plan = Arc::new(SegmentPlan { stages: plans });
         let durable = self.durable(&routes);
@@ -91,7 +92,7 @@ impl SegmentBuilder<'_> {
     }
 
     fn stage(&self, index: StageIndex) -> (StagePlan, Vec<Route>) {
-        let stage = &self.pipeline.stages[index];
+        let (stage, codes) = (&self.pipeline.stages[index], &self.parts.codes[index]);
         let (mut targets, mut inside, mut routes) = (Vec::new(), Vec::new(), Vec::new());
         for (at, edge) in self.pipeline.edges.iter().enumerate() {
             if edge.from != index {
@@ -145,6 +146,7 @@ impl SegmentBuilder<'_> {
             on_failure: stage.on_failure,
             retries: stage.retries,
             stream: stage.stream,
+            codes: Codes { now: codes.now, oldest: codes.oldest() },
             park: stage.park,
             ports: Arc::new(Ports::new(stage.ports.len() as u16, targets)),
             inside,

@@ -17,11 +17,12 @@ use sluicebox_core::key;
 use sluicebox_core::partition::{
     Call, Commit, OutRun, Partition, Serves, Verdict, dead_letter_field,
 };
-use sluicebox_engine::invoker::{Invocation, Invoker, Outcome, Short};
+use sluicebox_engine::invoker::{Invocation, Outcome, Short};
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
 use super::expiry::Expiring;
+use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::parked::Parked;
 use super::record::Recording;
 use super::said::{answer, cause_of, report};
@@ -51,8 +52,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         machine.keep_event_time();
         machine.raise_watermark(inherited.watermark);
     }
-    let invoker = |stage: &StageRuntime| Box::new(local.invoker(stage)) as Box<dyn Invoker>;
-    let invokers = segment.stages.iter().map(invoker).collect();
+    let invokers = segment.stages.iter().map(|stage| local.invokers(stage)).collect();
     let mut driver = Driver {
         mailbox,
         segment,
@@ -65,6 +65,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         commits: 0,
         retire: None,
         carry: false,
+        giving_up: false,
         ends: Arc::default(),
         parked: Parked::default(),
         expiring: Expiring::default(),
@@ -86,7 +87,7 @@ pub(super) struct Driver {
     pub(super) local: Rc<Local>,
     pub(super) life: Rc<Life>,
     pub(super) machine: Partition,
-    pub(super) invokers: Vec<Box<dyn Invoker>>,
+    pub(super) invokers: Vec<Invokers>,
     /// Runs not accepted yet.
     pub(super) outgoing: Vec<(Arc<Mailbox>, Delivery)>,
     /// Frames of the inbox whose results are not all passed on yet.
@@ -95,6 +96,8 @@ pub(super) struct Driver {
     pub(super) retire: Option<oneshot::Sender<Retired>>,
     /// On retiring, give up what cannot be finished.
     carry: bool,
+    /// On retiring, it ends streams and does nothing else any more.
+    pub(super) giving_up: bool,
     /// On retiring, the stages whose streams end.
     pub(super) ends: Arc<BTreeSet<String>>,
     pub(super) parked: Parked,
@@ -112,15 +115,19 @@ impl Driver {
     async fn turn(&mut self) -> bool {
         self.obey().await;
         if self.life.trim.take() {
-            self.trim();
+            self.trim().await;
         }
         self.keep_time(self.local.clock.now());
-        if !self.log() || !self.deliver() || self.stopped || self.machine.halted().is_some() {
+        let halted = self.machine.halted().is_some();
+        if !self.log() || !self.deliver() || self.stopped || halted || self.giving_up {
             // Whoever retires it waits for it to be empty, which it will not be any more if a
             // stream halted it at its end. A commit the log has not taken is not given up while it
             // may still go in.
-            let gives_up = self.carry || self.machine.halted().is_some();
+            let gives_up = self.carry || halted || self.giving_up;
             if gives_up && self.retire.is_some() && (self.stopped || self.log()) {
+                if self.end_before_giving_up().await {
+                    return true;
+                }
                 self.retired();
                 return false;
             }
@@ -211,6 +218,8 @@ impl Driver {
         while let Some(command) = self.mailbox.next_command() {
             match command {
                 Command::Resume => self.resume().await,
+                // Whoever asked may have given up.
+                Command::Codes(reply) => drop(reply.send(self.machine.open_codes())),
                 Command::Retire { reply, carry, ends } => {
                     self.retire = Some(reply);
                     self.carry = carry;
@@ -236,48 +245,16 @@ impl Driver {
         }
     }
 
-    /// Gives up everything it holds and lets the partition be forgotten.
-    fn retired(&mut self) {
-        let mut left_over: Vec<(String, u16, Delivery)> = Vec::new();
-        for (to, delivery) in self.outgoing.drain(..) {
-            left_over.push((to.segment.root_name().to_owned(), to.partition, delivery));
-        }
-        // The batch of a halt first, then what was queued behind it.
-        let batch = self.machine.resume().filter(|batch| !batch.is_empty());
-        let mut own = std::mem::take(&mut self.recording.parts);
-        if own.is_empty() {
-            own.extend(batch.map(Delivery::from));
-        }
-        own.extend(self.recording.divided.drain(..).flatten());
-        own.extend(self.mailbox.take_all());
-        let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
-        left_over.extend(own.into_iter().map(|delivery| (root.to_owned(), partition, delivery)));
-        let tenant = &self.segment.shared.tenant;
-        tenant.state_bytes().changed(self.machine.state_bytes(), 0);
-        tenant.streams().changed(self.machine.open_streams(), 0);
-        self.life.set_warm(&self.local, false);
-        let root = self.segment.durable.as_ref().and_then(|durable| durable.stages.first());
-        let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
-        let watermark = (self.segment.root_name().to_owned(), self.machine.watermark());
-        let is_short = self.mailbox.is_short() && !self.ends.is_empty();
-        let empty = Partition::new(self.segment.plan.clone(), 0);
-        let states = std::mem::replace(&mut self.machine, empty).into_states();
-        // The next version counts what it takes over.
-        self.note_parked();
-        self.note_timers();
-        if let Some(reply) = self.retire.take() {
-            // Nobody wants what a pipeline held that was deleted meanwhile.
-            let retired = Retired { states, progress, watermark, left_over, is_short };
-            let _unwanted = reply.send(retired);
-        }
-    }
-
-    fn trim(&mut self) {
-        for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
-            invoker.trim();
-            if self.segment.durable.is_some() {
-                // Those of streams are made again.
-                invoker.abandon();
+    async fn trim(&mut self) {
+        for (invokers, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
+            for invoker in invokers.all() {
+                invoker.trim();
+                if self.segment.durable.is_some() {
+                    // Those of streams are made again.
+                    invoker.abandon();
+                } else {
+                    invoker.put_away().await;
+                }
             }
             stage.note_instances();
         }
@@ -292,7 +269,7 @@ impl Driver {
     }
 
     /// Makes all calls of the batch that was started, and passes on its commit.
-    async fn batch(&mut self, now: u64) {
+    pub(super) async fn batch(&mut self, now: u64) {
         self.life.idle_sweeps.set(0);
         self.life.set_warm(&self.local, true);
         self.commits += 1;
@@ -352,13 +329,17 @@ impl Driver {
             Ok(call) => call,
             Err(goes_on) => return goes_on,
         };
-        let Call { stage, serves, layer, last } = call;
+        let Call { stage, serves, code, layer, last } = call;
         let events = layer.frame().len() as u64;
         let shared = matches!(serves, Serves::Any);
         let stream = matches!(serves, Serves::Stream(..));
         let of_stream = stream.then(|| serves.clone());
         let invocation = Invocation { serves, layer, last, time, seed };
-        let outcome = self.invokers[stage].invoke(invocation).await;
+        let Some(invoker) = self.invokers[stage].of(code) else {
+            self.machine.done(invocation.layer, Verdict::Lost(UNKNOWN_CODE.to_owned()));
+            return true;
+        };
+        let outcome = invoker.invoke(invocation).await;
         let Outcome { layer, verdict, usage, said } = outcome;
         let verdict = match usage.short.filter(|_| stream && self.segment.durable.is_some()) {
             Some(Short::Others) => {
@@ -394,7 +375,7 @@ impl Driver {
         let stands = self.machine.done(layer, verdict);
         if let Some(serves) = of_stream.filter(|_| !stands) {
             // It may have returned, and remember what was taken back.
-            self.invokers[stage].drop_instance(&serves);
+            self.drop_instance(stage, &serves);
         }
         // A call of several events that is taken back is made again, and says all of it again.
         let mut said = said;
@@ -475,13 +456,18 @@ impl Driver {
         let after = self.machine.open_streams();
         let before = self.mailbox.open_streams.swap(after, Ordering::Relaxed);
         self.segment.shared.tenant.streams().changed(before, after);
+        let of_before = self.machine.streams_of_before();
+        self.mailbox.streams_of_before.store(of_before, Ordering::Relaxed);
     }
 }
 
 impl StageRuntime {
     /// Brings the figure of live instances up to date.
     fn note_instances(&self) {
-        self.metrics.instances.set(self.settings.live.load(Ordering::Relaxed));
+        let before = self.codes.before.iter().map(|before| &before.code.1);
+        let live = before.chain([&self.settings]).map(|all| all.live.load(Ordering::Relaxed));
+        self.metrics.instances.set(live.sum());
+        self.metrics.streams_away.set(self.settings.away.load(Ordering::Relaxed));
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) fn answer(segment: &SegmentRuntime, frame: &Frame) {
 pub(super) fn cause_of(text: &str) -> &'static str {
     match text {
         _ if text.contains("(limits.memory)") => "memory",
+        _ if text.contains("(limits.instances)") || text.contains("(engine.instances)") => {
+            "instances"
+        }
         _ if text.starts_with("out of fuel") => "fuel",
         _ if text.starts_with("the stack overflowed") => "stack",
         _ if text.contains("emitted") => "emit",

@@ -20,6 +20,7 @@ use sluicebox_core::layer::Layer;
 use sluicebox_core::partition::{Call, Replay, Revival, Serves, Verdict};
 use sluicebox_engine::invoker::{Invocation, NoImage};
 
+use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::partition::{Driver, SLICE, park};
 
 /// Bytes of images in one commit, about: a quarter of what a record may have by default.
@@ -125,7 +126,10 @@ impl Driver {
         if !is_stream || self.segment.durable.is_none() {
             return Ok(());
         }
-        if self.invokers[call.stage].holds(&call.serves) {
+        let Some(invoker) = self.invokers[call.stage].of(call.code) else {
+            return Err(Gone::Lost(UNKNOWN_CODE.to_owned()));
+        };
+        if invoker.holds(&call.serves) {
             return Ok(());
         }
         match self.machine.revival(call) {
@@ -134,7 +138,7 @@ impl Driver {
                 let revived = self.revive(call, &revival).await;
                 match &revived {
                     Ok(()) => self.segment.stages[call.stage].metrics.stream_revivals.inc(),
-                    Err(_) => self.invokers[call.stage].drop_instance(&call.serves),
+                    Err(_) => self.drop_instance(call.stage, &call.serves),
                 }
                 revived
             }
@@ -144,7 +148,7 @@ impl Driver {
 
     async fn revive(&mut self, call: &Call, revival: &Revival) -> Result<(), Gone> {
         let Serves::Stream(key, _) = &call.serves else { return Ok(()) };
-        let invoker = &mut self.invokers[call.stage];
+        let Some(invoker) = self.invokers[call.stage].of(call.code) else { return Ok(()) };
         if let Some(image) = &revival.image {
             let made = invoker.revive(call.serves.clone(), image).await;
             made.map_err(|error| match error {
@@ -195,9 +199,10 @@ impl Driver {
         let wanted = !std::mem::take(&mut self.recording.no_images);
         while wanted
             && bytes < most
-            && let Some((stage, serves)) = self.machine.next_image()
+            && let Some((stage, serves, code)) = self.machine.next_image()
         {
-            let taken = self.invokers[stage].capture(&serves).await;
+            let Some(invoker) = self.invokers[stage].of(code) else { continue };
+            let taken = invoker.capture(&serves).await;
             match taken {
                 // One may be larger than all of a commit, alone.
                 Ok(image) if bytes > 0 && bytes + image.bytes() > most => break,
@@ -236,15 +241,21 @@ impl Driver {
         if self.segment.durable.is_none() {
             return;
         }
-        for (invoker, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
-            invoker.spare(stage.settings.limits.instances as usize);
+        for (invokers, stage) in self.invokers.iter_mut().zip(&self.segment.stages) {
+            let most = stage.settings.limits.instances as usize;
+            invokers.all().for_each(|invoker| invoker.spare(most));
         }
+    }
+
+    /// Drops the instance of a stream.
+    pub(super) fn drop_instance(&mut self, stage: usize, serves: &Serves) {
+        self.invokers[stage].all().for_each(|invoker| invoker.drop_instance(serves));
     }
 
     /// Drops all instances of streams: what they remember is not what is committed, or nobody needs
     /// them now.
     pub(super) fn drop_instances(&mut self) {
-        self.invokers.iter_mut().for_each(|invoker| invoker.abandon());
+        self.invokers.iter_mut().flat_map(Invokers::all).for_each(|invoker| invoker.abandon());
     }
 }
 

@@ -1,6 +1,8 @@
 //! A stream function that keeps nothing but memory: what it says of each event follows from all
 //! events of its stream, in their order.
 
+#![expect(clippy::print_stdout, reason = "what it leaves behind is tested")]
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -18,6 +20,7 @@ async fn memory(mut events: EventStream, mut out: StreamOutput) {
     let mut seen: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut all = Vec::new();
     // What chance gave it at its beginning; it says so when it is asked.
+    let mut ends_badly = false;
     let token = RandomState::new().hash_one(0_u64);
     while let Some(event) = events.next().await {
         let payload = event.payload().to_vec();
@@ -29,9 +32,17 @@ async fn memory(mut events: EventStream, mut out: StreamOutput) {
         if payload == b"token" {
             out.emit(format!("token {token:016x}"));
         }
+        // What cannot be handled, at once or once the stream ends.
+        assert_ne!(payload, b"trap");
+        ends_badly |= payload == b"trap at the end";
+        if payload == b"print" {
+            // It has no image from then on: the standard library keeps a handle.
+            println!("printed");
+        }
         let times = seen.entry(payload).or_default();
         *times += 1;
         out.emit(format!("{count} {hash:016x} {times} {}", all.len()));
     }
+    assert!(!ends_badly);
     out.emit(format!("end {count} {hash:016x}"));
 }

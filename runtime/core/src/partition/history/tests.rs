@@ -38,7 +38,8 @@ fn hosted(state: &KeyedState, part: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn a_life_is_read_back() {
     let mut layer = layer();
     assert_eq!(life(layer.state(), KEY), None);
-    let written = Life { serial: 3, opened_at: u64::MAX, last_at: 7, events: 300, bytes: 0 };
+    let written =
+        Life { serial: 3, code: 0, opened_at: u64::MAX, last_at: 7, events: 300, bytes: 0 };
     set_life(layer.state(), KEY, &written);
     assert_eq!(life(layer.state(), KEY), Some(written));
 }

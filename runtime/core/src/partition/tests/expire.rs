@@ -5,6 +5,7 @@ use crate::codec::{Batch, CommitRecord, Record, RecordWriter, decode};
 use crate::ids::{OutputId, PipelineId, StageId};
 use crate::limits::{KEY_BYTES_MAX, SLOT_BYTES_MAX};
 use crate::state::Change;
+use crate::state::Ttl;
 
 const SECOND: u64 = 1_000_000;
 

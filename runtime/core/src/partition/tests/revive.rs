@@ -163,7 +163,7 @@ impl Node {
             }
             self.machine.done(layer, verdict);
         }
-        while let Some((stage, serves)) = self.machine.next_image() {
+        while let Some((stage, serves, _)) = self.machine.next_image() {
             if self.no_images {
                 continue;
             }

@@ -1,0 +1,87 @@
+//! The end of a partition that is retired: which streams end with it, and what it hands over.
+//!
+//! - A partition that has halted, or cannot get rid of its runs, gives up what it cannot finish.
+//!   Its streams that do not go on in the next version end under this one all the same, as they
+//!   would without the halt: the batch of the halt is taken back and handed over, and comes behind
+//!   their ends.
+//! - Such an end halts nothing: what fails becomes a dead letter. Else nobody could get past it.
+
+use sluicebox_core::partition::Partition;
+
+use super::partition::{Driver, park};
+use crate::mailbox::{Delivery, Retired};
+
+impl Driver {
+    /// Ends some of the streams that end with this version, in a partition that gives up the rest.
+    /// False if there are none left.
+    pub(super) async fn end_before_giving_up(&mut self) -> bool {
+        let now = self.local.clock.now();
+        if self.stopped || self.ends.is_empty() || self.rest.until(now).is_some() {
+            return false;
+        }
+        if !self.giving_up {
+            self.giving_up = true;
+            self.machine.halt_no_more();
+        }
+        if self.machine.halted().is_some() {
+            let own = self.batch_of_halt();
+            if !own.is_empty() {
+                self.recording.divided.push_front(own);
+            }
+            self.drop_instances();
+        }
+        let ends = self.ends.clone();
+        if !self.machine.start_abandoned(now)
+            && !self.machine.start_all_ends(now, |stage| ends.contains(stage))
+        {
+            return false;
+        }
+        self.batch(now).await;
+        // The rest behind others' turns.
+        self.mailbox.schedule();
+        park().await;
+        true
+    }
+
+    /// The batch the partition has halted at, if it has: nothing of it stands.
+    fn batch_of_halt(&mut self) -> Vec<Delivery> {
+        let batch = self.machine.resume().filter(|batch| !batch.is_empty());
+        let mut own = std::mem::take(&mut self.recording.parts);
+        if own.is_empty() {
+            own.extend(batch.map(Delivery::from));
+        }
+        own
+    }
+
+    /// Gives up everything it holds and lets the partition be forgotten.
+    pub(super) fn retired(&mut self) {
+        let mut left_over: Vec<(String, u16, Delivery)> = Vec::new();
+        for (to, delivery) in self.outgoing.drain(..) {
+            left_over.push((to.segment.root_name().to_owned(), to.partition, delivery));
+        }
+        // The batch of a halt first, then what was queued behind it.
+        let mut own = self.batch_of_halt();
+        own.extend(self.recording.divided.drain(..).flatten());
+        own.extend(self.mailbox.take_all());
+        let (root, partition) = (self.segment.root_name(), self.mailbox.partition);
+        left_over.extend(own.into_iter().map(|delivery| (root.to_owned(), partition, delivery)));
+        let tenant = &self.segment.shared.tenant;
+        tenant.state_bytes().changed(self.machine.state_bytes(), 0);
+        tenant.streams().changed(self.machine.open_streams(), 0);
+        self.life.set_warm(&self.local, false);
+        let root = self.segment.durable.as_ref().and_then(|durable| durable.stages.first());
+        let progress = root.map(|root| root.stage).zip(self.machine.progress().cloned());
+        let watermark = (self.segment.root_name().to_owned(), self.machine.watermark());
+        let is_short = self.mailbox.is_short() && !self.ends.is_empty();
+        let empty = Partition::new(self.segment.plan.clone(), 0);
+        let states = std::mem::replace(&mut self.machine, empty).into_states();
+        // The next version counts what it takes over.
+        self.note_parked();
+        self.note_timers();
+        if let Some(reply) = self.retire.take() {
+            // Nobody wants what a pipeline held that was deleted meanwhile.
+            let retired = Retired { states, progress, watermark, left_over, is_short };
+            let _unwanted = reply.send(retired);
+        }
+    }
+}
