@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
-use sluicebox_core::frame::Frame;
+use sluicebox_core::frame::{Frame, Kind};
 use sluicebox_tests::client::{Client, payload};
 use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually, eventually_equal};
@@ -242,6 +242,60 @@ async fn streams_of_a_halted_pipeline_go_on_with_their_code() {
     }
     let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
     assert_eq!(dead.records().len(), 1, "the event that halted it: {:?}", dead.records());
+}
+
+#[tokio::test]
+async fn a_stream_that_ended_in_the_batch_of_a_halt_still_has_its_code() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let code = |code: &str, on_failure: &str| {
+        let more = format!("config = {{ code = \"{code}\" }}\non-failure = \"{on_failure}\"");
+        manifest("partitions = 1", &more)
+    };
+    client.apply("streams", code("first", "halt")).await;
+    client.send("streams", "?key=a", &[], "one").await.is(202);
+    says(&client, "a", &told(&texts(&["one"]))).await;
+    client.apply("streams", code("second", "halt")).await;
+    // The first ends, and then the partition halts.
+    let batch = [
+        Given::new("a", "").kind(Kind::End),
+        Given::new("bad", "first"),
+        Given::new("bad", "trap"),
+    ];
+    client.frame("streams", &frame(&batch)).await.is(202);
+    eventually("it halts", SOON, || async {
+        (client.describe("streams").await["state"] == "halted").then_some(())
+    })
+    .await;
+    client.apply("streams", code("third", "dead-letter")).await;
+    let all = texts(&["one"]);
+    says(&client, "a", &[told(&all), vec![last_words(&all)]].concat()).await;
+    let dead = client.page("streams", "dead-letters", "cursor=oldest").await.is(200);
+    let of = |key: &str| dead.records().iter().filter(|letter| letter["key"] == key).count();
+    assert_eq!((of("a"), of("bad")), (0, 1), "{:?}", dead.records());
+}
+
+#[tokio::test]
+async fn streams_end_with_a_version_that_gives_their_ports_other_places() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    client.push(GUEST).await;
+    let ports = |code: &str, ports: &str| {
+        let more = format!("config = {{ code = \"{code}\" }}\nports = [{ports}]");
+        manifest("partitions = 1", &more).replace("from = \"fold\"", "from = \"fold.out\"")
+    };
+    client.apply("streams", ports("first", "\"out\"")).await;
+    client.send("streams", "?key=a", &[], "one").await.is(202);
+    let all = texts(&["one"]);
+    says(&client, "a", &told(&all)).await;
+    // What it says goes on where it went.
+    client.apply("streams", ports("second", "\"out\", \"more\"")).await;
+    client.send("streams", "?key=a", &[], "two").await.is(202);
+    let all = texts(&["one", "two"]);
+    says(&client, "a", &told(&all)).await;
+    client.apply("streams", ports("third", "\"new\", \"out\", \"more\"")).await;
+    says(&client, "a", &[told(&all), vec![last_words(&all)]].concat()).await;
 }
 
 #[tokio::test]

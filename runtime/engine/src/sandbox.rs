@@ -14,6 +14,7 @@ use wasmtime::component::Linker;
 
 use crate::error::{Error, engine_text};
 use crate::host::{self, Host};
+use crate::invoker::Short;
 use crate::stage::TenantSlots;
 use crate::tuning::{EngineConfig, runtime_engine};
 
@@ -32,6 +33,8 @@ pub struct Sandbox {
     calls: Arc<Semaphore>,
     /// Grows each time somebody finds no instance free: a sign to drop idle ones.
     pressure: AtomicU64,
+    /// The same of shares of tenants.
+    shares: AtomicU64,
     pressed: Notify,
 }
 
@@ -73,6 +76,7 @@ impl Sandbox {
             instances: Arc::new(Semaphore::new(config.instances as usize)),
             calls: Arc::new(Semaphore::new(config.stacks as usize)),
             pressure: AtomicU64::new(0),
+            shares: AtomicU64::new(0),
             pressed: Notify::new(),
         })
     }
@@ -94,22 +98,42 @@ impl Sandbox {
         self.pressure.load(Ordering::Acquire)
     }
 
-    /// Lets everybody know that instances are short, or what they need.
-    pub(crate) fn press(&self) {
-        self.pressure.fetch_add(1, Ordering::Release);
+    /// A number that grows while the share of some tenant is short: which one its own number says
+    /// ([`TenantSlots::pressure`]).
+    #[must_use]
+    pub fn pressure_of_shares(&self) -> u64 {
+        self.shares.load(Ordering::Acquire)
+    }
+
+    /// Lets those know that instances are short, or what they need, who can do something about it:
+    /// everybody, or whoever has some of the tenant if it is its own share.
+    pub(crate) fn press(&self, tenant: &TenantSlots, why: Short) {
+        match why {
+            Short::Others => self.pressure.fetch_add(1, Ordering::Release),
+            Short::Quota => {
+                tenant.pressure.fetch_add(1, Ordering::Release);
+                self.shares.fetch_add(1, Ordering::Release)
+            }
+        };
         self.pressed.notify_waiters();
     }
 
-    /// Waits until that number grows; it is to be polled once before it is looked at.
+    /// Waits until one of these numbers grows; it is to be polled once before they are looked at.
     pub fn pressed(&self) -> Notified<'_> {
         self.pressed.notified()
     }
 
-    /// An instance permit if there is one now. `weight` is what the component takes of the pool.
-    pub(crate) fn try_instance(&self, tenant: &TenantSlots, weight: u32) -> Option<InstancePermit> {
-        let tenant = tenant.instances.clone().try_acquire_owned().ok()?;
-        let node = self.instances.clone().try_acquire_many_owned(weight).ok()?;
-        Some(InstancePermit { _node: node, _tenant: tenant })
+    /// An instance permit if there is one now, or what is short. `weight` is what the component
+    /// takes of the pool.
+    pub(crate) fn try_instance(
+        &self,
+        tenant: &TenantSlots,
+        weight: u32,
+    ) -> Result<InstancePermit, Short> {
+        let tenant = tenant.instances.clone().try_acquire_owned().map_err(|_| Short::Quota)?;
+        let node = self.instances.clone().try_acquire_many_owned(weight);
+        let node = node.map_err(|_| Short::Others)?;
+        Ok(InstancePermit { _node: node, _tenant: tenant })
     }
 
     /// Waits for an instance permit.

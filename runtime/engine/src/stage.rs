@@ -94,6 +94,7 @@ pub struct TenantSlots {
     pub calls: Arc<Semaphore>,
     /// Memories and tables of all its instances.
     pub memory: MemoryMeter,
+    pub(crate) pressure: AtomicU64,
 }
 
 impl TenantSlots {
@@ -104,7 +105,15 @@ impl TenantSlots {
             instances: Arc::new(Semaphore::new(instances)),
             calls: Arc::new(Semaphore::new(calls)),
             memory,
+            pressure: AtomicU64::new(0),
         }
+    }
+
+    /// A number that grows while this share is short. Whoever keeps idle instances of the tenant
+    /// drops them when it has changed.
+    #[must_use]
+    pub fn pressure(&self) -> u64 {
+        self.pressure.load(Ordering::Acquire)
     }
 }
 

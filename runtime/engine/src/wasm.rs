@@ -38,6 +38,8 @@ pub struct Idle(Instance);
 
 /// How often instantiation is tried again when there is no room in spite of a permit.
 const START_TRIES: u32 = 50;
+/// The same where the one before did not start: so often that what was let go of for it is seen.
+const START_TRIES_FULL: u32 = 3;
 /// How long to wait in between.
 const START_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -288,16 +290,18 @@ impl WasmStage {
         permit: &CallPermit,
         wanted: Start<'_>,
     ) -> Result<Instance, NotStarted> {
-        let tries = if self.full && !self.makes_again { 1 } else { START_TRIES };
+        // A stream that is open is lost if it does not start, and gets all there are.
+        let may_fail = wanted.from.is_none() && !self.makes_again;
+        let tries = if self.full && may_fail { START_TRIES_FULL } else { START_TRIES };
         let waits =
             |why: Short| wanted.of_stream && (why == Short::Others || wanted.from.is_some());
         let mut short = String::new();
         for _ in 0..tries {
             let tenant = self.settings.tenant.clone();
             let slot = match self.sandbox.try_instance(&tenant, self.code.weight) {
-                Some(slot) => Some(slot),
-                None => {
-                    self.press_once(&short);
+                Ok(slot) => Some(slot),
+                Err(why) => {
+                    self.press_once(&short, why);
                     // Our own idle instances may be what is missing.
                     self.make_way().await;
                     self.place(&tenant, wanted.of_stream).await?
@@ -315,7 +319,7 @@ impl WasmStage {
                 Err(StartError::Full(text)) => short = text,
                 // A quota that is too small may be made larger, for what is there already.
                 Err(StartError::Short(text, why)) if waits(why) => {
-                    self.press_once(&short);
+                    self.press_once(&short, why);
                     short = text;
                 }
                 Err(StartError::Short(text, why)) => return Err(NotStarted(text, Some(why))),
@@ -328,10 +332,10 @@ impl WasmStage {
         Err(NotStarted(short, Some(Short::Others)))
     }
 
-    /// Lets everybody know what is short, if that is news.
-    fn press_once(&self, short: &str) {
+    /// Lets others know what is short, if that is news.
+    fn press_once(&self, short: &str, why: Short) {
         if short.is_empty() {
-            self.sandbox.press();
+            self.sandbox.press(&self.settings.tenant, why);
         }
     }
 

@@ -159,6 +159,11 @@ impl Node {
         }
         // The catalogue may have lost what the running version knows.
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
+        let (version, handover) = (applied.version, diff.handover);
+        let codes = match &old {
+            Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
+            None => codes::first(&pipeline, version),
+        };
         if order.dry_run {
             return Ok(applied);
         }
@@ -166,11 +171,6 @@ impl Node {
             self.admit_pipeline(tenant)?;
         }
         let code = self.load_stages(tenant, &pipeline).await?;
-        let (version, handover) = (applied.version, diff.handover);
-        let codes = match &old {
-            Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
-            None => codes::first(&pipeline, version),
-        };
         self.store_version((tenant, name), version, &pipeline, &codes).await?;
         let next = Next { version, pipeline, code, codes, handover, restored: None };
         let switched = self.switch(tenant, name, next).await;

@@ -125,6 +125,8 @@ struct Task {
 /// What the loop and a partition's future tell each other.
 #[derive(Debug, Default)]
 struct Life {
+    /// How short its tenant's own share was when it was last looked at.
+    pressure: Cell<u64>,
     /// Sweeps since it last ran a batch.
     idle_sweeps: Cell<u32>,
     /// It may have instances.
@@ -151,7 +153,8 @@ struct Worker {
     schedule: Schedule<Arc<Mailbox>>,
     tasks: HashMap<*const Mailbox, Task>,
     became_ready: Vec<Arc<Mailbox>>,
-    pressure: u64,
+    /// How short all, and shares of tenants, were when they were last looked at.
+    pressure: (u64, u64),
 }
 
 /// Runs the partitions of a worker until told to stop. To be spawned on the worker's own thread.
@@ -161,7 +164,7 @@ pub(crate) async fn run(
     (metrics, releases): (Arc<WorkerMetrics>, Rc<Releases>),
     mut stop: watch::Receiver<bool>,
 ) {
-    let pressure = sandbox.pressure();
+    let pressure = (sandbox.pressure(), sandbox.pressure_of_shares());
     let local = Rc::new(Local {
         sandbox,
         warm: RefCell::default(),
@@ -227,14 +230,16 @@ impl Worker {
 
     /// Lets go of idle instances if somebody is short of them. True if that is news.
     fn heed_pressure(&mut self) -> bool {
-        let pressure = self.local.sandbox.pressure();
-        if pressure == self.pressure {
-            return false;
+        let sandbox = &self.local.sandbox;
+        let pressure = (sandbox.pressure(), sandbox.pressure_of_shares());
+        let before = std::mem::replace(&mut self.pressure, pressure);
+        if pressure.0 != before.0 {
+            self.local.cool();
+            self.trim_idle(0);
+        } else if pressure.1 != before.1 {
+            self.trim_short();
         }
-        self.pressure = pressure;
-        self.local.cool();
-        self.trim_idle(0);
-        true
+        pressure != before
     }
 
     /// Gives what became ready its place in the schedule.
@@ -272,6 +277,19 @@ impl Worker {
             task.life.idle_sweeps.set(task.life.idle_sweeps.get() + 1);
         }
         self.trim_idle(IDLE_SWEEPS);
+    }
+
+    /// Drops the instances of tenants whose own share is short.
+    #[expect(clippy::iter_over_hash_type, reason = "each is treated alike, in any order")]
+    fn trim_short(&self) {
+        for task in self.tasks.values() {
+            let slots = task.mailbox.segment.shared.tenant.slots();
+            let pressure = slots.pressure();
+            if task.life.pressure.replace(pressure) != pressure && task.life.warm.get() {
+                task.life.trim.set(true);
+                task.mailbox.schedule();
+            }
+        }
     }
 
     #[expect(clippy::iter_over_hash_type, reason = "each is treated alike, in any order")]

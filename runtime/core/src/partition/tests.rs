@@ -245,7 +245,7 @@ fn events_of_one_open_stream_are_handed_on_as_they_came() {
         let seen = (is_same, call.layer.frame().len(), call.last);
         partition.done(call.layer, Verdict::Returned(Vec::new()));
         drive(&mut partition);
-        partition.finish();
+        drop(partition.finish());
         seen
     };
     assert_eq!(run(frame(&[("a", "1"), ("a", "2")])), (false, 3, false), "an open before them");

@@ -29,7 +29,7 @@ use crate::mailbox::Command;
 use crate::node::Node;
 use crate::running::{Code, Running};
 
-/// StreamCodes a stage may have streams open with at one time, the one it has included.
+/// Codes a stage may have streams open with at one time, the one it has included.
 pub(crate) const CODES_MAX: usize = 4;
 
 /// The codes that streams of a stage may be open with.
@@ -91,19 +91,26 @@ enum Fate {
 
 /// What becomes of them under the stage that is its heir.
 fn fate(stage: &Stage, next: &Stage) -> Fate {
-    let same = next.component.digest == stage.component.digest
-        && (next.scope, &next.config, &next.assets) == (stage.scope, &stage.config, &stage.assets)
-        && next.ports.len() >= stage.ports.len()
-        && allows(&next.limits, &stage.limits);
+    // Code knows ports and inputs by their places in the manifest.
+    let places_stay =
+        next.ports.starts_with(&stage.ports) && next.inputs.starts_with(&stage.inputs);
     let finishes = next.scope == stage.scope
-        && next.ports.len() >= stage.ports.len()
+        && places_stay
         && allows_to_emit(&next.limits, &stage.limits)
         && next.stream.on_update == OnUpdate::Finish;
-    match (same, finishes) {
+    match (comes_to_the_same(stage, next), finishes) {
         (true, _) => Fate::Same,
         (false, true) => Fate::Finish,
         (false, false) => Fate::End,
     }
+}
+
+/// Whether calls of the one come to the same as those of the other.
+fn comes_to_the_same(stage: &Stage, next: &Stage) -> bool {
+    next.component.digest == stage.component.digest
+        && (next.scope, &next.config, &next.assets) == (stage.scope, &stage.config, &stage.assets)
+        && next.ports.len() >= stage.ports.len()
+        && allows(&next.limits, &stage.limits)
 }
 
 /// Whether what a call came to under the limits of before it can come to under these.
@@ -182,7 +189,7 @@ pub(super) async fn next(
         codes.before = before.cloned().collect();
         if !is_same {
             // It may be one that streams are open with.
-            let again = |before: &Before| fate(&before.stage, stage) == Fate::Same;
+            let again = |before: &Before| comes_to_the_same(&before.stage, stage);
             if let Some(at) = codes.before.iter().rposition(again) {
                 codes.now = codes.before.remove(at).number;
             }
@@ -198,7 +205,8 @@ pub(super) async fn next(
 
 fn too_many(old: &Running, stage: &Stage) -> Error {
     let why = format!(
-        "stage {:?} has open streams with {CODES_MAX} different codes, which is as many as it may: \
+        "stage {:?} may have open streams with {CODES_MAX} different codes, which is as many as it \
+         may have at one time: \
          apply again when the oldest have ended, or write on-update = \"restart\" in its `stream` \
          table to end them",
         stage.name
@@ -286,21 +294,19 @@ fn since(
 }
 
 impl Node {
-    /// The codes of a version that ran when the node was last stopped. What cannot be read or
-    /// loaded is left out: streams of it say so when something comes for them.
+    /// The codes of a version that ran when the node was last stopped. One whose component is gone
+    /// is left out: streams of it say so when something comes for them.
+    ///
+    /// # Errors
+    /// They cannot be read or loaded now. The pipeline must not run without them: its streams would
+    /// be lost.
     pub(super) async fn read_codes(
         self: &Arc<Self>,
         (tenant, name): (&Name, &Name),
         (pipeline, version): (&Pipeline, u32),
-    ) -> Vec<StreamCodes> {
+    ) -> Result<Vec<StreamCodes>, Error> {
         let mut codes = first(pipeline, version);
-        let all = match self.written_codes((tenant, name), (pipeline, version)).await {
-            Ok(all) => all,
-            Err(error) => {
-                tracing::error!(%tenant, pipeline = %name, "codes of open streams: {error}");
-                return codes;
-            }
-        };
+        let all = self.written_codes((tenant, name), (pipeline, version)).await?;
         for (codes, stage) in codes.iter_mut().zip(&pipeline.stages) {
             let Some(written) = all.get(&stage.name) else { continue };
             codes.now = written.now;
@@ -309,16 +315,17 @@ impl Node {
                     Ok((stage, code)) => {
                         codes.before.push(Before { number: *number, stage, code });
                     }
-                    Err(error) => tracing::error!(
+                    Err(error @ Error::NotFound { .. }) => tracing::error!(
                         %tenant,
                         pipeline = %name,
                         stage = stage.name,
-                        "the code of open streams cannot be loaded: {error}"
+                        "the code of open streams is gone: {error}"
                     ),
+                    Err(error) => return Err(error),
                 }
             }
         }
-        codes
+        Ok(codes)
     }
 
     /// What the document of the version says, or, if that is damaged, the newest before it.

@@ -136,7 +136,7 @@ impl Node {
         };
         let version = folded.version();
         let handover = Handover::default();
-        let codes = self.read_codes((&tenant, &name), (&pipeline, version)).await;
+        let codes = self.read_codes((&tenant, &name), (&pipeline, version)).await?;
         let next = Next { version, pipeline, code, codes, handover, restored: Some(restored) };
         self.switch(&tenant, &name, next).await
     }

@@ -11,12 +11,21 @@ use sluicebox_core::partition::Partition;
 use super::partition::{Driver, park};
 use crate::mailbox::{Delivery, Retired};
 
+/// Bytes that the ends of a retiring partition may leave for others, about.
+const OUTGOING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 impl Driver {
     /// Ends some of the streams that end with this version, in a partition that gives up the rest.
     /// False if there are none left.
     pub(super) async fn end_before_giving_up(&mut self) -> bool {
         let now = self.local.clock.now();
         if self.stopped || self.ends.is_empty() || self.rest.until(now).is_some() {
+            return false;
+        }
+        let waiting: usize = self.outgoing.iter().map(|(_, d)| d.frame.bytes().len()).sum();
+        if waiting > OUTGOING_BYTES_MAX {
+            // There are more streams, and no room for what comes of their ends.
+            self.mailbox.set_short(true);
             return false;
         }
         if !self.giving_up {
