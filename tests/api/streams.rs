@@ -193,6 +193,26 @@ async fn streams_that_cannot_be_put_away_do_not_keep_others_waiting_for_ever() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_is_short_of_its_own_share_takes_nothing_from_others() {
+    let setup = Setup::tenants(&["ann", "bob"]).set("engine.instances", "8");
+    let node = setup.set("node.workers", "1").start().await;
+    let (ann, bob) = (node.tenant("ann"), node.tenant("bob"));
+    for client in [&ann, &bob] {
+        client.push(GUEST).await;
+    }
+    // Instances that can be made again, and of which nobody asks for the place.
+    bob.apply("kept", manifest("kept", "").replace("best-effort", "exactly-once")).await;
+    send(&bob, "kept", "a", "one").await;
+    says(&bob, "kept", "a", &told(&texts(&["one"]))).await;
+    ann.apply("full", manifest("full", "")).await;
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        send(&ann, "full", key, "print").await;
+    }
+    eventually("there is a dead letter", SOON, || async { dead(&ann, "full").await.pop() }).await;
+    assert_eq!(live(&bob, "kept").await, 1);
+}
+
+#[tokio::test]
 async fn streams_that_are_over_with_a_halt_say_so() {
     let node = NODE.lend().await;
     let client = node.client();

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use crate::clips;
 use crate::guests;
 use crate::process::{self, say};
 use crate::workspace::Workspace;
@@ -26,6 +27,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     chosen.retain(|(_, bench)| wanted == "all" || wanted == bench);
     ensure!(!chosen.is_empty(), "there is no bench `{wanted}`; `cargo xtask bench` lists them");
     guests::build_rust(workspace)?;
+    if chosen.iter().any(|(_, bench)| *bench == "clips") {
+        clips::run(workspace, &[])?;
+    }
     if chosen.iter().any(|(package, _)| *package == DRIVER) {
         say("bench: building the program");
         let build = ["build", "--release", "--package", "sluicebox", "--bin", "sluicebox"];

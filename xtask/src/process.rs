@@ -41,6 +41,26 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// Sees to it that a program of a Debian package is there: installs it where that is allowed, as in
+/// automation and on a fresh machine.
+pub(crate) fn provide(program: &str, package: &str) -> Result<()> {
+    if succeeds(Command::new(program).arg("-version")) {
+        return Ok(());
+    }
+    let is_root = output_of(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    if !is_root || !succeeds(Command::new("apt-get").arg("--version")) {
+        bail!("`{program}` is not installed; {}", how_to_install(program));
+    }
+    say(&format!("installing {package}"));
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(words).stdout(Stdio::null());
+        run(&mut command)
+    };
+    apt(&["update", "-qq"])?;
+    apt(&["install", "-qq", "-y", "--no-install-recommends", package])
+}
+
 fn not_started(command: &Command, error: std::io::Error) -> anyhow::Error {
     let program = command.get_program().to_string_lossy();
     if error.kind() == ErrorKind::NotFound {
