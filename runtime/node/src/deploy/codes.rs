@@ -128,21 +128,17 @@ fn allows_to_emit(limits: &StageLimits, before: &StageLimits) -> bool {
 
 /// The stages whose open streams end with this version. In a pipeline without a log all do.
 pub(super) fn ending(old: &Running, next: &Pipeline, handover: &Handover) -> BTreeSet<String> {
-    let ends = |(at, stage): &(usize, &Stage)| {
+    let ends = |stage: &&Stage| {
         let next = handover.heir(&stage.name).and_then(|name| {
             let at = next.stage_index(name)?;
             next.stages.get(at)
         });
         let Some(next) = next.filter(|_| old.durable().is_some()) else { return true };
-        let restarts = next.stream.on_update == OnUpdate::Restart;
-        match fate(stage, next) {
-            Fate::Same => restarts && !old.codes()[*at].before.is_empty(),
-            Fate::Finish => false,
-            Fate::End => true,
-        }
+        // Where the code stays, those of before go on beside it.
+        fate(stage, next) == Fate::End
     };
-    let stages = old.pipeline().stages.iter().enumerate().filter(ends);
-    stages.map(|(_, stage)| stage.name.clone()).collect()
+    let stages = old.pipeline().stages.iter().filter(ends);
+    stages.map(|stage| stage.name.clone()).collect()
 }
 
 /// The codes of each stage of a pipeline that begins with this version.
