@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 16;
 const REQUEST: u64 = 2_048;
 /// How many requests one may be ahead of another: half of what `lateness` of the manifests allows.
 const AHEAD: u64 = 2 * EVENT_RATE / REQUEST;
-/// Events sent and not read, of a query that gives each: less than its output retains.
+/// Results not read, of a query that gives each event or bid: less than its output retains.
 const WINDOW: u64 = 60_000;
 /// How long a sender leaves a node alone that said it is busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -148,11 +148,15 @@ impl Drive {
     /// Whether it is not too far ahead of what is sent, or read.
     fn may_send(&self, number: u64, shared: &Shared) -> bool {
         let open = shared.open.borrow().first().copied().unwrap_or(number);
-        let read = match self.expected {
-            Expected::Each(_) => shared.read.get().events + WINDOW,
-            _ => u64::MAX,
+        let unread = match self.expected {
+            // Not each event gives one: so many of those that were sent do, about.
+            Expected::Each(results) => {
+                let due = number * REQUEST * results / self.count;
+                due.saturating_sub(shared.read.get().events)
+            }
+            _ => 0,
         };
-        number - open < AHEAD && number * REQUEST <= read
+        number - open < AHEAD && unread <= WINDOW
     }
 
     /// Notes what is sent, and so will be; marks only where events come out as they went in.
