@@ -97,31 +97,27 @@ async fn more_streams_than_instances_go_on_where_they_were() {
     assert_eq!(dead(&client, "crowd").await, Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn more_streams_than_the_node_has_instances_go_on_where_they_were() {
-    let node = Setup::dev().set("engine.instances", "8").start().await;
+/// Forty streams on a node that has not as much as they would take together.
+async fn all_go_on(setup: Setup) {
+    let node = setup.start().await;
     let client = node.client();
     client.push(GUEST).await;
     client.apply("crowd", manifest("crowd", "")).await;
-    let sent = rounds(&client, "crowd", 40).await;
-    for (key, payloads) in &sent {
-        says(&client, "crowd", key, &told(payloads)).await;
+    for (key, payloads) in rounds(&client, "crowd", 40).await {
+        says(&client, "crowd", &key, &told(&payloads)).await;
     }
     assert_eq!(dead(&client, "crowd").await, Vec::<String>::new());
 }
 
 #[tokio::test]
+async fn more_streams_than_the_node_has_instances_go_on_where_they_were() {
+    all_go_on(Setup::dev().set("engine.instances", "8")).await;
+}
+
+#[tokio::test]
 async fn more_streams_than_fit_into_the_quota_of_memory_go_on_where_they_were() {
     // An instance has more than a megabyte.
-    let node = Setup::dev().set("quota.memory-bytes", "16MiB").start().await;
-    let client = node.client();
-    client.push(GUEST).await;
-    client.apply("crowd", manifest("crowd", "")).await;
-    let sent = rounds(&client, "crowd", 40).await;
-    for (key, payloads) in &sent {
-        says(&client, "crowd", key, &told(payloads)).await;
-    }
-    assert_eq!(dead(&client, "crowd").await, Vec::<String>::new());
+    all_go_on(Setup::dev().set("quota.memory-bytes", "16MiB")).await;
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub(super) struct Index {
     /// Keys that are not in it as `state` says.
     touched: BTreeSet<Arc<[u8]>>,
     codes: Codes,
+    /// Codes of streams that ended in the batch, which may not stand.
+    ended: BTreeSet<u32>,
     /// Streams with another code than the one of now.
     earlier: usize,
 }
@@ -50,7 +52,8 @@ impl Index {
         state.set_limits(StateLimits::NONE);
         let (at, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let keys = state.all_keys();
-        let mut index = Self { state, at, due, touched, codes, earlier: 0 };
+        let ended = BTreeSet::new();
+        let mut index = Self { state, at, due, touched, codes, ended, earlier: 0 };
         keys.into_iter().for_each(|key| index.reload(&Arc::from(key)));
         index
     }
@@ -81,8 +84,9 @@ impl Index {
         self.earlier
     }
 
+    /// The codes streams are open with, whether the batch stands or not.
     pub(super) fn codes(&self) -> BTreeSet<u32> {
-        self.at.values().map(|entry| entry.code).collect()
+        self.at.values().map(|entry| entry.code).chain(self.ended.iter().copied()).collect()
     }
 
     /// Puts back an entry as some commit left it. Between batches.
@@ -150,7 +154,8 @@ impl Index {
     pub(super) fn remove(&mut self, key: &Arc<[u8]>) {
         self.take(key);
         let gone = self.at.remove(key);
-        if gone.is_some() {
+        if let Some(entry) = gone {
+            self.ended.insert(entry.code);
             self.state.delete(key, ENTRY);
         }
         self.count_out(gone);
@@ -169,6 +174,7 @@ impl Index {
     pub(super) fn commit(&mut self) {
         self.state.commit();
         self.touched.clear();
+        self.ended.clear();
     }
 
     pub(super) fn roll_back(&mut self) {
@@ -176,6 +182,7 @@ impl Index {
         for key in std::mem::take(&mut self.touched) {
             self.reload(&key);
         }
+        self.ended.clear();
     }
 }
 
@@ -196,9 +203,14 @@ mod tests {
         assert_eq!((index.code(&old), index.code(&new)), (Some(3), Some(5)));
         assert_eq!((index.codes(), index.earlier()), (BTreeSet::from([3, 5]), 1));
         index.remove(&old);
-        assert_eq!(index.earlier(), 0);
+        assert_eq!((index.earlier(), index.codes()), (0, BTreeSet::from([3, 5])));
         index.roll_back();
         assert_eq!(index.earlier(), 1);
+        index.remove(&new);
+        index.commit();
+        assert_eq!(index.codes(), BTreeSet::from([3]), "the batch stands");
+        index.set(&new, 9, 5);
+        index.commit();
         let index = Index::new(index.into_state(), Codes { now: 6, oldest: 2 });
         assert_eq!(index.earlier(), 2);
         assert_eq!((index.code(&old), index.code(&new)), (Some(2), Some(5)));

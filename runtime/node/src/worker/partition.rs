@@ -218,9 +218,6 @@ impl Driver {
         while let Some(command) = self.mailbox.next_command() {
             match command {
                 Command::Resume => self.resume().await,
-                // At a halt the batch does not stand: a stream that ended in it is open again.
-                // Whoever gets no answer keeps all codes there are.
-                Command::Codes(reply) if self.machine.halted().is_some() => drop(reply),
                 // Whoever asked may have given up.
                 Command::Codes(reply) => drop(reply.send(self.machine.open_codes())),
                 Command::Retire { reply, carry, ends } => {
