@@ -49,6 +49,8 @@ mod sessions;
 mod streams;
 #[path = "durable/timers.rs"]
 mod timers;
+#[path = "durable/upgrades.rs"]
+mod upgrades;
 #[path = "durable/usage.rs"]
 mod usage;
 #[path = "durable/versions.rs"]

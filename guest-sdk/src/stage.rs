@@ -30,7 +30,21 @@ use crate::output::Output;
 pub(crate) trait Stage {
     /// Handles one frame; gives back the events that failed.
     fn handle(&mut self, frame: Vec<u8>) -> Vec<Failed>;
+
+    /// What another instance needs to go on, in bytes of its own.
+    fn take(&self) -> Result<Vec<u8>, String> {
+        Err(NO_SNAPSHOTS.to_owned())
+    }
+
+    /// Goes on from what another gave.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        let _ = snapshot;
+        Err(NO_SNAPSHOTS.to_owned())
+    }
 }
+
+/// What a stage without a [`Memory`](crate::Memory) says.
+const NO_SNAPSHOTS: &str = "the stage has no snapshots";
 
 /// A stage function in one of its forms. `Form` only tells the forms apart.
 #[diagnostic::on_unimplemented(
@@ -135,8 +149,17 @@ thread_local! {
     static INSTANCE: RefCell<Option<Box<dyn Stage>>> = const { RefCell::new(None) };
 }
 
-/// Calls this instance's stage, making it if this is the first call.
+/// Does something with this instance's stage, making it if this comes first.
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "natively the harness calls"))]
+pub(crate) fn with<T>(
+    make: impl FnOnce() -> Box<dyn Stage>,
+    run: impl FnOnce(&mut dyn Stage) -> T,
+) -> T {
+    INSTANCE.with_borrow_mut(|instance| run(&mut **instance.get_or_insert_with(make)))
+}
+
+/// Calls this instance's stage.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "natively the harness calls"))]
 pub(crate) fn handle(frame: Vec<u8>, make: impl FnOnce() -> Box<dyn Stage>) -> Vec<Failed> {
-    INSTANCE.with_borrow_mut(|instance| instance.get_or_insert_with(make).handle(frame))
+    with(make, |stage| stage.handle(frame))
 }

@@ -145,7 +145,7 @@ impl StreamOutput {
 type Run = Pin<Box<dyn Future<Output = Result>>>;
 
 /// How far the function of this instance has come.
-enum Progress {
+pub(crate) enum Progress {
     /// It waits for the next event.
     Waiting(Run),
     /// It has seen enough.
@@ -207,6 +207,16 @@ where
 }
 
 impl<F> StreamStage<F> {
+    /// How far the function has come; nothing if it has not begun.
+    pub(crate) fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
+    }
+
+    /// Goes on as if it had come so far. One that has not begun begins with the next event.
+    pub(crate) fn set_progress(&mut self, progress: Option<Progress>) {
+        self.progress = progress;
+    }
+
     /// Lets the function read the events of one call.
     fn advance(&self, progress: Progress, events: Events<'_>) -> Progress {
         let mut run = match progress {

@@ -35,7 +35,9 @@ use crate::event::{Fields, Kind};
 use crate::failure::{Failed, Outcome};
 use crate::frame::{Head, NO_CAUSE, Parts, push_field};
 use crate::host::memory::{Due, Memory, Received, frame_of, with_host};
+use crate::kept::Kept;
 use crate::log::Level;
+use crate::memory::MemoryStage;
 use crate::stage::{FunctionStage, Stage, StageFunction};
 use crate::stream::{EventStream, StreamOutput, StreamStage};
 use crate::timers::Clock;
@@ -198,6 +200,34 @@ impl Harness {
     {
         let stage = Box::new(StreamStage::new(function));
         Self { stage, undoes: false, memory: Memory::new() }
+    }
+
+    /// An instance of a stream function with a memory.
+    pub fn stream_with_memory<F, R, T>(function: F) -> Self
+    where
+        F: Fn(EventStream, StreamOutput, crate::Memory<T>) -> R + 'static,
+        R: Future<Output: Outcome> + 'static,
+        T: Kept + Default + 'static,
+    {
+        let stage = Box::new(MemoryStage::new(function));
+        Self { stage, undoes: false, memory: Memory::new() }
+    }
+
+    /// What the host would get to let other code go on.
+    ///
+    /// # Errors
+    /// The stage says no, and why.
+    pub fn take_snapshot(&self) -> Result<Vec<u8>, String> {
+        self.stage.take()
+    }
+
+    /// Lets the instance go on from what another one gave, before its first call.
+    ///
+    /// # Errors
+    /// The stage says no, and why.
+    pub fn with_snapshot(mut self, snapshot: &[u8]) -> Result<Self, String> {
+        self.stage.restore(snapshot)?;
+        Ok(self)
     }
 
     /// Adds a setting.

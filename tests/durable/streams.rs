@@ -27,7 +27,7 @@ pub(super) fn manifest(top: &str, more: &str) -> String {
 }
 
 /// What came out, by key, in the order of the output.
-async fn said(client: &Client) -> BTreeMap<String, Vec<String>> {
+pub(super) async fn said(client: &Client) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut cursor = "oldest".to_owned();
     loop {
@@ -45,7 +45,7 @@ async fn said(client: &Client) -> BTreeMap<String, Vec<String>> {
     }
 }
 
-async fn says(client: &Client, key: &str, expected: &[String]) {
+pub(super) async fn says(client: &Client, key: &str, expected: &[String]) {
     let look = || async { said(client).await.remove(key).unwrap_or_default() };
     eventually_equal(expected.to_vec(), SOON, look).await;
 }

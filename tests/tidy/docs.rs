@@ -17,7 +17,7 @@ const ADR: &str = "docs/adr/";
 const CODES_IN_PLACE: [(&str, &[&str]); 4] = [
     ("runtime/core/", &["manifest.", "pipeline.", "plan.", "stream.", "park.", "commit."]),
     ("runtime/node/src/http/", &["ingest.", "request.", "route.", "output.", "stream."]),
-    ("runtime/node/", &["manifest.", "tenants."]),
+    ("runtime/node/", &["manifest.", "pipeline.", "tenants."]),
     ("runtime/cli/", &["client.", "manifest.", "tenants."]),
 ];
 

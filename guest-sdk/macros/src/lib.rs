@@ -20,22 +20,33 @@ pub fn stage(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Makes a stream function of an `async fn(events: EventStream, out: StreamOutput)`.
 ///
 /// Its stage needs `scope = "stream"` in the manifest.
+///
+/// With `#[stream(snapshot)]` the function has a third argument, its `Memory<T>`, and its streams
+/// can go over to other code (`on-update = "snapshot"`).
 #[proc_macro_attribute]
 pub fn stream(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand(Attribute::Stream, &arguments, item)
+    match arguments.to_string().as_str() {
+        "snapshot" => expand(Attribute::Memory, &TokenStream::new(), item),
+        _ => expand(Attribute::Stream, &arguments, item),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attribute {
     Stage,
     Stream,
+    /// A stream function with a memory.
+    Memory,
 }
 
 fn expand(attribute: Attribute, arguments: &TokenStream, item: TokenStream) -> TokenStream {
     let checked = if arguments.is_empty() {
         function_name(attribute, item.clone())
     } else {
-        let message = "the attribute takes no arguments: settings are in the manifest";
+        let message = match attribute {
+            Attribute::Stage => "the attribute takes no arguments: settings are in the manifest",
+            _ => "the attribute takes no argument but `snapshot`: settings are in the manifest",
+        };
         Err((Span::call_site(), message))
     };
     match checked {
@@ -64,7 +75,7 @@ fn function_name(attribute: Attribute, item: TokenStream) -> Result<Ident, (Span
                         word.span(),
                         "an async function is a stream function: use `#[stream]`",
                     )),
-                    (Attribute::Stream, false) => {
+                    (Attribute::Stream | Attribute::Memory, false) => {
                         Err((word.span(), "a stream function is async: write `async fn`"))
                     }
                     _ if has_type_parameters(tokens) => Err((
@@ -94,6 +105,11 @@ fn export(attribute: Attribute, name: &Ident) -> TokenStream {
     let (check, handle) = match attribute {
         Attribute::Stage => ("check_stage", "handle_stage"),
         Attribute::Stream => ("check_stream", "handle_stream"),
+        Attribute::Memory => ("check_memory", "handle_memory"),
+    };
+    let snapshots = match attribute {
+        Attribute::Memory => snapshots(name),
+        Attribute::Stage | Attribute::Stream => String::new(),
     };
     let code = format!(
         "#[cfg(not(target_family = \"wasm\"))]
@@ -110,10 +126,33 @@ fn export(attribute: Attribute, name: &Ident) -> TokenStream {
                 }}
             }}
             __bindings::export_stage!(__Stage with_types_in __bindings);
-        }};"
+        }};
+        {snapshots}"
     );
     let code: TokenStream = code.parse().expect("the text above is Rust");
     point_to(code, name)
+}
+
+/// What is added behind a function with a memory.
+fn snapshots(name: &Ident) -> String {
+    format!(
+        "#[cfg(target_family = \"wasm\")]
+        const _: () = {{
+            use ::sluicebox_guest::__private::snapshot_bindings as __bindings;
+            struct __Snapshots;
+            impl __bindings::exports::sluicebox::stage::snapshot::Guest for __Snapshots {{
+                fn take() -> ::std::result::Result<::std::vec::Vec<u8>, ::std::string::String> {{
+                    ::sluicebox_guest::__private::take_memory({name})
+                }}
+                fn restore(
+                    __snapshot: ::std::vec::Vec<u8>,
+                ) -> ::std::result::Result<(), ::std::string::String> {{
+                    ::sluicebox_guest::__private::restore_memory(&__snapshot, {name})
+                }}
+            }}
+            __bindings::export_snapshots!(__Snapshots with_types_in __bindings);
+        }};"
+    )
 }
 
 /// Gives every mention of the function the place where it is written, for the compiler's messages.

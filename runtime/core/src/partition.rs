@@ -34,6 +34,7 @@ mod park;
 mod plan;
 mod revive;
 mod streams;
+mod upgrade;
 
 pub use cold::Wanted;
 pub use commit::{Commit, OutRun, dead_letter_field};

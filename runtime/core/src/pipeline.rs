@@ -317,6 +317,8 @@ pub enum OnUpdate {
     Finish,
     /// They end before the version begins.
     Restart,
+    /// They go on with the new code, from what the code they have says of them.
+    Snapshot,
 }
 
 impl OnUpdate {
@@ -326,6 +328,7 @@ impl OnUpdate {
         match self {
             Self::Finish => "finish",
             Self::Restart => "restart",
+            Self::Snapshot => "snapshot",
         }
     }
 }

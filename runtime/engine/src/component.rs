@@ -81,6 +81,9 @@ impl Default for Limits {
     }
 }
 
+/// What the name of the interface of snapshots begins with, in every version this node speaks.
+pub(crate) const SNAPSHOT_TRACK: &str = "sluicebox:stage/snapshot@0.1.";
+
 /// What is known of a component that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
@@ -88,6 +91,8 @@ pub struct Inspection {
     pub digest: Digest,
     /// Which world it is written for.
     pub world: World,
+    /// It exports `sluicebox:stage/snapshot`.
+    pub snapshots: bool,
     /// The interfaces it imports, as written, sorted.
     pub imports: BTreeSet<String>,
     /// Bytes of the upload.
@@ -135,9 +140,11 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Inspection, Error> {
     contract::check_imports(types, &scan.imports)?;
     let world = contract::world(types, &scan.exports)?;
     contract::check_world_imports(world, &scan.imports)?;
+    let snapshots = contract::snapshots(types, &scan.exports)?;
     Ok(Inspection {
         digest: digest(bytes),
         world,
+        snapshots,
         imports: scan.imports.into_iter().collect(),
         bytes: bytes.len() as u64,
         declared: scan.declared,

@@ -8,23 +8,24 @@
 //!   reused by anybody otherwise; the last call of a stream ends it.
 //! - Streams that are more than there may be instances have their memory as well.
 //! - Where they have images: who goes on from one does what the other would have done, and what is
-//!   no image of the code leaves nobody.
+//!   no image of the code leaves nobody. The same of snapshots, which are the stage's own.
 //!
 //! Each promise gets invokers of its own. One that is not kept panics with what was expected.
 //! Leaves to others: which calls are made, and what is done about a trap (`sluicebox-core`).
+
+mod images;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluicebox_core::frame::{FrameBuilder, Head, Kind, NO_CAUSE};
-use sluicebox_core::image::Image;
 use sluicebox_core::layer::{Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Run};
 use sluicebox_core::layer::{Spread, Target};
 use sluicebox_core::partition::{Serves, Verdict};
 use sluicebox_core::pipeline::StageLimits;
 use sluicebox_core::state::{KeyedState, StateLimits};
 
-use crate::invoker::{Invocation, Invoker, NoImage, Outcome};
+use crate::invoker::{Invocation, Invoker, Outcome};
 
 /// What the stage behind an invoker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +70,10 @@ pub async fn every_promise(subject: &dyn Subject) {
     a_stream_is_not_served_by_a_stranger(subject).await;
     streams_beyond_their_number_keep_their_memory(subject).await;
     instances_of_keys_are_kept_and_bounded(subject).await;
-    a_stream_goes_on_from_its_image(subject).await;
-    an_image_replaces_what_is_there(subject).await;
-    what_is_no_image_of_the_code_leaves_nobody(subject).await;
+    images::a_stream_goes_on_from_its_image(subject).await;
+    images::an_image_replaces_what_is_there(subject).await;
+    images::what_is_no_image_of_the_code_leaves_nobody(subject).await;
+    images::a_stream_goes_on_from_a_snapshot(subject).await;
 }
 
 /// Every stage can do this much.
@@ -383,108 +385,6 @@ async fn instances_of_keys_are_kept_and_bounded(subject: &dyn Subject) {
     }
     invoker.trim();
     assert_eq!(invoker.live(), 0);
-}
-
-/// An invoker whose stage traps on every seventh event, and the image of its stream 1 after it has
-/// seen `seen`. Nothing if the kind has no images, which it must then say of any.
-async fn imaged(subject: &dyn Subject, seen: u32) -> Option<(Box<dyn Invoker>, Image)> {
-    let mut invoker = subject.invoker(Behaviour::Remember, &limits())?;
-    assert_eq!(invoker.capture(&stream(1)).await, Err(NoImage::NoInstance));
-    for at in 0..seen {
-        let kind = if at == 0 { Kind::Open } else { Kind::Data };
-        returned(&invoker.invoke(turn(layer(), 1, kind)).await);
-    }
-    assert!(invoker.holds(&stream(1)) && !invoker.holds(&stream(2)));
-    match invoker.capture(&stream(1)).await {
-        Ok(image) => Some((invoker, image)),
-        Err(reason @ NoImage::Unsupported(_)) => {
-            let refused = invoker.revive(stream(2), &Image::default()).await;
-            assert!(matches!(refused, Err(NoImage::Unsupported(_))), "{reason}, but {refused:?}");
-            None
-        }
-        Err(reason) => panic!("an idle stream has no image: {reason}"),
-    }
-}
-
-/// Gives a stream events until one traps; how many it took.
-async fn until_it_traps(invoker: &mut dyn Invoker, serial: u64) -> u32 {
-    for took in 1..=20 {
-        let outcome = invoker.invoke(turn(layer(), serial, Kind::Data)).await;
-        if let Verdict::Trapped(text) = &outcome.verdict {
-            assert!(!text.contains("instance is gone"), "{text}");
-            return took;
-        }
-    }
-    panic!("no event trapped");
-}
-
-async fn a_stream_goes_on_from_its_image(subject: &dyn Subject) {
-    for seen in 1..=6 {
-        let Some((mut invoker, image)) = imaged(subject, seen).await else { return };
-        // Taking it changed nothing, so that another is the same.
-        assert_eq!(invoker.capture(&stream(1)).await.as_ref(), Ok(&image));
-        assert_eq!(until_it_traps(&mut *invoker, 1).await, 7 - seen, "after {seen}");
-        assert_eq!(invoker.live(), 0);
-        // Here, under another serial, and where nothing ever ran: as often as one likes.
-        let fresh = subject.invoker(Behaviour::Remember, &limits());
-        let fresh = fresh.expect("there was one before");
-        for (mut invoker, serial) in [(invoker, 2), (fresh, 1)] {
-            for _ in 0..2 {
-                assert_eq!(invoker.revive(stream(serial), &image).await, Ok(()));
-                assert!(invoker.holds(&stream(serial)));
-                invoker.trim();
-                assert_eq!(invoker.live(), 1, "the memory of a stream is not a cache");
-                assert_eq!(invoker.capture(&stream(serial)).await.as_ref(), Ok(&image));
-                assert_eq!(until_it_traps(&mut *invoker, serial).await, 7 - seen, "after {seen}");
-            }
-        }
-    }
-}
-
-async fn an_image_replaces_what_is_there(subject: &dyn Subject) {
-    let Some((mut invoker, image)) = imaged(subject, 2).await else { return };
-    returned(&invoker.invoke(turn(layer(), 1, Kind::Data)).await);
-    assert_eq!(invoker.revive(stream(1), &image).await, Ok(()));
-    assert_eq!(invoker.live(), 1);
-    assert_eq!(until_it_traps(&mut *invoker, 1).await, 5);
-    // Dropped is gone, and only what was named.
-    for serial in [1, 2] {
-        assert_eq!(invoker.revive(stream(serial), &image).await, Ok(()));
-    }
-    invoker.drop_instance(&stream(1));
-    invoker.drop_instance(&stream(3));
-    assert!(!invoker.holds(&stream(1)) && invoker.holds(&stream(2)));
-    assert_eq!(invoker.capture(&stream(1)).await, Err(NoImage::NoInstance));
-    trapped(&invoker.invoke(turn(layer(), 1, Kind::Data)).await);
-    // A last call ends what went on from an image like any other.
-    returned(&invoker.invoke(turn(layer(), 2, Kind::End)).await);
-    assert_eq!(invoker.live(), 0);
-    // Whom anybody may use goes on from nothing.
-    assert_eq!(invoker.revive(Serves::Any, &image).await, Err(NoImage::NoInstance));
-    assert_eq!(invoker.live(), 0);
-}
-
-async fn what_is_no_image_of_the_code_leaves_nobody(subject: &dyn Subject) {
-    let Some((mut invoker, image)) = imaged(subject, 2).await else { return };
-    let cut = image.head.slice(..image.head.len() - 1);
-    let mut other = image.head.to_vec();
-    other[5] ^= 1;
-    let mut newer = image.head.to_vec();
-    newer[0] += 1;
-    for head in [Bytes::new(), cut, Bytes::from(other), Bytes::from(newer)] {
-        assert_eq!(invoker.revive(stream(1), &image).await, Ok(()));
-        let wrong = Image { head, pages: image.pages.clone() };
-        let refused = invoker.revive(stream(1), &wrong).await;
-        assert!(matches!(refused, Err(NoImage::Failed(_))), "{refused:?}");
-        assert_eq!(invoker.live(), 0, "an image that does not fit leaves nothing");
-    }
-    for (number, bytes) in [(u32::MAX, 1), (0, 4097), (1 << 20, 1), (0xf_ffff, 1)] {
-        let mut wrong = image.clone();
-        wrong.pages.insert(number, Bytes::from(vec![1; bytes]));
-        let refused = invoker.revive(stream(1), &wrong).await;
-        assert!(matches!(refused, Err(NoImage::Failed(_))), "page {number}: {refused:?}");
-        assert_eq!(invoker.live(), 0);
-    }
 }
 
 #[cfg(test)]

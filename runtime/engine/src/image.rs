@@ -7,6 +7,8 @@
 //!   instance has are in its head.
 //! - Taking one changes nothing. Going on from one is bounded like any start, and by the same
 //!   limits, quotas and permits. Neither runs any of the guest's code besides that of its start.
+//! - Where there can be none of the memory, a stage that says itself what it knows has an image of
+//!   that (`snapshot`), and what is said above of its code holds no more.
 //!
 //! `instrument` adds the accessor at upload, `access` calls it, `fresh` is what an image is told
 //! apart from, `head` what is in one besides pages. Leaves to others: which instance (`wasm`).
@@ -24,6 +26,8 @@ use sluicebox_core::limits::{IMAGE_BYTES_MAX, IMAGE_PAGE_BYTES};
 
 use crate::error::engine_text;
 use crate::invoker::NoImage;
+use crate::snapshot;
+use crate::stage::StageCode;
 use access::WASM_PAGE_BYTES;
 pub(crate) use access::{Access, Accessor};
 pub(crate) use fresh::Fresh;
@@ -107,8 +111,27 @@ impl Taken {
     }
 }
 
+/// What an instance goes on from, as it is understood.
+pub(crate) enum Before<'a> {
+    /// Memory.
+    Memory(Head, &'a Image),
+    /// What the stage said itself.
+    Snapshot(Bytes),
+}
+
+/// Reads an image, if it is one of this code.
+pub(crate) fn read<'a>(code: &StageCode, image: &'a Image) -> Result<Before<'a>, NoImage> {
+    if snapshot::is_one(image) {
+        let bytes = snapshot::of_image(image);
+        return bytes.map(Before::Snapshot).ok_or_else(|| unfit("the image cannot be read"));
+    }
+    let accessor = code.accessor.as_ref();
+    let accessor = accessor.map_err(|reason| NoImage::Unsupported(reason.clone()))?;
+    head_of(accessor, image).map(|head| Before::Memory(head, image))
+}
+
 /// Reads an image's head, if it is of this code.
-pub(crate) fn head_of(accessor: &Accessor, image: &Image) -> Result<Head, NoImage> {
+fn head_of(accessor: &Accessor, image: &Image) -> Result<Head, NoImage> {
     let head = Head::decode(&image.head).ok_or_else(|| unfit("the image cannot be read"))?;
     if head.code != accessor.code {
         return Err(unfit("the image is of another component"));

@@ -9,23 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sluicebox_core::frame::Frame;
 use sluicebox_core::image::Image;
 use sluicebox_core::layer::Failure;
+use sluicebox_core::limits::IMAGE_BYTES_MAX;
 use sluicebox_core::partition::Verdict;
 use sluicebox_core::pipeline::StageLimits;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, TypedFunc};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower, TypedFunc};
 
 use crate::component::World;
 use crate::error::engine_text;
 use crate::explain::{explain, out_of_fuel};
 use crate::host::{Host, RefusedBy, Toll};
-use crate::image::head::Head;
-use crate::image::{self, Access, Fresh};
+use crate::image::{self, Access, Before, Fresh};
 use crate::invoker::{Invocation, NoImage, Outcome, Short, Usage};
 use crate::patience::{OutOfPatience, Patience, bounded};
 use crate::sandbox::{CallPermit, InstancePermit, SLICE_FUEL};
+use crate::snapshot;
 use crate::stage::{Charge, StageCode, StageSettings};
 use crate::typed::{self, EventIn, WitFailure, WitOutcome};
 
@@ -35,10 +37,10 @@ pub(crate) const START_FUEL: u64 = 1_000_000_000;
 /// Longest a call may wait for something that is not its turn: a clock it sleeps on, for example.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What an instance was: an image, and its head as it is understood.
-pub(crate) type Before<'a> = (Head, &'a Image);
+/// Bytes beyond what a snapshot may have that are copied nevertheless.
+const SNAPSHOT_OVER: usize = 1 << 20;
 
-type FramedHandle = TypedFunc<(bytes::Bytes,), (Vec<WitFailure>,)>;
+type FramedHandle = TypedFunc<(Bytes,), (Vec<WitFailure>,)>;
 
 /// See the module.
 pub(crate) struct Instance {
@@ -137,11 +139,85 @@ impl Instance {
         Ok(self.store.data().settings.fresh.set(fresh?))
     }
 
-    /// Takes its image. On an error other than of kinds that say it stays, it is of no more use.
-    pub(crate) async fn capture(&mut self, fresh: &Fresh) -> Result<Image, NoImage> {
-        let image = image::capture(&mut self.access()?, fresh).await;
+    /// Takes its image: of its memory, or, where there can be none, of what the stage says itself.
+    /// On an error other than of kinds that say it stays, it is of no more use.
+    pub(crate) async fn capture(&mut self) -> Result<Image, NoImage> {
+        use NoImage::{OpenHandles, TooLarge, Unsupported};
+        match self.capture_memory().await {
+            Err(Unsupported(_) | OpenHandles | TooLarge) if self.code.snapshots() => {
+                let snapshot = self.snapshot().await?;
+                Ok(snapshot::image_of(&snapshot))
+            }
+            taken => taken,
+        }
+    }
+
+    async fn capture_memory(&mut self) -> Result<Image, NoImage> {
+        let mut access = self.access()?;
+        let Some(fresh) = access.store.data().settings.fresh.get() else {
+            let why = "what a fresh instance has could not be found out";
+            return Err(NoImage::Unsupported(why.to_owned()));
+        };
+        let image = image::capture(&mut access, &fresh).await;
         self.leave();
         image
+    }
+
+    /// What the stage says another instance needs to go on as this one.
+    pub(crate) async fn snapshot(&mut self) -> Result<Bytes, NoImage> {
+        self.store.data_mut().limiter.refused = None;
+        let code = self.code.clone();
+        let exports = code.snapshot.as_ref().ok_or_else(no_snapshots)?;
+        let taken = self.beside::<(), Vec<u8>>(&exports.take, ()).await?;
+        let bytes = taken.map_err(|reason| snapshot::refused("it gave no snapshot", &reason))?;
+        if bytes.len() > IMAGE_BYTES_MAX { Err(NoImage::TooLarge) } else { Ok(bytes.into()) }
+    }
+
+    /// Lets it go on from what another instance said, before its first call.
+    async fn restore_snapshot(&mut self, bytes: Bytes) -> Result<(), NoImage> {
+        let code = self.code.clone();
+        let exports = code.snapshot.as_ref().ok_or_else(no_snapshots)?;
+        if code.accessor.is_ok() {
+            // Later it could not be told from what the snapshot made of it.
+            self.fresh().await?;
+        }
+        let restored = self.beside::<_, ()>(&exports.restore, (bytes,)).await?;
+        restored.map_err(|reason| snapshot::refused("it did not take the snapshot", &reason))
+    }
+
+    /// Calls a function of the guest's beside `handle`: bounded as a start is, without events. The
+    /// inner error is what the guest gives back.
+    async fn beside<P, R>(
+        &mut self,
+        function: &ComponentExportIndex,
+        with: P,
+    ) -> Result<Result<R, String>, NoImage>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: Lift + Send + Sync + 'static,
+    {
+        let Self { store, instance, patience, .. } = self;
+        let called = async {
+            store.set_fuel(START_FUEL)?;
+            // A little more, so that one that is too large can be told from one that is not.
+            store.set_hostcall_fuel(IMAGE_BYTES_MAX + SNAPSHOT_OVER);
+            store.data_mut().charged = 0;
+            let function: TypedFunc<P, (Result<R, String>,)> =
+                instance.get_typed_func(&mut *store, function)?;
+            let call = bounded(patience, WAIT_MAX, function.call_async(&mut *store, with)).await;
+            let waited = || wasmtime::format_err!("it waited for more than a call may");
+            call.unwrap_or_else(|OutOfPatience| Err(waited()))
+        };
+        let called = called.await;
+        self.leave();
+        called.map(|(answer,)| answer).map_err(|error| {
+            let host = self.store.data();
+            let text = explain(&error, host, None);
+            match short(host) {
+                Some(Short::Others) => NoImage::NoRoom(text),
+                Some(Short::Quota) | None => NoImage::Failed(text),
+            }
+        })
     }
 
     /// Ends it, and keeps so much of the memory it had in use for what is left of it.
@@ -150,7 +226,11 @@ impl Instance {
     }
 
     /// Makes it what an image is of, before its first call.
-    pub(crate) async fn restore(&mut self, (head, image): &Before<'_>) -> Result<(), NoImage> {
+    pub(crate) async fn restore(&mut self, before: &Before<'_>) -> Result<(), NoImage> {
+        let (head, image) = match before {
+            Before::Memory(head, image) => (head, image),
+            Before::Snapshot(bytes) => return self.restore_snapshot(bytes.clone()).await,
+        };
         let fresh = self.fresh().await?;
         let restored = image::restore(&mut self.access()?, &fresh, head, image).await;
         self.leave();
@@ -230,6 +310,10 @@ fn short(host: &Host) -> Option<Short> {
         Some(RefusedBy::Room(short)) => Some(short),
         Some(RefusedBy::Stage) | None => None,
     }
+}
+
+fn no_snapshots() -> NoImage {
+    NoImage::Unsupported(snapshot::NONE.to_owned())
 }
 
 /// Bytes one import or export may make the host copy out of the guest.

@@ -7,7 +7,8 @@
 //! - for a pure guest, equal events and state give an equal outcome;
 //! - what was refused because others use it is told, as it may go otherwise later;
 //! - the future is never dropped half-way but to abandon the partition;
-//! - an instance that goes on from an image does what the one would have done that it was taken of.
+//! - an instance that goes on from an image does what the one would have done that it was taken of;
+//! - one that goes on from a snapshot was given what the stage said of the other, byte for byte.
 //!
 //! Implementations: [`crate::wasm::WasmStage`], and [`crate::native::NativeStage`] for tests and
 //! simulation. `contract` holds what each must pass.
@@ -16,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use sluicebox_core::image::Image;
 use sluicebox_core::layer::Layer;
 use sluicebox_core::partition::{Serves, Verdict};
@@ -132,6 +134,9 @@ pub enum NoImage {
     /// The image would be larger than [`IMAGE_BYTES_MAX`](sluicebox_core::limits::IMAGE_BYTES_MAX).
     #[error("the image would have more than {} bytes", sluicebox_core::limits::IMAGE_BYTES_MAX)]
     TooLarge,
+    /// The stage itself gave no snapshot, or took none, and why.
+    #[error("{0}")]
+    Refused(String),
     /// It did not work this time: there was no room, because of others or of a quota.
     #[error("{0}")]
     NoRoom(String),
@@ -143,7 +148,10 @@ pub enum NoImage {
 /// An image being taken. Runs on the worker's own thread only.
 pub type Capturing<'a> = Pin<Box<dyn Future<Output = Result<Image, NoImage>> + 'a>>;
 
-/// An instance being made from an image. Runs on the worker's own thread only.
+/// A snapshot being taken. Runs on the worker's own thread only.
+pub type Snapshotting<'a> = Pin<Box<dyn Future<Output = Result<Bytes, NoImage>> + 'a>>;
+
+/// An instance being made from an image or a snapshot. Runs on the worker's own thread only.
 pub type Reviving<'a> = Pin<Box<dyn Future<Output = Result<(), NoImage>> + 'a>>;
 
 /// Instances being put away. Runs on the worker's own thread only.
@@ -155,13 +163,23 @@ pub trait Invoker: fmt::Debug {
     fn invoke(&mut self, invocation: Invocation) -> Invoking<'_>;
 
     /// Takes the image of the instance that serves this key or stream. Between two calls only; the
-    /// instance stays as it is and may be called again.
+    /// instance stays as it is and may be called again. Where the image is what the stage says
+    /// itself, the instance goes: from then on nobody is what it was, but for whoever goes on from
+    /// the image.
     fn capture<'a>(&'a mut self, serves: &'a Serves) -> Capturing<'a>;
 
     /// Makes an instance for this key or stream that goes on from an image, in place of the one
     /// that serves it. It has the limits, quotas and permits of any other. If that does not work,
     /// nobody serves the key or stream any more.
     fn revive<'a>(&'a mut self, serves: Serves, image: &'a Image) -> Reviving<'a>;
+
+    /// Asks the stage what another instance needs to go on as the one that serves this key or
+    /// stream, in bytes of its own. Between two calls only.
+    fn snapshot<'a>(&'a mut self, serves: &'a Serves) -> Snapshotting<'a>;
+
+    /// Makes an instance for this key or stream that goes on from a snapshot, which other code may
+    /// have given; else as [`Invoker::revive`].
+    fn restore(&mut self, serves: Serves, snapshot: Bytes) -> Reviving<'_>;
 
     /// Whether an instance serves this key or stream, or would if it was called.
     fn holds(&self, serves: &Serves) -> bool;

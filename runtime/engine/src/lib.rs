@@ -27,6 +27,7 @@ pub mod native;
 mod owned;
 mod patience;
 pub mod sandbox;
+mod snapshot;
 pub mod stage;
 pub mod tuning;
 mod typed;

@@ -18,7 +18,7 @@ use sluicebox_core::partition::{Serves, Verdict};
 
 use crate::image::head::Head;
 use crate::invoker::{Capturing, Invocation, Invoker, Invoking, NoImage, Outcome, PuttingAway};
-use crate::invoker::{Reviving, Said, Usage};
+use crate::invoker::{Reviving, Said, Snapshotting, Usage};
 use crate::owned::Owned;
 
 /// What a native stage does with a call.
@@ -144,6 +144,29 @@ impl NativeStage {
         Ok(Image { head: head.encode(), pages })
     }
 
+    fn snapshot_now(&mut self, serves: &Serves) -> Result<Bytes, NoImage> {
+        let instance = self.own.get(serves).ok_or(NoImage::NoInstance)?;
+        let exported = instance.export().map(Bytes::from);
+        exported.ok_or_else(|| NoImage::Unsupported("the instance exports nothing".to_owned()))
+    }
+
+    fn restore_now(&mut self, serves: Serves, snapshot: &[u8]) -> Result<(), NoImage> {
+        if serves == Serves::Any {
+            return Err(NoImage::NoInstance);
+        }
+        drop(self.own.take(&serves));
+        let NativeKind::Instances(Instances { make, keys_max, .. }) = &self.kind else {
+            return Err(NoImage::Unsupported("a closure keeps nothing".to_owned()));
+        };
+        let mut instance = make();
+        if !instance.import(snapshot) {
+            let why = "it did not take the snapshot: it is nothing of the kind";
+            return Err(NoImage::Failed(why.to_owned()));
+        }
+        self.own.put(serves, instance, *keys_max);
+        Ok(())
+    }
+
     fn revive_now(&mut self, serves: Serves, image: &Image) -> Result<(), NoImage> {
         if serves == Serves::Any {
             return Err(NoImage::NoInstance);
@@ -202,6 +225,14 @@ impl Invoker for NativeStage {
 
     fn revive<'a>(&'a mut self, serves: Serves, image: &'a Image) -> Reviving<'a> {
         Box::pin(std::future::ready(self.revive_now(serves, image)))
+    }
+
+    fn snapshot<'a>(&'a mut self, serves: &'a Serves) -> Snapshotting<'a> {
+        Box::pin(std::future::ready(self.snapshot_now(serves)))
+    }
+
+    fn restore(&mut self, serves: Serves, snapshot: Bytes) -> Reviving<'_> {
+        Box::pin(std::future::ready(self.restore_now(serves, &snapshot)))
     }
 
     fn holds(&self, serves: &Serves) -> bool {

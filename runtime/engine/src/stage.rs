@@ -18,6 +18,7 @@ use crate::error::{Error, engine_text};
 use crate::host::Host;
 use crate::image::{Accessor, FreshCell};
 use crate::sandbox::Sandbox;
+use crate::snapshot;
 use crate::tuning::weight;
 
 /// A component ready to be instantiated.
@@ -29,6 +30,8 @@ pub struct StageCode {
     pub(crate) weight: u32,
     /// How its memory is reached, or why it is not.
     pub(crate) accessor: Result<Accessor, String>,
+    /// What it says of its instances itself, if it does.
+    pub(crate) snapshot: Option<snapshot::Exports>,
 }
 
 impl std::fmt::Debug for StageCode {
@@ -55,7 +58,8 @@ impl StageCode {
         let needs = component.resources_required();
         let weight = needs.map_or(1, |needs| weight(needs.num_memories, needs.num_tables));
         let accessor = Accessor::of(component);
-        Ok(Self { pre, handle, world, weight, accessor })
+        let snapshot = snapshot::Exports::of(component);
+        Ok(Self { pre, handle, world, weight, accessor, snapshot })
     }
 
     /// Whether instances can have images, or why not. Known before any traffic.
@@ -63,7 +67,16 @@ impl StageCode {
     /// # Errors
     /// The reason, as part of a sentence.
     pub fn images(&self) -> Result<(), String> {
-        self.accessor.as_ref().map(|_| ()).map_err(Clone::clone)
+        match &self.accessor {
+            Err(reason) if self.snapshot.is_none() => Err(reason.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the stage says itself what another instance needs to go on.
+    #[must_use]
+    pub fn snapshots(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     /// Which world it speaks.

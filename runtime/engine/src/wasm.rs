@@ -12,19 +12,22 @@
 //!   that is made again must not be other than it was: it has all the memory it asks for.
 //! - Nobody waits for ever on behalf of a stream.
 
+mod images;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sluicebox_core::image::Image;
 use sluicebox_core::partition::{Serves, Verdict};
 
 use crate::away::{Away, PutAway, cost};
 use crate::host::yield_once;
-use crate::image;
-use crate::instance::{Before, Instance, StartError};
+use crate::image::{self, Before};
+use crate::instance::{Instance, StartError};
 use crate::invoker::{Capturing, Invocation, Invoker, Invoking, NoImage, Outcome, PuttingAway};
-use crate::invoker::{Reviving, Said, Short, Usage};
+use crate::invoker::{Reviving, Said, Short, Snapshotting, Usage};
 use crate::owned::Owned;
 use crate::sandbox::{CallPermit, InstancePermit, Sandbox};
 use crate::stage::{StageCode, StageSettings, TenantSlots};
@@ -138,12 +141,9 @@ impl WasmStage {
         // It may be more than there are to be, rather than being lost.
         let _full = self.make_place().await;
         let code = self.code.clone();
-        let head = match &code.accessor {
-            Ok(accessor) => image::head_of(accessor, &away.image),
-            Err(reason) => Err(NoImage::Unsupported(reason.clone())),
-        };
-        let head = head.map_err(|error| NotStarted(error.to_string(), None))?;
-        let again = Start { from: Some((head, &away.image)), of_stream: true, whole: true };
+        let before = image::read(&code, &away.image);
+        let before = before.map_err(|error| NotStarted(error.to_string(), None))?;
+        let again = Start { from: Some(before), of_stream: true, whole: true };
         self.start(permit, again).await.map_err(|NotStarted(text, short)| {
             let text = format!("its instance was put away and cannot be made again: {text}");
             NotStarted(text, short)
@@ -178,19 +178,15 @@ impl WasmStage {
             self.stays = NoImage::Unsupported(reason).to_string();
             return false;
         }
-        let Some(fresh) = self.settings.fresh.get() else {
-            self.stays = "what a fresh instance has could not be found out".to_owned();
-            return false;
-        };
         while let Some((serves, mut instance, used_at)) = self.own.take_oldest() {
-            match instance.capture(&fresh).await {
+            match instance.capture().await {
                 Ok(image) => {
                     let charge = instance.end(cost(&image));
                     self.away.put(serves, Away::new(image, &self.settings, charge));
                     return true;
                 }
                 // After an error of the engine nothing is known of the instance.
-                Err(NoImage::Failed(reason)) => {
+                Err(NoImage::Failed(reason) | NoImage::NoRoom(reason)) => {
                     tracing::warn!(%reason, "an instance was lost as it was put away");
                     return true;
                 }
@@ -210,52 +206,6 @@ impl WasmStage {
         while self.put_away_one().await {
             yield_once().await;
         }
-    }
-
-    async fn take_image(&mut self, serves: &Serves) -> Result<Image, NoImage> {
-        if let Some(away) = self.away.get(serves) {
-            return Ok(away.image.clone());
-        }
-        if !self.own.holds(serves) {
-            return Err(NoImage::NoInstance);
-        }
-        self.code.images().map_err(NoImage::Unsupported)?;
-        let fresh = self.settings.fresh.get().ok_or_else(|| {
-            NoImage::Failed("what a fresh instance has could not be found out".to_owned())
-        })?;
-        let Some(_permit) = self.sandbox.call(&self.settings.tenant).await else {
-            return Err(NoImage::NoRoom(SHUTTING_DOWN.to_owned()));
-        };
-        let mut instance = self.own.take(serves).ok_or(NoImage::NoInstance)?;
-        let image = instance.capture(&fresh).await;
-        // After an error of the engine nothing is known of the instance.
-        if !matches!(image, Err(NoImage::Failed(_))) {
-            self.keep(serves.clone(), instance);
-        }
-        image
-    }
-
-    async fn go_on_from(&mut self, serves: Serves, image: &Image) -> Result<(), NoImage> {
-        if serves == Serves::Any {
-            return Err(NoImage::NoInstance);
-        }
-        self.drop_instance(&serves);
-        let code = self.code.clone();
-        let accessor = code.accessor.as_ref();
-        let accessor = accessor.map_err(|reason| NoImage::Unsupported(reason.clone()))?;
-        let head = image::head_of(accessor, image)?;
-        let Some(permit) = self.sandbox.call(&self.settings.tenant).await else {
-            return Err(NoImage::NoRoom(SHUTTING_DOWN.to_owned()));
-        };
-        let of_stream = is_stream(&serves);
-        let again = Start { from: Some((head, image)), of_stream, whole: true };
-        let instance = self.start(&permit, again).await;
-        let instance = instance.map_err(|NotStarted(text, short)| match short {
-            Some(_) => NoImage::NoRoom(text),
-            None => NoImage::Failed(text),
-        })?;
-        self.keep(serves, instance);
-        Ok(())
     }
 
     fn keep(&mut self, serves: Serves, instance: Instance) {
@@ -441,6 +391,14 @@ impl Invoker for WasmStage {
 
     fn revive<'a>(&'a mut self, serves: Serves, image: &'a Image) -> Reviving<'a> {
         Box::pin(self.go_on_from(serves, image))
+    }
+
+    fn snapshot<'a>(&'a mut self, serves: &'a Serves) -> Snapshotting<'a> {
+        Box::pin(self.take_snapshot(serves))
+    }
+
+    fn restore(&mut self, serves: Serves, snapshot: Bytes) -> Reviving<'_> {
+        Box::pin(self.go_on_from_snapshot(serves, snapshot))
     }
 
     fn holds(&self, serves: &Serves) -> bool {

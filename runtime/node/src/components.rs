@@ -38,6 +38,9 @@ pub struct ComponentInfo {
     pub bytes: u64,
     /// `stage` or `stage-typed`.
     pub world: String,
+    /// It exports `sluicebox:stage/snapshot`: open streams can go over to it, and from it.
+    #[serde(default)]
+    pub snapshots: bool,
     /// The interfaces it imports.
     pub imports: Vec<String>,
     /// When it was pushed, seconds since 1970.
@@ -112,6 +115,7 @@ impl Components {
                 World::Framed => "stage".to_owned(),
                 World::Typed => "stage-typed".to_owned(),
             },
+            snapshots: inspected.snapshots,
             imports: inspected.imports.into_iter().filter(|name| name.contains('/')).collect(),
             created: now_seconds(),
         };

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use sluicebox_core::codec::{DeleteRecord, RecordWriter, kind};
 use sluicebox_core::ids::{Digest, Name};
 use sluicebox_core::manifest::{Problem, Problems};
-use sluicebox_core::pipeline::{self, Facts, Pipeline, Stage};
+use sluicebox_core::pipeline::{self, Facts, OnUpdate, Pipeline, Scope, Stage};
 use sluicebox_core::plan;
 use sluicebox_core::quota::{Refused, Resource};
 use sluicebox_engine::stage::{StageCode, StageSettings};
@@ -160,6 +160,7 @@ impl Node {
         // The catalogue may have lost what the running version knows.
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let (version, handover) = (applied.version, diff.handover);
+        self.check_snapshots(tenant, &pipeline).await?;
         let codes = match &old {
             Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
             None => codes::first(&pipeline, version),
@@ -262,6 +263,28 @@ impl Node {
             return Err(problems.into());
         }
         Ok(pipeline)
+    }
+
+    /// A stage whose streams are to go over to its code has code that takes them.
+    async fn check_snapshots(
+        self: &Arc<Self>,
+        tenant: &Name,
+        pipeline: &Pipeline,
+    ) -> Result<(), Error> {
+        let mut problems = Problems::new();
+        for stage in &pipeline.stages {
+            if stage.scope != Scope::Stream || stage.stream.on_update != OnUpdate::Snapshot {
+                continue;
+            }
+            if !self.components_of().code(tenant, &digest_of(stage)?).await?.snapshots() {
+                let field = format!("stages.{}.stream.on-update", stage.name);
+                let message = "is \"snapshot\", and the component does not export \
+                               `sluicebox:stage/snapshot@0.1.0`";
+                let fix = "build it with snapshots, or write \"finish\" or \"restart\"";
+                problems.add(Problem::new(field, "pipeline.no-snapshots", message, fix));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
     }
 
     fn admit_pipeline(&self, tenant: &Name) -> Result<(), Error> {

@@ -172,6 +172,10 @@ pub struct StageMetrics {
     pub stream_revivals: Counter,
     /// Batches that were set aside for want of room for an instance of a stream.
     pub stream_waits: Counter,
+    /// Streams that went over to other code.
+    pub stream_upgrades: Counter,
+    /// Streams that were to go over, and stay with the code they have.
+    pub stream_upgrades_refused: Counter,
     /// Images taken of streams.
     pub stream_images: Counter,
     /// Bytes of these images.
@@ -221,6 +225,14 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_stream_waits", "Batches that waited for room for a stream", |m| {
         m.stream_waits.get()
     }),
+    Row::counter("stage_stream_upgrades", "Streams that went over to other code", |m| {
+        m.stream_upgrades.get()
+    }),
+    Row::counter(
+        "stage_stream_upgrades_refused",
+        "Streams that stay with the code they opened with, as going over failed",
+        |m| m.stream_upgrades_refused.get(),
+    ),
     Row::counter("stage_stream_images", "Images taken of streams", |m| m.stream_images.get()),
     Row::counter("stage_stream_image_bytes", "Bytes of images of streams", |m| {
         m.stream_image_bytes.get()

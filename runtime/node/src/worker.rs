@@ -25,6 +25,7 @@ mod said;
 mod schedule;
 mod streams;
 mod time;
+mod upgrade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

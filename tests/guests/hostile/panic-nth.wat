@@ -1,5 +1,6 @@
 ;; Traps on every seventh event in the life of an instance, and echoes the others. Which event it is
-;; depends on what the instance saw before, so no event is to blame.
+;; depends on what the instance saw before, so no event is to blame. Its snapshot is how many those
+;; were, in four bytes, and it takes no other.
 (component
   (import "sluicebox:stage/types@0.1.0" (instance $types
     (type $class-shape (enum "retry" "reject"))
@@ -46,11 +47,33 @@
           (local.set $index (i32.add (local.get $index) (i32.const 1)))
           (br $next)))
       (call $emit (local.get $frame) (local.get $len))
-      (i32.const 0)))
+      (i32.const 0))
+    ;; Of a result: 0 for ok, then a list or nothing; or 1, then a string.
+    (data (i32.const 256) "four bytes are wanted")
+    (func (export "take") (result i32)
+      (i32.store (i32.const 128) (i32.const 0))
+      (i32.store (i32.const 132) (i32.const 160))
+      (i32.store (i32.const 136) (i32.const 4))
+      (i32.store (i32.const 160) (global.get $seen))
+      (i32.const 128))
+    (func (export "restore") (param $at i32) (param $len i32) (result i32)
+      (i32.store (i32.const 128) (i32.ne (local.get $len) (i32.const 4)))
+      (i32.store (i32.const 132) (i32.const 256))
+      (i32.store (i32.const 136) (i32.const 21))
+      (if (i32.eq (local.get $len) (i32.const 4))
+        (then (global.set $seen (i32.load (local.get $at)))))
+      (i32.const 128)))
   (core instance $stage (instantiate $stage
     (with "heap" (instance $heap))
     (with "host" (instance (export "emit" (func $emit))))))
 
   (func (export "handle") (param "frame" (list u8)) (result (list $failure))
     (canon lift (core func $stage "handle")
-      (memory $heap "memory") (realloc (func $heap "cabi_realloc")))))
+      (memory $heap "memory") (realloc (func $heap "cabi_realloc"))))
+  (func $take (result (result (list u8) (error string)))
+    (canon lift (core func $stage "take") (memory $heap "memory")))
+  (func $restore (param "snapshot" (list u8)) (result (result (error string)))
+    (canon lift (core func $stage "restore")
+      (memory $heap "memory") (realloc (func $heap "cabi_realloc"))))
+  (instance $snapshot (export "take" (func $take)) (export "restore" (func $restore)))
+  (export "sluicebox:stage/snapshot@0.1.0" (instance $snapshot)))

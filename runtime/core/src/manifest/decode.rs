@@ -261,6 +261,7 @@ fn stream(view: View<'_>) -> StreamLimits {
         replay_bytes_max: view.at("replay-bytes-max").size(bounds::REPLAY_BYTES_MAX),
         on_update: match view.at("on-update").text() {
             Some("restart") => OnUpdate::Restart,
+            Some("snapshot") => OnUpdate::Snapshot,
             _ => OnUpdate::Finish,
         },
     }

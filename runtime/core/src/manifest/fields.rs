@@ -342,9 +342,14 @@ static LIMITS: [Field; 7] = [
     ),
 ];
 
-static ON_UPDATE: [Choice; 2] = [
+static ON_UPDATE: [Choice; 3] = [
     choice("finish", "They go on to their end with the code they opened with."),
     choice("restart", "They end before the version begins; later events open others."),
+    choice(
+        "snapshot",
+        "They go on with the new code, which is given what the code they have says of them: both \
+         components export `sluicebox:stage/snapshot`.",
+    ),
 ];
 
 static STREAM: [Field; 6] = [

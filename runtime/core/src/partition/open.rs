@@ -22,7 +22,7 @@ pub(super) struct Index {
     /// Keys that are not in it as `state` says.
     touched: BTreeSet<Arc<[u8]>>,
     codes: Codes,
-    /// Codes of streams that ended in the batch, which may not stand.
+    /// Codes that streams had before the batch and have no more, which may not stand.
     ended: BTreeSet<u32>,
     /// Streams with another code than the one of now.
     earlier: usize,
@@ -105,6 +105,20 @@ impl Index {
         written.expect("there is no bound on the index");
         self.touched.insert(key.clone());
         self.place(key, entry);
+    }
+
+    /// Those of them, in order of their keys.
+    pub(super) fn keys_of_before(&self) -> Vec<Arc<[u8]>> {
+        let before = self.at.iter().filter(|(_, entry)| entry.code != self.codes.now);
+        before.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// An open stream has the code of now.
+    pub(super) fn upgrade(&mut self, key: &Arc<[u8]>) {
+        if let Some(entry) = self.at.get(key) {
+            self.ended.insert(entry.code);
+            self.set(key, entry.at, self.codes.now);
+        }
     }
 
     /// Looks at a stream at another time. What is kept of it stays as it is: it is looked at once

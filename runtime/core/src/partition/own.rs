@@ -1,4 +1,5 @@
-//! Batches of what a partition keeps itself: timers, parked events, streams that end.
+//! Batches of what a partition keeps itself: timers, parked events, streams that end or go over to
+//! other code.
 //!
 //! - Such a batch takes nothing new, and what it is made of stays where it is until its commit.
 //! - When its commit is too large the next of its kind is half as long; when it stands, twice.
@@ -16,6 +17,7 @@ pub(super) enum Own {
     Timers,
     Parked,
     Ends,
+    Upgrades,
 }
 
 /// One event of a stage, in as much as it has to be known again.
@@ -24,7 +26,7 @@ struct Alone {
     own: Own,
     stage: usize,
     key: Box<[u8]>,
-    /// Which of the key: its payload. A stream has one end.
+    /// Which of the key: its payload. A key has one open stream.
     which: Box<[u8]>,
 }
 
@@ -32,7 +34,7 @@ struct Alone {
 #[derive(Debug)]
 pub(super) struct Widths {
     /// Most events in the next batch of each kind.
-    next: [usize; 3],
+    next: [usize; 4],
     /// The batch under way.
     under_way: Option<Own>,
     /// It is of nothing but this.
@@ -43,7 +45,7 @@ pub(super) struct Widths {
 
 impl Default for Widths {
     fn default() -> Self {
-        let next = [BATCH_EVENTS_MAX; 3];
+        let next = [BATCH_EVENTS_MAX; 4];
         Self { next, under_way: None, alone: None, too_large: None }
     }
 }
@@ -62,7 +64,8 @@ impl Widths {
     ) -> bool {
         let mut events = events.into_iter();
         let alone = |(stage, event): (usize, Event<'_>)| {
-            let which = if own == Own::Ends { &[][..] } else { event.payload };
+            let is_stream = matches!(own, Own::Ends | Own::Upgrades);
+            let which = if is_stream { &[][..] } else { event.payload };
             Alone { own, stage, key: event.key.into(), which: which.into() }
         };
         self.under_way = Some(own);
@@ -135,7 +138,7 @@ impl Partition {
             }
             // They are parked already.
             Own::Parked => self.dispatch(at, frame),
-            Own::Timers | Own::Ends => self.enqueue(at, frame),
+            Own::Timers | Own::Ends | Own::Upgrades => self.enqueue(at, frame),
         }
     }
 }

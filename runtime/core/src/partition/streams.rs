@@ -17,6 +17,7 @@ use super::history::{self, Life};
 use super::invoke::{Work, by_key};
 use super::open::Index;
 use super::own::Own;
+use super::upgrade::Upgrades;
 use super::{Codes, Partition, layer_of};
 use crate::frame::{Event, Frame, FrameBuilder, Head, Kind, NO_CAUSE};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
@@ -37,6 +38,7 @@ pub(super) struct Streams {
     code: u32,
     /// Streams whose history is long enough for an image.
     long: BTreeSet<(Arc<[u8]>, u64)>,
+    upgrades: Upgrades,
 }
 
 /// Events that wait to be divided, from the first that was not yet.
@@ -88,6 +90,7 @@ impl Streams {
             serial: 0,
             code: codes.now,
             long: BTreeSet::new(),
+            upgrades: Upgrades::default(),
         }
     }
 
@@ -339,15 +342,38 @@ impl Streams {
         None
     }
 
+    /// The streams that are to go over to the code of now.
+    pub(super) fn upgrades(&mut self) -> &mut Upgrades {
+        &mut self.upgrades
+    }
+
+    /// Takes the next of them for a batch. False if there are none.
+    pub(super) fn take_upgrades(&mut self, most: usize) -> bool {
+        let Self { index, upgrades, .. } = self;
+        upgrades.take(most, || index.keys_of_before())
+    }
+
+    /// The code of the open stream of a key, if it is not that of now.
+    pub(super) fn code_of_before(&self, key: &[u8]) -> Option<u32> {
+        self.index.code(key).filter(|code| *code != self.code)
+    }
+
+    /// The open stream of a key has the code of now.
+    pub(super) fn upgrade(&mut self, key: &Arc<[u8]>) {
+        self.index.upgrade(key);
+    }
+
     /// The batch stands.
     pub(super) fn commit(&mut self) {
         self.end_batch();
+        self.upgrades.commit();
         self.index.commit();
     }
 
     /// The batch is taken back.
     pub(super) fn roll_back(&mut self) {
         self.end_batch();
+        self.upgrades.roll_back();
         self.index.roll_back();
     }
 

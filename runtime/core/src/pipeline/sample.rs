@@ -117,7 +117,7 @@ impl Choices<'_> {
                 bytes_max: self.within(bounds::BYTES_MAX),
                 duration_max_ms: self.within(bounds::DURATION_MAX_MS),
                 replay_bytes_max: self.within(bounds::REPLAY_BYTES_MAX),
-                on_update: [OnUpdate::Finish, OnUpdate::Restart][self.below(2)],
+                on_update: [OnUpdate::Finish, OnUpdate::Restart, OnUpdate::Snapshot][self.below(3)],
             };
         }
         let policies = [OnFailure::DeadLetter, OnFailure::Halt, OnFailure::Park];

@@ -11,8 +11,8 @@ use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::names::{ComponentName, ComponentNameKind, InterfaceName};
 use wasmparser::types::TypesRef;
 
-use super::World;
 use super::shape::{Shape, show_function, sort};
+use super::{SNAPSHOT_TRACK, World};
 use crate::error::{Error, shown};
 
 /// Refused imports that are listed; more are counted.
@@ -83,6 +83,10 @@ const FAILURE: Shape = Shape::Record(&[
 
 const BYTES: Shape = Shape::List(&Shape::Plain(Plain::U8));
 
+/// What `take` and `restore` of a snapshot give back.
+const TAKEN: Shape = Shape::Fallible(Some(&BYTES));
+const RESTORED: Shape = Shape::Fallible(None);
+
 const FAILURES: Shape = Shape::List(&FAILURE);
 
 const EVENT: Shape = Shape::Record(&[
@@ -130,6 +134,45 @@ pub(super) fn world(types: TypesRef<'_>, exports: &[String]) -> Result<World, Er
     let found = show_function(types, function);
     Err(Error::Export(format!("the export `handle` has the type `{found}`; {FIX}")))
 }
+
+/// Whether a component has snapshots: an interface that is called so has both functions.
+pub(super) fn snapshots(types: TypesRef<'_>, exports: &[String]) -> Result<bool, Error> {
+    let Some(name) = exports.iter().find(|name| name.starts_with(SNAPSHOT_TRACK)) else {
+        return Ok(false);
+    };
+    let wrong = |found: &str| {
+        let name = shown(name, NAME_BYTES_MAX);
+        Err(Error::Export(format!("the export `{name}` {found}; {SNAPSHOT_FIX}")))
+    };
+    let item = types.component_item_for_export(name);
+    let Some(ComponentEntityType::Instance(instance)) = item.map(|item| item.ty) else {
+        return wrong("is no interface");
+    };
+    let functions = &types[instance].exports;
+    for (name, parameter, answer) in [("take", None, TAKEN), ("restore", Some(BYTES), RESTORED)] {
+        let Some(ComponentEntityType::Func(function)) = functions.get(name).map(|item| &item.ty)
+        else {
+            return wrong(&format!("has no function `{name}`"));
+        };
+        let function = &types[*function];
+        let given = match (&*function.params, parameter) {
+            ([], None) => true,
+            ([(_, given)], Some(wanted)) => wanted.is(types, *given),
+            _ => false,
+        };
+        let gives = function.result.is_some_and(|ty| answer.is(types, ty));
+        if !given || !gives {
+            let found = show_function(types, function);
+            return wrong(&format!("has `{name}` with the type `{found}`"));
+        }
+    }
+    Ok(true)
+}
+
+/// What to do about a wrong interface of snapshots.
+const SNAPSHOT_FIX: &str = "build the component for the world `sluicebox:stage/stage-snapshots`, \
+                            where it has `take: func() -> result<list<u8>, string>` and `restore: \
+                            func(snapshot: list<u8>) -> result<_, string>`";
 
 fn list_exports(exports: &[String]) -> String {
     if exports.is_empty() {

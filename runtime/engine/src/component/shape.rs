@@ -27,6 +27,8 @@ pub(super) enum Shape {
     Record(&'static [(&'static str, Self)]),
     /// An enumeration, its cases in order.
     Enum(&'static [&'static str]),
+    /// A result of this, or of nothing, whose error is a string.
+    Fallible(Option<&'static Self>),
 }
 
 impl Shape {
@@ -49,6 +51,14 @@ impl Shape {
             }
             (Self::Enum(wanted), ComponentDefinedType::Enum(found)) => {
                 wanted.iter().copied().eq(found.iter().map(|case| case.as_str()))
+            }
+            (Self::Fallible(wanted), ComponentDefinedType::Result { ok, err, .. }) => {
+                let fits = match (wanted, ok) {
+                    (None, None) => true,
+                    (Some(wanted), Some(ok)) => wanted.is(types, *ok),
+                    _ => false,
+                };
+                fits && err.is_some_and(|err| Self::Plain(PrimitiveValType::String).is(types, err))
             }
             _ => false,
         }
@@ -139,6 +149,18 @@ fn show(out: &mut String, types: TypesRef<'_>, ty: ComponentValType, depth: usiz
             }
             out.push_str(" }");
         }
+        ComponentDefinedType::Result { ok, err, .. } => {
+            out.push_str("result<");
+            match ok {
+                Some(ok) => show(out, types, *ok, depth + 1),
+                None => out.push('_'),
+            }
+            if let Some(err) = err {
+                out.push_str(", ");
+                show(out, types, *err, depth + 1);
+            }
+            out.push('>');
+        }
         other => out.push_str(other_sort(other)),
     }
 }
@@ -161,7 +183,6 @@ fn other_sort(ty: &ComponentDefinedType) -> &'static str {
         ComponentDefinedType::Variant(_) => "variant",
         ComponentDefinedType::Tuple(_) => "tuple",
         ComponentDefinedType::Flags(_) => "flags",
-        ComponentDefinedType::Result { .. } => "result",
         ComponentDefinedType::Own(_) | ComponentDefinedType::Borrow(_) => "resource",
         _ => "another type",
     }

@@ -452,3 +452,73 @@ fn names_of_the_engine_are_its_own() {
     let compiled = crate::image::instrument(&component("", FRAMED)).unwrap();
     assert_eq!(refusal(&compiled).0, "component.malformed");
 }
+
+/// A component with an interface of snapshots, called `name`, whose functions have these types.
+fn with_snapshots(name: &str, take: &str, restore: &str) -> Vec<u8> {
+    let types = types("0.1.0");
+    let lift = |function: &str| {
+        format!(
+            r#"(canon lift (core func $i "{function}") (memory $i "memory")
+                (realloc (func $i "realloc")))"#
+        )
+    };
+    let core = CORE.replace(
+        "(func (export \"handle\")",
+        "(func (export \"take\") (result i32) i32.const 0)
+        (func (export \"restore\") (param i32 i32) (result i32) i32.const 0)
+        (func (export \"handle\")",
+    );
+    let (handle, took, restored) = (lift("handle"), lift("take"), lift("restore"));
+    let text = format!(
+        "(component {types} {core} (func (export \"handle\") {FRAMED} {handle})
+            (func $take {take} {took}) (func $restore {restore} {restored})
+            (instance $s (export \"take\" (func $take)) (export \"restore\" (func $restore)))
+            (export \"{name}\" (instance $s)))"
+    );
+    wat::parse_str(&text).unwrap()
+}
+
+#[test]
+fn an_interface_of_snapshots_is_found_and_has_to_be_the_contract_s() {
+    const TAKE: &str = "(result (result (list u8) (error string)))";
+    const RESTORE: &str = r#"(param "snapshot" (list u8)) (result (result (error string)))"#;
+    let name = "sluicebox:stage/snapshot@0.1.0";
+    assert!(check(&with_snapshots(name, TAKE, RESTORE)).unwrap().snapshots);
+    assert!(
+        check(&with_snapshots("sluicebox:stage/snapshot@0.1.7", TAKE, RESTORE)).unwrap().snapshots
+    );
+    // Of another series it is nobody's here.
+    let other = check(&with_snapshots("sluicebox:stage/snapshot@0.2.0", TAKE, RESTORE)).unwrap();
+    assert!(!other.snapshots && !check(&component("", FRAMED)).unwrap().snapshots);
+    for (take, restore, shown) in [
+        ("(result (result (list u16) (error string)))", RESTORE, "result<list<u16>, string>"),
+        ("(result (result (list u8)))", RESTORE, "`take` with the type"),
+        ("(result (list u8))", RESTORE, "func() -> list<u8>"),
+        (TAKE, "(param \"s\" string) (result (result (error string)))", "restore"),
+        (
+            TAKE,
+            "(param \"s\" (list u8)) (result (result u32 (error string)))",
+            "result<u32, string>",
+        ),
+    ] {
+        let (code, text) = refusal(&with_snapshots(name, take, restore));
+        assert_eq!(code, "component.export");
+        assert!(text.contains(shown) && text.contains("stage-snapshots"), "{text}");
+    }
+    let alone = format!(
+        "(component {} {CORE} (func $h (export \"handle\") {FRAMED} (canon lift
+            (core func $i \"handle\") (memory $i \"memory\") (realloc (func $i \"realloc\"))))
+            (instance $s (export \"take\" (func $h))) (export \"{name}\" (instance $s)))",
+        types("0.1.0")
+    );
+    let (_, text) = refusal(&wat::parse_str(&alone).unwrap());
+    assert!(text.contains("`take` with the type"), "{text}");
+    let empty = format!(
+        "(component {} {CORE} (func (export \"handle\") {FRAMED} (canon lift
+            (core func $i \"handle\") (memory $i \"memory\") (realloc (func $i \"realloc\"))))
+            (instance $s) (export \"{name}\" (instance $s)))",
+        types("0.1.0")
+    );
+    let (_, text) = refusal(&wat::parse_str(&empty).unwrap());
+    assert!(text.contains("has no function `take`"), "{text}");
+}

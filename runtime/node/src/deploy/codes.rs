@@ -4,7 +4,8 @@
 //!   limits. It is known by the version it came with.
 //! - A stream goes on to its end with the code it opened with, unless the version says
 //!   `on-update = "restart"`, or calls of before could not be what they were: fewer ports, lower
-//!   bounds on what they emit and keep.
+//!   bounds on what they emit and keep. With `"snapshot"` it begins so, and goes over to the code
+//!   of now when it can (`worker/upgrade.rs`).
 //! - A version's document says what the codes before were, as long as streams of them may be open.
 //!   So their components are kept, and they run again when the node starts.
 //! - There are at most [`CODES_MAX`] of a stage.
@@ -84,7 +85,8 @@ impl Written {
 enum Fate {
     /// They go on as they are.
     Same,
-    /// They go on with the code they have, which is not that of the next version.
+    /// They go on with the code they have, which is not that of the next version: to their ends, or
+    /// until they go over to it.
     Finish,
     End,
 }
@@ -97,7 +99,7 @@ fn fate(stage: &Stage, next: &Stage) -> Fate {
     let finishes = next.scope == stage.scope
         && places_stay
         && allows_to_emit(&next.limits, &stage.limits)
-        && next.stream.on_update == OnUpdate::Finish;
+        && next.stream.on_update != OnUpdate::Restart;
     match (comes_to_the_same(stage, next), finishes) {
         (true, _) => Fate::Same,
         (false, true) => Fate::Finish,

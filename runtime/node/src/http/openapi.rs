@@ -356,7 +356,7 @@ fn schemas_of_control() -> Value {
         ])] },
         "Component": object(&[
             ("name", text()), ("digest", text()), ("bytes", number()), ("world", text()),
-            ("imports", list(text())), ("created", number()),
+            ("snapshots", flag()), ("imports", list(text())), ("created", number()),
         ]),
         "Components": list(reference("Component")),
         "Asset": object(&[("digest", text()), ("bytes", number())]),

@@ -33,6 +33,11 @@ impl Invokers {
         before.map(|(_, invoker)| &mut **invoker as &mut dyn Invoker)
     }
 
+    /// That of the code the stage has.
+    pub(super) fn now(&mut self) -> &mut dyn Invoker {
+        &mut *self.now
+    }
+
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Box<dyn Invoker>> {
         std::iter::once(&mut self.now).chain(self.before.iter_mut().map(|(_, invoker)| invoker))
     }

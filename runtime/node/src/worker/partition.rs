@@ -150,7 +150,9 @@ impl Driver {
         }
         let now = self.local.clock.now();
         self.note_time(now);
-        if self.start_divided(now) || self.start_by_time(now) {
+        if self.upgrade_streams(now).await {
+            // What is left of them comes before anything else.
+        } else if self.start_divided(now) || self.start_by_time(now) {
             self.batch(now).await;
         } else if self.start_expiry(now).await {
             // It is no less idle for it.

@@ -24,7 +24,7 @@ use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::partition::{Driver, SLICE, park};
 
 /// Bytes of images in one commit, about: a quarter of what a record may have by default.
-const IMAGES_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const IMAGES_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The shortest and the longest pause before a batch without room is run again, in microseconds.
 /// Whoever waits for it inside the engine has waited about a second by then.
@@ -121,7 +121,7 @@ impl Driver {
     ///
     /// # Errors
     /// It is not made again, and why.
-    async fn bring_back(&mut self, call: &Call) -> Result<(), Gone> {
+    pub(super) async fn bring_back(&mut self, call: &Call) -> Result<(), Gone> {
         let is_stream = matches!(call.serves, Serves::Stream(..));
         if !is_stream || self.segment.durable.is_none() {
             return Ok(());
@@ -191,8 +191,10 @@ impl Driver {
     /// Takes images of the streams whose histories are long, before the commit of the batch whose
     /// calls are done.
     pub(super) async fn take_images(&mut self) {
-        let Some(durable) = &self.segment.durable else { return };
-        let largest = durable.pipeline.log.record_bytes_max() as u64 / 2;
+        if self.segment.durable.is_none() {
+            return;
+        }
+        let largest = self.largest_image();
         let most = largest.min(IMAGES_BYTES);
         let mut bytes = 0;
         // Without images a commit that was too large may fit.
@@ -217,6 +219,12 @@ impl Driver {
             }
         }
         self.recording.images = bytes > 0;
+    }
+
+    /// Bytes an image may have so that a commit holds it.
+    pub(super) fn largest_image(&self) -> u64 {
+        let durable = self.segment.durable.as_ref();
+        durable.map_or(0, |durable| durable.pipeline.log.record_bytes_max() as u64 / 2)
     }
 
     fn keep_image(&mut self, stage: usize, serves: &Serves, image: &Image) {
