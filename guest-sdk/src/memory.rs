@@ -247,6 +247,7 @@ mod tests {
 
     #[test]
     fn a_memory_that_is_held_cannot_be_taken() {
+        #[expect(clippy::await_holding_refcell_ref, reason = "it is what is tested")]
         async fn holds(mut events: EventStream, _: StreamOutput, mut memory: Memory<i64>) {
             let mut held = memory.borrow_mut();
             while events.next().await.is_some() {

@@ -17,7 +17,6 @@ mod images;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sluicebox_core::frame::{FrameBuilder, Head, Kind, NO_CAUSE};
 use sluicebox_core::layer::{Failure, FailureClass, KeyRule, Layer, LayerLimits, Ports, Run};
 use sluicebox_core::layer::{Spread, Target};

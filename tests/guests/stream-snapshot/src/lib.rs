@@ -45,6 +45,7 @@ fn spin() -> ! {
     }
 }
 
+#[expect(clippy::await_holding_refcell_ref, reason = "what comes of that is tested")]
 #[stream(snapshot)]
 async fn total(
     mut events: EventStream,
