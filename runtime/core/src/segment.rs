@@ -5,9 +5,12 @@
 //! segment if
 //! - it is not fed by exactly one edge (an ingest counts as one): a join, or an entry,
 //! - the edge to it takes another key, so its events may belong to another partition, or
-//! - it needs other resources than the stage before it.
+//! - it needs other resources than the stage before it, or
+//! - one of the two is set apart, since it costs so much (`scaling::fuse`).
 //!
 //! Every stage is in one segment; edges inside segments form trees, all others cross.
+
+use std::collections::BTreeSet;
 
 use crate::pipeline::{EdgeIndex, EdgeKey, Grants, Pipeline, Stage, StageIndex, graph};
 
@@ -43,7 +46,13 @@ pub struct Segment {
 /// Cuts a pipeline into segments.
 #[must_use]
 pub fn cut(pipeline: &Pipeline) -> Plan {
-    cut_by(pipeline, resources)
+    cut_apart(pipeline, &BTreeSet::new())
+}
+
+/// Cuts a pipeline into segments, with each stage named in `apart` in one by itself.
+#[must_use]
+pub fn cut_apart(pipeline: &Pipeline, apart: &BTreeSet<String>) -> Plan {
+    cut_by(pipeline, |stage| (resources(stage), apart.get(&stage.name)))
 }
 
 /// What a stage needs that not every worker has. Follows from its grants, of which none exists

@@ -28,6 +28,24 @@ fn a_chain_and_a_tree_are_one_segment() {
 }
 
 #[test]
+fn a_stage_that_is_set_apart_is_a_segment() {
+    let text = format!(
+        r#"{{ "version": 1, "name": "p", "delivery": "best-effort", "ingest": {{ "to": ["a"] }},
+        "stages": {{ {ABCD} }}, "edges": [{{ "from": "a", "to": "b" }},
+        {{ "from": "b", "to": "c" }}, {{ "from": "a", "to": "d" }}] }}"#
+    );
+    let pipeline = pipeline(&text);
+    let cut = |apart: &[&str]| -> Vec<Vec<StageIndex>> {
+        let apart = apart.iter().map(|name| (*name).to_owned()).collect();
+        cut_apart(&pipeline, &apart).segments.into_iter().map(|s| s.stages).collect()
+    };
+    assert_eq!(cut(&[]), [[0, 1, 2, 3]]);
+    assert_eq!(cut(&["b"]), [vec![0, 3], vec![1], vec![2]]);
+    assert_eq!(cut(&["b", "c"]), [vec![0, 3], vec![1], vec![2]], "also from each other");
+    assert_eq!(cut(&["x"]), [[0, 1, 2, 3]], "one that is not there is no matter");
+}
+
+#[test]
 fn an_edge_with_another_key_cuts() {
     let edges = r#"{ "from": "a", "to": "b", "key": "emitted" }, { "from": "b", "to": "c" },
         { "from": "c", "to": "d", "key": { "json": "/k" } }"#;
