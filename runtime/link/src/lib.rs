@@ -20,6 +20,7 @@ pub mod contract;
 pub mod ends;
 pub mod error;
 pub mod ring;
+pub mod tls;
 
 pub use ends::{End, Figures, Receiver, Refusal, Sender, close, recv, room};
 pub use error::Error;
