@@ -20,6 +20,8 @@ pub mod contract;
 pub mod ends;
 pub mod error;
 pub mod ring;
+#[cfg(any(test, feature = "contract"))]
+pub mod sim;
 pub mod tls;
 
 pub use ends::{End, Figures, Receiver, Refusal, Sender, close, recv, room};
