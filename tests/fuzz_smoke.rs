@@ -158,6 +158,8 @@ smoke! {
     any_bytes_may_be_found_as_an_artefact: "artefact";
     any_bytes_may_be_uploaded: "component";
     any_bytes_may_be_found_as_the_head_of_an_image: "image_head";
+    any_bytes_may_be_found_in_the_memory_of_a_link: "link_ring";
+    any_bytes_may_begin_a_link: "link_hello";
 }
 
 #[test]
@@ -205,7 +207,24 @@ fn the_good_seeds_are_taken() {
     for bytes in good("store_extent") {
         assert_eq!(extent_again(&bytes), Some(bytes));
     }
-    let all = ["frame", "manifest_toml", "manifest_json", "component", "store_key", "store_extent"];
+    for bytes in good("link_ring") {
+        let played = sluicebox_link::ring::forge::play(&bytes);
+        assert!(played.packets > 0 && played.has_header, "{played:?}");
+        assert_eq!((played.reader, played.writer), (None, None));
+    }
+    for bytes in good("link_hello") {
+        assert_eq!(sluicebox_link::tls::wire::reread_hello(&bytes), Ok(bytes));
+    }
+    let all = [
+        "frame",
+        "manifest_toml",
+        "manifest_json",
+        "component",
+        "store_key",
+        "store_extent",
+        "link_ring",
+        "link_hello",
+    ];
     for target in all {
         assert!(!good(target).is_empty(), "{target} has no good seed");
     }

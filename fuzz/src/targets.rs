@@ -33,6 +33,8 @@ use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::component;
 use sluicebox_engine::image;
 use sluicebox_engine::tuning::{Fingerprint, compile_engine};
+use sluicebox_link::ring::forge as ring_forge;
+use sluicebox_link::tls::wire::reread_hello;
 use sluicebox_node::config::{Config, Sources};
 use sluicebox_node::manifest_text::{self, Format};
 use sluicebox_node::ring::{Cursor, Output};
@@ -48,7 +50,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -67,6 +69,8 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("artefact", artefact),
     ("component", component),
     ("image_head", image_head),
+    ("link_ring", link_ring),
+    ("link_hello", link_hello),
 ];
 
 /// Longest message that anybody should have to read.
@@ -446,6 +450,23 @@ pub fn component(data: &[u8]) {
 pub fn image_head(data: &[u8]) {
     if let Some(again) = image::reread_head(data) {
         assert_eq!(&again[..], data, "what is read was written so");
+    }
+}
+
+/// The memory that another process shares with a link: moves of two honest ends, and of somebody
+/// who writes into it between them. What must hold is beside the moves, in `play`.
+pub fn link_ring(data: &[u8]) {
+    let played = ring_forge::play(data);
+    for end in [played.reader, played.writer].into_iter().flatten() {
+        expect_message(&end.to_string());
+    }
+}
+
+/// How another node begins a link. Names are read without regard to case.
+pub fn link_hello(data: &[u8]) {
+    match reread_hello(data) {
+        Ok(again) => assert_eq!(reread_hello(&again), Ok(again.clone())),
+        Err(error) => expect_message(&error.to_string()),
     }
 }
 

@@ -10,10 +10,11 @@ use toml::{Table, Value};
 use super::tree::{File, Tree};
 
 /// Our crates: package, folder, and which of ours it may import. Guests are held to [`GUEST`].
-const EDGES: [(&str, &str, &[&str]); 12] = [
+const EDGES: [(&str, &str, &[&str]); 13] = [
     ("sluicebox-core", "runtime/core", &[]),
     ("sluicebox-store", "runtime/store", &["sluicebox-core"]),
     ("sluicebox-engine", "runtime/engine", &["sluicebox-core"]),
+    ("sluicebox-link", "runtime/link", &["sluicebox-core"]),
     ("sluicebox-node", "runtime/node", &["sluicebox-core", "sluicebox-store", "sluicebox-engine"]),
     ("sluicebox", "runtime/cli", &["sluicebox-core", "sluicebox-node"]),
     ("sluicebox-guest", "guest-sdk", &["sluicebox-guest-macros"]),
@@ -29,6 +30,7 @@ const EDGES: [(&str, &str, &[&str]); 12] = [
             "sluicebox-core",
             "sluicebox-store",
             "sluicebox-engine",
+            "sluicebox-link",
             "sluicebox-node",
             "sluicebox-nexmark",
         ],
@@ -55,13 +57,13 @@ const OUTSIDE: [&str; 1] = ["fuzz"];
 /// Third-party crates and the folders that may name them.
 const HOMES: &[(&str, &[&str])] = &[
     // The vocabulary everybody shares.
-    ("bytes", &["core", "store", "engine", "node", "cli"]),
-    ("thiserror", &["core", "store", "engine", "node"]),
+    ("bytes", &["core", "store", "engine", "link", "node", "cli"]),
+    ("thiserror", &["core", "store", "engine", "link", "node"]),
     ("serde", &["core", "node", "cli", "guest-sdk", "guest"]),
     // Core takes keys out of JSON payloads and publishes the manifest's schema; the node speaks
     // JSON at its edge and in what it stores.
     ("serde_json", &["core", "node", "cli", "guest-sdk", "guest", "xtask"]),
-    ("tokio", &["store", "engine", "node", "cli"]),
+    ("tokio", &["store", "engine", "link", "node", "cli"]),
     ("tracing", &["engine", "node", "cli"]),
     // Keyed state and key groups; what changed since a checkpoint; which pages of an instance did.
     ("hashbrown", &["core", "store"]),
@@ -83,15 +85,15 @@ const HOMES: &[(&str, &[&str])] = &[
     // Checksums of the log's records.
     ("crc32c", &["store"]),
     // What the standard library does not offer of the system.
-    ("rustix", &["store", "engine", "node"]),
+    ("rustix", &["store", "engine", "link", "node"]),
     ("socket2", &["node"]),
     // The edge, and the client of it.
     ("hyper", &["node", "cli"]),
     ("hyper-util", &["node", "cli"]),
     ("http-body-util", &["node", "cli"]),
-    // TLS of the listener and of the client; ring alone does the cryptography.
-    ("rustls", &["node", "cli"]),
-    ("tokio-rustls", &["node"]),
+    // TLS of the listener, of the client and between nodes; ring alone does the cryptography.
+    ("rustls", &["link", "node", "cli"]),
+    ("tokio-rustls", &["link", "node"]),
     ("tokio-tungstenite", &["node"]),
     ("hyper-rustls", &["cli"]),
     ("http", &["node"]),
@@ -128,8 +130,20 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// What tests and benches may name besides, in every crate but core, which has only the first two.
-const FOR_TESTS: [&str; 9] =
-    ["proptest", "bytes", "tempfile", "wat", "serde_json", "tokio", "hyper", "toml", "mimalloc"];
+const FOR_TESTS: [&str; 11] = [
+    "proptest",
+    "bytes",
+    "tempfile",
+    "wat",
+    "serde_json",
+    "tokio",
+    "hyper",
+    "toml",
+    "mimalloc",
+    // Every order of steps, and certificates; both of links.
+    "loom",
+    "rcgen",
+];
 
 /// One of our packages, as its manifest has it.
 struct Package<'a> {

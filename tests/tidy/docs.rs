@@ -206,7 +206,7 @@ fn is_path(span: &str) -> bool {
 fn places(path: &str) -> Vec<String> {
     let mut places = vec![path.to_owned()];
     if !path.contains('/') {
-        let crates = ["core", "store", "engine", "node", "cli"];
+        let crates = ["core", "store", "engine", "link", "node", "cli"];
         places.extend(crates.map(|name| format!("runtime/{name}/src/{path}")));
     }
     if let Some((package, inside)) = path.split_once('/') {

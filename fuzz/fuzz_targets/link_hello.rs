@@ -1,0 +1,4 @@
+//! Fuzzes `link_hello`, see `src/targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluicebox_fuzz::targets::link_hello(data));
