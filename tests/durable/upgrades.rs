@@ -31,6 +31,14 @@ async fn sum(client: &Client, field: &str) -> u64 {
     partitions.iter().filter_map(|partition| partition[field].as_u64()).sum()
 }
 
+/// A counter of the node, of all stages.
+async fn counter(client: &Client, name: &str) -> u64 {
+    let figures = client.plain("/metrics").await.is(200);
+    let of_name = |line: &&str| line.starts_with(&format!("sluicebox_stage_{name}_total{{"));
+    let values = figures.text().lines().filter(of_name).map(str::to_owned).collect::<Vec<_>>();
+    values.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 async fn gone_over(client: &Client) {
     eventually("all have gone over", SOON, || async {
         (sum(client, "earlier-code-streams").await == 0).then_some(())
@@ -58,6 +66,8 @@ async fn streams_go_over_to_other_code_with_what_they_know() {
         client.apply("streams", code(factor, "", "")).await;
         gone_over(&client).await;
     }
+    eventually_equal(15, SOON, || counter(&client, "stream_upgrades")).await;
+    assert_eq!(counter(&client, "stream_upgrades_refused").await, 0);
     send(&client, "a", "4").await;
     says(&client, "a", &owned(&["1", "3", "resumed", "42"])).await;
     let home = node.home().clone();
@@ -104,6 +114,7 @@ async fn a_stream_whose_code_gives_or_takes_no_snapshot_stays_with_it() {
         says(&client, "a", &owned(&["1", "3"])).await;
         says(&client, "b", &owned(&["4"])).await;
         assert_eq!(sum(&client, "earlier-code-streams").await, 1, "{before} {after}");
+        assert_eq!(counter(&client, "stream_upgrades_refused").await, 1, "{before} {after}");
         // A version whose code is good takes it, if its own gives it.
         client.apply("streams", code(3, "", "")).await;
         send(&client, "b", "1").await;

@@ -6,10 +6,11 @@
 //! - The code a stream has says what its instance knows; the code of now makes an instance of that,
 //!   whose image is in the commit. If either says no, or fails, the stream stays with its code.
 //! - For want of room it is tried again after a pause, as a call is.
-//! - Each commit has a bounded number of streams and, about, bytes of images; between two streams
-//!   others have their turn.
+//! - Each commit has a bounded number of streams and, about, bytes of images, and takes a bounded
+//!   time, so that who retires the partition is heard; between two streams others have their turn.
 
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use sluicebox_core::image::Image;
 use sluicebox_core::partition::Call;
@@ -18,6 +19,9 @@ use sluicebox_engine::invoker::NoImage;
 use super::invokers::UNKNOWN_CODE;
 use super::partition::{Driver, SLICE, park};
 use super::streams::{Gone, IMAGES_BYTES};
+
+/// How long a batch goes on, about: a call of a hostile stage takes as long as a start may.
+const BATCH_TIME: Duration = Duration::from_millis(100);
 
 impl Driver {
     /// Lets some streams go over. False if there are none that are to.
@@ -32,27 +36,32 @@ impl Driver {
         // The rest of them, or what waits, in another turn.
         self.mailbox.schedule();
         let largest = self.largest_image();
-        let (mut bytes, mut gone_over) = (0, 0_u64);
-        let mut began = Instant::now();
-        while bytes < largest.min(IMAGES_BYTES) {
+        let (mut bytes, mut gone_over, mut stay) = (0, None, None);
+        let mut begun = Instant::now();
+        let mut began = begun;
+        while bytes < largest.min(IMAGES_BYTES) && begun.elapsed() < BATCH_TIME {
             let Some(call) = self.machine.next_upgrade() else {
                 let Some(wanted) = self.machine.take_wanted() else { break };
                 if !self.load(wanted).await {
                     return true;
                 }
+                begun = Instant::now();
                 continue;
             };
             match self.upgrade(&call, largest).await {
                 Ok(image) => {
                     bytes += image.bytes();
-                    gone_over += 1;
+                    gone_over = Some(call.stage);
                     self.machine.upgraded(call, &image);
                 }
                 Err(Gone::NoRoom(why)) => {
                     self.set_aside(call.stage, call.layer, &why);
                     return true;
                 }
-                Err(Gone::Lost(why)) => self.stays(call, &why),
+                Err(Gone::Lost(why)) => {
+                    stay = Some((call.stage, why));
+                    self.stays(call);
+                }
             }
             if began.elapsed() >= SLICE {
                 self.mailbox.schedule();
@@ -60,17 +69,28 @@ impl Driver {
                 began = Instant::now();
             }
         }
+        if let Some((stage, why)) = stay {
+            self.say_stays(stage, &why);
+        }
+        match gone_over {
+            Some(stage) => self.commit_upgrades(stage),
+            None => drop(self.machine.set_aside()),
+        }
         if self.rest.over() {
             self.mailbox.set_short(false);
-        }
-        if gone_over == 0 {
-            self.machine.set_aside();
-        } else {
-            self.commit_recorded();
         }
         self.spare_instances();
         self.note_state();
         true
+    }
+
+    /// What has gone over stands, unless the commit is too large.
+    fn commit_upgrades(&mut self, stage: usize) {
+        let before = self.mailbox.streams_of_before.load(Ordering::Relaxed);
+        self.commit_recorded();
+        let after = self.machine.streams_of_before();
+        let gone_over = before.saturating_sub(after) as u64;
+        self.segment.stages[stage].metrics.stream_upgrades.add(gone_over);
     }
 
     /// Makes an instance of the code of now that knows what the stream's does.
@@ -96,17 +116,21 @@ impl Driver {
         }
     }
 
-    fn stays(&mut self, call: Call, why: &str) {
-        let stage = &self.segment.stages[call.stage];
-        stage.metrics.stream_upgrades_refused.inc();
+    fn stays(&mut self, call: Call) {
+        self.segment.stages[call.stage].metrics.stream_upgrades_refused.inc();
+        self.machine.stays(call);
+    }
+
+    /// Says it once a batch: there may be many streams, all for the same reason.
+    fn say_stays(&self, stage: usize, why: &str) {
+        let stage = &self.segment.stages[stage];
         tracing::warn!(
             tenant = %self.segment.shared.tenant.name(),
             pipeline = %self.segment.shared.name,
             stage = stage.name.as_str(),
             partition = self.mailbox.partition,
-            "a stream goes on with the code it opened with: {why}",
+            "streams go on with the code they opened with: {why}",
         );
-        self.machine.stays(call);
     }
 }
 
