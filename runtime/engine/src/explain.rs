@@ -27,7 +27,7 @@ pub(crate) fn explain(error: &wasmtime::Error, host: &Host, call: Option<(u64, u
     let mut text = match (error.downcast_ref::<Trap>(), call) {
         (Some(Trap::OutOfFuel), Some((fuel, events))) => out_of_fuel(fuel, events),
         (Some(Trap::OutOfFuel), None) => {
-            format!("out of fuel: the component used more than {START_FUEL} units without an event")
+            format!("out of fuel: the component used more than {START_FUEL} units to start")
         }
         (Some(Trap::StackOverflow), _) => "the stack overflowed: recursion too deep".to_owned(),
         _ => in_our_words(&error.root_cause().to_string(), host),

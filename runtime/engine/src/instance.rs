@@ -16,8 +16,8 @@ use sluicebox_core::layer::Failure;
 use sluicebox_core::limits::IMAGE_BYTES_MAX;
 use sluicebox_core::partition::Verdict;
 use sluicebox_core::pipeline::StageLimits;
-use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower, TypedFunc};
+use wasmtime::{Store, Trap};
 
 use crate::component::World;
 use crate::error::engine_text;
@@ -212,7 +212,12 @@ impl Instance {
         self.leave();
         called.map(|(answer,)| answer).map_err(|error| {
             let host = self.store.data();
-            let text = explain(&error, host, None);
+            let text = match error.downcast_ref() {
+                Some(Trap::OutOfFuel) => {
+                    format!("out of fuel: it used more than {START_FUEL} units between two calls")
+                }
+                _ => explain(&error, host, None),
+            };
             match short(host) {
                 Some(Short::Others) => NoImage::NoRoom(text),
                 Some(Short::Quota) | None => NoImage::Failed(text),
