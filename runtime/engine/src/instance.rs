@@ -153,12 +153,13 @@ impl Instance {
     }
 
     async fn capture_memory(&mut self) -> Result<Image, NoImage> {
-        let mut access = self.access()?;
-        let Some(fresh) = access.store.data().settings.fresh.get() else {
+        self.code.accessor.as_ref().map_err(|reason| NoImage::Unsupported(reason.clone()))?;
+        // Before it is reached for: from then on it has other bounds than calls, until it is left.
+        let Some(fresh) = self.store.data().settings.fresh.get() else {
             let why = "what a fresh instance has could not be found out";
             return Err(NoImage::Unsupported(why.to_owned()));
         };
-        let image = image::capture(&mut access, &fresh).await;
+        let image = image::capture(&mut self.access()?, &fresh).await;
         self.leave();
         image
     }
