@@ -67,20 +67,21 @@ pub fn place(situation: &Situation) -> Placement {
     let mut classes = Classes::of(situation);
     let view = View::of(situation, &classes);
     let mut seats = Seats::new(&view);
-    let mut budget = Budget::for_view(&view);
+    // Each its own: many without a place must not leave nothing to refine what has one.
+    let [mut squeezing, mut refining] = [Budget::for_view(&view), Budget::for_view(&view)];
     let before = reasons::traffic(&view, &seats.at_origin());
 
     let mut left = keep::keep(&view, &mut seats);
     keep::relieve(&view, &classes, &mut seats, &mut left);
     let forest = cluster::cluster(&view, &mut classes, &seats);
     pack::pack(&view, &classes, &mut seats, &forest);
-    squeeze::squeeze(&view, &classes, &mut seats, &mut budget);
+    squeeze::squeeze(&view, &classes, &mut seats, &mut squeezing);
     let mut is_settled = false;
     for _ in 0..ROUNDS_MAX {
-        let refinement = Refinement { view: &view, classes: &classes, budget: &mut budget };
+        let refinement = Refinement { view: &view, classes: &classes, budget: &mut refining };
         is_settled = refinement.run(&mut seats);
         let mut found = keep::relieve(&view, &classes, &mut seats, &mut left);
-        found |= squeeze::squeeze(&view, &classes, &mut seats, &mut budget);
+        found |= squeeze::squeeze(&view, &classes, &mut seats, &mut squeezing);
         if !found {
             break;
         }
@@ -89,7 +90,7 @@ pub fn place(situation: &Situation) -> Placement {
     keep::mark_stuck(&view, &classes, &mut seats);
     let mut placement = reasons::give(&view, &classes, &seats, &left);
     placement.before = before;
-    placement.is_settled = is_settled;
+    placement.is_settled = is_settled && !squeezing.is_spent();
     placement.moves = order::order(&view, &seats, &placement.fates);
     placement
 }

@@ -89,20 +89,13 @@ impl Refinement<'_, '_> {
         members.sort_unstable();
         let mut moved = false;
         for group in members.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let (pipeline, node, _) = group[0];
-            if group.len() < 2 {
+                        if group.len() < 2 {
                 continue;
             }
             let items: Vec<usize> = group.iter().map(|member| member.2).collect();
-            let is_inside = |other: usize| {
-                view.pipeline[other] == pipeline
-                    && seats.at[other] == Some(node)
-                    && seats.is_free(other)
-            };
-            // An earlier group of this pass may have come here; it is for the next one.
-            if items.iter().any(|item| seats.at[*item] != Some(node)) {
-                continue;
-            }
+            // Not all that is on the node by now: an earlier group of this pass may have come here,
+            // and it does not come along.
+            let is_inside = |other: usize| items.binary_search(&other).is_ok();
             let looks = touch.read_all(view, &seats.at, &items, is_inside);
             moved |= self.improve(seats, touch, &items, looks)?;
         }

@@ -126,7 +126,7 @@ impl Room {
         fill: Fill,
     ) -> bool {
         let host = self.host_of[node];
-        let is_inside = from.is_some_and(|from| self.host_of[from] == host);
+        let is_inside = from.is_some_and(|from| self.is_within(from, node));
         self.nodes[node].fits(comes, &[0; 3], fill)
             && (is_inside || self.hosts[host].fits(comes, &[0; 3], fill))
     }
@@ -143,9 +143,16 @@ impl Room {
         let hosts = [self.host_of[a], self.host_of[b]];
         self.nodes[b].fits(comes, leaves, fill)
             && self.nodes[a].fits(leaves, comes, fill)
-            && (hosts[0] == hosts[1]
+            && (self.is_within(a, b)
                 || (self.hosts[hosts[1]].fits(comes, leaves, fill)
                     && self.hosts[hosts[0]].fits(leaves, comes, fill)))
+    }
+
+    /// True if a change from one node to the other is none for their host. On a host that is over
+    /// its capacity nothing changes places: what is said to have no place there has not moved.
+    fn is_within(&self, a: usize, b: usize) -> bool {
+        let host = self.host_of[a];
+        host == self.host_of[b] && !self.hosts[host].over(Fill::All).contains(&true)
     }
 
     /// Which resources of a node, or of its host, are used beyond a limit.

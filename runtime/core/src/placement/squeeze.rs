@@ -17,6 +17,10 @@ const NODES_ASKED_MAX: usize = 16;
 /// Items that make way for one.
 const MAKING_WAY_MAX: usize = 16;
 
+/// Items in a pass for which nobody could make way, after which nobody is asked any more: where
+/// that many ask in vain the fleet is full, and asking is dear.
+const IN_VAIN_MAX: usize = 16;
+
 /// Gives places to items that have none. True if one was found.
 pub(super) fn squeeze(
     view: &View<'_>,
@@ -31,7 +35,7 @@ pub(super) fn squeeze(
         (needs[2] == 0, classes.breadth(view.class[*item]), Reverse(needs))
     });
     let mut touch = Touch::new(view);
-    let mut found = false;
+    let (mut found, mut in_vain) = (false, 0);
     for item in homeless {
         if !budget.spend(view.nodes.len()) {
             break;
@@ -42,8 +46,10 @@ pub(super) fn squeeze(
         if let Some(node) = wants.best(view, classes, seats, &touch) {
             seats.sit(item, node);
             found = true;
-        } else {
-            found |= Way { view, classes, budget }.make(seats, item);
+        } else if in_vain < IN_VAIN_MAX {
+            let made = Way { view, classes, budget }.make(seats, item);
+            found |= made;
+            in_vain += usize::from(!made);
         }
     }
     found
@@ -74,9 +80,11 @@ impl Way<'_, '_> {
         let needs = seats.needs[item];
         let mut gone: Vec<usize> = Vec::new();
         // Those first that need least of what the item needs besides: they find room elsewhere.
+        // Not by who runs here already: the next placement, to which all do, would ask in another
+        // order and might find what this one did not.
         let mut others: Vec<usize> =
             seats.on[node].iter().copied().filter(|other| seats.is_free(*other)).collect();
-        others.sort_by_key(|other| (seats.needs[*other][2], seats.is_home(*other), *other));
+        others.sort_by_key(|other| (seats.needs[*other][2], *other));
         for other in others {
             if seats.room.fits(node, &needs, Fill::All) || gone.len() == MAKING_WAY_MAX {
                 break;
