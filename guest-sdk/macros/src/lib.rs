@@ -138,7 +138,7 @@ fn snapshots(name: &Ident) -> String {
     format!(
         "#[cfg(target_family = \"wasm\")]
         const _: () = {{
-            use ::sluicebox_guest::__private::snapshot_bindings as __bindings;
+            use ::sluicebox_guest::__private::bindings::snapshots as __bindings;
             struct __Snapshots;
             impl __bindings::exports::sluicebox::stage::snapshot::Guest for __Snapshots {{
                 fn take() -> ::std::result::Result<::std::vec::Vec<u8>, ::std::string::String> {{
