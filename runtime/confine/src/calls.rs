@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use rustix::process::getpid;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+    SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 
 use crate::{Error, Outcome};
@@ -48,19 +48,19 @@ pub(crate) fn allow(signals_bounded: bool) -> Result<Outcome, Error> {
         let arch = std::env::consts::ARCH;
         return Ok(Outcome::Absent(format!("no list of calls for {arch}")));
     };
-    // The later filter may not refuse before it is there; of two refusals its answer counts.
-    for program in [
-        allowing(arch).map_err(failed("the list of what is allowed"))?,
-        refusing(arch, signals_bounded).map_err(failed("the list of what is refused"))?,
-    ] {
-        match apply_filter(&program) {
-            Ok(()) => {}
-            Err(seccompiler::Error::Seccomp(error)) if is_lack(&error) => {
-                return Ok(Outcome::Absent(format!("the kernel has no filters: {error}")));
-            }
-            Err(error) => return Err(failed("a filter")(error)),
+    let allowing = allowing(arch).map_err(failed("the list of what is allowed"))?;
+    let refusing =
+        refusing(arch, signals_bounded).map_err(failed("the list of what is refused"))?;
+    // The one that refuses comes later, as the other must let it be put in force; and of two
+    // refusals the answer of the later counts.
+    match apply_filter(&allowing) {
+        Ok(()) => {}
+        Err(seccompiler::Error::Seccomp(error)) if no_filter_is_taken() => {
+            return Ok(Outcome::Absent(format!("the kernel takes no filters: {error}")));
         }
+        Err(error) => return Err(failed("the filter of what is allowed")(error)),
     }
+    apply_filter(&refusing).map_err(failed("the filter of what is refused"))?;
     let signals = if signals_bounded { "what is locked in" } else { "itself alone" };
     let count = ALLOWED.len() + ALLOWED_OF_OLD.len();
     Ok(Outcome::InPlace(format!("{count} calls, signals to {signals}")))
@@ -70,10 +70,11 @@ fn failed<E: Display>(what: &'static str) -> impl FnOnce(E) -> Error {
     move |error| Error::Measure { measure: MEASURE, why: format!("{what}: {error}") }
 }
 
-/// Whether the kernel says that it cannot filter at all.
-fn is_lack(error: &std::io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| errno == Errno::NOSYS || errno == Errno::INVAL)
+/// Whether the kernel refuses even a filter that allows everything, so that ours is not at fault.
+fn no_filter_is_taken() -> bool {
+    const RETURN: u16 = 0x06;
+    let allow = u32::from(SeccompAction::Allow);
+    apply_filter(&[sock_filter { code: RETURN, jt: 0, jf: 0, k: allow }]).is_err()
 }
 
 /// The architecture, if there are lists for it.

@@ -7,6 +7,8 @@
 //! - A measure that this kernel lacks has a reason in its row, and the tests that need it say that
 //!   they did not look.
 
+#![expect(clippy::print_stdout, reason = "lines are how the parts talk, and a harness reports")]
+
 #[path = "process/inside.rs"]
 mod inside;
 #[path = "process/outside.rs"]
@@ -40,6 +42,12 @@ const TESTS: &[Test] = &[
     ("files_above_the_limit_are_refused", open_files_are_bounded),
 ];
 
+/// Tests of what cannot be locked in: name, part, and how the error begins.
+const REFUSALS: &[(&str, &str, &str)] = &[
+    ("a_process_with_threads_is_refused", "two threads", "confine.threads: the process has 2"),
+    ("a_directory_that_is_missing_is_refused", "no directory", "confine.path: cannot open"),
+];
+
 fn main() -> ExitCode {
     if let Some(part) = inside::part() {
         return inside::play(&part);
@@ -53,6 +61,13 @@ fn main() -> ExitCode {
             println!("test {name} as {} ... {}", told.user, if passed { "ok" } else { "FAILED" });
             failed += usize::from(!passed);
         }
+    }
+    for (name, part, expected) in REFUSALS.iter().filter(|(name, ..)| wanted(name)) {
+        let said = outside::said_by(part);
+        let passed = said.starts_with(expected);
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        println!("  {said}");
+        failed += usize::from(!passed);
     }
     println!("{failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

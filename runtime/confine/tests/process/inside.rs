@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 use sluicebox_confine::{Bounds, confine};
+use sluicebox_core::error::Classify;
 
 /// The variable that says which part a process plays.
 pub(crate) const PART: &str = "SLUICEBOX_CONFINE_TEST_PART";
@@ -39,6 +40,8 @@ pub(crate) fn play(part: &str) -> ExitCode {
     match part {
         "locked in" => locked_in(&arguments),
         "within" => within(Path::new(&arguments[0])),
+        "two threads" => two_threads(Path::new(&arguments[0])),
+        "no directory" => no_directory(Path::new(&arguments[0])),
         // Until it is killed, or who holds the pipe ends.
         "wait" => drop(io::stdin().read(&mut [0])),
         other => panic!("no part {other}"),
@@ -80,6 +83,24 @@ fn bounds<'a>(directory: &'a Path, read: &'a [PathBuf], execute: &'a [PathBuf]) 
 
 fn libraries() -> Vec<PathBuf> {
     ["/lib", "/lib64", "/usr/lib", "/usr/lib64"].map(PathBuf::from).to_vec()
+}
+
+/// Says why the process could not lock itself in.
+fn say_error(directory: &Path) {
+    let error = confine(&bounds(directory, &[], &[])).expect_err("it cannot be");
+    print!("{}: {error}", error.code());
+}
+
+fn two_threads(base: &Path) {
+    let (end, wait) = std::sync::mpsc::sync_channel::<()>(0);
+    let thread = std::thread::spawn(move || wait.recv());
+    say_error(base);
+    drop(end);
+    thread.join().expect("a thread").expect_err("the end");
+}
+
+fn no_directory(base: &Path) {
+    say_error(&base.join("missing"));
 }
 
 fn locked_in(arguments: &[OsString]) {
@@ -167,7 +188,8 @@ fn at_home(own: &Path) -> io::Result<()> {
     let times = FileTimes::new().set_modified(SystemTime::now());
     say("set the times of an open file", file.set_times(times));
     say("list", fs::read_dir(own).map(drop));
-    say("remove", fs::remove_dir_all(own.join("a")).and(fs::remove_file(own.join("second"))));
+    let removed = fs::remove_dir_all(own.join("a"));
+    say("remove", removed.and_then(|()| fs::remove_file(own.join("second"))));
     say("make a symbolic link", symlink("/", own.join("link")));
     let device = rustix::fs::mknodat(
         rustix::fs::CWD,

@@ -123,6 +123,14 @@ fn told(user: &'static str, id: Option<u32>) -> Told {
     Told { user, rows: after("row "), tried }
 }
 
+/// All that a process says which plays a part on its own.
+pub(crate) fn said_by(part: &str) -> String {
+    let base = tempfile::tempdir().expect("a directory");
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new(program).env(PART, part).arg(base.path()).output();
+    String::from_utf8(output.expect("a process").stdout).expect("text")
+}
+
 fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
