@@ -3,10 +3,11 @@
 //! Keeps true: both limits of a resource are set, so that they cannot be raised again; none is
 //! above what it was.
 //!
-//! `RLIMIT_DATA` counts private memory that may be written. A reservation without rights is not
-//! counted, and is from the moment it is made writable: the kernel checks in `mmap`, `mprotect`,
-//! `mremap` and `brk`, and they fail. So the engine's terabytes of reserved addresses cost nothing
-//! and its memories do. `RLIMIT_AS` would count the addresses.
+//! `RLIMIT_DATA` counts private memory that may be written, used or not. A reservation without
+//! rights is not counted, and is from the moment it is made writable: the kernel checks in `mmap`,
+//! `mprotect`, `mremap` and `brk`, and they fail. So memories of guests that are only reserved cost
+//! nothing, which `RLIMIT_AS` would count in full. What the engine makes writable when it starts,
+//! its pools of tables and of stacks, is counted in full: they must be sized for the limit.
 //!
 //! It holds for guests and for mistakes. Whoever runs code of his own in the process gets around
 //! it: pages that were written and made read-only are not counted, and shared memory never is.

@@ -1,7 +1,7 @@
 //! The lists of system calls: what is allowed and for what, what is refused and why.
 //!
 //! Keeps true: no call is on both lists without an argument that tells. The lists named `OF_OLD`
-//! have what only x86-64 has: calls that newer architectures left out because others do the same.
+//! have what only x86-64 has, mostly calls that newer architectures left out as others do the same.
 //!
 //! What is allowed was found by reason for each group, and held against traces of a node that
 //! compiles, runs stages, writes its log and store, and ends.
@@ -59,7 +59,7 @@ pub(crate) const ALLOWED: &[i64] = &[
     libc::SYS_pwrite64, libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_preadv2,
     libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_copy_file_range, libc::SYS_sendfile,
     libc::SYS_splice, libc::SYS_readahead, libc::SYS_fadvise64, libc::SYS_ftruncate,
-    libc::SYS_fallocate, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync_file_range,
+    libc::SYS_fallocate, libc::SYS_fsync, libc::SYS_fdatasync,
     libc::SYS_flock, libc::SYS_fcntl, libc::SYS_ioctl, libc::SYS_dup, libc::SYS_dup3,
     libc::SYS_umask,
     // Directories and what is known of files.
@@ -93,6 +93,9 @@ pub(crate) const ALLOWED_OF_OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const ALLOWED_OF_OLD: &[i64] = &[];
 
+/// By number, the same everywhere, as not all tables that numbers come from have it.
+const FCHMODAT2: i64 = 452;
+
 /// What is never let through.
 #[rustfmt::skip]
 pub(crate) const REFUSED: &[i64] = &[
@@ -116,7 +119,7 @@ pub(crate) const REFUSED: &[i64] = &[
     libc::SYS_mount_setattr, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_unshare,
     libc::SYS_setns,
     // The machine.
-    libc::SYS_kexec_load, libc::SYS_kexec_file_load, libc::SYS_init_module,
+    libc::SYS_kexec_load, libc::SYS_init_module,
     libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_reboot, libc::SYS_swapon,
     libc::SYS_swapoff, libc::SYS_acct, libc::SYS_quotactl, libc::SYS_quotactl_fd,
     libc::SYS_syslog, libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex,
@@ -128,7 +131,7 @@ pub(crate) const REFUSED: &[i64] = &[
     // Files past Landlock: by number, by program in memory, and changes it does not see. Mode and
     // owner of a file are what they were when it was made; so no program of root's is left behind.
     libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at, libc::SYS_execveat,
-    libc::SYS_truncate, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchmodat2,
+    libc::SYS_truncate, libc::SYS_fchmod, libc::SYS_fchmodat, FCHMODAT2,
     libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_setxattr, libc::SYS_lsetxattr,
     libc::SYS_fsetxattr, libc::SYS_removexattr, libc::SYS_lremovexattr,
     libc::SYS_fremovexattr, libc::SYS_mknodat, libc::SYS_symlinkat,
@@ -140,7 +143,7 @@ pub(crate) const REFUSED: &[i64] = &[
 pub(crate) const REFUSED_OF_OLD: &[i64] = &[
     libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_mknod, libc::SYS_symlink,
     libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat, libc::SYS_modify_ldt,
-    libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib,
+    libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib, libc::SYS_kexec_file_load,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const REFUSED_OF_OLD: &[i64] = &[];

@@ -118,8 +118,8 @@ fn locked_in(arguments: &[OsString]) {
     elsewhere(base, &early);
     at_home(&own).expect("a file that can be made");
     sockets(base, &tcp, early);
-    rights();
     processes(base, Pid::from_raw(other).expect("a process"));
+    rights();
     threads(&own, &tcp);
     programs(base, &tcp);
     // At the end: there is no room for anything after.
@@ -275,7 +275,6 @@ fn no_capabilities(place: &str) {
 
 fn processes(base: &Path, other: Pid) {
     use rustix::process::{kill_process, pidfd_getfd, pidfd_open, prlimit, setpriority_process};
-    say("end another process", kill_process(other, Signal::TERM).map_err(Into::into));
     let limit = Rlimit { current: Some(8), maximum: Some(8) };
     let limited = prlimit(Some(other), Resource::Nofile, limit).map(drop);
     say("limit another process", limited.map_err(Into::into));
@@ -285,6 +284,8 @@ fn processes(base: &Path, other: Pid) {
     say("take a descriptor", taken.map(drop).map_err(Into::into));
     let memory = format!("/proc/{}/mem", other.as_raw_nonzero());
     say("read another process's memory", File::open(memory).map(drop));
+    // After the others, which would find nobody if it worked.
+    say("end another process", kill_process(other, Signal::TERM).map_err(Into::into));
     let mut child = start(base, "wait", &[]).spawn().expect("a program");
     let killed = child.kill();
     // Ends it where it could not be killed.
