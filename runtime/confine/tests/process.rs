@@ -185,7 +185,10 @@ fn programs_are_locked_in(told: &Told) {
     told.works("start the own program");
     told.works("in the program: make, write and read");
     told.works("in the program: no capabilities");
-    told.works("in the program: no bounding set");
+    // Without the filter the process has made itself a user space by now, with a set of its own.
+    if told.looks(&["seccomp"]) {
+        no_bounding_set(told, "in the program: no bounding set");
+    }
     told.refused("in the program: read /etc/passwd", &["landlock"], "EACCES");
     told.refused("in the program: connect by TCP", &["seccomp"], "EPERM");
     told.works("in the program: lock in further");
@@ -211,7 +214,17 @@ fn other_processes_are_out_of_reach(told: &Told) {
 
 fn capabilities_are_gone(told: &Told) {
     told.works("no capabilities");
-    told.works("no bounding set");
+    no_bounding_set(told, "no bounding set");
+}
+
+/// Who has no rights, and can have no user space, cannot empty the set; the report says so.
+fn no_bounding_set(told: &Told, name: &str) {
+    if told.row("capabilities").contains("the bounding set stays") {
+        assert!(told.user != "root" && !told.in_place("namespaces"), "it could be emptied");
+        println!("  not looked at: the bounding set stays");
+    } else {
+        told.works(name);
+    }
 }
 
 fn views_are_not_changed(told: &Told) {
