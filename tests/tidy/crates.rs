@@ -10,11 +10,12 @@ use toml::{Table, Value};
 use super::tree::{File, Tree};
 
 /// Our crates: package, folder, and which of ours it may import. Guests are held to [`GUEST`].
-const EDGES: [(&str, &str, &[&str]); 13] = [
+const EDGES: [(&str, &str, &[&str]); 14] = [
     ("sluicebox-core", "runtime/core", &[]),
     ("sluicebox-store", "runtime/store", &["sluicebox-core"]),
     ("sluicebox-engine", "runtime/engine", &["sluicebox-core"]),
     ("sluicebox-link", "runtime/link", &["sluicebox-core"]),
+    ("sluicebox-confine", "runtime/confine", &["sluicebox-core"]),
     ("sluicebox-node", "runtime/node", &["sluicebox-core", "sluicebox-store", "sluicebox-engine"]),
     ("sluicebox", "runtime/cli", &["sluicebox-core", "sluicebox-node"]),
     ("sluicebox-guest", "guest-sdk", &["sluicebox-guest-macros"]),
@@ -58,7 +59,7 @@ const OUTSIDE: [&str; 1] = ["fuzz"];
 const HOMES: &[(&str, &[&str])] = &[
     // The vocabulary everybody shares.
     ("bytes", &["core", "store", "engine", "link", "node", "cli"]),
-    ("thiserror", &["core", "store", "engine", "link", "node"]),
+    ("thiserror", &["core", "store", "engine", "link", "confine", "node"]),
     ("serde", &["core", "node", "cli", "guest-sdk", "guest"]),
     // Core takes keys out of JSON payloads and publishes the manifest's schema; the node speaks
     // JSON at its edge and in what it stores.
@@ -85,8 +86,12 @@ const HOMES: &[(&str, &[&str])] = &[
     // Checksums of the log's records.
     ("crc32c", &["store"]),
     // What the standard library does not offer of the system.
-    ("rustix", &["store", "engine", "link", "node"]),
+    ("rustix", &["store", "engine", "link", "confine", "node"]),
     ("socket2", &["node"]),
+    // What a process of one tenant may still do, and the numbers of system calls for it.
+    ("landlock", &["confine"]),
+    ("seccompiler", &["confine"]),
+    ("libc", &["confine"]),
     // The edge, and the client of it.
     ("hyper", &["node", "cli"]),
     ("hyper-util", &["node", "cli"]),

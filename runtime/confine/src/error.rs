@@ -1,0 +1,64 @@
+//! What can go wrong while a process locks itself in, and which kind each is.
+//!
+//! What the kernel does not have is no error but a row of the [`Report`](crate::Report). After an
+//! error some measures are in place and others are not: the process must end.
+
+use std::io;
+use std::path::PathBuf;
+
+use sluicebox_core::error::{Classify, Kind};
+
+/// Why a process could not lock itself in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Other threads run already, and would stay free.
+    #[error("the process has {threads} threads; it must lock itself in while it has one")]
+    Threads {
+        /// How many there are.
+        threads: usize,
+    },
+    /// A path that is to be kept cannot be opened.
+    #[error("cannot open {path:?}, which the process is to keep: {source}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The kernel has the measure and refuses it all the same.
+    #[error("`{measure}` cannot be put in place: {why}")]
+    Measure {
+        /// Its row in the report.
+        measure: &'static str,
+        /// What was tried, and what the system says.
+        why: String,
+    },
+}
+
+impl Error {
+    /// A measure that failed while `what` was done.
+    pub(crate) fn measure(
+        measure: &'static str,
+        what: &'static str,
+    ) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::Measure { measure, why: format!("{what}: {errno}") }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Threads { .. } => Kind::Internal,
+            Self::Path { .. } | Self::Measure { .. } => Kind::Unavailable,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Threads { .. } => "confine.threads",
+            Self::Path { .. } => "confine.path",
+            Self::Measure { .. } => "confine.measure",
+        }
+    }
+}
