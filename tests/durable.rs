@@ -37,6 +37,8 @@ mod large;
 mod park;
 #[path = "durable/partitions.rs"]
 mod partitions;
+#[path = "durable/processes.rs"]
+mod processes;
 #[path = "durable/refused.rs"]
 mod refused;
 #[path = "durable/replay.rs"]

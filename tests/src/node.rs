@@ -249,6 +249,9 @@ impl Setup {
         command.env("SLUICEBOX__NODE__TENANTS_FILE", self.home.tenants());
         // The same on every machine, and little of its own.
         command.env("SLUICEBOX__NODE__WORKERS", "2").env("SLUICEBOX__ENGINE__INSTANCES", "1000");
+        if std::env::var_os(PROCESSES).is_some() {
+            command.env("SLUICEBOX__ISOLATION__PROCESSES", "true");
+        }
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -281,6 +284,9 @@ impl Setup {
         node
     }
 }
+
+/// With this variable set, every tenant of every node has a process of its own.
+const PROCESSES: &str = "SLUICEBOX_TEST_PROCESSES";
 
 /// Runs a command that starts a node where none can start, and gives what it says.
 ///

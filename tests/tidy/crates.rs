@@ -16,7 +16,11 @@ const EDGES: [(&str, &str, &[&str]); 14] = [
     ("sluicebox-engine", "runtime/engine", &["sluicebox-core"]),
     ("sluicebox-link", "runtime/link", &["sluicebox-core"]),
     ("sluicebox-confine", "runtime/confine", &["sluicebox-core"]),
-    ("sluicebox-node", "runtime/node", &["sluicebox-core", "sluicebox-store", "sluicebox-engine"]),
+    (
+        "sluicebox-node",
+        "runtime/node",
+        &["sluicebox-confine", "sluicebox-core", "sluicebox-store", "sluicebox-engine"],
+    ),
     ("sluicebox", "runtime/cli", &["sluicebox-core", "sluicebox-node"]),
     ("sluicebox-guest", "guest-sdk", &["sluicebox-guest-macros"]),
     ("sluicebox-guest-macros", "guest-sdk/macros", &[]),

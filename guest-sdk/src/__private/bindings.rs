@@ -1,7 +1,7 @@
 //! What the bindings generator makes of `wit/`: the framed world, and what it may have besides.
 //!
-//! Only `host/wasm.rs` and the exports made by the attribute macros use it. It exists in Wasm builds
-//! only.
+//! Only `host/wasm.rs` and the exports made by the attribute macros use it. It exists in Wasm
+//! builds only.
 
 wit_bindgen::generate!({
     path: "../wit",

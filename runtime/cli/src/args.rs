@@ -177,6 +177,9 @@ pub(crate) enum Command {
     /// The compiler process of a node; not for people
     #[command(hide = true)]
     Compile,
+    /// The process of a tenant that has one of its own; not for people
+    #[command(hide = true)]
+    TenantProcess,
 }
 
 const PUSH_EXAMPLES: &str = "\

@@ -53,6 +53,9 @@ fn main() -> ExitCode {
         return sluicebox_node::compile_main();
     }
     let screen = Screen::new(&cli.globals);
+    if matches!(cli.command, Command::TenantProcess) {
+        return tenant_process(&cli.globals);
+    }
     match run(screen, &cli.globals, cli.command) {
         Ok(code) => code,
         // Whoever read our output has gone; there is nobody to tell.
@@ -64,6 +67,23 @@ fn main() -> ExitCode {
                 false => failure.text(),
             };
             complain(&text);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Is a tenant's process to its end. Nothing is started, not even logging, before it is held in.
+fn tenant_process(globals: &Globals) -> ExitCode {
+    let begun = sluicebox_node::TenantProcess::begin();
+    let logging = begun.map_err(|error| Failure::node(&error)).and_then(|process| {
+        let logging = logging::start(globals, serve::LOG_USUAL)?;
+        Ok((process, logging))
+    });
+    match logging {
+        Ok((process, _logging)) => process.run(),
+        Err(failure) => {
+            let code = exit_code(failure.cause);
+            complain(&failure.text());
             ExitCode::from(code)
         }
     }
@@ -126,8 +146,8 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Config(command) => config::run(screen, command)?,
         Command::Log(command) => log::run(screen, command)?,
         Command::Completion(args) => completion(screen, args.shell)?,
-        // Both are begun before this: they do not share what is set up for the others.
-        Command::Serve(_) | Command::Compile => {}
+        // They are begun before this: they do not share what is set up for the others.
+        Command::Serve(_) | Command::Compile | Command::TenantProcess => {}
     }
     Ok(Ended::Done)
 }

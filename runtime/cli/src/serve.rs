@@ -20,7 +20,7 @@ use crate::logging::{self, Logging};
 use crate::screen::Screen;
 
 /// What is logged unless the variable says otherwise.
-const LOG_USUAL: &str = "info,wasmtime=warn,cranelift=warn,hyper=warn";
+pub(crate) const LOG_USUAL: &str = "info,wasmtime=warn,cranelift=warn,hyper=warn";
 
 /// How often lost log lines are looked for.
 const LOG_LOOK: Duration = Duration::from_secs(10);

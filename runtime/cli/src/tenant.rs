@@ -11,10 +11,10 @@ use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Resource;
 use sluicebox_node::config::Config;
 use sluicebox_node::config::quantity::{parse_size, size_text};
-use sluicebox_node::tenants::{Edit, Entry, Error, Scopes};
+use sluicebox_node::tenants::{Edit, Entry, Error, Isolation, Scopes};
 
 use crate::args::TenantArgs;
-use crate::args::node::{Overrides, QuotaCommand, TenantCommand, TokenCommand};
+use crate::args::node::{IsolationArg, Overrides, QuotaCommand, TenantCommand, TokenCommand};
 use crate::config::sources;
 use crate::failure::{Cause, Failure, Mistake};
 use crate::render;
@@ -58,6 +58,16 @@ pub(crate) fn run(screen: Screen, args: TenantArgs) -> Result<(), Failure> {
         TenantCommand::Weight { tenant, weight } => {
             edit.set_weight(&tenant, weight).map_err(failure)?;
             format!("set the weight of tenant {tenant} to {weight}")
+        }
+        TenantCommand::Isolation { tenant, isolation } => {
+            let isolation = match isolation {
+                IsolationArg::Process => Some(Isolation::Process),
+                IsolationArg::Shared => Some(Isolation::Shared),
+                IsolationArg::Default => None,
+            };
+            edit.set_isolation(&tenant, isolation).map_err(failure)?;
+            let said = isolation.map_or("what the configuration says", Isolation::as_str);
+            format!("set the isolation of tenant {tenant} to {said}")
         }
     };
     edit.commit().map_err(failure)?;
@@ -115,11 +125,12 @@ fn list(screen: Screen, edit: &Edit, file: PathBuf) -> Result<(), Failure> {
         vec![
             text_of(&row["name"]),
             text_of(&row["weight"]),
+            row["isolation"].as_str().unwrap_or("default").to_owned(),
             tokens.join("; "),
             if quotas.is_empty() { "default".to_owned() } else { quotas.join(" ") },
         ]
     });
-    let head = ["NAME", "WEIGHT", "TOKENS", "QUOTA"].map(str::to_owned).to_vec();
+    let head = ["NAME", "WEIGHT", "ISOLATION", "TOKENS", "QUOTA"].map(str::to_owned).to_vec();
     screen.result(&value, &render::align(std::iter::once(head).chain(lines).collect()))
 }
 
@@ -142,6 +153,7 @@ fn row(name: &Name, entry: &Entry) -> Value {
     json!({
         "name": name.as_str(),
         "weight": entry.weight,
+        "isolation": entry.isolation.map(Isolation::as_str),
         "tokens": tokens,
         "quota": quota.collect::<serde_json::Map<_, _>>(),
     })

@@ -86,8 +86,11 @@ impl Artefacts {
     /// # Errors
     /// [`Error::ArtefactIo`], [`Error::ArtefactSecret`].
     pub fn open(dir: Dir, engine: &Engine, bytes_max: u64) -> Result<Self, Error> {
-        dir.set_permissions(".", Permissions::from_mode(0o700))
-            .map_err(|error| Error::ArtefactIo(format!("cannot be made private: {error}")))?;
+        let failed = |error| Error::ArtefactIo(format!("cannot be made private: {error}"));
+        // A process that is held in may not change it, and is given one that needs no change.
+        if dir.dir_metadata().map_err(failed)?.permissions().mode() & 0o777 != 0o700 {
+            dir.set_permissions(".", Permissions::from_mode(0o700)).map_err(failed)?;
+        }
         let secret = Secret::load_or_make(&dir)?;
         let index = Index::of(&dir).map_err(io("read"))?;
         let artefacts = Self {

@@ -170,9 +170,15 @@ impl EngineConfig {
     #[must_use]
     pub fn address_space(&self) -> u64 {
         let memories = (u64::from(self.memories()) + 1) * (MEMORY_RESERVATION + MEMORY_GUARD);
+        memories + self.writable_space()
+    }
+
+    /// Bytes of it that can be written to from the start, used or not: what a limit on writable
+    /// memory counts before there is any instance.
+    #[must_use]
+    pub fn writable_space(&self) -> u64 {
         let tables = u64::from(self.tables()) * (TABLE_ELEMENTS_MAX as u64 * 8 + 4_096);
-        let stacks = u64::from(self.pooled_stacks()) * (STACK_BYTES as u64 + 4_096);
-        memories + tables + stacks
+        tables + u64::from(self.pooled_stacks()) * (STACK_BYTES as u64 + 4_096)
     }
 
     /// Memory mappings the process may come to hold.

@@ -26,7 +26,7 @@ use sluicebox_core::quota::{Allowance, Rate};
 
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
-use self::shape::{Address, Bytes, Count, MaybePlace, Period, Place, Switch};
+use self::shape::{Address, Bytes, Count, MaybePlace, Period, Place, Shape, Switch};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "sluicebox.toml";
@@ -62,6 +62,17 @@ macro_rules! section {
                     reader.field(&path, concat!($($help),+), &$shape)
                 };)+
                 Self { $($field),+ }
+            }
+
+            /// The section as a file has it.
+            fn write(&self, text: &mut String) {
+                let Self { $($field),+ } = self;
+                text.push_str(concat!("\n[", $section, "]\n"));
+                $({
+                    let name = stringify!($field).replace('_', "-");
+                    let value = Shape::write(&$shape, $field);
+                    text.push_str(&format!("{name} = {value}\n"));
+                })+
             }
         }
     };
@@ -216,6 +227,23 @@ section! {
 }
 
 section! {
+    /// Tenants in processes of their own, and what holds for each such process.
+    IsolationConfig in "isolation" {
+        /// Whether tenants have processes of their own, unless the tenants file says otherwise.
+        processes: bool = Switch { default: false };
+        /// Processes of tenants at once; a tenant that would be one more waits until one ends.
+        processes_max: u16 = Count { default: 64, least: 1, most: 10_000 };
+        /// How long a process with nothing to do goes on before it ends.
+        idle_time_max: Duration =
+            Period { default: MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
+        /// Longest time until a process is ready; also how long a request waits for it.
+        start_time_max: Duration = Period { default: 30 * SECOND, least: SECOND, most: HOUR };
+        /// Memory a process may write to, its guests' included.
+        memory_bytes_max: usize = Bytes { default: 4 * GIB, least: 256 * MIB, most: 64 * TIB };
+    }
+}
+
+section! {
     /// What a tenant may use unless the tenants file gives it other quotas.
     QuotaConfig in "quota" {
         /// Events accepted each second.
@@ -283,6 +311,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Memory between the parts.
     pub limits: LimitsConfig,
+    /// Tenants in processes of their own.
+    pub isolation: IsolationConfig,
     /// A tenant's quotas by default.
     pub quota: QuotaConfig,
 }
@@ -319,6 +349,7 @@ impl Config {
             engine: EngineConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             limits: LimitsConfig::read(&mut reader),
+            isolation: IsolationConfig::read(&mut reader),
             quota: QuotaConfig::read(&mut reader),
         };
         config.check(&mut reader);
@@ -328,6 +359,20 @@ impl Config {
         } else {
             Err(ConfigError { problems })
         }
+    }
+
+    /// The text of a file that says all of this.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = "version = 1\n".to_owned();
+        self.node.write(&mut text);
+        self.http.write(&mut text);
+        self.tls.write(&mut text);
+        self.engine.write(&mut text);
+        self.log.write(&mut text);
+        self.limits.write(&mut text);
+        self.isolation.write(&mut text);
+        self.quota.write(&mut text);
+        text
     }
 
     /// The rules between fields.

@@ -144,6 +144,17 @@ pub enum Error {
         /// When another try is worth it.
         retry_after: Duration,
     },
+    /// The tenant's own process cannot be reached.
+    #[error(
+        "the tenant's process {why}; what was sent may have been taken: send it again with its \
+             producer and sequence, and it is taken once"
+    )]
+    Process {
+        /// What became of it.
+        why: &'static str,
+        /// When another try is worth it.
+        retry_after: Duration,
+    },
     /// The node is shutting down.
     #[error("the node is shutting down; try again")]
     Draining,
@@ -254,6 +265,7 @@ impl Error {
         match self {
             Self::Busy { retry_after, .. }
             | Self::Overloaded { retry_after, .. }
+            | Self::Process { retry_after, .. }
             | Self::DiskFull { retry_after } => Some(*retry_after),
             Self::NoCheckpoint { retry_after } => *retry_after,
             Self::Quota(refused) => refused.retry_after_micros.map(Duration::from_micros),
@@ -281,6 +293,7 @@ impl Classify for Error {
             Self::Unauthorised | Self::Scope { .. } | Self::ForeignSite { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Quota(_) | Self::DiskQuota { .. } => Kind::Exhausted,
             Self::Overloaded { .. }
+            | Self::Process { .. }
             | Self::Draining
             | Self::Deadline { .. }
             | Self::DiskFull { .. }
@@ -326,6 +339,7 @@ impl Classify for Error {
             Self::Quota(_) => "quota.exhausted",
             Self::DiskQuota { .. } => "quota.disk",
             Self::Overloaded { .. } => "node.overloaded",
+            Self::Process { .. } => "tenant.process",
             Self::Draining => "node.draining",
             Self::Trimmed { .. } => "output.trimmed",
             Self::Deadline { .. } => "request.deadline",

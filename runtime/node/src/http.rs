@@ -21,6 +21,7 @@ mod deadline;
 mod ingest;
 mod openapi;
 mod outputs;
+mod pass;
 mod replay;
 mod respond;
 mod route;
@@ -31,6 +32,7 @@ mod tests;
 mod text;
 mod tls;
 
+pub(crate) use server::Listener;
 pub use server::listen;
 pub(crate) use server::serve;
 pub(crate) use tls::Tls;

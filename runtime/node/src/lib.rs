@@ -21,6 +21,7 @@ pub mod describe;
 mod disk_use;
 mod durable;
 pub mod error;
+mod front;
 pub mod http;
 pub mod inspect;
 mod mailbox;
@@ -38,6 +39,7 @@ pub mod tenants;
 mod worker;
 
 pub use config::Config;
+pub use front::tenant_process::TenantProcess;
 pub use node::Node;
 pub use sluicebox_engine::compile::compile_main;
 pub use start::RunningNode;

@@ -12,7 +12,7 @@ mod inbox;
 mod room;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
@@ -110,6 +110,8 @@ pub(crate) struct Mailbox {
     stopped: AtomicBool,
     /// It waits for room for an instance.
     short: AtomicBool,
+    /// When it goes on by itself, in microseconds since 1970; 0 while it is at work.
+    sleeps_until: AtomicU64,
     pub(crate) state_bytes: AtomicUsize,
     pub(crate) open_streams: AtomicUsize,
     /// Those with a code that their stage had before.
@@ -141,10 +143,22 @@ impl Mailbox {
             halted: Mutex::default(),
             stopped: AtomicBool::new(false),
             short: AtomicBool::new(false),
+            sleeps_until: AtomicU64::new(u64::MAX),
             state_bytes: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
             streams_of_before: AtomicUsize::new(0),
         })
+    }
+
+    /// Notes until when it sleeps; never if it waits for others only, 0 when it goes on.
+    pub(crate) fn set_sleeps_until(&self, time: u64) {
+        self.sleeps_until.store(time, Ordering::Release);
+    }
+
+    /// When it goes on by itself; `None` if it is at work or about to be.
+    pub(crate) fn rests_until(&self) -> Option<u64> {
+        let until = self.sleeps_until.load(Ordering::Acquire);
+        (until > 0 && !self.queued.load(Ordering::Acquire)).then_some(until)
     }
 
     /// Bytes queued.

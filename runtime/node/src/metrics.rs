@@ -8,12 +8,13 @@
 //!   `stage`, `output`, `worker`, and words from short lists in this project.
 //!
 //! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the log, event
-//! time and workers: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`; who may read it:
-//! `http`.
+//! time, workers and tenants' processes: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`,
+//! `metrics/process.rs`; who may read it: `http`.
 
 mod encode;
 mod kinds;
 mod log;
+mod process;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -34,6 +35,7 @@ use crate::running::PipelineShared;
 use encode::Row;
 
 pub use kinds::{ByWord, Counter, Gauge, Latency};
+pub use process::ProcessMetrics;
 pub use worker::WorkerMetrics;
 
 /// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
@@ -368,6 +370,7 @@ struct Sets {
     log: Mutex<Option<Arc<dyn Log>>>,
     kept: Mutex<Option<(Arc<DiskUse>, Arc<Backing>)>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
+    processes: Mutex<BTreeMap<Name, Weak<ProcessMetrics>>>,
     pipelines: Mutex<BTreeMap<(Name, Name), Weak<PipelineMetrics>>>,
 }
 
@@ -392,6 +395,19 @@ impl Metrics {
     pub fn worker(&self, number: u16) -> Arc<WorkerMetrics> {
         let mut workers = lock(&self.sets.workers);
         let known = workers.entry(number).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::default();
+            *known = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+
+    /// The figures of a tenant's process: those that somebody still holds, else new ones.
+    #[must_use]
+    pub fn process(&self, tenant: &Name) -> Arc<ProcessMetrics> {
+        let mut processes = lock(&self.sets.processes);
+        processes.retain(|_, known| known.strong_count() > 0);
+        let known = processes.entry(tenant.clone()).or_default();
         known.upgrade().unwrap_or_else(|| {
             let fresh = Arc::default();
             *known = Arc::downgrade(&fresh);

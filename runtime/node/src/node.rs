@@ -4,7 +4,10 @@
 //! configuration afterwards. Threads are started and stopped in `start`.
 
 mod readiness;
+mod rest;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -35,6 +38,7 @@ use crate::deploy;
 use crate::disk_use::DiskUse;
 use crate::durable::{Durable, Ingest, refused};
 use crate::error::Error;
+use crate::front::Front;
 use crate::mailbox::{WorkerHandle, lock};
 use crate::metrics::Metrics;
 use crate::recover::{self, Recovered};
@@ -55,6 +59,9 @@ const LOG_PAUSE: Duration = Duration::from_millis(5);
 
 /// Argument with which the program is started as compile process.
 pub const COMPILE_ARGUMENT: &str = "compile";
+
+/// Argument with which the program is started as the process of a tenant.
+pub const TENANT_ARGUMENT: &str = "tenant-process";
 
 /// Tenant and pipeline.
 type Named = (Name, Name);
@@ -89,10 +96,17 @@ pub struct Node {
     incarnation: AtomicU64,
     ready: AtomicBool,
     draining: AtomicBool,
+    front: Arc<Front>,
 }
 
 impl Node {
-    pub(crate) fn build(config: Config, compile: PathBuf) -> Result<Self, Error> {
+    /// `tenants` are those of the configuration unless given.
+    pub(crate) fn build(
+        config: Config,
+        program: PathBuf,
+        tenants: Option<Tenants>,
+    ) -> Result<Self, Error> {
+        let front = Arc::new(Front::new(&config, program.clone()));
         let dir = &config.node.data_dir;
         let io = |doing: &str| {
             let doing = doing.to_owned();
@@ -109,14 +123,17 @@ impl Node {
             tracing::warn!("{warning}");
         }
         let sandbox = Arc::new(Sandbox::new(&engine_config)?);
-        std::fs::create_dir_all(dir.join("artefacts"))
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir.join("artefacts"))
             .map_err(io("create the artefact directory"))?;
         let artefact_dir = Dir::open_ambient_dir(dir.join("artefacts"), ambient_authority())
             .map_err(io("open the artefact directory"))?;
         let engine = sandbox.engine();
         let artefacts =
             Arc::new(Artefacts::open(artefact_dir, engine, artefact::BYTES_MAX_DEFAULT)?);
-        let compiler = Compiler::new(compiler_config(&config, compile), engine);
+        let compiler = Compiler::new(compiler_config(&config, program), engine);
         let limits = Limits {
             bytes_max: config.engine.upload_bytes_max as u64,
             memory_bytes_max: config.engine.memory_bytes_max as u64,
@@ -124,10 +141,10 @@ impl Node {
         let components =
             Components::new(catalog.clone(), artefacts, compiler, sandbox.clone(), limits);
         let allowance = config.quota.allowance();
-        let tenants = if config.node.dev {
-            Tenants::dev(allowance)
-        } else {
-            Tenants::open(&config.node.tenants_file, allowance)?
+        let tenants = match tenants {
+            Some(tenants) => tenants,
+            None if config.node.dev => Tenants::dev(allowance),
+            None => Tenants::open(&config.node.tenants_file, allowance)?,
         };
         let workers = (0..config.node.workers).map(|_| Arc::default()).collect();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -154,6 +171,7 @@ impl Node {
             incarnation: AtomicU64::new(since.as_nanos() as u64),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            front,
             config,
         })
     }
@@ -182,6 +200,11 @@ impl Node {
     #[must_use]
     pub fn tenants(&self) -> &Tenants {
         &self.tenants
+    }
+
+    /// Tenants in processes of their own.
+    pub(crate) fn front(&self) -> &Arc<Front> {
+        &self.front
     }
 
     /// No tokens, tenant `dev`, loopback only.
@@ -440,6 +463,7 @@ impl Node {
 
     fn tenants_changed(&self, set: &tenants::Set) {
         self.admission.refresh(set);
+        self.front.tenants_changed();
         for entry in &self.tenancies {
             let allowance = self.allowance(entry.key());
             let weight = set.tenant(entry.key()).map_or(1, |known| known.weight);

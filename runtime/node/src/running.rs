@@ -442,7 +442,12 @@ impl Running {
         self.shared.paused.store(paused, Ordering::Release);
     }
 
-    /// Waits until no event is queued or being worked on.
+    /// No event is queued or being worked on.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.is_idle()
+    }
+
+    /// Waits until that is so.
     pub(crate) async fn idle(&self) {
         loop {
             let notified = self.shared.idle.notified();

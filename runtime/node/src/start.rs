@@ -4,20 +4,34 @@
 //! applied before; only then is the node ready. Drain: stop listening, let requests and queued
 //! events finish, stop the workers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::http;
 use crate::node::Node;
+use crate::tenants::Tenants;
 use crate::worker::{self, release::Releases};
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// The configured address.
+    Listen,
+    /// Somebody who hands them over, for each worker, on behalf of the one tenant.
+    Handed { tenants: Tenants, handed: Vec<mpsc::Receiver<OwnedFd>> },
+}
+
+/// The address of a node that listens nowhere.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A node with its threads.
 #[derive(Debug)]
@@ -48,15 +62,31 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::start`].
-    pub fn start_with(config: Config, compile: PathBuf) -> Result<RunningNode, Error> {
+    pub fn start_with(config: Config, program: PathBuf) -> Result<RunningNode, Error> {
+        Self::start_at(config, program, Door::Listen)
+    }
+
+    /// As [`Node::start_with`], with connections from wherever they come.
+    pub(crate) fn start_at(
+        config: Config,
+        program: PathBuf,
+        door: Door,
+    ) -> Result<RunningNode, Error> {
         raise_file_limit();
         let tls = http::Tls::load(&config.tls)?.map(Arc::new);
-        let node = Arc::new(Self::build(config, compile)?);
+        let (tenants, handed) = match door {
+            Door::Listen => (None, None),
+            Door::Handed { tenants, handed } => (Some(tenants), Some(handed)),
+        };
+        let node = Arc::new(Self::build(config, program, tenants)?);
         node.metrics().set_log(node.log().clone());
         node.metrics().set_kept(node.disk().clone(), node.backing().clone());
         let (stop_listening, listening) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let (address, sockets) = listen(node.config().http.listen, node.workers().len())?;
+        let (address, sockets) = match handed {
+            None => listen(node.config().http.listen, node.workers().len())?,
+            Some(handed) => (NOWHERE, handed.into_iter().map(http::Listener::Handed).collect()),
+        };
         let mut threads = Vec::new();
         let (restored, wait_restored) = std::sync::mpsc::sync_channel(1);
         for (number, listener) in sockets.into_iter().enumerate() {
@@ -145,6 +175,7 @@ impl RunningNode {
     pub async fn drain(self, patience: Duration) {
         self.node.begin_draining();
         let _nobody_left = self.stop_listening.send(true);
+        self.node.front().stop();
         let quiet = async {
             while self.node.metrics().node().connections.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -152,6 +183,7 @@ impl RunningNode {
             for running in self.node.all_running() {
                 running.idle().await;
             }
+            self.node.front().has_ended().await;
         };
         if tokio::time::timeout(patience, quiet).await.is_err() {
             tracing::warn!("stopped before everything under way had finished");
@@ -185,7 +217,7 @@ impl Drop for RunningNode {
 struct WorkerThread {
     node: Arc<Node>,
     number: usize,
-    listener: std::net::TcpListener,
+    listener: http::Listener,
     tls: Option<Arc<http::Tls>>,
     listening: watch::Receiver<bool>,
     stopped: watch::Receiver<bool>,
@@ -220,6 +252,9 @@ impl WorkerThread {
             if !node.dev_mode() {
                 tokio::task::spawn_local(node.clone().follow_tenants());
             }
+            let front = node.front().clone();
+            front.wake_at_start(node.tenants(), node.metrics());
+            tokio::task::spawn_local(front.run(node.clone()));
         }
         let releases = Releases::new(node.log().clone());
         tokio::task::spawn_local(releases.clone().run());
@@ -237,10 +272,7 @@ impl WorkerThread {
 }
 
 /// A socket for each worker, on one address. The kernel spreads connections over them.
-fn listen(
-    address: SocketAddr,
-    workers: usize,
-) -> Result<(SocketAddr, Vec<std::net::TcpListener>), Error> {
+fn listen(address: SocketAddr, workers: usize) -> Result<(SocketAddr, Vec<http::Listener>), Error> {
     // Sockets that share an address could share it with another process by mistake; one that does
     // not share finds out.
     drop(http::listen(address, false)?);
@@ -248,9 +280,9 @@ fn listen(
     let io = |source| Error::Io { doing: format!("listen on {address}"), source };
     // With port 0 the first socket decides which port it is.
     let address = first.local_addr().map_err(io)?;
-    let mut sockets = vec![first];
+    let mut sockets = vec![http::Listener::Tcp(first)];
     for _ in 1..workers {
-        sockets.push(http::listen(address, true)?);
+        sockets.push(http::Listener::Tcp(http::listen(address, true)?));
     }
     Ok((address, sockets))
 }

@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sluicebox_core::ids::Name;
-use sluicebox_core::quota::Allowance;
+use sluicebox_core::quota::{Allowance, Resource};
 
 pub use self::edit::Edit;
 pub use self::error::Error;
-pub use self::file::{Entry, TokenEntry, WEIGHT_DEFAULT, WEIGHT_MAX};
+pub use self::file::{Entry, Isolation, TokenEntry, WEIGHT_DEFAULT, WEIGHT_MAX};
 pub use self::scope::{Scope, Scopes};
 pub use self::token::{Token, TokenHash};
 
@@ -53,6 +53,8 @@ pub struct Tenant {
     pub weight: u8,
     /// Its quotas: what the file says, else the defaults.
     pub allowance: Allowance,
+    /// What it shares with others, if the file says.
+    pub isolation: Option<Isolation>,
 }
 
 /// All tenants, as the file had them at one time.
@@ -76,7 +78,8 @@ impl Set {
         let mut set = Self::default();
         for (name, entry) in entries {
             let allowance = entry.allowance(defaults);
-            let tenant = Tenant { name: name.clone(), weight: entry.weight, allowance };
+            let (weight, isolation) = (entry.weight, entry.isolation);
+            let tenant = Tenant { name: name.clone(), weight, allowance, isolation };
             set.tenants.insert(name.clone(), tenant);
             for token in &entry.tokens {
                 let identity = Identity {
@@ -118,8 +121,10 @@ impl Set {
 pub struct Tenants {
     current: RwLock<Arc<Set>>,
     defaults: Allowance,
-    /// None in development mode.
+    /// None where there is one tenant and no token.
     source: Option<Source>,
+    /// That tenant.
+    only: Option<Name>,
 }
 
 #[derive(Debug)]
@@ -138,14 +143,65 @@ impl Tenants {
         let (text, seen) = disk::read(path)?;
         let set = Set::new(&file::parse(path, &text)?, &defaults);
         let source = Source { path: path.into(), seen: Mutex::new(seen) };
-        Ok(Self { current: RwLock::new(Arc::new(set)), defaults, source: Some(source) })
+        let current = RwLock::new(Arc::new(set));
+        Ok(Self { current, defaults, source: Some(source), only: None })
     }
 
     /// One tenant, named dev, without tokens: only for a node that none but this machine reaches.
     #[must_use]
     pub fn dev(defaults: Allowance) -> Self {
-        let set = Set::new(&BTreeMap::from([(dev_name(), Entry::default())]), &defaults);
-        Self { current: RwLock::new(Arc::new(set)), defaults, source: None }
+        let name = Name::new(DEV).expect("dev keeps the rule for names");
+        Self::alone(name, &Entry::default(), defaults)
+    }
+
+    /// One tenant without tokens: for a node that only those reach who may.
+    fn alone(name: Name, entry: &Entry, defaults: Allowance) -> Self {
+        let set = Set::new(&BTreeMap::from([(name.clone(), entry.clone())]), &defaults);
+        Self { current: RwLock::new(Arc::new(set)), defaults, source: None, only: Some(name) }
+    }
+
+    /// The one tenant of a tenant's process; `text` is what [`Tenants::text_of`] gave.
+    ///
+    /// # Errors
+    /// [`Error`] if it is none.
+    pub(crate) fn of_process(text: &str, defaults: Allowance) -> Result<Self, Error> {
+        let (name, entry) = Self::only_entry(text)?;
+        Ok(Self::alone(name, &entry, defaults))
+    }
+
+    /// Puts another text of the one tenant in force.
+    ///
+    /// # Errors
+    /// [`Error`] if it is none, or of another tenant; nothing changes.
+    pub(crate) fn replace(&self, text: &str) -> Result<(), Error> {
+        let (name, entry) = Self::only_entry(text)?;
+        if self.only.as_ref() != Some(&name) {
+            return Err(Error::TenantUnknown { name });
+        }
+        let set = Set::new(&BTreeMap::from([(name, entry)]), &self.defaults);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        Ok(())
+    }
+
+    fn only_entry(text: &str) -> Result<(Name, Entry), Error> {
+        let path = Path::new("what the front says");
+        let mut entries = file::parse(path, text)?.into_iter();
+        let why = "it is not one tenant";
+        entries.next().ok_or_else(|| Error::Unusable { path: path.into(), why })
+    }
+
+    /// What a tenant's process is told of its tenant: weight and quotas, no tokens. `None` if
+    /// there is no such tenant.
+    pub(crate) fn text_of(&self, tenant: &Name) -> Option<String> {
+        let set = self.current();
+        let known = set.tenant(tenant)?;
+        let mut entry = Entry { weight: known.weight, ..Entry::default() };
+        for resource in Resource::ALL {
+            // A number TOML has; more is no limit for anybody.
+            let limit = known.allowance.limit(resource).min(file::QUOTA_MAX);
+            entry.quota.insert(resource, limit);
+        }
+        Some(file::render(&BTreeMap::from([(tenant.clone(), entry)])))
     }
 
     /// The tenants now. Whoever asks often may hold on to it for a while.
@@ -161,11 +217,11 @@ impl Tenants {
         self.current.read().unwrap_or_else(PoisonError::into_inner).authenticate(token).cloned()
     }
 
-    /// Whom a request without a token comes from; `None` unless this is development mode.
+    /// Whom a request without a token comes from; `None` where tokens are asked for.
     #[must_use]
     pub fn without_token(&self) -> Option<Identity> {
-        let identity = || Identity { tenant: dev_name(), scopes: Scopes::ALL, token: None };
-        self.source.is_none().then(identity)
+        let tenant = self.only.clone()?;
+        Some(Identity { tenant, scopes: Scopes::ALL, token: None })
     }
 
     /// Reads the file again if it looks different from last time; says whether new tenants are in
@@ -189,10 +245,6 @@ impl Tenants {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
         Ok(true)
     }
-}
-
-fn dev_name() -> Name {
-    Name::new(DEV).expect("dev keeps the rule for names")
 }
 
 #[cfg(test)]

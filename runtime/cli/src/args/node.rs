@@ -221,6 +221,26 @@ pub(crate) enum TenantCommand {
         /// 1 to 100; 10 is usual
         weight: u8,
     },
+    /// Set what a tenant shares with others
+    Isolation {
+        /// Whose
+        #[arg(value_parser = name)]
+        tenant: Name,
+        /// A process of its own, the node's with others, or what the configuration says
+        #[arg(value_enum)]
+        isolation: IsolationArg,
+    },
+}
+
+/// What a tenant shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum IsolationArg {
+    /// A process of its own
+    Process,
+    /// The node's process
+    Shared,
+    /// As `isolation.processes` says
+    Default,
 }
 
 /// What to do with tokens.

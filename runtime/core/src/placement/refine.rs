@@ -89,7 +89,7 @@ impl Refinement<'_, '_> {
         members.sort_unstable();
         let mut moved = false;
         for group in members.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-                        if group.len() < 2 {
+            if group.len() < 2 {
                 continue;
             }
             let items: Vec<usize> = group.iter().map(|member| member.2).collect();

@@ -22,6 +22,7 @@ use super::connection::Connection;
 use super::server::Edge;
 use crate::admission::{Account, Permit};
 use crate::error::Error;
+use crate::front::Process;
 use crate::tenants::{Identity, Scope};
 
 /// How long a look-up is believed.
@@ -32,8 +33,11 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) account: Arc<Account>,
-    /// The tenant's permit for the connection; shared by callers of one tenant on it.
-    connection: Arc<Permit>,
+    /// The tenant's process, if it has one of its own.
+    pub(super) process: Option<Arc<Process>>,
+    /// The tenant's permit for the connection; shared by callers of one tenant on it. None for
+    /// connections of the front, which has counted those of its clients.
+    connection: Option<Arc<Permit>>,
 }
 
 /// The caller a connection has seen last.
@@ -68,9 +72,12 @@ pub(super) fn identify<B>(
     request: &Request<B>,
 ) -> Result<Arc<Caller>, Error> {
     let node = edge.node();
-    let dev = node.dev_mode();
-    let token = if dev { &[][..] } else { bearer(request.headers()).ok_or(Error::Unauthorised)? };
-    if dev {
+    let alone = node.tenants().without_token();
+    let token = match alone {
+        Some(_) => &[][..],
+        None => bearer(request.headers()).ok_or(Error::Unauthorised)?,
+    };
+    if node.dev_mode() {
         check_site(connection, request.uri(), request.headers())?;
     }
     let now = edge.now();
@@ -81,19 +88,21 @@ pub(super) fn identify<B>(
     {
         return Ok(Arc::clone(&last.caller));
     }
-    let identity = if dev {
-        node.tenants().without_token()
-    } else {
-        std::str::from_utf8(token).ok().and_then(|token| node.tenants().authenticate(token))
-    };
+    let by_token =
+        || std::str::from_utf8(token).ok().and_then(|token| node.tenants().authenticate(token));
+    let identity = alone.or_else(by_token);
     let identity = identity.ok_or(Error::Unauthorised)?;
     let account = node.admission().account(&identity.tenant, &node.tenants().current());
     let before = known.take().filter(|last| last.caller.identity.tenant == identity.tenant);
     let permit = match before {
-        Some(last) => Arc::clone(&last.caller.connection),
-        None => Arc::new(account.lend(Resource::Connections, 1)?),
+        Some(last) => last.caller.connection.clone(),
+        None if connection.is_handed() => None,
+        None => Some(Arc::new(account.lend(Resource::Connections, 1)?)),
     };
-    let caller = Arc::new(Caller { identity, account, connection: permit });
+    let front = node.front();
+    let is_isolated = front.isolates(node.tenants(), &identity.tenant);
+    let process = is_isolated.then(|| front.process(&identity.tenant, node.metrics()));
+    let caller = Arc::new(Caller { identity, account, process, connection: permit });
     *known = Some(Known { token: token.to_vec(), since: now, caller: Arc::clone(&caller) });
     Ok(caller)
 }

@@ -18,6 +18,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
 use super::connection::InFlight;
+use super::pass::Passed;
 use super::server::Edge;
 use super::text::parse_wait;
 use crate::admission::Held;
@@ -43,6 +44,8 @@ pub(super) enum Body {
     Followed(Followed),
     /// From the router of the control routes.
     Routed(axum::body::Body),
+    /// From the process of the tenant.
+    Passed(Passed),
 }
 
 /// A reply that goes on until its maker ends it, and occupies its connection for as long.
@@ -67,8 +70,10 @@ impl Body {
     /// The handler is done. Where its reply is still being made the request stays in flight, so
     /// that its connection does not pass for an idle one.
     pub(super) fn outlives(&mut self, in_flight: InFlight) {
-        if let Self::Followed(followed) = self {
-            followed.in_flight = Some(in_flight);
+        match self {
+            Self::Followed(followed) => followed.in_flight = Some(in_flight),
+            Self::Passed(passed) => passed.outlives(in_flight),
+            Self::Whole(_) | Self::Pieces(_) | Self::Routed(_) => {}
         }
     }
 }
@@ -95,6 +100,7 @@ impl hyper::body::Body for Body {
                 return piece.map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))));
             }
             Self::Routed(body) => return Pin::new(body).poll_frame(context),
+            Self::Passed(passed) => return passed.poll_frame(context),
         };
         Poll::Ready(piece.map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -105,6 +111,7 @@ impl hyper::body::Body for Body {
             Self::Pieces(pieces) => pieces.is_empty(),
             Self::Followed(_) => false,
             Self::Routed(body) => body.is_end_stream(),
+            Self::Passed(passed) => passed.is_end_stream(),
         }
     }
 
@@ -116,6 +123,7 @@ impl hyper::body::Body for Body {
             }
             Self::Followed(_) => SizeHint::default(),
             Self::Routed(body) => body.size_hint(),
+            Self::Passed(passed) => passed.size_hint(),
         }
     }
 }

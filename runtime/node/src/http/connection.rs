@@ -27,17 +27,18 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::server::TlsStream;
 
 use super::auth::Known;
 use super::body::Body;
+use super::pass::Passage;
 use super::server::Edge;
 use super::session::socket::Door;
 use super::tls::Tls;
 use super::{route, tls};
 use crate::config::HttpConfig;
+pub(super) use transport::Socket;
 use transport::{Transport, Watched};
 
 /// Idle time when all connections of the worker are taken.
@@ -56,6 +57,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A body of at most this is read to its end even if nobody wants it.
 const SHORT_BODY_BYTES: u64 = 8 * 1024;
+
+/// How much of a request that was refused before its end is still read, and for how long.
+const LINGER_BYTES_MAX: usize = 16 << 20;
+const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How a client of HTTP/2 begins.
 const HTTP2: &[u8] = b"PRI";
@@ -110,12 +115,23 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
+/// What takes a connection over.
+#[derive(Debug)]
+pub(super) enum Upgrade {
+    /// A session by WebSocket.
+    Session(Door),
+    /// One in the process of its tenant.
+    Passed(Passage),
+}
+
 /// What is known of a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: SocketAddr,
     /// It is protected.
     tls: bool,
+    /// It is one of the front's, which looks at who its clients are.
+    handed: bool,
     begun: Duration,
     /// When a byte last went in or out, on the edge's clock.
     active: Cell<Duration>,
@@ -128,18 +144,21 @@ pub(super) struct Connection {
     http2: Cell<bool>,
     closing: Cell<bool>,
     draining: Cell<bool>,
+    /// A reply came before the end of its request.
+    cut_short: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// What takes the connection over when its last request is answered.
-    upgrade: RefCell<Option<Door>>,
+    upgrade: RefCell<Option<Upgrade>>,
     /// Who the last request came from.
     known: RefCell<Option<Known>>,
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, now: Duration, tls: bool) -> Self {
+    pub(super) fn new(peer: SocketAddr, now: Duration, (tls, handed): (bool, bool)) -> Self {
         Self {
             peer,
             tls,
+            handed,
             begun: now,
             active: Cell::new(now),
             head_since: Cell::new(None),
@@ -149,10 +168,15 @@ impl Connection {
             http2: Cell::new(false),
             closing: Cell::new(false),
             draining: Cell::new(false),
+            cut_short: Cell::new(false),
             waker: RefCell::default(),
             upgrade: RefCell::default(),
             known: RefCell::default(),
         }
+    }
+
+    pub(super) const fn is_handed(&self) -> bool {
+        self.handed
     }
 
     pub(super) const fn peer(&self) -> SocketAddr {
@@ -165,8 +189,8 @@ impl Connection {
     }
 
     /// When the request under way is answered, this has the connection to itself.
-    pub(super) fn upgrade(&self, door: Door) {
-        self.upgrade.replace(Some(door));
+    pub(super) fn upgrade(&self, to: Upgrade) {
+        self.upgrade.replace(Some(to));
     }
 
     pub(super) const fn known(&self) -> &RefCell<Option<Known>> {
@@ -254,7 +278,7 @@ impl Drop for InFlight {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn run(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) {
+pub(super) async fn run(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: Socket) {
     let mut serving = pin!(serve(edge, connection, stream));
     poll_fn(|context| {
         connection.keep_waker(context);
@@ -263,13 +287,15 @@ pub(super) async fn run(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: Tc
     .await;
 }
 
-async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) {
-    let mut first = [0; HTTP2.len()];
+async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: Socket) {
     // A client that goes before it says anything, or sends less than a word, is left to HTTP/1.1.
-    let Ok(count) = stream.peek(&mut first).await else { return };
+    let Ok(first) = stream.first::<{ HTTP2.len() }>().await else { return };
+    let is_handed = first.is_none();
+    let (first, count) = first.unwrap_or_default();
     let watched =
         Watched { inner: stream, edge: Rc::clone(edge), connection: Rc::clone(connection) };
     let (transport, is_http2) = match edge.tls() {
+        _ if is_handed => (Transport::Plain(watched), false),
         None => (Transport::Plain(watched), first[..count] == *HTTP2),
         Some(tls) if first[0] == tls::HANDSHAKE => {
             let Some(stream) = handshake(tls, watched).await else { return };
@@ -286,9 +312,12 @@ async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: TcpStream) 
     } else {
         let serving = bounds.http1.serve_connection(io, service);
         let Some((transport, read)) = drive_http1(connection, serving).await else { return };
-        let Some(door) = connection.upgrade.take() else { return };
+        let Some(upgrade) = connection.upgrade.take() else { return };
         let _in_flight = connection.begin(Version::HTTP_11);
-        door.run(edge, transport, read).await;
+        match upgrade {
+            Upgrade::Session(door) => door.run(edge, transport, read).await,
+            Upgrade::Passed(passage) => passage.run(transport, &read).await,
+        }
     }
 }
 
@@ -361,7 +390,23 @@ async fn drive_http1(
     }
     // Who is gone does not want to know.
     drop(transport.shutdown().await);
+    if connection.cut_short.get() {
+        // Else the reply would be lost with what of the request was not read.
+        drop(tokio::time::timeout(LINGER_TIME_MAX, linger(transport)).await);
+    }
     None
+}
+
+/// Reads what still comes, and forgets it, until the peer closes or has said enough.
+async fn linger(mut transport: Transport) {
+    let mut buffer = [0; 8 * 1024];
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 {
+        match transport.read(&mut buffer).await {
+            Ok(count) if count > 0 => left = left.saturating_sub(count),
+            _ => return,
+        }
+    }
 }
 
 /// Answers the requests of one connection.
@@ -385,6 +430,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             if in_the_way && response.status().as_u16() >= 400 {
                 // The rest of it is not read: the client must not send another request behind it.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                in_flight.0.cut_short.set(true);
             }
             edge.count(&response);
             response.body_mut().outlives(in_flight);
@@ -409,7 +455,7 @@ mod tests {
     }
 
     fn connection() -> Rc<Connection> {
-        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO, false))
+        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO, (false, false)))
     }
 
     #[test]

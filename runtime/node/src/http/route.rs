@@ -17,13 +17,14 @@ use tower_service::Service as _;
 use super::api::DESCRIPTION;
 use super::auth::{self, Caller};
 use super::body::Body;
-use super::connection::Connection;
+use super::connection::{Connection, Upgrade};
 use super::outputs::{self, Source};
 use super::server::Edge;
 use super::session::socket;
 use super::text::percent_decode;
-use super::{ingest, openapi, respond, session};
+use super::{ingest, openapi, pass, respond, session};
 use crate::error::Error;
+use crate::front::figures::join;
 use crate::tenants::Scope;
 
 /// Where the paths of tenants begin.
@@ -96,62 +97,72 @@ async fn route(
     let uri = request.uri().clone();
     let path = uri.path();
     let Some((tenant, target)) = split(path) else {
-        return plain(edge, connection, &request);
+        return plain(edge, connection, &request).await;
     };
     let caller = auth::identify(edge, connection, &request)?;
     let method = request.method();
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    caller.may(
+        tenant,
+        match target {
+            Some(Target::Events { .. }) => Scope::Ingest,
+            Some(Target::Output { .. } | Target::DeadLetters { .. } | Target::Stream { .. }) => {
+                Scope::Read
+            }
+            None if reads => Scope::Read,
+            None => Scope::Write,
+        },
+    )?;
+    if let Some(process) = &caller.process {
+        let is_session = matches!(target, Some(Target::Stream { .. }));
+        if is_session && (*method == Method::POST || socket::is_wanted(request.headers())) {
+            caller.has(Scope::Ingest)?;
+        }
+        return pass::pass(edge, connection, (&caller, process), request).await;
+    }
     match target {
         Some(Target::Events { pipeline }) => {
-            caller.may(tenant, Scope::Ingest)?;
             only(method, &Method::POST, "POST")?;
             ingest::handle(edge, &caller, pipeline, request).await
         }
         Some(Target::Output { pipeline, output }) => {
-            caller.may(tenant, Scope::Read)?;
             only(method, &Method::GET, "GET")?;
             let source = Source::Output(output);
             outputs::handle(edge, &caller, (pipeline, source), &request).await
         }
         Some(Target::DeadLetters { pipeline }) => {
-            caller.may(tenant, Scope::Read)?;
             only(method, &Method::GET, "GET")?;
             outputs::handle(edge, &caller, (pipeline, Source::DeadLetters), &request).await
         }
         Some(Target::Stream { pipeline, key }) => {
-            let at = (pipeline, key);
-            stream((edge, connection), (&caller, tenant), at, request).await
+            stream((edge, connection), &caller, (pipeline, key), request).await
         }
-        None => {
-            let reads = matches!(*method, Method::GET | Method::HEAD);
-            caller.may(tenant, if reads { Scope::Read } else { Scope::Write })?;
-            Ok(control(edge, caller, request).await)
-        }
+        None => Ok(control(edge, caller, request).await),
     }
 }
 
 /// A stream, by its key.
 async fn stream(
     (edge, connection): (&Rc<Edge>, &Connection),
-    (caller, tenant): (&Arc<Caller>, &str),
+    caller: &Arc<Caller>,
     (pipeline, key): (&str, &str),
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Error> {
-    caller.may(tenant, Scope::Read)?;
     let key = percent_decode(key).filter(|key| key.len() <= KEY_BYTES_MAX).ok_or_else(|| {
         let message = "the key in the path is UTF-8 of at most 512 bytes, other characters as %XX";
         Error::request("stream.key", message)
     })?;
     match *request.method() {
         Method::GET if socket::is_wanted(request.headers()) => {
-            caller.may(tenant, Scope::Ingest)?;
+            caller.has(Scope::Ingest)?;
             let (parts, _none) = request.into_parts();
             let (response, door) = socket::upgrade(caller, (pipeline, key.into_owned()), parts)?;
-            connection.upgrade(door);
+            connection.upgrade(Upgrade::Session(door));
             Ok(response)
         }
         Method::GET | Method::HEAD => session::look(edge, caller, (pipeline, &key)).await,
         Method::POST => {
-            caller.may(tenant, Scope::Ingest)?;
+            caller.has(Scope::Ingest)?;
             session::handle(edge, caller, (pipeline, key.into_owned()), request).await
         }
         _ => Err(Error::Method { allow: "GET, HEAD, POST" }),
@@ -177,10 +188,10 @@ async fn control(
 }
 
 /// The paths that belong to no tenant.
-fn plain(
-    edge: &Edge,
+async fn plain<B>(
+    edge: &Rc<Edge>,
     connection: &Connection,
-    request: &Request<Incoming>,
+    request: &Request<B>,
 ) -> Result<Response<Body>, Error> {
     let path = request.uri().path();
     let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | DESCRIPTION);
@@ -197,7 +208,7 @@ fn plain(
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         }),
         DESCRIPTION => Ok(description()),
-        _ => metrics(edge, connection, request),
+        _ => metrics(edge, connection, request).await,
     }
 }
 
@@ -219,10 +230,10 @@ fn description() -> Response<Body> {
 }
 
 /// The figures of all tenants: for programs on this machine, and for tokens of its operator.
-fn metrics(
-    edge: &Edge,
+async fn metrics<B>(
+    edge: &Rc<Edge>,
     connection: &Connection,
-    request: &Request<Incoming>,
+    request: &Request<B>,
 ) -> Result<Response<Body>, Error> {
     if auth::check_site(connection, request.uri(), request.headers()).is_err() {
         auth::identify(edge, connection, request)?.has(Scope::Admin)?;
@@ -231,7 +242,9 @@ fn metrics(
     let figures = node.metrics().node();
     figures.body_bytes.set(node.admission().bodies().held() as i64);
     figures.waiting.set(node.requests().waiting() as i64);
-    let text = node.metrics().text().map_err(|error| Error::Internal(error.to_string()))?;
+    let own = node.metrics().text().map_err(|error| Error::Internal(error.to_string()))?;
+    let processes = pass::figures(edge).await;
+    let text = if processes.is_empty() { own } else { join(&own, &processes) };
     let mut response = Response::new(Body::from(Bytes::from(text)));
     response.headers_mut().insert(CONTENT_TYPE, OPENMETRICS);
     Ok(response)

@@ -11,7 +11,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,16 +21,17 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use http::Response;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use socket2::{Domain, Protocol, Type};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::body::Body;
-use super::connection::{self, Bounds, Connection};
+use super::connection::{self, Bounds, Connection, Socket};
 use super::control;
 use super::deadline::Deadlines;
+use super::pass::Pool;
 use super::tls::Tls;
 use crate::error::Error;
 use crate::node::Node;
@@ -44,6 +46,51 @@ const BACKLOG: i32 = 1024;
 /// How long to wait when the system has no more file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where a worker's connections come from.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// Whoever connects.
+    Tcp(std::net::TcpListener),
+    /// Somebody who has looked at who it is, and hands them over.
+    Handed(mpsc::Receiver<OwnedFd>),
+}
+
+/// The same inside a runtime.
+enum Accepting {
+    Tcp(TcpListener),
+    Handed(mpsc::Receiver<OwnedFd>),
+}
+
+/// The peer of a connection that was handed over.
+const FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+impl Accepting {
+    fn new(listener: Listener) -> std::io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Listener::Handed(handed) => Self::Handed(handed),
+        })
+    }
+
+    async fn accept(&mut self) -> std::io::Result<(Socket, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), peer))
+            }
+            Self::Handed(handed) => match handed.recv().await {
+                Some(socket) => {
+                    let stream = std::os::unix::net::UnixStream::from(socket);
+                    stream.set_nonblocking(true)?;
+                    Ok((Socket::Handed(UnixStream::from_std(stream)?), FRONT))
+                }
+                // The front is gone, and this process is about to be.
+                None => std::future::pending().await,
+            },
+        }
+    }
+}
+
 /// Opens a listening socket. With `reuse_port` each worker can have one at the same address, and
 /// the system spreads connections over them.
 ///
@@ -51,7 +98,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the system said, with the address.
 pub fn listen(address: SocketAddr, reuse_port: bool) -> Result<std::net::TcpListener, Error> {
     let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket =
+            socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A node that restarts may take its address back at once.
         socket.set_reuse_address(true)?;
         if reuse_port {
@@ -71,12 +119,12 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> Result<std::net::TcpList
 /// # Errors
 /// The listener cannot be used in this runtime.
 pub(crate) async fn serve(
-    listener: std::net::TcpListener,
+    listener: Listener,
     node: Arc<Node>,
     (releases, tls): (Rc<Releases>, Option<Arc<Tls>>),
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let listener = TcpListener::from_std(listener)
+    let mut listener = Accepting::new(listener)
         .map_err(|source| Error::Io { doing: "use the listening socket".to_owned(), source })?;
     let config = node.config();
     let workers = usize::from(config.node.workers).max(1);
@@ -130,6 +178,8 @@ pub(super) struct Edge {
     releases: Rc<Releases>,
     tls: Option<Arc<Tls>>,
     router: Router,
+    /// Connections to tenants' processes.
+    pool: Pool,
     bounds: Bounds,
     connections_max: usize,
     start: Instant,
@@ -153,6 +203,7 @@ impl Edge {
             releases,
             tls,
             router: control::router(&node),
+            pool: Pool::default(),
             bounds: Bounds::new(&node.config().http),
             node,
             connections_max,
@@ -178,6 +229,10 @@ impl Edge {
 
     pub(super) fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    pub(super) const fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     pub(super) fn router(&self) -> Router {
@@ -231,7 +286,7 @@ impl Edge {
     /// Begins to serve a new connection.
     async fn admit(
         self: &Rc<Self>,
-        accepted: std::io::Result<(TcpStream, SocketAddr)>,
+        accepted: std::io::Result<(Socket, SocketAddr)>,
         open: &mut JoinSet<()>,
     ) {
         let (stream, peer) = match accepted {
@@ -245,16 +300,15 @@ impl Edge {
             }
         };
         // A peer that is gone without a word is found by what it does not acknowledge.
-        let patience = Some(self.node.config().http.write_time_max);
-        let silent = SockRef::from(&stream).set_tcp_user_timeout(patience);
-        if stream.set_nodelay(true).and(silent).is_err() {
+        if stream.tune(self.node.config().http.write_time_max).is_err() {
             return;
         }
         // The tick may have rested; a new connection must not look old.
         self.now.set(self.start.elapsed());
         let number = self.accepted.get();
         self.accepted.set(number + 1);
-        let connection = Rc::new(Connection::new(peer, self.now(), self.tls.is_some()));
+        let connection =
+            Rc::new(Connection::new(peer, self.now(), (self.tls.is_some(), stream.is_handed())));
         self.open.borrow_mut().insert(number, Rc::clone(&connection));
         let metrics = self.node.metrics().node();
         metrics.accepted.inc();

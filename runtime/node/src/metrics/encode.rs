@@ -12,11 +12,12 @@ use prometheus_client::metrics::MetricType;
 
 use super::kinds::LATENCY_MICROS;
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
+use super::process::PROCESS_ROWS;
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
 use super::{
     GUEST_COUNTER, GUEST_GAUGE, GuestValue, Latency, NODE_ROWS, OUTPUT_ROWS, PIPELINE_ROWS,
-    PipelineMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
+    PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
 };
 
 /// Counts by word.
@@ -237,6 +238,13 @@ impl Collector for Sets {
             })
             .collect();
         encode_rows(&mut encoder, WORKER_ROWS, &borrowed(&workers))?;
+        let processes: Vec<(Labels, Arc<ProcessMetrics>)> = lock(&self.processes)
+            .iter()
+            .filter_map(|(tenant, set)| {
+                Some((vec![("tenant", tenant.to_string())], set.upgrade()?))
+            })
+            .collect();
+        encode_rows(&mut encoder, PROCESS_ROWS, &borrowed(&processes))?;
         let pipelines: Vec<(Labels, Arc<PipelineMetrics>)> = lock(&self.pipelines)
             .values()
             .filter_map(|set| set.upgrade())

@@ -14,7 +14,9 @@ use toml::value::{Date, Datetime, Offset, Time};
 
 use super::disk::{self, Folder};
 use super::error::Error;
-use super::file::{self, Entry, QUOTA_MAX, TENANTS_MAX, TOKENS_MAX, TokenEntry, WEIGHT_MAX};
+use super::file::{
+    self, Entry, Isolation, QUOTA_MAX, TENANTS_MAX, TOKENS_MAX, TokenEntry, WEIGHT_MAX,
+};
 use super::scope::Scopes;
 use super::token::{Token, random};
 
@@ -151,6 +153,19 @@ impl Edit {
             return Err(Error::OutOfRange { what: "weight", allowed });
         }
         entry.weight = weight;
+        Ok(())
+    }
+
+    /// Sets what the tenant shares with others, or with `None` leaves it to the configuration.
+    ///
+    /// # Errors
+    /// [`Error::TenantUnknown`].
+    pub fn set_isolation(
+        &mut self,
+        tenant: &Name,
+        isolation: Option<Isolation>,
+    ) -> Result<(), Error> {
+        self.entry(tenant)?.isolation = isolation;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //!
 //! [tenants.acme]
 //! weight = 20                      # share of the workers, 1 to 100; 10 if not said
+//! isolation = "process"            # a process of its own, or "shared"; else as configured
 //!
 //! [tenants.acme.quota]             # each overrides the default
 //! events-per-second = 100000
@@ -48,11 +49,42 @@ pub const WEIGHT_MAX: u8 = 100;
 /// The weight of a tenant for which the file says none.
 pub const WEIGHT_DEFAULT: u8 = 10;
 
+/// What a tenant shares with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// The node's process: its guests are sandboxed by the engine.
+    Shared,
+    /// No process: it has one of its own, which may do little.
+    Process,
+}
+
+impl Isolation {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Shared, Self::Process];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Process => "process",
+        }
+    }
+
+    /// Reads what [`Self::as_str`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text)
+    }
+}
+
 /// What the file says about a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Share of the workers beside other tenants' weights.
     pub weight: u8,
+    /// What it shares with others; as configured if the file says nothing.
+    pub isolation: Option<Isolation>,
     /// The quotas that differ from the defaults.
     pub quota: BTreeMap<Resource, u64>,
     /// Its tokens, in the order of the file.
@@ -74,7 +106,7 @@ pub struct TokenEntry {
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { weight: WEIGHT_DEFAULT, quota: BTreeMap::new(), tokens: Vec::new() }
+        Self { weight: WEIGHT_DEFAULT, isolation: None, quota: BTreeMap::new(), tokens: Vec::new() }
     }
 }
 
@@ -177,10 +209,13 @@ impl Reader {
     fn tenant(&mut self, name: &str, value: &Value) -> Option<(Name, Entry)> {
         let field = inner("tenants", name);
         let checked = self.name(&field, name);
-        let table = self.table(&field, value, &["weight", "quota", "tokens"])?;
+        let table = self.table(&field, value, &["weight", "isolation", "quota", "tokens"])?;
         let mut entry = Entry::default();
         if let Some(weight) = table.get("weight") {
             entry.weight = self.weight(&inner(&field, "weight"), weight);
+        }
+        if let Some(isolation) = table.get("isolation") {
+            entry.isolation = self.isolation(&inner(&field, "isolation"), isolation);
         }
         if let Some(quota) = table.get("quota") {
             entry.quota = self.quota(&inner(&field, "quota"), quota);
@@ -211,6 +246,15 @@ impl Reader {
             );
             WEIGHT_DEFAULT
         })
+    }
+
+    fn isolation(&mut self, field: &str, value: &Value) -> Option<Isolation> {
+        let isolation = value.as_str().and_then(Isolation::parse);
+        if isolation.is_none() {
+            let fix = "write \"process\" or \"shared\"";
+            self.problem(field, "tenants.isolation", "this is not a way to isolate", fix);
+        }
+        isolation
     }
 
     fn quota(&mut self, field: &str, value: &Value) -> BTreeMap<Resource, u64> {
@@ -365,6 +409,9 @@ pub(super) fn render(tenants: &BTreeMap<Name, Entry>) -> String {
 
 fn render_tenant(text: &mut String, name: &Name, entry: &Entry) -> std::fmt::Result {
     writeln!(text, "\n[tenants.{name}]\nweight = {}", entry.weight)?;
+    if let Some(isolation) = entry.isolation {
+        writeln!(text, "isolation = \"{}\"", isolation.as_str())?;
+    }
     if !entry.quota.is_empty() {
         writeln!(text, "\n[tenants.{name}.quota]")?;
     }

@@ -205,15 +205,21 @@ impl Driver {
 
     /// Sleeps until something happens, or to this time.
     async fn sleep(&self, until: Option<u64>) {
-        let Some(next) = until else { return park().await };
-        let left = next.saturating_sub(self.local.clock.now()).max(1);
-        let sleep = tokio::time::sleep(Duration::from_micros(left));
-        tokio::select! {
-            // Only one of the two can come first; the order does not matter.
-            biased;
-            () = park() => {}
-            () = sleep => {}
+        self.mailbox.set_sleeps_until(until.unwrap_or(u64::MAX));
+        match until {
+            None => park().await,
+            Some(next) => {
+                let left = next.saturating_sub(self.local.clock.now()).max(1);
+                let sleep = tokio::time::sleep(Duration::from_micros(left));
+                tokio::select! {
+                    // Only one of the two can come first; the order does not matter.
+                    biased;
+                    () = park() => {}
+                    () = sleep => {}
+                }
+            }
         }
+        self.mailbox.set_sleeps_until(0);
     }
 
     async fn obey(&mut self) {

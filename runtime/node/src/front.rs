@@ -1,0 +1,219 @@
+//! Tenants in processes of their own: which have one, and the keepers of these processes.
+//!
+//! ```text
+//!  client ─► edge (token, scope) ─► process of the tenant: edge, partitions, log, store
+//!                 │                     ▲
+//!                 └── a socket for each connection, handed over ──┘
+//! ```
+//!
+//! - A tenant's process is a whole node for this one tenant, with a directory, a log and a store of
+//!   its own (`tenant_process`). It listens nowhere: only the front has a way in, and has looked at
+//!   the token before.
+//! - A process is started by the first request, or when time brings something to do; one that has
+//!   nothing to do ends. What it holds is on disk; one with pipelines without a log stays.
+//! - Whatever happens in it, a trap, a leak, a crash, an escape from the sandbox, happens to it
+//!   alone. It is started again, more slowly each time.
+//!
+//! How requests are passed on: `http/pass`. What holds a process in: the crate `confine`. See ADR
+//! 0036.
+
+mod control;
+pub(crate) mod figures;
+mod keeper;
+mod process;
+pub(crate) mod tenant_process;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+use sluicebox_core::ids::Name;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config::{Config, IsolationConfig};
+use crate::mailbox::lock;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::tenants::{Isolation, Tenants};
+
+use keeper::Keeper;
+pub(crate) use process::{Inside, Process};
+
+/// Tenants whose keepers may wait to be begun.
+const BEGINNING_MAX: usize = 1024;
+
+/// File that says that a tenant's process ended with nothing to do, and until when: microseconds
+/// since 1970. It is of use to the front only, and may be missing: then the process is started.
+const REST_FILE: &str = "at-rest";
+
+/// Time brings nothing to do.
+const NEVER: u64 = u64::MAX;
+
+/// Where the processes' directories are, below the node's.
+const DIRECTORY: &str = "tenants";
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Front {
+    config: IsolationConfig,
+    /// The program that is started.
+    program: PathBuf,
+    directory: PathBuf,
+    /// What a process runs with, but for its directory.
+    template: Config,
+    processes: DashMap<Name, Arc<Process>>,
+    begin: mpsc::Sender<Arc<Process>>,
+    beginning: Mutex<Option<mpsc::Receiver<Arc<Process>>>>,
+    /// One for each process that may run.
+    permits: Arc<Semaphore>,
+    /// Keepers that wait for a permit.
+    waiting: AtomicUsize,
+    stop: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
+}
+
+impl Front {
+    pub(crate) fn new(config: &Config, program: PathBuf) -> Self {
+        let (begin, beginning) = mpsc::channel(BEGINNING_MAX);
+        let mut template = config.clone();
+        template.node.dev = false;
+        template.tls.certificate = None;
+        template.tls.key = None;
+        template.isolation.processes = false;
+        Self {
+            config: config.isolation.clone(),
+            program,
+            directory: config.node.data_dir.join(DIRECTORY),
+            template,
+            processes: DashMap::new(),
+            begin,
+            beginning: Mutex::new(Some(beginning)),
+            permits: Arc::new(Semaphore::new(config.isolation.processes_max.into())),
+            waiting: AtomicUsize::new(0),
+            stop: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether the tenant has a process of its own.
+    pub(crate) fn isolates(&self, tenants: &Tenants, tenant: &Name) -> bool {
+        let said = tenants.current().tenant(tenant).and_then(|known| known.isolation);
+        match said {
+            Some(isolation) => isolation == Isolation::Process,
+            None => self.config.processes,
+        }
+    }
+
+    /// The tenant's process, running or not.
+    pub(crate) fn process(&self, tenant: &Name, metrics: &Metrics) -> Arc<Process> {
+        let make = || {
+            let figures = metrics.process(tenant);
+            let process = Process::new(tenant.clone(), self.config.start_time_max, figures);
+            // Full only while a thousand tenants come at once; then its first request times out,
+            // and the next one finds it here.
+            let begun = self.begin.try_send(Arc::clone(&process));
+            (process, begun.is_ok())
+        };
+        if let Some(known) = self.processes.get(tenant) {
+            return Arc::clone(&known);
+        }
+        let entry = self.processes.entry(tenant.clone());
+        match entry {
+            dashmap::Entry::Occupied(known) => Arc::clone(known.get()),
+            dashmap::Entry::Vacant(place) => {
+                let (process, is_kept) = make();
+                if is_kept {
+                    place.insert(Arc::clone(&process));
+                }
+                process
+            }
+        }
+    }
+
+    /// All processes there are or were.
+    pub(crate) fn all(&self) -> Vec<Arc<Process>> {
+        self.processes.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// The tenants file was read anew.
+    pub(crate) fn tenants_changed(&self) {
+        self.all().iter().for_each(|process| process.changed.notify_one());
+    }
+
+    /// Keeps the processes until told to stop, and then until all have ended. On one worker.
+    pub(crate) async fn run(self: Arc<Self>, node: Arc<Node>) {
+        let Some(mut beginning) = lock(&self.beginning).take() else { return };
+        let mut stopped = self.stop.subscribe();
+        let mut keepers = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stop| *stop) => break,
+                Some(ended) = keepers.join_next(), if !keepers.is_empty() => note(ended),
+                Some(process) = beginning.recv() => {
+                    keepers.spawn_local(Keeper::new(Arc::clone(&node), process).run());
+                }
+            }
+        }
+        while let Some(ended) = keepers.join_next().await {
+            note(ended);
+        }
+        self.ended.send_replace(true);
+    }
+
+    /// Returns when all processes have ended, after [`Self::stop`].
+    pub(crate) async fn has_ended(&self) {
+        // The sender is here, so that it does not fail.
+        drop(self.ended.subscribe().wait_for(|ended| *ended).await);
+    }
+
+    /// Tells all processes to finish what they do, and to end.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Begins what has to go on by itself: processes that were not at rest, and those that time
+    /// brings something to do.
+    pub(crate) fn wake_at_start(&self, tenants: &Tenants, metrics: &Metrics) {
+        for tenant in tenants.current().iter().map(|tenant| &tenant.name) {
+            if self.isolates(tenants, tenant)
+                && self.directory_of(tenant).exists()
+                && self.rest_of(tenant) != Some(NEVER)
+            {
+                self.process(tenant, metrics);
+            }
+        }
+    }
+
+    /// Where a tenant's process keeps everything.
+    fn directory_of(&self, tenant: &Name) -> PathBuf {
+        self.directory.join(tenant.as_str())
+    }
+
+    /// When time brings a process at rest something to do; `None` if it is not at rest.
+    fn rest_of(&self, tenant: &Name) -> Option<u64> {
+        std::fs::read_to_string(self.directory_of(tenant).join(REST_FILE)).ok()?.trim().parse().ok()
+    }
+
+    /// Notes whether a process is at rest, and until when.
+    fn set_rest(&self, tenant: &Name, until: Option<u64>) -> std::io::Result<()> {
+        let file = self.directory_of(tenant).join(REST_FILE);
+        match until {
+            Some(until) => std::fs::write(file, format!("{until}\n")),
+            None => std::fs::remove_file(file).or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+        }
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended.as_ref()
+        && error.is_panic()
+    {
+        tracing::error!(%error, "the keeper of a tenant's process panicked");
+    }
+}

@@ -1,0 +1,196 @@
+//! What the front and a tenant's process say to each other: one message at a time, over a pair of
+//! sockets that only the two have.
+//!
+//! ```text
+//!  message   tag (1 byte), then what belongs to it; one socket may come along
+//!
+//!  front ─► process   b  begin: the configuration, a zero byte, the tenant     once, first
+//!                     c  a connection, the socket that comes along
+//!                     t  the tenant has changed: its text
+//!                     r  are you at rest?
+//!                     e  finish what you do, and end
+//!  process ─► front   m  measures: what holds the process in, a line each      once
+//!                     y  ready
+//!                     f  failed: why, and it ends
+//!                     r  at rest: when time brings something to do, u64 microseconds since 1970
+//!                     w  at work
+//! ```
+//!
+//! The sockets are sequenced packets: a message arrives whole or not at all. The front believes
+//! nothing of what a process says beyond this: texts are cut before they are logged, numbers are
+//! looked at, and one that says nonsense is ended.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
+};
+
+/// Longest message. A configuration takes a few thousand bytes.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tag {
+    Begin,
+    Connection,
+    Tenant,
+    AskRest,
+    End,
+    Measures,
+    Ready,
+    Failed,
+    AtWork,
+}
+
+impl Tag {
+    const ALL: [(Self, u8); 9] = [
+        (Self::Begin, b'b'),
+        (Self::Connection, b'c'),
+        (Self::Tenant, b't'),
+        (Self::AskRest, b'r'),
+        (Self::End, b'e'),
+        (Self::Measures, b'm'),
+        (Self::Ready, b'y'),
+        (Self::Failed, b'f'),
+        (Self::AtWork, b'w'),
+    ];
+
+    fn byte(self) -> u8 {
+        Self::ALL.iter().find(|(tag, _)| *tag == self).map_or(0, |(_, byte)| *byte)
+    }
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == byte).map(|(tag, _)| *tag)
+    }
+}
+
+/// A message that came. The question and the answer about rest have one tag.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) tag: Tag,
+    pub(super) body: Vec<u8>,
+    pub(super) socket: Option<OwnedFd>,
+}
+
+impl Message {
+    /// Its body as text, with what is none replaced.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Two ends of a control channel; the first does not block.
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (front, process) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::io::ioctl_fionbio(&front, true)?;
+    Ok((front, process))
+}
+
+/// Two ends of a connection.
+pub(super) fn connection() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Sends a message; with [`io::ErrorKind::WouldBlock`] nothing was sent.
+pub(super) fn send(
+    to: impl AsFd,
+    tag: Tag,
+    body: &[u8],
+    socket: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    if body.len() >= MESSAGE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let sockets: Vec<BorrowedFd<'_>> = socket.into_iter().collect();
+    if !sockets.is_empty() {
+        let has_room = control.push(SendAncillaryMessage::ScmRights(&sockets));
+        debug_assert!(has_room, "there is room for one");
+    }
+    let tag = [tag.byte()];
+    let pieces = [IoSlice::new(&tag), IoSlice::new(body)];
+    sendmsg(to, &pieces, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The next message; `None` when the other end is gone.
+pub(super) fn receive(from: impl AsFd) -> io::Result<Option<Message>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    let into = &mut [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(from, into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let sockets = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
+        _ => None,
+    });
+    // What comes besides the first is closed.
+    let socket = sockets.flatten().next();
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let nonsense = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(nonsense("a message is too long"));
+    }
+    let tag = Tag::of(bytes[0]).ok_or_else(|| nonsense("a message of no known sort"))?;
+    bytes.truncate(received.bytes);
+    bytes.remove(0);
+    Ok(Some(Message { tag, body: bytes, socket }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_with_what_comes_along() {
+        let (front, process) = pair().unwrap();
+        let (ours, theirs) = connection().unwrap();
+        send(&front, Tag::Begin, b"text", None).unwrap();
+        send(&front, Tag::Connection, b"", Some(theirs.as_fd())).unwrap();
+        drop(theirs);
+        let first = receive(&process).unwrap().unwrap();
+        assert_eq!((first.tag, first.text().as_str()), (Tag::Begin, "text"));
+        assert!(first.socket.is_none());
+        let second = receive(&process).unwrap().unwrap();
+        let mut theirs = UnixStream::from(second.socket.unwrap());
+        theirs.write_all(b"hello").unwrap();
+        let mut read = [0; 5];
+        UnixStream::from(ours).read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"hello");
+        drop(front);
+        assert!(receive(&process).unwrap().is_none(), "the end is no message");
+    }
+
+    #[test]
+    fn nonsense_is_an_error_and_an_empty_channel_says_so() {
+        let (front, process) = pair().unwrap();
+        let empty = receive(&front).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        rustix::io::write(&process, b"?what").unwrap();
+        assert_eq!(receive(&front).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let long = vec![b'x'; MESSAGE_BYTES_MAX + 1];
+        rustix::io::write(&process, &long).unwrap();
+        assert_eq!(receive(&front).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(send(&front, Tag::Begin, &long, None).is_err());
+    }
+
+    #[test]
+    fn every_tag_has_a_byte_of_its_own() {
+        for (tag, byte) in Tag::ALL {
+            assert_eq!((tag.byte(), Tag::of(byte)), (byte, Some(tag)));
+        }
+    }
+}

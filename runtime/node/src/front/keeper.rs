@@ -1,0 +1,354 @@
+//! The keeper of one tenant's process: starts it when there is something to do, watches it, sends
+//! it to rest, and starts it again when it ended by itself.
+
+use std::io;
+use std::os::unix::net::UnixDatagram as StdUnixDatagram;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::process::{Child, Command};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
+
+use super::control::{self, Message, Tag};
+use super::process::{Phase, Process, Up};
+use super::{Front, NEVER};
+use crate::error::shown;
+use crate::node::{Node, TENANT_ARGUMENT};
+
+/// How long after an end by itself a process is started again: longer each time, up to a bound.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A process that was up for so long did not fail at its start.
+const SOUND: Duration = Duration::from_secs(60);
+
+/// How long a process may be idle while another tenant waits for its place.
+const IDLE_WHEN_SHORT: Duration = Duration::from_millis(500);
+
+/// How often a process is looked at, at the most and at the least.
+const LOOK_MIN: Duration = Duration::from_millis(25);
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
+/// What a process that ends has besides the time in which it drains.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Variables of the environment that a process gets; no others, as they may hold secrets.
+const ENVIRONMENT: [&str; 4] =
+    ["SLUICEBOX_LOG", "SLUICEBOX_LOG_FORMAT", "NO_COLOR", "RUST_BACKTRACE"];
+
+/// See the module.
+pub(super) struct Keeper {
+    node: Arc<Node>,
+    process: Arc<Process>,
+    /// Starts so far.
+    generation: u64,
+    /// Ends by itself, one after the other.
+    failures: u32,
+}
+
+/// How a process ended.
+enum Ended {
+    /// It had nothing to do, until then.
+    AtRest(u64),
+    /// It was told to, for good.
+    Stopped,
+    /// By itself, or it never began.
+    Failed(&'static str),
+}
+
+/// A process and the way to it.
+struct Running {
+    child: Child,
+    /// Of sequenced packets, which the runtime has no type for: it only waits for them.
+    control: Arc<UnixDatagram>,
+}
+
+impl Keeper {
+    pub(super) fn new(node: Arc<Node>, process: Arc<Process>) -> Self {
+        Self { node, process, generation: 0, failures: 0 }
+    }
+
+    fn front(&self) -> &Front {
+        self.node.front()
+    }
+
+    /// Keeps the process until the front stops, or the tenant has none any more.
+    pub(super) async fn run(mut self) {
+        let mut stop = self.front().stop.subscribe();
+        let is_new = !self.front().directory_of(self.process.tenant()).exists();
+        let rest = self.front().rest_of(self.process.tenant());
+        // What did not go to rest may have work at hand.
+        let mut due = if is_new { NEVER } else { rest.unwrap_or(0) };
+        while self.wait(due, &mut stop).await {
+            let Some(permit) = self.permit(&mut stop).await else { break };
+            let began = Instant::now();
+            let ended = self.keep(&mut stop).await;
+            drop(permit);
+            due = match ended {
+                Ended::Stopped => break,
+                Ended::AtRest(until) => {
+                    self.process.metrics.ends.add("rest", 1);
+                    self.failures = 0;
+                    self.process.set_phase(Phase::AtRest);
+                    until
+                }
+                Ended::Failed(why) => {
+                    self.pause(why, began.elapsed(), &mut stop).await;
+                    0
+                }
+            };
+        }
+        self.process.set_phase(Phase::AtRest);
+        self.front().processes.remove(self.process.tenant());
+    }
+
+    /// Waits until there is something to do. False if there never will be.
+    async fn wait(&self, due: u64, stop: &mut watch::Receiver<bool>) -> bool {
+        loop {
+            let left = due.saturating_sub(now_micros());
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return false,
+                () = self.process.wanted.notified() => return true,
+                () = sleep(Duration::from_micros(left)), if due != NEVER => return true,
+                () = self.process.changed.notified() => {}
+            }
+            if !self.is_isolated() {
+                return false;
+            }
+        }
+    }
+
+    fn is_isolated(&self) -> bool {
+        let (tenants, tenant) = (self.node.tenants(), self.process.tenant());
+        tenants.current().tenant(tenant).is_some() && self.front().isolates(tenants, tenant)
+    }
+
+    /// Waits for its turn to have a process.
+    async fn permit(&self, stop: &mut watch::Receiver<bool>) -> Option<OwnedSemaphorePermit> {
+        let front = self.front();
+        front.waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => None,
+            permit = Arc::clone(&front.permits).acquire_owned() => permit.ok(),
+        };
+        front.waiting.fetch_sub(1, Ordering::Relaxed);
+        permit
+    }
+
+    /// Lets some time pass after an end that nobody asked for.
+    async fn pause(&mut self, why: &'static str, up: Duration, stop: &mut watch::Receiver<bool>) {
+        self.process.metrics.ends.add("failed", 1);
+        self.failures = if up >= SOUND { 0 } else { self.failures.saturating_add(1) };
+        let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.clamp(1, 16) >> 1).min(PAUSE_MAX);
+        let tenant = self.process.tenant();
+        tracing::error!(%tenant, "the tenant's process {why}; it is started again in {pause:?}");
+        self.process.set_phase(Phase::Failed { until: Instant::now() + pause, why });
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = sleep(pause) => {}
+        }
+    }
+
+    /// Runs the process once.
+    async fn keep(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
+        self.process.set_phase(Phase::Starting);
+        let began = Instant::now();
+        let mut running = match self.start() {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::error!(tenant = %self.process.tenant(), %error, "cannot be started");
+                return Ended::Failed("cannot be started");
+            }
+        };
+        let metrics = &self.process.metrics;
+        metrics.starts.inc();
+        metrics.pid.store(running.child.id().unwrap_or(0), Ordering::Relaxed);
+        let ready = timeout(self.front().config.start_time_max, self.until_ready(&running));
+        let ended = match ready.await {
+            Ok(Ok(())) => {
+                metrics.start_micros.set(began.elapsed().as_micros() as i64);
+                self.generation += 1;
+                let control = Arc::clone(&running.control);
+                self.process.set_phase(Phase::Up(Up::new(control, self.generation)));
+                self.watch(&mut running, stop).await
+            }
+            Ok(Err(why)) => Ended::Failed(why),
+            Err(_) => Ended::Failed("was not ready in time"),
+        };
+        metrics.pid.store(0, Ordering::Relaxed);
+        // What has not ended by now is not to go on beside the next one.
+        drop(running.child.kill().await);
+        ended
+    }
+
+    /// Starts the program and tells it what to be.
+    fn start(&self) -> io::Result<Running> {
+        let (front, tenant) = (self.front(), self.process.tenant());
+        let directory = front.directory_of(tenant);
+        make_private(&directory)?;
+        front.set_rest(tenant, None)?;
+        let (ours, theirs) = control::pair()?;
+        let mut command = Command::new(&front.program);
+        command.arg(TENANT_ARGUMENT).env_clear().kill_on_drop(true);
+        command
+            .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.current_dir(&directory).stdin(Stdio::from(theirs)).stdout(Stdio::null());
+        let child = command.spawn()?;
+        // Its end is in the command, and closed with it: else the front would not see it go.
+        drop(command);
+        let mut config = front.template.clone();
+        config.node.data_dir = directory;
+        let entry = self.node.tenants().text_of(tenant).unwrap_or_default();
+        let text = [config.to_text().as_bytes(), &[0], entry.as_bytes()].concat();
+        control::send(&ours, Tag::Begin, &text, None)?;
+        let control = UnixDatagram::from_std(StdUnixDatagram::from(ours))?;
+        Ok(Running { child, control: Arc::new(control) })
+    }
+
+    /// Waits until the process is ready.
+    async fn until_ready(&self, running: &Running) -> Result<(), &'static str> {
+        let tenant = self.process.tenant();
+        loop {
+            let Ok(Some(message)) = next(&running.control).await else {
+                return Err("ended while it started");
+            };
+            match message.tag {
+                Tag::Ready => return Ok(()),
+                Tag::Measures => {
+                    message.text().lines().take(MEASURES_MAX).for_each(|line| {
+                        tracing::info!(%tenant, "{}", shown(line));
+                    });
+                }
+                Tag::Failed => {
+                    tracing::error!(%tenant, "{}", shown(&message.text()));
+                    return Err("could not start");
+                }
+                _ => return Err("said nonsense"),
+            }
+        }
+    }
+
+    /// Watches it while it is up.
+    async fn watch(&self, running: &mut Running, stop: &mut watch::Receiver<bool>) -> Ended {
+        let idle_time_max = self.front().config.idle_time_max;
+        let mut look = tokio::time::interval((idle_time_max / 4).clamp(LOOK_MIN, LOOK_MAX));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {
+                    self.process.set_phase(Phase::Ending);
+                    self.end(running).await;
+                    return Ended::Stopped;
+                }
+                status = running.child.wait() => return Ended::Failed(told(status.ok())),
+                message = next(&running.control) => match message {
+                    Ok(Some(message)) => match self.heard(&message, running).await {
+                        Ok(None) => {}
+                        Ok(Some(ended)) => return ended,
+                        Err(why) => return Ended::Failed(why),
+                    },
+                    // Its status says more, if it has one.
+                    Ok(None) => {
+                        let status = timeout(PAUSE_FIRST, running.child.wait()).await;
+                        return Ended::Failed(told(status.ok().and_then(Result::ok)));
+                    }
+                    Err(_) => return Ended::Failed("said nonsense"),
+                },
+                () = self.process.changed.notified() => {
+                    if !self.is_isolated() {
+                        self.process.set_phase(Phase::Ending);
+                        self.end(running).await;
+                        return Ended::Stopped;
+                    }
+                    let text = self.node.tenants().text_of(self.process.tenant());
+                    self.say(running, Tag::Tenant, text.unwrap_or_default().as_bytes());
+                }
+                _ = look.tick() => {
+                    let is_short = self.front().waiting.load(Ordering::Relaxed) > 0;
+                    let most = if is_short { IDLE_WHEN_SHORT } else { idle_time_max };
+                    if self.process.empty_for().is_some_and(|empty| empty >= most) {
+                        self.say(running, Tag::AskRest, &[]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says something that is said again if it is not heard.
+    fn say(&self, running: &Running, tag: Tag, body: &[u8]) {
+        if let Err(error) = control::send(&*running.control, tag, body, None) {
+            tracing::warn!(tenant = %self.process.tenant(), %error, "the process does not listen");
+        }
+    }
+
+    /// What an answer about rest leads to.
+    async fn heard(
+        &self,
+        message: &Message,
+        running: &mut Running,
+    ) -> Result<Option<Ended>, &'static str> {
+        let until = match message.tag {
+            Tag::AtWork => return Ok(None),
+            Tag::AskRest => <[u8; 8]>::try_from(message.body.as_slice()),
+            _ => return Err("said nonsense"),
+        };
+        let until = u64::from_le_bytes(until.map_err(|_| "said nonsense")?);
+        // Not for a nap.
+        let nap = self.front().config.idle_time_max.as_micros() as u64;
+        if until.saturating_sub(now_micros()) < nap || !self.process.close_if_empty() {
+            return Ok(None);
+        }
+        if !self.end(running).await {
+            return Ok(Some(Ended::Failed("did not end in order")));
+        }
+        if let Err(error) = self.front().set_rest(self.process.tenant(), Some(until)) {
+            tracing::warn!(tenant = %self.process.tenant(), %error, "its rest is not noted");
+        }
+        Ok(Some(Ended::AtRest(until)))
+    }
+
+    /// Tells it to end, and waits. False if it did not do so in order.
+    async fn end(&self, running: &mut Running) -> bool {
+        self.say(running, Tag::End, &[]);
+        // As much as it takes itself to drain, and a little to start and stop.
+        let patience = self.front().template.node.drain_time_max + SLACK;
+        let status = timeout(patience, running.child.wait()).await;
+        matches!(status, Ok(Ok(status)) if status.success())
+    }
+}
+
+/// Lines of measures that are logged.
+const MEASURES_MAX: usize = 16;
+
+/// The next message of a process; `None` when it is gone.
+async fn next(control: &UnixDatagram) -> io::Result<Option<Message>> {
+    control.async_io(Interest::READABLE, || control::receive(control)).await
+}
+
+fn told(status: Option<ExitStatus>) -> &'static str {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status {
+        Some(status) if status.signal().is_some() => "was ended by a signal",
+        Some(_) => "ended by itself",
+        None => "went away",
+    }
+}
+
+fn make_private(directory: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn now_micros() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as u64
+}
