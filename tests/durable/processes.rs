@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sluicebox_tests::client::{Client, payload};
+use sluicebox_tests::client::{Client, Raw, payload};
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Home, Node, Setup};
@@ -138,9 +138,15 @@ async fn what_has_nothing_to_do_ends_and_comes_back_by_an_event_or_by_time() {
     acme.send("kept", "?key=k", &[], command).await.is(202);
     until_processes(&node, 0).await;
     let before = starts(&acme).await;
+    // Nobody who wanted it before starts it again.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!((starts(&acme).await, processes(&node)), (before, vec![]));
     // It is time that brings it back: nobody asks.
     eventually("it is started", SOON, || async { (starts(&acme).await > before).then_some(()) })
         .await;
+    // Figures are looked at all the time meanwhile, and that is nothing to do.
+    until_processes(&node, 0).await;
+    assert_eq!(starts(&acme).await, before + 1);
     let records = acme.records("kept", "outputs/reply", 4).await;
     assert_eq!(payload(&records[3])[3..11], at.to_le_bytes(), "{records:?}");
     assert!(node.log().lines().all(|line| !line.contains("started again")), "{}", node.log());
@@ -269,6 +275,35 @@ async fn a_process_has_no_network_no_rights_and_few_calls() {
     for link in open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) {
         assert!(!link.starts_with(&data) || link.starts_with(&own_data), "{}", link.display());
     }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_broken_off_and_a_kept_connection_that_is_closed_hold_nobody_up() {
+    let node = Setup::tenants(&["acme"])
+        .set("isolation.processes", "true")
+        .set("http.idle-time-max", "300ms")
+        .start()
+        .await;
+    let acme = node.tenant("acme");
+    deploy(&acme).await;
+    let token = node.token("acme").to_owned();
+    for n in 1..=6 {
+        let mut raw = Raw::connect(node.address()).await;
+        let head = format!(
+            "POST /v1/tenants/acme/pipelines/kept/events?key=k HTTP/1.1\r\nhost: x\r\n\
+             authorization: Bearer {token}\r\ncontent-length: 100000\r\n\r\nabc"
+        );
+        assert!(raw.write(head.as_bytes()).await);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        drop(raw);
+        let begun = std::time::Instant::now();
+        send(&acme, n).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        // About when the process closes what is idle.
+        tokio::time::sleep(Duration::from_millis(240 + 20 * n)).await;
+    }
+    until_results(&acme, 6).await;
+    assert_eq!(starts(&acme).await, 1);
 }
 
 #[tokio::test]

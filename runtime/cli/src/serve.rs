@@ -71,7 +71,7 @@ pub(crate) async fn run(
         // Who signals twice wants an end, drained or not.
         biased;
         _ = signals.end() => Ok(Ended::AtOnce),
-        () = node.drain(drain_time_max) => Ok(Ended::Done),
+        _drained = node.drain(drain_time_max) => Ok(Ended::Done),
     }
 }
 

@@ -145,13 +145,12 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The tenant's own process cannot be reached.
-    #[error(
-        "the tenant's process {why}; what was sent may have been taken: send it again with its \
-             producer and sequence, and it is taken once"
-    )]
+    #[error("the tenant's process {why}{}", if *is_sent { MAY_BE_TAKEN } else { "" })]
     Process {
         /// What became of it.
         why: &'static str,
+        /// It may have got the request.
+        is_sent: bool,
         /// When another try is worth it.
         retry_after: Duration,
     },
@@ -225,6 +224,10 @@ pub enum Error {
     #[error("internal error: {0}")]
     Internal(String),
 }
+
+/// What follows where it is not known what became of a request.
+const MAY_BE_TAKEN: &str = "; what was sent may have been taken: send it again with its producer \
+                            and sequence, and it is taken once";
 
 /// Why one line or event of a request was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

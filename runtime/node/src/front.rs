@@ -23,8 +23,9 @@ mod keeper;
 mod process;
 pub(crate) mod tenant_process;
 
+use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
@@ -41,12 +42,16 @@ use crate::tenants::{Isolation, Tenants};
 use keeper::Keeper;
 pub(crate) use process::{Inside, Process};
 
-/// Tenants whose keepers may wait to be begun.
-const BEGINNING_MAX: usize = 1024;
+/// Tenants whose keepers may wait to be begun: more than there can be tenants.
+const BEGINNING_MAX: usize = 16 * 1024;
 
-/// File that says that a tenant's process ended with nothing to do, and until when: microseconds
-/// since 1970. It is of use to the front only, and may be missing: then the process is started.
-const REST_FILE: &str = "at-rest";
+/// What the name of a file ends with that says that a tenant's process ended with nothing to do,
+/// and until when: microseconds since 1970. It is beside the tenant's directory, where the process
+/// cannot write, and may be missing: then the process is started.
+const REST_FILE: &str = ".at-rest";
+
+/// Bytes of that file at most.
+const REST_BYTES_MAX: u64 = 32;
 
 /// Time brings nothing to do.
 const NEVER: u64 = u64::MAX;
@@ -64,6 +69,8 @@ pub(crate) struct Front {
     /// What a process runs with, but for its directory.
     template: Config,
     processes: DashMap<Name, Arc<Process>>,
+    /// Starts of all processes so far.
+    starts: AtomicU64,
     begin: mpsc::Sender<Arc<Process>>,
     beginning: Mutex<Option<mpsc::Receiver<Arc<Process>>>>,
     /// One for each process that may run.
@@ -82,12 +89,17 @@ impl Front {
         template.tls.certificate = None;
         template.tls.key = None;
         template.isolation.processes = false;
+        // So that the front is there to see them end.
+        template.node.drain_time_max = config.node.drain_time_max * 3 / 4;
+        let directory = config.node.data_dir.join(DIRECTORY);
+        let directory = std::path::absolute(&directory).unwrap_or(directory);
         Self {
             config: config.isolation.clone(),
             program,
-            directory: config.node.data_dir.join(DIRECTORY),
+            directory,
             template,
             processes: DashMap::new(),
+            starts: AtomicU64::new(0),
             begin,
             beginning: Mutex::new(Some(beginning)),
             permits: Arc::new(Semaphore::new(config.isolation.processes_max.into())),
@@ -111,8 +123,6 @@ impl Front {
         let make = || {
             let figures = metrics.process(tenant);
             let process = Process::new(tenant.clone(), self.config.start_time_max, figures);
-            // Full only while a thousand tenants come at once; then its first request times out,
-            // and the next one finds it here.
             let begun = self.begin.try_send(Arc::clone(&process));
             (process, begun.is_ok())
         };
@@ -138,7 +148,8 @@ impl Front {
     }
 
     /// The tenants file was read anew.
-    pub(crate) fn tenants_changed(&self) {
+    pub(crate) fn tenants_changed(&self, tenants: &Tenants, metrics: &Metrics) {
+        self.wake_at_start(tenants, metrics);
         self.all().iter().for_each(|process| process.changed.notify_one());
     }
 
@@ -194,18 +205,27 @@ impl Front {
 
     /// When time brings a process at rest something to do; `None` if it is not at rest.
     fn rest_of(&self, tenant: &Name) -> Option<u64> {
-        std::fs::read_to_string(self.directory_of(tenant).join(REST_FILE)).ok()?.trim().parse().ok()
+        let mut text = String::new();
+        let file = std::fs::File::open(self.rest_file(tenant)).ok()?;
+        file.take(REST_BYTES_MAX).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn rest_file(&self, tenant: &Name) -> PathBuf {
+        self.directory.join(format!("{tenant}{REST_FILE}"))
     }
 
     /// Notes whether a process is at rest, and until when.
     fn set_rest(&self, tenant: &Name, until: Option<u64>) -> std::io::Result<()> {
-        let file = self.directory_of(tenant).join(REST_FILE);
+        let file = self.rest_file(tenant);
         match until {
             Some(until) => std::fs::write(file, format!("{until}\n")),
-            None => std::fs::remove_file(file).or_else(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            }),
+            None if file.exists() => {
+                std::fs::remove_file(file)?;
+                // Else it could come back with a power cut, beside work that is in the log.
+                std::fs::File::open(&self.directory)?.sync_all()
+            }
+            None => Ok(()),
         }
     }
 }

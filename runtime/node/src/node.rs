@@ -463,7 +463,7 @@ impl Node {
 
     fn tenants_changed(&self, set: &tenants::Set) {
         self.admission.refresh(set);
-        self.front.tenants_changed();
+        self.front.tenants_changed(&self.tenants, &self.metrics);
         for entry in &self.tenancies {
             let allowance = self.allowance(entry.key());
             let weight = set.tenant(entry.key()).map_or(1, |known| known.weight);

@@ -27,7 +27,7 @@ pub(crate) enum Door {
     /// The configured address.
     Listen,
     /// Somebody who hands them over, for each worker, on behalf of the one tenant.
-    Handed { tenants: Tenants, handed: Vec<mpsc::Receiver<OwnedFd>> },
+    Handed { tenants: Box<Tenants>, handed: Vec<mpsc::Receiver<OwnedFd>> },
 }
 
 /// The address of a node that listens nowhere.
@@ -76,7 +76,7 @@ impl Node {
         let tls = http::Tls::load(&config.tls)?.map(Arc::new);
         let (tenants, handed) = match door {
             Door::Listen => (None, None),
-            Door::Handed { tenants, handed } => (Some(tenants), Some(handed)),
+            Door::Handed { tenants, handed } => (Some(*tenants), Some(handed)),
         };
         let node = Arc::new(Self::build(config, program, tenants)?);
         node.metrics().set_log(node.log().clone());
@@ -171,8 +171,8 @@ impl RunningNode {
     }
 
     /// Stops: no new connections, then what is under way, then the threads. Waits at most
-    /// `patience` for requests and events to finish.
-    pub async fn drain(self, patience: Duration) {
+    /// `patience` for requests and events to finish. False if they did not, or the log failed.
+    pub async fn drain(self, patience: Duration) -> bool {
         self.node.begin_draining();
         let _nobody_left = self.stop_listening.send(true);
         self.node.front().stop();
@@ -185,7 +185,8 @@ impl RunningNode {
             }
             self.node.front().has_ended().await;
         };
-        if tokio::time::timeout(patience, quiet).await.is_err() {
+        let is_quiet = tokio::time::timeout(patience, quiet).await.is_ok();
+        if !is_quiet {
             tracing::warn!("stopped before everything under way had finished");
         }
         let log = self.node.log().clone();
@@ -194,8 +195,13 @@ impl RunningNode {
             drop(self);
             log.close()
         });
-        if let Ok(Err(error)) = ended.await {
-            tracing::error!("the log: {error}");
+        match ended.await {
+            Ok(Ok(())) => is_quiet,
+            Ok(Err(error)) => {
+                tracing::error!("the log: {error}");
+                false
+            }
+            Err(_) => false,
         }
     }
 }

@@ -263,6 +263,7 @@ impl Worker {
             Task { mailbox: mailbox.clone(), waker, future: Box::pin(future), life }
         });
         // From here on a wake puts it on the ready list again.
+        mailbox.set_sleeps_until(0);
         mailbox.unqueue();
         let mut cx = Context::from_waker(&task.waker);
         if task.future.as_mut().poll(&mut cx).is_ready() {

@@ -18,7 +18,7 @@
 //!
 //! The sockets are sequenced packets: a message arrives whole or not at all. The front believes
 //! nothing of what a process says beyond this: texts are cut before they are logged, numbers are
-//! looked at, and one that says nonsense is ended.
+//! looked at, and one that says nonsense, or what it was not asked for, is ended.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

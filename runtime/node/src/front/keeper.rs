@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::io::Interest;
+use sluicebox_core::ids::Name;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Interest};
 use tokio::net::UnixDatagram;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
@@ -34,8 +35,12 @@ const IDLE_WHEN_SHORT: Duration = Duration::from_millis(500);
 const LOOK_MIN: Duration = Duration::from_millis(25);
 const LOOK_MAX: Duration = Duration::from_millis(500);
 
-/// What a process that ends has besides the time in which it drains.
-const SLACK: Duration = Duration::from_secs(5);
+/// What a process that ends has at least besides the time in which it drains.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Bytes of a line of a process's log, and lines a second; more is left out.
+const LINE_BYTES_MAX: u64 = 8 * 1024;
+const LINES_MAX: u32 = 500;
 
 /// Variables of the environment that a process gets; no others, as they may hold secrets.
 const ENVIRONMENT: [&str; 4] =
@@ -45,8 +50,6 @@ const ENVIRONMENT: [&str; 4] =
 pub(super) struct Keeper {
     node: Arc<Node>,
     process: Arc<Process>,
-    /// Starts so far.
-    generation: u64,
     /// Ends by itself, one after the other.
     failures: u32,
 }
@@ -68,9 +71,29 @@ struct Running {
     control: Arc<UnixDatagram>,
 }
 
+/// On its drop nobody waits for the process any more.
+struct Kept {
+    node: Arc<Node>,
+    process: Arc<Process>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.node.front().processes.remove(self.process.tenant());
+        self.process.set_phase(Phase::Gone);
+    }
+}
+
+/// A question that was asked.
+struct Asked {
+    when: Instant,
+    /// Those who had entered by then.
+    entries: u64,
+}
+
 impl Keeper {
     pub(super) fn new(node: Arc<Node>, process: Arc<Process>) -> Self {
-        Self { node, process, generation: 0, failures: 0 }
+        Self { node, process, failures: 0 }
     }
 
     fn front(&self) -> &Front {
@@ -79,6 +102,13 @@ impl Keeper {
 
     /// Keeps the process until the front stops, or the tenant has none any more.
     pub(super) async fn run(mut self) {
+        let _kept = Kept { node: Arc::clone(&self.node), process: Arc::clone(&self.process) };
+        let tenant = self.process.tenant();
+        let (stray, _) = self.node.count_pipelines(tenant);
+        if stray > 0 {
+            tracing::warn!(%tenant, "{stray} pipelines from before it had a process of its own go \
+                            on in the node's; set its isolation to shared to reach them");
+        }
         let mut stop = self.front().stop.subscribe();
         let is_new = !self.front().directory_of(self.process.tenant()).exists();
         let rest = self.front().rest_of(self.process.tenant());
@@ -86,6 +116,9 @@ impl Keeper {
         let mut due = if is_new { NEVER } else { rest.unwrap_or(0) };
         while self.wait(due, &mut stop).await {
             let Some(permit) = self.permit(&mut stop).await else { break };
+            if !self.is_isolated() {
+                break;
+            }
             let began = Instant::now();
             let ended = self.keep(&mut stop).await;
             drop(permit);
@@ -94,6 +127,7 @@ impl Keeper {
                 Ended::AtRest(until) => {
                     self.process.metrics.ends.add("rest", 1);
                     self.failures = 0;
+                    self.process.forget_wanted();
                     self.process.set_phase(Phase::AtRest);
                     until
                 }
@@ -103,8 +137,6 @@ impl Keeper {
                 }
             };
         }
-        self.process.set_phase(Phase::AtRest);
-        self.front().processes.remove(self.process.tenant());
     }
 
     /// Waits until there is something to do. False if there never will be.
@@ -175,10 +207,10 @@ impl Keeper {
         let ended = match ready.await {
             Ok(Ok(())) => {
                 metrics.start_micros.set(began.elapsed().as_micros() as i64);
-                self.generation += 1;
-                let control = Arc::clone(&running.control);
-                self.process.set_phase(Phase::Up(Up::new(control, self.generation)));
-                self.watch(&mut running, stop).await
+                let generation = self.front().starts.fetch_add(1, Ordering::Relaxed) + 1;
+                let up = Up::new(Arc::clone(&running.control), generation);
+                self.process.set_phase(Phase::Up(up.clone()));
+                self.watch(&mut running, &up, stop).await
             }
             Ok(Err(why)) => Ended::Failed(why),
             Err(_) => Ended::Failed("was not ready in time"),
@@ -201,7 +233,8 @@ impl Keeper {
         command
             .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.current_dir(&directory).stdin(Stdio::from(theirs)).stdout(Stdio::null());
-        let child = command.spawn()?;
+        command.stderr(Stdio::piped());
+        let mut child = command.spawn()?;
         // Its end is in the command, and closed with it: else the front would not see it go.
         drop(command);
         let mut config = front.template.clone();
@@ -210,19 +243,25 @@ impl Keeper {
         let text = [config.to_text().as_bytes(), &[0], entry.as_bytes()].concat();
         control::send(&ours, Tag::Begin, &text, None)?;
         let control = UnixDatagram::from_std(StdUnixDatagram::from(ours))?;
+        if let Some(said) = child.stderr.take() {
+            // To the last line, which may be why it ended.
+            drop(tokio::task::spawn_local(relay(said, tenant.clone())));
+        }
         Ok(Running { child, control: Arc::new(control) })
     }
 
     /// Waits until the process is ready.
     async fn until_ready(&self, running: &Running) -> Result<(), &'static str> {
         let tenant = self.process.tenant();
+        let mut measured = false;
         loop {
             let Ok(Some(message)) = next(&running.control).await else {
                 return Err("ended while it started");
             };
             match message.tag {
                 Tag::Ready => return Ok(()),
-                Tag::Measures => {
+                Tag::Measures if !measured => {
+                    measured = true;
                     message.text().lines().take(MEASURES_MAX).for_each(|line| {
                         tracing::info!(%tenant, "{}", shown(line));
                     });
@@ -237,7 +276,13 @@ impl Keeper {
     }
 
     /// Watches it while it is up.
-    async fn watch(&self, running: &mut Running, stop: &mut watch::Receiver<bool>) -> Ended {
+    async fn watch(
+        &self,
+        running: &mut Running,
+        up: &Up,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Ended {
+        let mut asked: Option<Asked> = None;
         let idle_time_max = self.front().config.idle_time_max;
         let mut look = tokio::time::interval((idle_time_max / 4).clamp(LOOK_MIN, LOOK_MAX));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -250,19 +295,6 @@ impl Keeper {
                     return Ended::Stopped;
                 }
                 status = running.child.wait() => return Ended::Failed(told(status.ok())),
-                message = next(&running.control) => match message {
-                    Ok(Some(message)) => match self.heard(&message, running).await {
-                        Ok(None) => {}
-                        Ok(Some(ended)) => return ended,
-                        Err(why) => return Ended::Failed(why),
-                    },
-                    // Its status says more, if it has one.
-                    Ok(None) => {
-                        let status = timeout(PAUSE_FIRST, running.child.wait()).await;
-                        return Ended::Failed(told(status.ok().and_then(Result::ok)));
-                    }
-                    Err(_) => return Ended::Failed("said nonsense"),
-                },
                 () = self.process.changed.notified() => {
                     if !self.is_isolated() {
                         self.process.set_phase(Phase::Ending);
@@ -272,28 +304,68 @@ impl Keeper {
                     let text = self.node.tenants().text_of(self.process.tenant());
                     self.say(running, Tag::Tenant, text.unwrap_or_default().as_bytes());
                 }
+                message = next(&running.control) => match message {
+                    Ok(Some(message)) => {
+                        // What was not asked for is nonsense: else it could talk without end.
+                        let Some(asked) = asked.take() else {
+                            return Ended::Failed("said nonsense");
+                        };
+                        match self.heard(&message, &asked, running).await {
+                            Ok(None) => {}
+                            Ok(Some(ended)) => return ended,
+                            Err(why) => return Ended::Failed(why),
+                        }
+                    }
+                    // Its status says more, if it has one.
+                    Ok(None) => {
+                        let status = timeout(PAUSE_FIRST, running.child.wait()).await;
+                        return Ended::Failed(told(status.ok().and_then(Result::ok)));
+                    }
+                    Err(_) => return Ended::Failed("said nonsense"),
+                },
                 _ = look.tick() => {
-                    let is_short = self.front().waiting.load(Ordering::Relaxed) > 0;
-                    let most = if is_short { IDLE_WHEN_SHORT } else { idle_time_max };
-                    if self.process.empty_for().is_some_and(|empty| empty >= most) {
-                        self.say(running, Tag::AskRest, &[]);
+                    if let Some(why) = self.look(running, up, &mut asked) {
+                        return Ended::Failed(why);
                     }
                 }
             }
         }
     }
 
-    /// Says something that is said again if it is not heard.
-    fn say(&self, running: &Running, tag: Tag, body: &[u8]) {
-        if let Err(error) = control::send(&*running.control, tag, body, None) {
+    /// What is done every now and then. Gives why it has to end, if it has to.
+    fn look(&self, running: &Running, up: &Up, asked: &mut Option<Asked>) -> Option<&'static str> {
+        // Somebody took it for gone, and it is not.
+        if !self.process.is_up() {
+            self.process.set_phase(Phase::Up(up.clone()));
+        }
+        if let Some(asked) = asked {
+            let answers = asked.when.elapsed() < self.front().config.start_time_max;
+            return (!answers).then_some("does not answer");
+        }
+        let is_short = self.front().waiting.load(Ordering::Relaxed) > 0;
+        let idle_time_max = self.front().config.idle_time_max;
+        let most = if is_short { IDLE_WHEN_SHORT.min(idle_time_max) } else { idle_time_max };
+        let (_, entries) = self.process.empty_for().filter(|(empty, _)| *empty >= most)?;
+        if self.say(running, Tag::AskRest, &[]) {
+            *asked = Some(Asked { when: Instant::now(), entries });
+        }
+        None
+    }
+
+    /// Says something; false if there is no room for it, as it does not listen.
+    fn say(&self, running: &Running, tag: Tag, body: &[u8]) -> bool {
+        let said = control::send(&*running.control, tag, body, None);
+        if let Err(error) = &said {
             tracing::warn!(tenant = %self.process.tenant(), %error, "the process does not listen");
         }
+        said.is_ok()
     }
 
     /// What an answer about rest leads to.
     async fn heard(
         &self,
         message: &Message,
+        asked: &Asked,
         running: &mut Running,
     ) -> Result<Option<Ended>, &'static str> {
         let until = match message.tag {
@@ -304,7 +376,7 @@ impl Keeper {
         let until = u64::from_le_bytes(until.map_err(|_| "said nonsense")?);
         // Not for a nap.
         let nap = self.front().config.idle_time_max.as_micros() as u64;
-        if until.saturating_sub(now_micros()) < nap || !self.process.close_if_empty() {
+        if until.saturating_sub(now_micros()) < nap || !self.process.close_if_empty(asked.entries) {
             return Ok(None);
         }
         if !self.end(running).await {
@@ -320,7 +392,8 @@ impl Keeper {
     async fn end(&self, running: &mut Running) -> bool {
         self.say(running, Tag::End, &[]);
         // As much as it takes itself to drain, and a little to start and stop.
-        let patience = self.front().template.node.drain_time_max + SLACK;
+        let drain = self.front().template.node.drain_time_max;
+        let patience = drain + (drain / 8).max(SLACK);
         let status = timeout(patience, running.child.wait()).await;
         matches!(status, Ok(Ok(status)) if status.success())
     }
@@ -332,6 +405,34 @@ const MEASURES_MAX: usize = 16;
 /// The next message of a process; `None` when it is gone.
 async fn next(control: &UnixDatagram) -> io::Result<Option<Message>> {
     control.async_io(Interest::READABLE, || control::receive(control)).await
+}
+
+/// Logs what a process says on standard error, in its name. What it says may be made up, and too
+/// much: the node's own lines must not suffer.
+async fn relay(said: ChildStderr, tenant: Name) {
+    let mut said = BufReader::new(said);
+    let (mut since, mut lines, mut dropped) = (Instant::now(), 0, 0_u64);
+    loop {
+        let mut line = Vec::new();
+        let read = (&mut said).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
+        if !matches!(read, Ok(count) if count > 0) {
+            return;
+        }
+        if since.elapsed() >= Duration::from_secs(1) {
+            if dropped > 0 {
+                tracing::warn!(%tenant, "{dropped} log lines of its process are left out");
+            }
+            (since, lines, dropped) = (Instant::now(), 0, 0);
+        }
+        lines += 1;
+        if lines > LINES_MAX {
+            dropped += 1;
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let plain: String = text.trim_end().chars().filter(|c| !c.is_control()).collect();
+        tracing::info!(target: "tenant-process", %tenant, "{plain}");
+    }
 }
 
 fn told(status: Option<ExitStatus>) -> &'static str {

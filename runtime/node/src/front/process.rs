@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use sluicebox_core::ids::Name;
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
@@ -40,6 +41,8 @@ pub(crate) struct Process {
 struct State {
     phase: Phase,
     inside: usize,
+    /// How many have entered so far.
+    entries: u64,
     /// When the last one left.
     left: Instant,
 }
@@ -55,6 +58,8 @@ pub(super) enum Phase {
     Up(Up),
     /// It takes nobody in any more.
     Ending,
+    /// Nobody keeps it any more.
+    Gone,
     /// It ended by itself or could not be started; not tried before a time.
     Failed { until: Instant, why: &'static str },
 }
@@ -79,7 +84,7 @@ impl Process {
         start_time_max: Duration,
         metrics: Arc<ProcessMetrics>,
     ) -> Arc<Self> {
-        let state = State { phase: Phase::AtRest, inside: 0, left: Instant::now() };
+        let state = State { phase: Phase::AtRest, inside: 0, entries: 0, left: Instant::now() };
         Arc::new(Self {
             tenant,
             state: Mutex::new(state),
@@ -104,7 +109,7 @@ impl Process {
         loop {
             let mut news = pin!(self.news.notified());
             news.as_mut().enable();
-            if let Some(inside) = self.try_enter()? {
+            if let Some(inside) = self.try_enter(true)? {
                 return Ok(inside);
             }
             self.wanted.notify_one();
@@ -115,25 +120,27 @@ impl Process {
     }
 
     /// Enters if it is up; `None` if that may be soon.
-    fn try_enter(self: &Arc<Self>) -> Result<Option<Inside>, Error> {
+    fn try_enter(self: &Arc<Self>, works: bool) -> Result<Option<Inside>, Error> {
         let mut state = self.lock();
         match &state.phase {
             Phase::Up(up) => {
                 let up = up.clone();
                 state.inside += 1;
-                Ok(Some(Inside { process: Arc::clone(self), up }))
+                state.entries += u64::from(works);
+                Ok(Some(Inside { process: Arc::clone(self), up, works }))
             }
             Phase::Failed { until, why } => {
                 let left = until.saturating_duration_since(Instant::now());
                 if left > SOON { Err(unavailable(why, left)) } else { Ok(None) }
             }
+            Phase::Gone => Err(unavailable("has just been given up", SOON)),
             Phase::AtRest | Phase::Starting | Phase::Ending => Ok(None),
         }
     }
 
-    /// Enters a process that is up now, without asking for it to be.
-    pub(crate) fn enter_if_up(self: &Arc<Self>) -> Option<Inside> {
-        self.try_enter().ok().flatten()
+    /// Enters a process that is up now, to look at it only: that is no work that keeps it up.
+    pub(crate) fn look_in(self: &Arc<Self>) -> Option<Inside> {
+        self.try_enter(false).ok().flatten()
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -142,20 +149,30 @@ impl Process {
         self.news.notify_waiters();
     }
 
-    /// How long nobody was inside; `None` while somebody is.
-    pub(super) fn empty_for(&self) -> Option<Duration> {
+    /// How long nobody was inside, and how many have entered so far; `None` while somebody is.
+    pub(super) fn empty_for(&self) -> Option<(Duration, u64)> {
         let state = self.lock();
-        (state.inside == 0).then(|| state.left.elapsed())
+        (state.inside == 0).then(|| (state.left.elapsed(), state.entries))
     }
 
-    /// Lets nobody in any more, unless somebody is inside.
-    pub(super) fn close_if_empty(&self) -> bool {
+    /// Lets nobody in any more, unless somebody is inside or has entered since.
+    pub(super) fn close_if_empty(&self, entries: u64) -> bool {
         let mut state = self.lock();
-        let is_empty = state.inside == 0;
+        let is_empty = state.inside == 0 && state.entries == entries;
         if is_empty {
             state.phase = Phase::Ending;
         }
         is_empty
+    }
+
+    /// Forgets that somebody wanted it to be started: who still does asks again at the next news.
+    pub(super) fn forget_wanted(&self) {
+        let _forgotten = self.wanted.notified().now_or_never();
+    }
+
+    /// Whether it lets anybody in.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.lock().phase, Phase::Up(_))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -166,7 +183,7 @@ impl Process {
 
 /// The tenant's process cannot be had now.
 pub(super) fn unavailable(why: &'static str, retry_after: Duration) -> Error {
-    Error::Process { why, retry_after }
+    Error::Process { why, is_sent: false, retry_after }
 }
 
 /// Somebody in a process, which is kept from rest by it.
@@ -174,6 +191,8 @@ pub(super) fn unavailable(why: &'static str, retry_after: Duration) -> Error {
 pub(crate) struct Inside {
     process: Arc<Process>,
     up: Up,
+    /// A request, and not only a look.
+    works: bool,
 }
 
 impl Inside {
@@ -187,6 +206,15 @@ impl Inside {
         &self.process.tenant
     }
 
+    /// It was found to be gone: nobody is let in until its keeper has found out as well, or, if it
+    /// is there after all, looks at it next.
+    pub(crate) fn found_gone(self) {
+        let mut state = self.process.lock();
+        if matches!(&state.phase, Phase::Up(up) if up.generation == self.up.generation) {
+            state.phase = Phase::Ending;
+        }
+    }
+
     /// A new connection to it. Does not block.
     ///
     /// # Errors
@@ -198,20 +226,12 @@ impl Inside {
     }
 }
 
-impl Inside {
-    /// It was found to be gone: nobody is let in until its keeper has found out as well.
-    pub(crate) fn is_gone(self) {
-        let mut state = self.process.lock();
-        if matches!(&state.phase, Phase::Up(up) if up.generation == self.up.generation) {
-            state.phase = Phase::Ending;
-        }
-    }
-}
-
 impl Drop for Inside {
     fn drop(&mut self) {
         let mut state = self.process.lock();
         state.inside -= 1;
-        state.left = Instant::now();
+        if self.works {
+            state.left = Instant::now();
+        }
     }
 }

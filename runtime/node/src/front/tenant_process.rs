@@ -3,7 +3,7 @@
 //! Begun by the program itself with [`crate::node::TENANT_ARGUMENT`]; standard input is the control
 //! channel. In this order: the first message says what to be; the process gives up everything it
 //! does not need (`confine`), while it has one thread; then the node starts; then this thread does
-//! nothing but hear the front. When the front is gone, so is the process: at once, as after a kill.
+//! nothing but hear the front. When the front is gone the process ends without draining.
 
 use std::fs::File;
 use std::io;
@@ -109,7 +109,11 @@ impl TenantProcess {
         let workers = usize::from(config.node.workers);
         let (doors, handed): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| mpsc::channel(WAITING_MAX)).unzip();
-        let running = match Node::start_at(config, program, Door::Handed { tenants, handed }) {
+        let running = match Node::start_at(
+            config,
+            program,
+            Door::Handed { tenants: Box::new(tenants), handed },
+        ) {
             Ok(running) => running,
             Err(error) => {
                 drop(control::send(&control, Tag::Failed, error.to_string().as_bytes(), None));
@@ -121,11 +125,14 @@ impl TenantProcess {
             return ExitCode::FAILURE;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        match runtime {
+        let is_quiet = match runtime {
             Ok(runtime) => runtime.block_on(running.drain(patience)),
-            Err(error) => tracing::error!(%error, "ends without draining"),
-        }
-        ExitCode::SUCCESS
+            Err(error) => {
+                tracing::error!(%error, "ends without draining");
+                false
+            }
+        };
+        if is_quiet { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

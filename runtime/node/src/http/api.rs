@@ -72,6 +72,7 @@ pub(super) const TENANTS_CODES: &[&str] = &[
     "tenant.unknown",
     "request.method",
     "quota.exhausted",
+    "tenant.process",
     "internal",
 ];
 

@@ -179,7 +179,7 @@ mod tests {
         uri: &str,
         list: &[(&'static str, &'static str)],
     ) -> Option<&'static str> {
-        let connection = Connection::new((peer, 1).into(), Duration::ZERO, false);
+        let connection = Connection::new((peer, 1).into(), Duration::ZERO, (false, false));
         match check_site(&connection, &uri.parse().expect("a URI"), &headers(list)) {
             Err(Error::ForeignSite { header }) => Some(header),
             other => {
@@ -219,7 +219,7 @@ mod tests {
             "a b",
         ] {
             let value = HeaderValue::from_static(host);
-            let connection = Connection::new((HERE, 1).into(), Duration::ZERO, false);
+            let connection = Connection::new((HERE, 1).into(), Duration::ZERO, (false, false));
             let found = [(HOST, value)].into_iter().collect();
             assert!(check_site(&connection, &Uri::from_static("/"), &found).is_err(), "{host:?}");
         }
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn by_tls_the_page_has_come_by_tls_as_well() {
-        let connection = Connection::new((HERE, 1).into(), Duration::ZERO, true);
+        let connection = Connection::new((HERE, 1).into(), Duration::ZERO, (true, false));
         let from = |origin| {
             let list = headers(&[("host", "localhost:7411"), ("origin", origin)]);
             check_site(&connection, &Uri::from_static("/v1"), &list).is_ok()

@@ -119,7 +119,7 @@ impl<F: Future + 'static> Executor<F> for Local {
 #[derive(Debug)]
 pub(super) enum Upgrade {
     /// A session by WebSocket.
-    Session(Door),
+    Session(Box<Door>),
     /// One in the process of its tenant.
     Passed(Passage),
 }

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -52,11 +52,15 @@ const KEPT_MAX: usize = 64;
 /// Head of a process's reply.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// How often a request is sent, if that is safe.
+const TRIES_MAX: u32 = 3;
+
 /// When another try is worth it after a process went away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The figures of one process, and how long they may take.
-const FIGURES_BYTES_MAX: usize = 16 << 20;
+/// The figures of one process and of all, and how long they may take.
+const FIGURES_BYTES_MAX: usize = 2 << 20;
+const FIGURES_BYTES_TOTAL: usize = 64 << 20;
 const FIGURES_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Headers that concern one connection, and not the request.
@@ -120,6 +124,10 @@ pub(super) async fn pass(
         connection.upgrade(Upgrade::Passed(passage));
         return Ok(response.map(|_nothing| Body::Whole(Bytes::new())));
     }
+    if response.status().is_informational() {
+        let why = "said nonsense";
+        return Err(Error::Process { why, is_sent: true, retry_after: RETRY_AFTER });
+    }
     let headers = response.headers_mut();
     OF_CONNECTION.iter().for_each(|name| drop(headers.remove(name)));
     *response.version_mut() = Version::default();
@@ -142,33 +150,45 @@ async fn arrive(
     upgrades: bool,
 ) -> Result<(Response<Incoming>, SendRequest<Carried>, Inside), Error> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD) && !upgrades;
-    let copy = reads.then(|| copy_of_head(&request));
-    let request = request.map(|body| Carried(Some(body).filter(|body| !body.is_end_stream())));
-    let inside = process.enter().await?;
-    let again = match send(edge, &inside, request).await {
-        Ok((response, sender)) => return Ok((response, sender, inside)),
-        Err(Unsent { error, request }) => {
-            inside.is_gone();
-            request.or(copy).ok_or(error)?
+    let mut copy = reads.then(|| copy_of_head(&request));
+    let mut request = request.map(|body| Carried(Some(body).filter(|body| !body.is_end_stream())));
+    let mut tries = TRIES_MAX;
+    loop {
+        let inside = process.enter().await?;
+        tries -= 1;
+        match send(edge, &inside, request).await {
+            Ok((response, sender)) => return Ok((response, sender, inside)),
+            Err(Unsent { error, .. }) if tries == 0 => return Err(error),
+            Err(Unsent { error, is_gone, request: unsent }) => {
+                if is_gone {
+                    inside.found_gone();
+                }
+                request = unsent.or_else(|| copy.take()).ok_or(error)?;
+            }
         }
-    };
-    let inside = process.enter().await?;
-    let (response, sender) = send(edge, &inside, again).await.map_err(|unsent| unsent.error)?;
-    Ok((response, sender, inside))
+    }
 }
 
-/// The figures of all processes that are up, as they tell them; without those that do not in time.
+/// The figures of all processes that are up, as they tell them; without those that do not in time,
+/// or are too many.
 pub(super) async fn figures(edge: &Rc<Edge>) -> Vec<(Name, String)> {
-    let mut all = Vec::new();
-    for process in edge.node().front().all() {
-        let Some(inside) = process.enter_if_up() else { continue };
+    let inside = edge.node().front().all().into_iter().filter_map(|process| process.look_in());
+    let asked = inside.map(|inside| async move {
         match tokio::time::timeout(FIGURES_TIME_MAX, figures_of(&inside)).await {
-            Ok(Ok(text)) => all.push((inside.tenant().clone(), text)),
+            Ok(Ok(text)) => return Some((inside.tenant().clone(), text)),
             Ok(Err(error)) => tracing::warn!(tenant = %inside.tenant(), %error, "has no figures"),
             Err(_) => tracing::warn!(tenant = %inside.tenant(), "tells no figures in time"),
         }
-    }
-    all
+        None
+    });
+    let mut left = FIGURES_BYTES_TOTAL;
+    let all = futures_util::future::join_all(asked).await;
+    let fits = |(_, text): &(Name, String)| {
+        let fits = text.len() <= left;
+        left -= if fits { text.len() } else { 0 };
+        fits
+    };
+    all.into_iter().flatten().filter(fits).collect()
 }
 
 async fn figures_of(inside: &Inside) -> Result<String, Error> {
@@ -213,6 +233,7 @@ fn copy_of_head<B>(request: &Request<B>) -> Request<Carried> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    copy.headers_mut().remove(CONTENT_LENGTH);
     copy
 }
 
@@ -254,6 +275,8 @@ fn remove_of_connection(headers: &mut HeaderMap) {
 /// No reply came, and why; with the request if the process has seen nothing of it.
 struct Unsent {
     error: Error,
+    /// There is no way to the process any more.
+    is_gone: bool,
     request: Option<Request<Carried>>,
 }
 
@@ -270,10 +293,14 @@ async fn send(
             Some(kept) => kept,
             None => match connect(inside).await {
                 Ok(sender) => sender,
-                Err(error) => return Err(Unsent { error, request: Some(request) }),
+                Err(error) => {
+                    return Err(Unsent { error, is_gone: true, request: Some(request) });
+                }
             },
         };
-        if sender.ready().await.is_err() && !is_new {
+        // One that still carries a body is nobody else's.
+        let is_ready = if is_new { sender.ready().await.is_ok() } else { sender.is_ready() };
+        if !is_ready && !is_new {
             continue;
         }
         match sender.try_send_request(request).await {
@@ -281,7 +308,8 @@ async fn send(
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if !is_new => request = unsent,
                 unsent => {
-                    return Err(Unsent { error: gone(&failed.into_error()), request: unsent });
+                    let error = gone(&failed.into_error());
+                    return Err(Unsent { error, is_gone: false, request: unsent });
                 }
             },
         }
@@ -296,6 +324,7 @@ where
 {
     let failed = |_error: std::io::Error| Error::Process {
         why: "takes no further connection",
+        is_sent: false,
         retry_after: RETRY_AFTER,
     };
     let stream = inside.connect().map_err(failed)?;
@@ -318,7 +347,7 @@ where
 /// The process did not answer.
 fn gone(error: &hyper::Error) -> Error {
     tracing::debug!(%error, "a tenant's process did not answer");
-    Error::Process { why: "went away before it answered", retry_after: RETRY_AFTER }
+    Error::Process { why: "went away before it answered", is_sent: true, retry_after: RETRY_AFTER }
 }
 
 /// The body of a reply that is passed on. At its end its connection is kept for the next request.

@@ -157,7 +157,7 @@ async fn stream(
             caller.has(Scope::Ingest)?;
             let (parts, _none) = request.into_parts();
             let (response, door) = socket::upgrade(caller, (pipeline, key.into_owned()), parts)?;
-            connection.upgrade(Upgrade::Session(door));
+            connection.upgrade(Upgrade::Session(Box::new(door)));
             Ok(response)
         }
         Method::GET | Method::HEAD => session::look(edge, caller, (pipeline, &key)).await,

@@ -11,7 +11,9 @@ impl Node {
     /// Until when nothing happens here unless a request comes, in microseconds since 1970, and all
     /// there is will be found on disk; `None` if that is not so.
     pub(crate) fn rest_until(&self) -> Option<u64> {
-        if self.requests.waiting() > 0 {
+        // A change goes on by itself when its client is gone.
+        let is_changing = self.deploying.iter().any(|lock| lock.strong_count() > 0);
+        if self.requests.waiting() > 0 || is_changing {
             return None;
         }
         let running = self.all_running();

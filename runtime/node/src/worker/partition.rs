@@ -131,7 +131,8 @@ impl Driver {
                 self.retired();
                 return false;
             }
-            self.sleep(self.timing.next_tick).await;
+            // What halted waits for somebody; what else is here is not done.
+            self.sleep_with(self.timing.next_tick, halted).await;
             return true;
         }
         if let Some(until) = self.rest.until(self.local.clock.now()) {
@@ -140,12 +141,12 @@ impl Driver {
                 return false;
             }
             let tick = self.timing.next_tick;
-            self.sleep(Some(tick.map_or(until, |tick| tick.min(until)))).await;
+            self.sleep_with(Some(tick.map_or(until, |tick| tick.min(until))), false).await;
             return true;
         }
         self.note_horizon();
         if self.retire.is_none() && !self.has_memory() {
-            self.sleep(self.timing.next_tick).await;
+            self.sleep_with(self.timing.next_tick, false).await;
             return true;
         }
         let now = self.local.clock.now();
@@ -200,12 +201,12 @@ impl Driver {
 
     /// Sleeps until something happens, or time brings something to do.
     async fn wait(&mut self) {
-        self.sleep(self.next_by_time()).await;
+        self.sleep_with(self.next_by_time(), true).await;
     }
 
-    /// Sleeps until something happens, or to this time.
-    async fn sleep(&self, until: Option<u64>) {
-        self.mailbox.set_sleeps_until(until.unwrap_or(u64::MAX));
+    /// Sleeps until something happens, or to this time. `rests`: it has nothing to do until then.
+    async fn sleep_with(&self, until: Option<u64>, rests: bool) {
+        self.mailbox.set_sleeps_until(if rests { until.unwrap_or(u64::MAX) } else { 0 });
         match until {
             None => park().await,
             Some(next) => {
