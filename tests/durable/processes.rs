@@ -208,8 +208,14 @@ async fn processes_go_with_their_node_and_what_they_had_at_hand_goes_on_with_the
     })
     .await;
     let node = again.start().await;
-    // It was not at rest: it is started without anybody asking.
+    // It was not at rest: it is started without anybody asking, and says so in the node's log.
     until_processes(&node, 1).await;
+    eventually("the process says what it did", SOON, || async {
+        let log = node.log();
+        let restored = |line: &str| line.contains("tenant-process") && line.contains("restored");
+        log.lines().any(restored).then_some(())
+    })
+    .await;
     let acme = node.tenant("acme");
     send(&acme, 2).await;
     until_results(&acme, 2).await;

@@ -238,6 +238,8 @@ section! {
             Period { default: MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
         /// Longest time until a process is ready; also how long a request waits for it.
         start_time_max: Duration = Period { default: 30 * SECOND, least: SECOND, most: HOUR };
+        /// Component instances that may exist at once in one process; fewer start sooner.
+        instances: u32 = Count { default: 1_000, least: 1, most: 30_000 };
         /// Memory a process may write to, its guests' included.
         memory_bytes_max: usize = Bytes { default: 4 * GIB, least: 256 * MIB, most: 64 * TIB };
     }

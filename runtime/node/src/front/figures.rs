@@ -178,7 +178,7 @@ mod tests {
              # TYPE sluicebox_a counter\n# HELP sluicebox_connections Mine.\n\
              sluicebox_connections 9\n# TYPE sluicebox_a gauge\n\
              sluicebox_a{{process=\"other\"}} 1\nsluicebox_a{long} 1\nsluicebox_b 2\n\
-             sluicebox_ab 2\nsluicebox_a\u{1b}[2J 3\nsluicebox_a{{b=\"1} 4\nsluicebox_a 1 2\n\
+             sluicebox_ab 2\nsluicebox_a\u{1b}[2J 3\nsluicebox_a{{b=\"1}} 4\nsluicebox_a 1 2\n\
              sluicebox_a NaNa\nsluicebox_a{{b=\"\\\"}}\",}} 5\n# EOF\nsluicebox_a 4\n"
         );
         let acme = Name::new("acme").unwrap();

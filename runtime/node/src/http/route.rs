@@ -113,11 +113,11 @@ async fn route(
             None => Scope::Write,
         },
     )?;
+    let is_stream = matches!(target, Some(Target::Stream { .. }));
+    if is_stream && (*method == Method::POST || socket::is_wanted(request.headers())) {
+        caller.has(Scope::Ingest)?;
+    }
     if let Some(process) = &caller.process {
-        let is_session = matches!(target, Some(Target::Stream { .. }));
-        if is_session && (*method == Method::POST || socket::is_wanted(request.headers())) {
-            caller.has(Scope::Ingest)?;
-        }
         return pass::pass(edge, connection, (&caller, process), request).await;
     }
     match target {
@@ -154,17 +154,13 @@ async fn stream(
     })?;
     match *request.method() {
         Method::GET if socket::is_wanted(request.headers()) => {
-            caller.has(Scope::Ingest)?;
             let (parts, _none) = request.into_parts();
             let (response, door) = socket::upgrade(caller, (pipeline, key.into_owned()), parts)?;
             connection.upgrade(Upgrade::Session(Box::new(door)));
             Ok(response)
         }
         Method::GET | Method::HEAD => session::look(edge, caller, (pipeline, &key)).await,
-        Method::POST => {
-            caller.has(Scope::Ingest)?;
-            session::handle(edge, caller, (pipeline, key.into_owned()), request).await
-        }
+        Method::POST => session::handle(edge, caller, (pipeline, key.into_owned()), request).await,
         _ => Err(Error::Method { allow: "GET, HEAD, POST" }),
     }
 }
