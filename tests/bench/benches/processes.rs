@@ -1,8 +1,8 @@
 //! A tenant in a process of its own against the same tenant in the node's process: events a
 //! second, the time a request takes, and how long a process that rests takes to answer.
 //!
-//! Two nodes in one run, and rounds take turns; the ratio is that of each round. Flow takes the whole
-//! machine, client included; requests are one after another on one connection.
+//! Two nodes in one run, and rounds take turns; the ratio is that of each round. Flow takes the
+//! whole machine, client included; requests are one after another on one connection.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

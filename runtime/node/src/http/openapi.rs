@@ -98,6 +98,7 @@ const STATUSES: [(u16, &[&str]); 14] = [
             "node.draining",
             "node.overloaded",
             "store.full",
+            "tenant.process",
         ],
     ),
     (504, &["request.deadline"]),
