@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Interest};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use super::control::{self, Message, Tag};
@@ -40,7 +41,7 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// Bytes of a line of a process's log, and lines a second; more is left out.
 const LINE_BYTES_MAX: u64 = 8 * 1024;
-const LINES_MAX: u32 = 500;
+const LINES_MAX: u32 = 5_000;
 
 /// Variables of the environment that a process gets; no others, as they may hold secrets.
 const ENVIRONMENT: [&str; 4] =
@@ -69,6 +70,8 @@ struct Running {
     child: Child,
     /// Of sequenced packets, which the runtime has no type for: it only waits for them.
     control: Arc<UnixDatagram>,
+    /// Passes on what it logs, to the last line, which may be why it ended.
+    said: Option<JoinHandle<()>>,
 }
 
 /// On its drop nobody waits for the process any more.
@@ -218,6 +221,10 @@ impl Keeper {
         metrics.pid.store(0, Ordering::Relaxed);
         // What has not ended by now is not to go on beside the next one.
         drop(running.child.kill().await);
+        if let Some(said) = running.said.take() {
+            // Who else has its end open is not waited for.
+            drop(timeout(SLACK, said).await);
+        }
         ended
     }
 
@@ -243,11 +250,9 @@ impl Keeper {
         let text = [config.to_text().as_bytes(), &[0], entry.as_bytes()].concat();
         control::send(&ours, Tag::Begin, &text, None)?;
         let control = UnixDatagram::from_std(StdUnixDatagram::from(ours))?;
-        if let Some(said) = child.stderr.take() {
-            // To the last line, which may be why it ended.
-            drop(tokio::task::spawn_local(relay(said, tenant.clone())));
-        }
-        Ok(Running { child, control: Arc::new(control) })
+        let said = child.stderr.take().map(|said| relay(said, tenant.clone()));
+        let said = said.map(tokio::task::spawn_local);
+        Ok(Running { child, control: Arc::new(control), said })
     }
 
     /// Waits until the process is ready.
