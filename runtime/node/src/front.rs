@@ -92,9 +92,6 @@ impl Front {
         let instances = config.isolation.instances.min(config.engine.instances);
         template.engine.instances = instances;
         template.engine.warm_slots = config.engine.warm_slots.min(instances);
-        // A start reads the newest file of the log whole. It has to hold the largest request.
-        let segment = (config.http.body_bytes_max * 5 / 4).next_multiple_of(1 << 20);
-        template.log.segment_bytes = segment.min(config.log.segment_bytes);
         // So that the front is there to see them end.
         template.node.drain_time_max = config.node.drain_time_max * 3 / 4;
         let directory = config.node.data_dir.join(DIRECTORY);
