@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sluicebox_tests::client::{Client, Raw, payload};
+use sluicebox_tests::events::{Given, frame};
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Home, Node, Setup};
@@ -313,6 +314,15 @@ async fn an_upload_that_is_broken_off_and_a_kept_connection_that_is_closed_hold_
     }
     until_results(&acme, 6).await;
     assert_eq!(starts(&acme).await, 1);
+}
+
+#[tokio::test]
+async fn a_request_may_be_as_large_as_in_the_node_s_process() {
+    let node = Setup::tenants(&["acme"]).set("isolation.processes", "true").start().await;
+    let acme = node.tenant("acme");
+    deploy(&acme).await;
+    let given = (0..14).map(|_| Given::new("k", [&b"e"[..], &[b'x'; 1_000_000]].concat()));
+    acme.frame("kept", &frame(&given.collect::<Vec<_>>())).await.is(202);
 }
 
 #[tokio::test]
