@@ -45,6 +45,8 @@ mod refused;
 mod replay;
 #[path = "durable/rollback.rs"]
 mod rollback;
+#[path = "durable/scaling.rs"]
+mod scaling;
 #[path = "durable/sessions.rs"]
 mod sessions;
 #[path = "durable/streams.rs"]

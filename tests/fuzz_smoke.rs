@@ -160,6 +160,7 @@ smoke! {
     any_bytes_may_be_found_as_the_head_of_an_image: "image_head";
     any_bytes_may_be_found_in_the_memory_of_a_link: "link_ring";
     any_bytes_may_begin_a_link: "link_hello";
+    any_bytes_may_be_said_by_another_node: "message";
 }
 
 #[test]
@@ -215,6 +216,10 @@ fn the_good_seeds_are_taken() {
     for bytes in good("link_hello") {
         assert_eq!(sluicebox_link::tls::wire::reread_hello(&bytes), Ok(bytes));
     }
+    for bytes in good("message") {
+        let message = sluicebox_core::message::Message::decode(&bytes);
+        assert!(message.is_ok(), "{}: {message:?}", bytes.escape_ascii());
+    }
     let all = [
         "frame",
         "manifest_toml",
@@ -224,6 +229,7 @@ fn the_good_seeds_are_taken() {
         "store_extent",
         "link_ring",
         "link_hello",
+        "message",
     ];
     for target in all {
         assert!(!good(target).is_empty(), "{target} has no good seed");

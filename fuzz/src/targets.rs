@@ -25,6 +25,7 @@ use sluicebox_core::frame::{check, expand, field, push_field};
 use sluicebox_core::ids::{Digest, Name, PipelineId, StageId};
 use sluicebox_core::json_key::{self, Pointer};
 use sluicebox_core::layer::{self, KeyRule, Layer, LayerLimits, Ports, Spread};
+use sluicebox_core::message::Message;
 use sluicebox_core::pipeline::{self, Facts};
 use sluicebox_core::quota::Allowance;
 use sluicebox_core::recovery::{Fold, Sink};
@@ -50,7 +51,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -71,6 +72,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("image_head", image_head),
     ("link_ring", link_ring),
     ("link_hello", link_hello),
+    ("message", message),
 ];
 
 /// Longest message that anybody should have to read.
@@ -395,6 +397,11 @@ pub fn record(data: &[u8]) {
         Record::Apply(apply) => writer.apply(apply),
         Record::Delete(delete) => writer.delete(delete),
         Record::Checkpoint(checkpoint) => writer.checkpoint(checkpoint),
+        Record::Open(open) => writer.open(open),
+        Record::Move(moved) => writer.moves(moved),
+        Record::Leave(leave) => writer.leave(leave),
+        Record::Join(join) => writer.join(join),
+        Record::Release(release) => writer.release(release),
     }
     if writer.kind() != 0 {
         assert_eq!(codec::decode(*kind, &writer.to_bytes()).as_ref(), Ok(&record));
@@ -466,6 +473,19 @@ pub fn link_ring(data: &[u8]) {
 pub fn link_hello(data: &[u8]) {
     match reread_hello(data) {
         Ok(again) => assert_eq!(reread_hello(&again), Ok(again.clone())),
+        Err(error) => expect_message(&error.to_string()),
+    }
+}
+
+/// What another node says of the partitions of a pipeline. There is one way to write it.
+pub fn message(data: &[u8]) {
+    match Message::decode(data) {
+        Ok(message) => {
+            let mut again = Vec::new();
+            message.encode_head(&mut again);
+            again.extend(message.frame());
+            assert_eq!(again, data);
+        }
         Err(error) => expect_message(&error.to_string()),
     }
 }

@@ -96,6 +96,7 @@ pub(crate) const ENDS: &[(&str, u8, End)] = &[
     ("log-flood", b'x', FUEL),
     ("panic-nth", b'x', Returns(1)),
     ("recurse", b'x', Trap("the stack overflowed: recursion too deep")),
+    ("slow", b'x', Returns(1)),
     ("spin", b'x', FUEL),
     ("spin-clock", b'x', FUEL),
     ("spin-start", b'x', Trap("units to start")),

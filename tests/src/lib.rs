@@ -11,12 +11,14 @@
 #![expect(clippy::unwrap_used, reason = "the whole crate is a test")]
 
 pub mod client;
+pub mod cluster;
 pub mod events;
 pub mod eventually;
 pub mod follow;
 pub mod guests;
 pub mod manifest;
 pub mod node;
+pub mod peer;
 pub mod rig;
 pub mod session;
 pub mod stream_memory;

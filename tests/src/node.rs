@@ -197,6 +197,13 @@ impl Setup {
         Self { tenants: names.to_vec(), ..Self::dev() }
     }
 
+    /// With tenants whose tokens are in a file that is there already.
+    #[must_use]
+    pub fn with_tokens(tokens: &[(&'static str, &str)]) -> Self {
+        let tokens = tokens.iter().map(|(name, token)| (*name, (*token).to_owned())).collect();
+        Self { tokens, ..Self::dev() }
+    }
+
     /// In this directory.
     #[must_use]
     pub fn home(self, home: &Arc<Home>) -> Self {

@@ -19,9 +19,15 @@ const EDGES: [(&str, &str, &[&str]); 14] = [
     (
         "sluicebox-node",
         "runtime/node",
-        &["sluicebox-confine", "sluicebox-core", "sluicebox-store", "sluicebox-engine"],
+        &[
+            "sluicebox-confine",
+            "sluicebox-core",
+            "sluicebox-store",
+            "sluicebox-engine",
+            "sluicebox-link",
+        ],
     ),
-    ("sluicebox", "runtime/cli", &["sluicebox-core", "sluicebox-node"]),
+    ("sluicebox", "runtime/cli", &["sluicebox-core", "sluicebox-link", "sluicebox-node"]),
     ("sluicebox-guest", "guest-sdk", &["sluicebox-guest-macros"]),
     ("sluicebox-guest-macros", "guest-sdk/macros", &[]),
     ("xtask", "xtask", &[]),
@@ -103,6 +109,8 @@ const HOMES: &[(&str, &[&str])] = &[
     // TLS of the listener, of the client and between nodes; ring alone does the cryptography.
     ("rustls", &["link", "node", "cli"]),
     ("tokio-rustls", &["link", "node"]),
+    // Makes certificates of nodes.
+    ("rcgen", &["link"]),
     ("tokio-tungstenite", &["node"]),
     ("hyper-rustls", &["cli"]),
     ("http", &["node"]),
@@ -112,7 +120,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // Content codings, both in Rust.
     ("flate2", &["node"]),
     ("ruzstd", &["node"]),
-    ("base64", &["node", "cli"]),
+    ("base64", &["link", "node", "cli"]),
     ("memchr", &["engine", "node"]),
     ("prometheus-client", &["node"]),
     // Live pipelines and tenants, looked up for each request.
@@ -139,7 +147,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// What tests and benches may name besides, in every crate but core, which has only the first two.
-const FOR_TESTS: [&str; 11] = [
+const FOR_TESTS: [&str; 10] = [
     "proptest",
     "bytes",
     "tempfile",
@@ -149,9 +157,8 @@ const FOR_TESTS: [&str; 11] = [
     "hyper",
     "toml",
     "mimalloc",
-    // Every order of steps, and certificates; both of links.
+    // Every order of steps, of links.
     "loom",
-    "rcgen",
 ];
 
 /// One of our packages, as its manifest has it.

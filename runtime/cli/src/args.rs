@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluicebox_core::ids::Name;
 
-pub(crate) use self::node::{ConfigCommand, DemoArgs, LogCommand, ServeArgs, TenantArgs};
+pub(crate) use self::node::{
+    CertsArgs, ConfigCommand, DemoArgs, LogCommand, ServeArgs, TenantArgs,
+};
 pub(crate) use self::traffic::{SampleCommand, SendArgs, StreamArgs, TailArgs};
 
 const ABOUT: &str = "Runs WebAssembly components as stages of stream pipelines.
@@ -142,6 +144,12 @@ pub(crate) enum Command {
     /// failed event again; put a better component in place first with `push` and `apply`. Events
     /// that are parked are tried at once as well, instead of when their pause is over.
     Resume(PipelineArgs),
+    /// Move a pipeline, or some of its partitions, to another node
+    #[command(after_long_help = MOVE_EXAMPLES)]
+    Move(MoveArgs),
+    /// Show why partitions are where they are, and which moves would spare traffic
+    #[command(after_long_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
     /// Send events into a pipeline
     #[command(after_long_help = traffic::SEND_EXAMPLES)]
     Send(SendArgs),
@@ -162,12 +170,17 @@ pub(crate) enum Command {
     /// Manage tenants, their tokens and quotas, in the node's tenants file
     #[command(after_long_help = node::TENANT_EXAMPLES)]
     Tenant(TenantArgs),
+    /// Make certificates by which nodes know each other
+    #[command(after_long_help = node::CERTS_EXAMPLES)]
+    Certs(CertsArgs),
     /// Show, check or explain a node's configuration
     #[command(subcommand, after_long_help = node::CONFIG_EXAMPLES)]
     Config(ConfigCommand),
     /// Look at the log of a data directory
     #[command(subcommand, after_long_help = node::LOG_EXAMPLES)]
     Log(LogCommand),
+    /// List the nodes of a cluster, as one of them sees them
+    Nodes(NodesArgs),
     /// Check whether this machine and the node are fit
     Doctor(DoctorArgs),
     /// Write a completion script for a shell
@@ -211,6 +224,30 @@ Examples:
 The manifest of the earlier version becomes a new one, with the components it ran by their digests. \
 It is refused where applying that manifest would be refused. State, results and offsets do not go \
 back. `sluicebox describe` shows the versions that are kept.";
+
+const MOVE_EXAMPLES: &str = "\
+Examples:
+  sluicebox move word-count --to b
+  sluicebox move word-count --to c --partitions 0,2,5-7
+  sluicebox nodes
+
+What it keeps goes along: state, timers, open streams, outputs with their offsets, dead letters and
+known ids. Producers wait for the moment in which it is on its way. It takes a token with the scope \
+admin, and a pipeline whose delivery is exactly-once.
+
+With --partitions the pipeline stays at home on its node, which takes its events in and keeps its
+outputs; these partitions run on the other node, with their state. Moved to its home, all of its
+partitions come back.";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  sluicebox plan
+  sluicebox plan word-count
+  sluicebox plan --apply
+
+A plan is made from what all nodes do at that moment: time of processors and bytes a second,
+smoothed over some ten seconds. So ask under the load it is for. It takes a token with the scope
+admin; with --apply, write as well.";
 
 /// Arguments of `push`.
 #[derive(Debug, Args)]
@@ -328,6 +365,42 @@ pub(crate) struct PipelineArgs {
     /// The pipeline's name
     #[arg(value_parser = name)]
     pub(crate) pipeline: Name,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `move`.
+#[derive(Debug, Args)]
+pub(crate) struct MoveArgs {
+    /// The pipeline's name
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Name,
+    /// The node to move it to
+    #[arg(long, value_name = "NODE")]
+    pub(crate) to: String,
+    /// Move these of its partitions alone, as in 0,2,5-7
+    #[arg(long, value_name = "LIST")]
+    pub(crate) partitions: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Of this pipeline alone
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Option<Name>,
+    /// Carry the moves out, one after the other
+    #[arg(long)]
+    pub(crate) apply: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `nodes`.
+#[derive(Debug, Args)]
+pub(crate) struct NodesArgs {
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

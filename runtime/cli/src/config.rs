@@ -57,6 +57,12 @@ pub(crate) fn sources(
     if let Some(key) = &overrides.tls_key {
         sources.flag("--tls-key", "tls.key", key.display());
     }
+    if let Some(node) = &overrides.node {
+        sources.flag("--node", "cluster.node", node);
+    }
+    if let Some(nodes) = &overrides.nodes {
+        sources.flag("--nodes", "cluster.nodes", nodes);
+    }
     if let Some(workers) = overrides.workers {
         sources.flag("--workers", "node.workers", workers);
     }

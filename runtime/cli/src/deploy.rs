@@ -1,4 +1,4 @@
-//! `push`, `apply`, `rollback`, `delete`, `resume`: changing what a tenant runs.
+//! `push`, `apply`, `rollback`, `delete`, `resume`, `move`: changing what a tenant runs.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use sluicebox_core::ids::Name;
 
-use crate::args::{ApplyArgs, DeleteArgs, Deleted, PipelineArgs, PushArgs, RollbackArgs};
+use crate::args::{ApplyArgs, DeleteArgs, Deleted, MoveArgs, PipelineArgs, PushArgs, RollbackArgs};
 use crate::client::{COMPILE_TIME_MAX, Call, Client};
 use crate::failure::{Cause, Failure, Mistake, printable};
 use crate::render::{grouped, short_digests};
@@ -187,6 +187,52 @@ pub(crate) async fn resume(screen: Screen, args: PipelineArgs) -> Result<(), Fai
     client.send(Call::new(Method::POST, client.pipeline(&args.pipeline, "/resume"))).await?;
     let done = json!({ "resumed": args.pipeline.as_str() });
     screen.result(&done, &format!("resumed pipeline {}", args.pipeline))
+}
+
+/// `move`
+pub(crate) async fn move_to(screen: Screen, args: MoveArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.connection)?;
+    let path = client.pipeline(&args.pipeline, "/move");
+    // The other node may have to compile what the pipeline runs.
+    let mut call = Call::new(Method::POST, path).query("to", args.to).within(COMPILE_TIME_MAX);
+    if let Some(partitions) = args.partitions {
+        call = call.query("partitions", partitions);
+    }
+    let moved = client.send(call).await?.json()?;
+    screen.result(&moved, &moved_text(&args.pipeline, &moved))
+}
+
+pub(crate) fn moved_text(name: &Name, moved: &Value) -> String {
+    let member = |name: &str| {
+        moved.get(name).map_or_else(String::new, |it| match it {
+            Value::String(text) => printable(text),
+            other => other.to_string(),
+        })
+    };
+    let (from, to, pause) = (member("from"), member("to"), member("pause-millis"));
+    let partitions = moved.get("partitions").and_then(Value::as_array);
+    let numbers: Vec<u64> = partitions.into_iter().flatten().filter_map(Value::as_u64).collect();
+    let (noun, it) = match numbers.len() {
+        0 => {
+            return format!(
+                "moved pipeline {name} from {from} to {to}; it took nothing in for {pause} ms"
+            );
+        }
+        1 => ("partition", "it"),
+        _ => ("partitions", "they"),
+    };
+    let list = ranges(&numbers);
+    format!("moved {noun} {list} of pipeline {name} to {to}; {it} took nothing for {pause} ms")
+}
+
+/// Ascending numbers as people write them: three and more in a row as a range.
+pub(crate) fn ranges(numbers: &[u64]) -> String {
+    let in_a_row = numbers.chunk_by(|one, next| one + 1 == *next);
+    let texts = in_a_row.flat_map(|row| match row {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        few => few.iter().map(u64::to_string).collect(),
+    });
+    texts.collect::<Vec<String>>().join(", ")
 }
 
 /// A manifest as far as this program needs to understand it; the node checks all of it.
@@ -384,5 +430,20 @@ mod tests {
             applied_text(&name, &applied, false),
             "updated pipeline wc, version 4 (the manifest of version 2)"
         );
+    }
+
+    #[test]
+    fn what_a_move_came_to_is_said() {
+        let name = Name::new("wc").unwrap();
+        let mut moved = json!({ "name": "wc", "from": "a", "to": "b", "pause-millis": 12 });
+        let text = moved_text(&name, &moved);
+        assert_eq!(text, "moved pipeline wc from a to b; it took nothing in for 12 ms");
+        moved["partitions"] = json!([2, 3]);
+        let text = moved_text(&name, &moved);
+        assert_eq!(text, "moved partitions 2, 3 of pipeline wc to b; they took nothing for 12 ms");
+        moved["partitions"] = json!([7]);
+        let text = moved_text(&name, &moved);
+        assert_eq!(text, "moved partition 7 of pipeline wc to b; it took nothing for 12 ms");
+        assert_eq!(ranges(&[0, 2, 3, 5, 6, 7, 8, 10]), "0, 2, 3, 5-8, 10");
     }
 }

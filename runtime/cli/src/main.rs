@@ -8,6 +8,7 @@
 #![allow(rustdoc::invalid_html_tags, reason = "the comments on arguments are their help texts")]
 
 mod args;
+mod certs;
 mod client;
 mod config;
 mod demo;
@@ -17,6 +18,7 @@ mod failure;
 mod host_metrics;
 mod log;
 mod logging;
+mod plan;
 mod render;
 mod replay;
 mod sample;
@@ -133,9 +135,12 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Push(args) => deploy::push(screen, args).await?,
         Command::Apply(args) => deploy::apply(screen, args).await?,
         Command::List(args) => status::list(screen, args).await?,
+        Command::Nodes(args) => status::nodes(screen, args).await?,
         Command::Describe(args) => status::describe(screen, args).await?,
         Command::Delete(args) => deploy::delete(screen, args).await?,
         Command::Rollback(args) => deploy::roll_back(screen, args).await?,
+        Command::Move(args) => deploy::move_to(screen, args).await?,
+        Command::Plan(args) => plan::plan(screen, args).await?,
         Command::Resume(args) => deploy::resume(screen, args).await?,
         Command::Send(args) => send::run(screen, args).await?,
         Command::Tail(args) => tail::run(screen, args).await?,
@@ -143,6 +148,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Sample(command) => sample::run(screen, command).await?,
         Command::Doctor(args) => doctor::run(screen, args).await?,
         Command::Tenant(args) => tenant::run(screen, args)?,
+        Command::Certs(args) => certs::run(screen, args)?,
         Command::Config(command) => config::run(screen, command)?,
         Command::Log(command) => log::run(screen, command)?,
         Command::Completion(args) => completion(screen, args.shell)?,

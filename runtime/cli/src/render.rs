@@ -11,6 +11,9 @@ use crate::failure::printable;
 /// Characters of one cell.
 const CELL_CHARS_MAX: usize = 72;
 
+/// Characters of a reason, which stands last and is what somebody wants to know.
+const WHY_CHARS_MAX: usize = 400;
+
 /// Digits of a digest that are shown.
 const DIGEST_DIGITS: usize = 12;
 
@@ -81,9 +84,15 @@ fn columns(rows: &[Value]) -> Vec<&str> {
             columns.push(name.as_str());
         }
     }
-    // What a row is about first, whatever the order in the reply.
-    let first = ["name", "segment", "partition"];
-    columns.sort_by_key(|name| first.iter().position(|f| f == name).unwrap_or(first.len()));
+    // What a row is about first, whatever the order in the reply and whichever rows have it; what
+    // may be a whole sentence last.
+    let first = ["name", "segment", "partition", "node", "way"];
+    let last = ["halted", "unavailable"];
+    let place = |name: &str| match last.iter().position(|known| *known == name) {
+        Some(at) => first.len() + 1 + at,
+        None => first.iter().position(|known| *known == name).unwrap_or(first.len()),
+    };
+    columns.sort_by_key(|name| place(name));
     columns
 }
 
@@ -119,10 +128,11 @@ fn cell(name: &str, value: &Value) -> String {
         Value::Array(_) | Value::Object(_) => value.to_string(),
     };
     let text = printable(&text);
-    if text.chars().count() <= CELL_CHARS_MAX {
+    let most = if name == "why" { WHY_CHARS_MAX } else { CELL_CHARS_MAX };
+    if text.chars().count() <= most {
         return text;
     }
-    text.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect()
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 /// Each digest in a text cut to what tells it from others.
@@ -229,9 +239,28 @@ mod tests {
     }
 
     #[test]
+    fn where_partitions_are_stands_before_how_they_do() {
+        let value = json!({ "partition": [
+            { "segment": "a", "partition": 0, "worker": 1 },
+            { "segment": "a", "partition": 1, "worker": 0, "node": "b", "way": "ring" },
+            { "segment": "a", "partition": 2, "worker": 3, "node": "c", "unavailable": "is silent" },
+        ] });
+        assert_eq!(
+            object(&value, &[]),
+            "\npartition\n\
+             \x20 SEGMENT  PARTITION  NODE  WAY   WORKER  UNAVAILABLE\n\
+             \x20 a        0          -     -     1       -\n\
+             \x20 a        1          b     ring  0       -\n\
+             \x20 a        2          c     -     3       is silent\n"
+        );
+    }
+
+    #[test]
     fn cells_are_cut_and_escaped() {
         let text = cell("", &json!(format!("a\nb\u{1b}{}", "x".repeat(500))));
         assert!(text.starts_with("a b\\u{1b}") && text.chars().count() == CELL_CHARS_MAX, "{text}");
+        let why = cell("why", &Value::from("b".repeat(100)));
+        assert_eq!(why.chars().count(), 100, "a reason is not cut short");
     }
 
     #[test]

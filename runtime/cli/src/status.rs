@@ -1,30 +1,44 @@
-//! `list` and `describe`: what a tenant has and how it is doing.
+//! `list`, `describe` and `nodes`: what a tenant has and how it is doing, and where.
 
+use hyper::Method;
 use serde_json::{Map, Value};
 
-use crate::args::{DescribeArgs, ListArgs, Listed};
-use crate::client::Client;
+use crate::args::{DescribeArgs, ListArgs, Listed, NodesArgs};
+use crate::client::{Call, Client, Reply};
 use crate::failure::{Cause, Failure};
 use crate::render;
 use crate::screen::Screen;
 
 const COMPONENT_COLUMNS: [&str; 5] = ["name", "digest", "bytes", "world", "created"];
 const PIPELINE_COLUMNS: [&str; 5] = ["name", "version", "state", "delivery", "stages"];
+/// Where there are several nodes.
+const PLACED_COLUMNS: [&str; 6] = ["name", "version", "state", "delivery", "stages", "node"];
+const NODE_COLUMNS: [&str; 7] =
+    ["name", "address", "state", "seconds", "pipelines", "round-trip-micros", "why"];
+
+/// The header that names nodes whose part of a list is missing.
+const UNREACHABLE: &str = "sluicebox-unreachable";
 
 /// `list`
 pub(crate) async fn list(screen: Screen, args: ListArgs) -> Result<(), Failure> {
     let client = Client::new(&args.connection)?;
     let mut found = Map::new();
     let mut text = String::new();
-    let kinds = [
-        (Listed::Components, "components", &COMPONENT_COLUMNS),
-        (Listed::Pipelines, "pipelines", &PIPELINE_COLUMNS),
-    ];
-    for (kind, name, columns) in kinds {
+    let kinds = [(Listed::Components, "components"), (Listed::Pipelines, "pipelines")];
+    for (kind, name) in kinds {
         if args.what.is_some_and(|what| what != kind) {
             continue;
         }
-        let rows = rows(client.get(client.path(name)).await?, name)?;
+        let reply = client.send(Call::new(Method::GET, client.path(name))).await?;
+        let rows = rows(reply.json()?, name)?;
+        let columns: &[&str] = match kind {
+            Listed::Components => &COMPONENT_COLUMNS,
+            Listed::Pipelines if rows.iter().any(|row| row.get("node").is_some()) => {
+                &PLACED_COLUMNS
+            }
+            Listed::Pipelines => &PIPELINE_COLUMNS,
+        };
+        tell_missing(screen, &reply);
         if !text.is_empty() {
             text.push('\n');
         }
@@ -39,6 +53,21 @@ pub(crate) async fn list(screen: Screen, args: ListArgs) -> Result<(), Failure> 
         found.insert(name.to_owned(), Value::Array(rows));
     }
     screen.result(&Value::Object(found), &text)
+}
+
+/// Says so if a list is not whole.
+fn tell_missing(screen: Screen, reply: &Reply) {
+    if let Some(nodes) = reply.header(UNREACHABLE) {
+        screen.hint(&format!("without what is on {nodes}, which cannot be reached"));
+    }
+}
+
+/// `nodes`
+pub(crate) async fn nodes(screen: Screen, args: NodesArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.connection)?;
+    let nodes = rows(client.get("/v1/nodes".to_owned()).await?, "nodes")?;
+    let text = render::table(&nodes, &NODE_COLUMNS);
+    screen.result(&Value::Array(nodes), &text)
 }
 
 /// The list of a reply, bare or under its name.

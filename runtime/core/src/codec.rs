@@ -1,4 +1,4 @@
-//! What is in the log: the bodies of its records, format version 2.
+//! What is in the log: the bodies of its records, format version 4.
 //!
 //! ```text
 //! every body     format u8 · oldest format a reader must know u8 · fields · extensions
@@ -26,6 +26,11 @@
 //!    names       n × { stage n · name bytes } · n × { edge n · from stage n · port bytes
 //!                · to stage n · input bytes } · n × { output n · name bytes }
 //! 4 delete       pipeline n                  5 checkpoint   horizon n · generation n
+//! 6 open         pipeline n · kept bytes     7 move         pipeline n · name of a node bytes
+//! 8 leave        pipeline n · name of a node bytes · n × partition n
+//! 9 join         pipeline n · name of a node bytes · name of the home bytes (empty: none)
+//!                · n × partition n · kept bytes
+//! 10 release     pipeline n · n × partition n
 //! extensions     { id n · bytes } … to the end of the body; a reader skips what it does not know
 //! ```
 //! The log keeps the kind beside the body. What was written once can be read for ever.
@@ -33,17 +38,22 @@
 mod commit;
 mod control;
 mod ingest;
+mod parts;
 pub(crate) mod wire;
 mod writer;
 
-pub(crate) use commit::source;
 pub use commit::{
     Batch, CommitHead, CommitRecord, DeadRun, EdgeRun, OutputRun, Piece, Sent, StateChanges,
     StateWriter, Usage,
 };
+pub(crate) use commit::{put_source, source};
 pub(crate) use control::name_table;
-pub use control::{ApplyRecord, CheckpointRecord, DeleteRecord, EdgeEnds, NameTable};
+pub use control::{
+    ApplyRecord, CheckpointRecord, DeleteRecord, EdgeEnds, MoveRecord, NameTable, OpenRecord,
+};
+pub(crate) use ingest::previous;
 pub use ingest::{IngestRecord, IngestRun, Producer};
+pub use parts::{JoinRecord, LeaveRecord, ReleaseRecord};
 pub use writer::RecordWriter;
 pub(crate) use writer::put_frame;
 
@@ -59,12 +69,15 @@ use wire::Reader;
 const TIME: u64 = 22;
 
 /// The format this code writes, and the newest it reads.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 4;
 
 /// The format a kind is written in, and the oldest reader that understands it: that in which the
-/// kind changed last. Compact frames came with 2.
-const fn format_of(kind: u8) -> u8 {
+/// kind changed last. Compact frames came with 2, pipelines that move with 3, those whose
+/// partitions are on several nodes with 4.
+pub(crate) const fn format_of(kind: u8) -> u8 {
     match kind {
+        kind::LEAVE | kind::JOIN | kind::RELEASE => 4,
+        kind::OPEN | kind::MOVE => 3,
         kind::INGEST | kind::COMMIT => 2,
         _ => 1,
     }
@@ -84,6 +97,16 @@ pub mod kind {
     pub const DELETE: u8 = 4;
     /// A checkpoint.
     pub const CHECKPOINT: u8 = 5;
+    /// A pipeline came from another node: where it stands.
+    pub const OPEN: u8 = 6;
+    /// A pipeline goes to another node; from here on this one refuses everything of it.
+    pub const MOVE: u8 = 7;
+    /// Partitions of a pipeline go to another node, or are known to be on another one.
+    pub const LEAVE: u8 = 8;
+    /// Partitions of a pipeline came from another node: where they stand.
+    pub const JOIN: u8 = 9;
+    /// What is still here of partitions that left may go.
+    pub const RELEASE: u8 = 10;
 }
 
 /// One item of the log.
@@ -99,6 +122,16 @@ pub enum Record<'a> {
     Delete(DeleteRecord),
     /// A checkpoint.
     Checkpoint(CheckpointRecord),
+    /// A pipeline came from another node.
+    Open(OpenRecord<'a>),
+    /// A pipeline goes to another node.
+    Move(MoveRecord),
+    /// Partitions of a pipeline go to another node.
+    Leave(LeaveRecord),
+    /// Partitions of a pipeline came from another node.
+    Join(JoinRecord<'a>),
+    /// What is still here of partitions that left may go.
+    Release(ReleaseRecord),
 }
 
 /// A frame inside a record that was read.
@@ -142,7 +175,7 @@ pub struct RecordError {
 pub enum Fault {
     /// A kind this program does not know.
     #[error(
-        "this program knows kinds 1 to 5 of format {FORMAT}; a newer one wrote this, so use that"
+        "this program knows kinds 1 to 10 of format {FORMAT}; a newer one wrote this, so use that"
     )]
     Kind,
     /// Written for newer readers.
@@ -166,7 +199,7 @@ pub enum Fault {
 /// The first thing that is wrong.
 pub fn decode(kind: u8, body: &[u8]) -> Result<Record<'_>, RecordError> {
     let mut reader = Reader::new(kind, body);
-    if !(kind::INGEST..=kind::CHECKPOINT).contains(&kind) {
+    if !(kind::INGEST..=kind::RELEASE).contains(&kind) {
         return Err(reader.error(Fault::Kind));
     }
     reader.format()?;
@@ -176,6 +209,11 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Record<'_>, RecordError> {
         kind::COMMIT => commit::read(reader, body).map(Record::Commit),
         kind::APPLY => control::apply(reader).map(Record::Apply),
         kind::DELETE => control::delete(reader).map(Record::Delete),
-        _ => control::checkpoint(reader).map(Record::Checkpoint),
+        kind::CHECKPOINT => control::checkpoint(reader).map(Record::Checkpoint),
+        kind::OPEN => control::open(reader).map(Record::Open),
+        kind::MOVE => control::moves(reader).map(Record::Move),
+        kind::LEAVE => parts::leave(reader).map(Record::Leave),
+        kind::JOIN => parts::join(reader).map(Record::Join),
+        _ => parts::release(reader).map(Record::Release),
     }
 }

@@ -18,6 +18,7 @@ pub mod key;
 pub mod layer;
 pub mod limits;
 pub mod manifest;
+pub mod message;
 pub mod numbering;
 pub mod partition;
 pub mod pipeline;

@@ -51,6 +51,9 @@ pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// Names of tenants, pipelines, stages, ports, inputs and outputs.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Longest name of a node: that of a name in the DNS.
+pub const NODE_BYTES_MAX: usize = 253;
+
 /// Longest id of a producer that numbers its requests; it is in every record of one.
 pub const PRODUCER_BYTES_MAX: usize = 128;
 

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::json_key::Pointer;
-use crate::pipeline::{Delivery, EdgeKey, EventTime, Stage, TimeUnit};
+use crate::pipeline::{Delivery, EdgeKey, EventTime, Scaling, Stage, TimeUnit};
 
 pub mod bounds;
 mod decode;
@@ -45,6 +45,8 @@ pub struct Declaration {
     pub delivery: Delivery,
     /// Partitions of each segment, if the author or the first apply has set the number.
     pub partitions: Option<u16>,
+    /// How far it is scaled with its load, if at all.
+    pub scaling: Option<Scaling>,
     /// Where events enter.
     pub ingest: IngestDeclaration,
     /// Whether there is event time, and how.

@@ -5,7 +5,7 @@
 //! - every index in `ingest`, `edges` and `outputs` points at a stage, port or input that exists;
 //! - the graph has no cycle, and events can reach every stage;
 //! - `stages` is in the order of their names, `outputs` too; `edges` is as declared;
-//! - nothing is changed after the check (the one exception is `fix_partitions`).
+//! - nothing is changed after the check but the scale: how many partitions, which stage is apart.
 //!
 //! What a manifest looks like and how its fields are read: `manifest`. Cutting into segments:
 //! `segment`. What a new version may change: `plan`.
@@ -41,6 +41,8 @@ pub struct Pipeline {
     pub delivery: Delivery,
     /// Partitions of each segment; `None` until an apply has fixed the number.
     pub partitions: Option<u16>,
+    /// How far it is scaled with its load, if at all.
+    pub scaling: Option<Scaling>,
     /// Where events enter from outside.
     pub ingest: Ingest,
     /// Whether there is event time, and how.
@@ -55,9 +57,17 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Sets the number of partitions if the manifest left it open; a number that is there stays.
+    /// With `scaling` it is brought within its bounds.
     pub fn fix_partitions(&mut self, partitions: u16) {
         let partitions = partitions.clamp(1, bounds::PARTITIONS_MAX);
+        let partitions = self.scaling.as_ref().map_or(partitions, |own| own.clamp(partitions));
         self.partitions = self.partitions.or(Some(partitions));
+    }
+
+    /// The number of partitions it begins with if nobody says another.
+    #[must_use]
+    pub fn first_partitions(&self, usual: u16) -> u16 {
+        self.scaling.as_ref().map_or(usual, |scaling| scaling.min)
     }
 
     /// The index of the stage of this name.
@@ -85,6 +95,27 @@ impl Delivery {
             Self::ExactlyOnce => "exactly-once",
             Self::BestEffort => "best-effort",
         }
+    }
+}
+
+/// How far a pipeline is scaled with its load. What scales it is the node; see `scaling`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scaling {
+    /// Fewest partitions of each segment.
+    pub min: u16,
+    /// Most; `None`: as many as there are workers.
+    pub max: Option<u16>,
+    /// Milliseconds the load must have been low before there are fewer.
+    pub quiet_ms: u64,
+    /// The stage that has a segment of its own now, since it costs so much.
+    pub apart: Option<String>,
+}
+
+impl Scaling {
+    /// The number within the bounds that is closest to this.
+    #[must_use]
+    pub fn clamp(&self, partitions: u16) -> u16 {
+        partitions.min(self.max.unwrap_or(u16::MAX)).max(self.min)
     }
 }
 

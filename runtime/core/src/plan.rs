@@ -72,9 +72,9 @@ impl Diff {
     }
 }
 
-/// Compares the pipeline that runs, if there is one, with the one to apply. A new pipeline that
-/// leaves its partitions open takes over the number there is. `discard` names stages that run
-/// and whose state is given up.
+/// Compares the pipeline that runs, if there is one, with the one to apply. What the new one leaves
+/// open goes on as it is (see [`go_on`]). `discard` names stages that run and whose state is given
+/// up.
 #[must_use]
 pub fn diff(old: Option<&Pipeline>, new: &Pipeline, discard: &BTreeSet<String>) -> Diff {
     let mut diff = Diff::default();
@@ -83,20 +83,39 @@ pub fn diff(old: Option<&Pipeline>, new: &Pipeline, discard: &BTreeSet<String>) 
     }
     diff.handover = handover::judge(old, new, discard, &mut diff.refused);
     let handover = &diff.handover;
-    let mut after = comparable(new.declaration());
+    let mut next = new.clone();
+    if let Some(old) = old {
+        go_on(old, &mut next, handover);
+    }
+    let after = comparable(next.declaration());
     let before = old.map(|old| {
         let mut declaration = old.declaration();
         handover.rename(&mut declaration);
         comparable(declaration)
     });
     let before = before.unwrap_or_default();
-    if let (None, Some(number)) = (new.partitions, before.get("partitions")) {
-        after.insert("partitions".to_owned(), number.clone());
-    }
     let mut compare = Compare { changes: &mut diff.changes };
     compare.handover(handover);
     compare.tables("", &before, &after);
     diff
+}
+
+/// What a manifest leaves open goes on as it is: the number of partitions, and with `scaling` the
+/// stage that is apart. With `scaling` both go on whatever the manifest says, which is only where a
+/// pipeline begins; the number is brought within its bounds.
+pub fn go_on(old: &Pipeline, new: &mut Pipeline, handover: &Handover) {
+    if new.scaling.is_some() {
+        new.partitions = None;
+    }
+    if let Some(number) = old.partitions {
+        new.fix_partitions(number);
+    }
+    let (Some(before), Some(_)) = (&old.scaling, &new.scaling) else { return };
+    let heir = before.apart.as_deref().and_then(|stage| handover.heir(stage));
+    let apart = heir.filter(|stage| new.stage_index(stage).is_some()).map(str::to_owned);
+    if let Some(scaling) = &mut new.scaling {
+        scaling.apart = apart;
+    }
 }
 
 fn refused(old: &Pipeline, new: &Pipeline) -> Problems {

@@ -7,11 +7,16 @@
 //! - A record that does not follow from those before it is our bug or damage. It stops its
 //!   pipeline, with the position and what is wrong; the others go on. A stopped pipeline takes no
 //!   more records but its end.
+//! - A pipeline that goes to another node is moved: it refuses all records but its end, and stays
+//!   as it was. One that came from another node is opened: it goes on from what was kept there.
+//! - Partitions of a pipeline may be on several nodes. Each has the records of those that it has,
+//!   and of what it knows of the others; see `parts`.
 //!
 //! Reading the log, and doing anything about what was found, is the business of the node.
 
 mod backlog;
 mod kept;
+mod parts;
 mod pipeline;
 mod standing;
 mod wrong;
@@ -24,7 +29,7 @@ pub use wrong::{Stopped, Wrong};
 use std::collections::BTreeMap;
 
 use crate::codec::{
-    ApplyRecord, CheckpointRecord, CommitHead, DeadRun, IngestRecord, OutputRun, Record,
+    ApplyRecord, CheckpointRecord, CommitHead, DeadRun, IngestRecord, OpenRecord, OutputRun, Record,
 };
 use crate::ids::{Name, Part, PipelineId, StageId};
 use crate::state::Change;
@@ -48,6 +53,21 @@ pub trait Sink {
         let _of_no_interest = (tenant, pipeline);
     }
 
+    /// A pipeline of this tenant came from another node, with everything of it.
+    fn opened(&mut self, tenant: &Name, pipeline: PipelineId) {
+        let _of_no_interest = (tenant, pipeline);
+    }
+
+    /// These partitions of a pipeline of this tenant came from another node, with all they have.
+    fn joined(&mut self, tenant: &Name, pipeline: PipelineId, partitions: &[u16]) {
+        let _of_no_interest = (tenant, pipeline, partitions);
+    }
+
+    /// What is still here of these partitions, `of` so many, is not needed any more.
+    fn released(&mut self, pipeline: PipelineId, partitions: &[u16], of: u16) {
+        let _of_no_interest = (pipeline, partitions, of);
+    }
+
     /// From here on a pipeline has so many partitions, and each key is in the one that owns it.
     fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
         let _of_no_interest = (pipeline, partitions);
@@ -58,6 +78,24 @@ pub trait Sink {
 
     /// A pipeline is gone, with everything of it.
     fn deleted(&mut self, pipeline: PipelineId);
+}
+
+/// Takes nothing: for who wants to know where pipelines stand and nothing else.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nothing;
+
+impl Sink for Nothing {
+    fn changed(&mut self, _: &CommitHead, _: StageId, _: Change<'_>) {}
+
+    fn output(&mut self, _: &CommitHead, _: &OutputRun, _: u64) {}
+
+    fn dead_letters(&mut self, _: &CommitHead, _: &DeadRun, _: u64) {}
+
+    fn ingested(&mut self, _: &IngestRecord<'_>, _: u64) {}
+
+    fn discarded(&mut self, _: PipelineId, _: StageId) {}
+
+    fn deleted(&mut self, _: PipelineId) {}
 }
 
 /// See the module.
@@ -79,7 +117,8 @@ impl Fold {
     /// Takes the next record, which is at `position`.
     ///
     /// # Errors
-    /// It does not follow from those before it. Its pipeline has stopped; go on with the next.
+    /// It does not follow from those before it. Its pipeline has stopped, unless it has moved; go
+    /// on with the next.
     ///
     /// # Panics
     /// `position` does not lie behind the record before.
@@ -110,6 +149,15 @@ impl Fold {
                 self.checkpoint = Some(*record);
                 return Ok(());
             }
+            Record::Open(record) => (record.pipeline, self.open(record, sink)),
+            Record::Move(record) => {
+                let known = self.pipelines.get_mut(&record.pipeline);
+                let outcome = known.map(|folded| folded.go(&record.to));
+                (record.pipeline, outcome.unwrap_or(Err(Wrong::Pipeline)))
+            }
+            Record::Leave(record) => (record.pipeline, self.leave(record)),
+            Record::Join(record) => (record.pipeline, self.join(record, sink)),
+            Record::Release(record) => (record.pipeline, self.release(record, sink)),
         };
         outcome.map_err(|wrong| {
             let stopped = Stopped { pipeline, position, wrong };
@@ -172,25 +220,71 @@ impl Fold {
                 }
                 Ok(())
             }
-            Err(_) => {
-                let mut named = self.pipelines.values();
-                if named.any(|f| *f.tenant() == record.tenant && *f.name() == record.name) {
+            Err(Wrong::Pipeline) => {
+                if self.has_name(&record.tenant, &record.name) {
                     return Err(Wrong::Name);
                 }
                 self.pipelines.insert(record.pipeline, Folded::begin(record)?);
                 sink.applied(&record.tenant, record.pipeline);
                 Ok(())
             }
+            Err(wrong) => Err(wrong),
         }
+    }
+
+    /// Takes in a pipeline from another node. Where that node's log stood is of no matter here.
+    fn open(&mut self, record: &OpenRecord<'_>, sink: &mut impl Sink) -> Result<(), Wrong> {
+        let id = record.pipeline;
+        if let Some(known) = self.pipelines.get(&id) {
+            let here = Wrong::Opened("there is a pipeline with its number");
+            return Err(if known.moved.is_some() { Wrong::Moved } else { here });
+        }
+        let folded = only(id, record.kept).map_err(Wrong::Opened)?;
+        let refused = [
+            (!folded.parts.is_whole(), "only a part of it was there"),
+            (folded.waiting().next().is_some(), "runs wait that are in the log of that node"),
+            (self.has_name(&folded.tenant, &folded.name), "another one of the tenant has its name"),
+        ];
+        if let Some((_, why)) = refused.into_iter().find(|(refused, _)| *refused) {
+            return Err(Wrong::Opened(why));
+        }
+        sink.opened(&folded.tenant, id);
+        self.pipelines.insert(id, folded);
+        Ok(())
+    }
+
+    fn has_name(&self, tenant: &Name, name: &Name) -> bool {
+        self.pipelines.values().any(|known| known.tenant == *tenant && known.name == *name)
     }
 }
 
-/// The pipeline a record is of; `None` if it has stopped.
+/// The pipeline another node kept, and it alone; or why it cannot go on here.
+fn only(pipeline: PipelineId, kept: &[u8]) -> Result<Folded, &'static str> {
+    let kept = Fold::from_kept(kept).map_err(|_| "what was kept of it cannot be read")?;
+    let mut pipelines = kept.pipelines.into_iter();
+    let (Some((found, folded)), None) = (pipelines.next(), pipelines.next()) else {
+        return Err("what was kept is not of one pipeline");
+    };
+    let refused = [
+        (found != pipeline, "what was kept is of another pipeline"),
+        (folded.stopped.is_some(), "it had stopped there"),
+        (folded.moved.is_some(), "it had moved there"),
+    ];
+    match refused.into_iter().find(|(refused, _)| *refused) {
+        Some((_, why)) => Err(why),
+        None => Ok(folded),
+    }
+}
+
+/// The pipeline a record is of; `None` if it has stopped. Wrong if it is another node's.
 fn running(
     pipelines: &mut BTreeMap<PipelineId, Folded>,
     pipeline: PipelineId,
 ) -> Result<Option<&mut Folded>, Wrong> {
     let folded = pipelines.get_mut(&pipeline).ok_or(Wrong::Pipeline)?;
+    if folded.moved.is_some() {
+        return Err(Wrong::Moved);
+    }
     Ok(folded.stopped().is_none().then_some(folded))
 }
 

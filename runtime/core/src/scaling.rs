@@ -240,13 +240,16 @@ impl Demand {
         if let Some(least) = self.unless_idle(measured, policy, last) {
             return least;
         }
+        let was_quiet = measured.since_change_ms >= policy.quiet_ms
+            && covers(measured.window, policy.quiet_ms)
+            && self.waiting <= self.one_second();
         if self.instance == 0 {
             let is_settled = measured.since_change_ms >= policy.start_ms.saturating_mul(2);
-            let grows = last.backlog > 0 && is_settled;
-            return if grows {
-                (ordered.saturating_mul(2), Why::Unknown)
-            } else {
-                (ordered, Why::Fits)
+            return match last.backlog > 0 && is_settled {
+                true => (ordered.saturating_mul(2), Why::Unknown),
+                // Nothing came since it began: for that one is enough.
+                false if self.highest == 0 && was_quiet => (ordered.min(1), Why::Quiet),
+                false => (ordered, Why::Fits),
             };
         }
         let by_now = self.instances(self.now, policy.busy_percent);
@@ -265,9 +268,6 @@ impl Demand {
             return (up, why);
         }
         let is_idle = self.instances(self.highest, policy.busy_min_percent) < ordered;
-        let was_quiet = measured.since_change_ms >= policy.quiet_ms
-            && covers(measured.window, policy.quiet_ms)
-            && self.waiting <= self.one_second();
         if is_idle && was_quiet {
             let down = self.instances(self.highest, policy.busy_percent).max(1);
             return (down.min(ordered), Why::Quiet);

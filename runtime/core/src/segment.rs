@@ -10,8 +10,6 @@
 //!
 //! Every stage is in one segment; edges inside segments form trees, all others cross.
 
-use std::collections::BTreeSet;
-
 use crate::pipeline::{EdgeIndex, EdgeKey, Grants, Pipeline, Stage, StageIndex, graph};
 
 /// Index of a segment in `Plan::segments`.
@@ -46,13 +44,8 @@ pub struct Segment {
 /// Cuts a pipeline into segments.
 #[must_use]
 pub fn cut(pipeline: &Pipeline) -> Plan {
-    cut_apart(pipeline, &BTreeSet::new())
-}
-
-/// Cuts a pipeline into segments, with each stage named in `apart` in one by itself.
-#[must_use]
-pub fn cut_apart(pipeline: &Pipeline, apart: &BTreeSet<String>) -> Plan {
-    cut_by(pipeline, |stage| (resources(stage), apart.get(&stage.name)))
+    let apart = pipeline.scaling.as_ref().and_then(|scaling| scaling.apart.as_deref());
+    cut_by(pipeline, |stage| (resources(stage), apart == Some(stage.name.as_str())))
 }
 
 /// What a stage needs that not every worker has. Follows from its grants, of which none exists

@@ -1,8 +1,12 @@
 //! Records of the log: what was written once is read for ever, and what is written reads back.
 //!
-//! The fixtures in `golden/record-v1` and `-v2` are bytes of published formats and never change.
+//! The fixtures in `golden/record-v1` to `-v4` are bytes of published formats and never change.
 //! With `SLUICEBOX_GOLDEN=new` those that are missing are made, which is for a new kind only.
 
+#[path = "records/moves.rs"]
+mod moves;
+#[path = "records/parts.rs"]
+mod parts;
 #[path = "records/sizes.rs"]
 mod sizes;
 #[path = "records/written_and_read.rs"]
@@ -257,6 +261,11 @@ fn what_is_parked_is_told_from_the_stage_it_is_parked_at() {
     assert_eq!(stages, parts.map(|part| (StageId(1), part)));
 }
 
+/// Records of pipelines and partitions that go from node to node.
+fn of_nodes() -> Vec<(&'static str, (u8, Bytes))> {
+    moves::samples().into_iter().chain(parts::samples()).collect()
+}
+
 /// A record as this program writes it, whatever format it was written in.
 fn again((kind, body): (u8, &Bytes)) -> Bytes {
     let whole = |at: &FrameAt| at.frame(body).expect("a frame");
@@ -299,6 +308,11 @@ fn again((kind, body): (u8, &Bytes)) -> Bytes {
         Record::Apply(read) => writer.apply(read),
         Record::Delete(read) => writer.delete(read),
         Record::Checkpoint(read) => writer.checkpoint(read),
+        Record::Open(read) => writer.open(read),
+        Record::Move(read) => writer.moves(read),
+        Record::Leave(read) => writer.leave(read),
+        Record::Join(read) => writer.join(read),
+        Record::Release(read) => writer.release(read),
     });
     again
 }
@@ -319,7 +333,8 @@ fn records_of_version_1_are_read_as_they_always_were() {
 
 #[test]
 fn records_have_the_bytes_they_always_had() {
-    let all = samples().into_iter().chain(later_samples()).chain(event_times());
+    let later = later_samples().into_iter().chain(event_times()).chain(of_nodes());
+    let all = samples().into_iter().chain(later);
     for (name, (_, body)) in all {
         let (folder, new) = (golden(body[0]), std::env::var_os("SLUICEBOX_GOLDEN"));
         let file = folder.join(format!("{name}.bin"));
@@ -400,7 +415,7 @@ fn the_other_kinds_read_back() {
 
 #[test]
 fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
-    for (name, (kind, body)) in samples() {
+    for (name, (kind, body)) in samples().into_iter().chain(of_nodes()) {
         let mut newer = body.to_vec();
         newer[..2].copy_from_slice(&[9, 9]);
         let refused = decode(kind, &newer).unwrap_err().to_string();
@@ -413,13 +428,13 @@ fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
         later.pop();
         assert!(decode(kind, &later).is_err(), "{name}");
     }
-    let unknown = decode(6, &[1, 1]).unwrap_err().to_string();
-    assert!(unknown.contains("kind 6") && unknown.contains("format 2"), "{unknown}");
+    let unknown = decode(11, &[1, 1]).unwrap_err().to_string();
+    assert!(unknown.contains("kind 11") && unknown.contains("1 to 10 of format 4"), "{unknown}");
 }
 
 #[test]
 fn whatever_is_cut_off_or_flipped_is_an_error_or_a_record() {
-    for (name, (kind, body)) in samples() {
+    for (name, (kind, body)) in samples().into_iter().chain(of_nodes()) {
         for length in 0..body.len() {
             assert!(decode(kind, &body[..length]).is_err(), "{name} cut to {length}");
         }
@@ -493,6 +508,12 @@ fn look_at(kind: u8, body: Bytes) {
         Ok(Record::Apply(record)) => {
             let (_, again) = written(|writer| writer.apply(&record));
             assert!(body[2..].starts_with(&again[2..]));
+        }
+        Ok(Record::Move(record)) => assert!((1..=253).contains(&record.to.len())),
+        Ok(Record::Open(record)) => assert!(record.kept.len() < body.len()),
+        Ok(record @ (Record::Leave(_) | Record::Join(_) | Record::Release(_))) => {
+            let again = again((kind, &body));
+            assert!(body[2..].starts_with(&again[2..]), "{record:?}");
         }
         Ok(Record::Delete(_) | Record::Checkpoint(_)) => {}
         Err(error) => assert!(!error.to_string().is_empty()),

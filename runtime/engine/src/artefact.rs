@@ -280,7 +280,12 @@ impl Index {
         for entry in dir.entries()? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let meta = entry.metadata()?;
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                // A draft of another node that starts now, or what it removes.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             if name.starts_with(DRAFT) {
                 remove_if_old(dir, &name, &meta)?;
             } else if name.ends_with(SUFFIX) && meta.is_file() {
@@ -310,7 +315,14 @@ impl Index {
 /// Removes what somebody left half written; a fresh draft may be another node's that starts now.
 fn remove_if_old(dir: &Dir, name: &str, meta: &Metadata) -> std::io::Result<()> {
     let age = meta.modified()?.into_std().elapsed().unwrap_or_default();
-    if age > DRAFT_AGE { dir.remove_file(name) } else { Ok(()) }
+    if age <= DRAFT_AGE {
+        return Ok(());
+    }
+    match dir.remove_file(name) {
+        // Another node that starts now has removed it.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// A name nobody else uses.

@@ -4,7 +4,7 @@
 //! [`Refusal`](crate::Refusal) and [`End`](crate::End). An error can be cloned, as both what waits
 //! and what comes later is told of it.
 
-use std::io;
+use std::{fmt, io};
 
 use sluicebox_core::error::{Classify, Kind};
 
@@ -17,6 +17,14 @@ pub enum Error {
     Setting {
         /// The rule they break.
         what: &'static str,
+    },
+    /// What this node shows itself with, or knows others by, cannot be used.
+    #[error("the {part} cannot be used: {why}")]
+    Identity {
+        /// Which part of it.
+        part: Part,
+        /// What is wrong with it.
+        why: String,
     },
     /// The other end went without closing.
     #[error("the other end of the link is gone; what was under way may have arrived or not")]
@@ -76,7 +84,36 @@ pub enum Error {
     },
 }
 
+/// A part of what a node shows itself with and knows others by, so that a caller can name the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The certificate with the node's name, and what leads from it to an authority.
+    Certificate,
+    /// The private key of that certificate.
+    Key,
+    /// The certificates of those who sign.
+    Authority,
+    /// The private key they sign with.
+    AuthorityKey,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "certificate of the node",
+            Self::Key => "key of the node",
+            Self::Authority => "certificate of the authority",
+            Self::AuthorityKey => "key of the authority",
+        })
+    }
+}
+
 impl Error {
+    /// Says of a part of an identity why it cannot be used.
+    pub(crate) fn unusable(part: Part, why: impl fmt::Display) -> Self {
+        Self::Identity { part, why: why.to_string() }
+    }
+
     /// Says of an error of the system what was being done. That the other end is gone, or does not
     /// answer, has a name of its own.
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
@@ -99,7 +136,7 @@ impl Error {
 impl Classify for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Setting { .. } => Kind::Invalid,
+            Self::Setting { .. } | Self::Identity { .. } => Kind::Invalid,
             Self::Peer { .. } | Self::Refused { .. } | Self::TooLarge { .. } => Kind::Denied,
             Self::Garbage { .. } | Self::FormatNewer { .. } => Kind::Internal,
             Self::Gone | Self::Timeout { .. } | Self::Io { .. } => Kind::Unavailable,
@@ -109,6 +146,7 @@ impl Classify for Error {
     fn code(&self) -> &'static str {
         match self {
             Self::Setting { .. } => "link.setting",
+            Self::Identity { .. } => "link.identity",
             Self::Gone => "link.gone",
             Self::Garbage { .. } => "link.garbage",
             Self::FormatNewer { .. } => "link.format-newer",

@@ -4,6 +4,8 @@
 //! - `ends` is the seam: a bounded, ordered channel of packets from one end to another.
 //! - `ring` keeps it through memory that two processes of one machine share, `tls` by TCP between
 //!   two machines, `sim` inside a test, with the accidents the test chooses.
+//! - `way` chooses between the first two, and lets nodes of one machine meet; `message` carries
+//!   what is larger than a packet.
 //!
 //! Keeps true: packets arrive whole and in order, none twice, and none missing before the last that
 //! arrived. Nothing waits without a bound, in bytes here and at the other end. Whatever the other
@@ -19,10 +21,13 @@
 pub mod contract;
 pub mod ends;
 pub mod error;
+pub mod message;
 pub mod ring;
 #[cfg(any(test, feature = "contract"))]
 pub mod sim;
 pub mod tls;
+pub mod way;
 
 pub use ends::{End, Figures, Receiver, Refusal, Sender, close, recv, room};
-pub use error::Error;
+pub use error::{Error, Part};
+pub use message::{Incoming, Outgoing};

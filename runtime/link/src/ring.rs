@@ -346,4 +346,4 @@ impl Receiver for RingReceiver {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -325,4 +325,4 @@ impl Drop for SimReceiver {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

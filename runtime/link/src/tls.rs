@@ -1,7 +1,9 @@
 //! A link between two machines: TCP with TLS 1.3, both ends with a certificate.
 //!
 //! - `identity` is who this node is and whom it trusts; `wire` is what goes over the connection;
-//!   `sending` and `receiving` are the two ends, each with one task that reads and writes.
+//!   `sending` and `receiving` are the two ends, each with one task that reads and writes. `peer`
+//!   makes connections of another protocol between the same nodes, `knock` tells the two apart on
+//!   one port, `authority` makes certificates.
 //! - One connection, one way: whoever has something to send connects. Both ends verify the other's
 //!   chain against one authority. The sender wants the name it connects to in the receiver's
 //!   certificate; the receiver wants the name that the sender says in the sender's.
@@ -20,23 +22,32 @@ use std::future::Future;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use rustls::CommonState;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::Error;
 
+pub mod authority;
 mod identity;
+mod knock;
+mod peer;
 mod receiving;
 mod sending;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod wire;
 
 pub use identity::{Identity, NodeName};
+pub use knock::Knock;
+pub use peer::{peer_accept, peer_acceptor, peer_connect, peer_name};
 pub use receiving::TlsReceiver;
 pub use sending::TlsSender;
 
+use identity::Protocol;
 use wire::{Answer, Hello};
 
 /// What both ends choose.
@@ -95,7 +106,7 @@ pub async fn connect(
     settings.check()?;
     prepare(&socket, &settings)?;
     in_time(&settings, "greeting it", async {
-        let connector = TlsConnector::from(identity.client());
+        let connector = TlsConnector::from(identity.client(Protocol::Link));
         let stream = connector.connect(to.as_server_name(), socket).await;
         let mut stream = stream.map_err(handshake)?;
         let hello = Hello {
@@ -128,25 +139,58 @@ pub async fn accept(
     prepare(&socket, &settings)?;
     in_time(&settings, "its greeting", async {
         let acceptor = TlsAcceptor::from(identity.server());
-        let mut stream = acceptor.accept(socket).await.map_err(handshake)?;
-        let hello = Hello::read(&mut stream).await;
-        let checked = hello.and_then(|hello| {
-            identity::is_in_certificate(stream.get_ref().1, &hello.from)?;
-            if hello.to != *identity.name() {
-                return Err(Error::Peer { why: format!("it wants {}", hello.to) });
-            }
-            if hello.packet_bytes_max > settings.packet_bytes_max as u64 {
-                return Err(Error::TooLarge { what: "larger packets" });
-            }
-            Ok(hello.from)
-        });
-        let answer = Answer::to(checked.as_ref().err(), settings.window_bytes as u64);
-        let answered = wire::write(&mut stream, &answer.encode()).await;
-        let from = checked?;
-        answered?;
-        Ok((from, TlsReceiver::new(stream, settings)))
+        let stream = acceptor.accept(socket).await.map_err(handshake)?;
+        greet(stream, identity, settings).await
     })
     .await
+}
+
+/// Takes a link on a connection whose handshake is done, one that [`speaks_link`]. Gives the name
+/// of the node, as [`accept`]. The caller has bounded the handshake, and has had the system watch
+/// the socket, by [`prepare`] or as it likes.
+///
+/// # Errors
+/// As [`accept`].
+pub async fn accept_stream<S>(
+    stream: TlsStream<S>,
+    identity: &Identity,
+    settings: Settings,
+) -> Result<(NodeName, TlsReceiver), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    settings.check()?;
+    in_time(&settings, "its greeting", greet(stream, identity, settings)).await
+}
+
+/// Whether the handshake has agreed on a link.
+#[must_use]
+pub fn speaks_link(connection: &CommonState) -> bool {
+    identity::speaks(connection, Protocol::Link).is_ok()
+}
+
+/// The receiver's part of the greeting, behind the handshake.
+async fn greet<S>(
+    mut stream: TlsStream<S>,
+    identity: &Identity,
+    settings: Settings,
+) -> Result<(NodeName, TlsReceiver), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    // Before anything is waited for: another protocol may begin with nothing.
+    identity::speaks(stream.get_ref().1, Protocol::Link)?;
+    let hello = Hello::read(&mut stream).await;
+    let checked = hello.and_then(|hello| {
+        identity::is_in_certificate(stream.get_ref().1, &hello.from)?;
+        hello.fits(identity.name(), settings.packet_bytes_max)?;
+        Ok(hello.from)
+    });
+    let answer = Answer::to(checked.as_ref().err(), settings.window_bytes as u64);
+    let answered = wire::write(&mut stream, &answer.encode()).await;
+    let from = checked?;
+    answered?;
+    Ok((from, TlsReceiver::new(stream, settings)))
 }
 
 async fn in_time<T>(
@@ -158,8 +202,12 @@ async fn in_time<T>(
     done.unwrap_or(Err(Error::Timeout { doing }))
 }
 
-/// What the system watches for us.
-fn prepare(socket: &TcpStream, settings: &Settings) -> Result<(), Error> {
+/// Has the system watch a connection as the settings say: that a machine that does not answer any
+/// more is given up. [`connect`] and [`accept`] do so themselves.
+///
+/// # Errors
+/// The system refuses.
+pub fn prepare(socket: &TcpStream, settings: &Settings) -> Result<(), Error> {
     let silence = settings.silence_time_max;
     let step = (silence / 4).max(Duration::from_secs(1));
     let set = || {

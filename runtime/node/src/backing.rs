@@ -15,9 +15,11 @@
 
 mod aged;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
 
 pub(crate) use aged::{Aged, AgedPage};
 
@@ -27,11 +29,11 @@ use sluicebox_core::key;
 use sluicebox_core::state::STAMP;
 use sluicebox_store::dirty::{Ahead, Known};
 use sluicebox_store::log::Position;
-use sluicebox_store::store::keys::{self, Place};
+use sluicebox_store::store::keys::{self, Id, Place};
 use sluicebox_store::store::{PageLimit, Store};
 use tokio::sync::Semaphore;
 
-use crate::checkpoint::Health;
+use crate::checkpoint::{Health, Of};
 use crate::error::Error;
 use crate::mailbox::{Mailbox, lock};
 
@@ -104,6 +106,12 @@ pub(crate) struct Backing {
     hurry: AtomicBool,
     waiting: Mutex<Vec<Arc<Mailbox>>>,
     checkpoints: Health,
+    /// Pipelines that come from other nodes, or have.
+    arriving: Mutex<Vec<Of>>,
+    /// What entries of partitions begin with that come, or have.
+    joining: Mutex<BTreeSet<Vec<u8>>>,
+    /// What makes checkpoints, and may be asleep.
+    maker: OnceLock<Thread>,
     /// The right to look through the store for what is over.
     looking: Semaphore,
 }
@@ -122,6 +130,9 @@ impl Backing {
             hurry: AtomicBool::new(false),
             waiting: Mutex::default(),
             checkpoints: Health::default(),
+            arriving: Mutex::default(),
+            joining: Mutex::default(),
+            maker: OnceLock::new(),
             looking: Semaphore::new(1),
         }
     }
@@ -234,7 +245,85 @@ impl Backing {
         if !waiting.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
             waiting.push(mailbox.clone());
         }
+        drop(waiting);
+        self.ask();
+    }
+
+    /// Asks for a checkpoint, as soon as can be.
+    pub(crate) fn ask(&self) {
         self.hurry.store(true, Ordering::Release);
+        if let Some(maker) = self.maker.get() {
+            maker.unpark();
+        }
+    }
+
+    /// A pipeline comes from another node: from here on what the store has of it is not to go
+    /// because it was here before. False if that was known.
+    pub(crate) fn note_arriving(&self, of: Of) -> bool {
+        let mut arriving = lock(&self.arriving);
+        let is_new = !arriving.contains(&of);
+        if is_new {
+            arriving.push(of);
+        }
+        is_new
+    }
+
+    /// It is in the log now, or does not come.
+    pub(crate) fn note_arrived(&self, of: Of) {
+        lock(&self.arriving).retain(|known| *known != of);
+    }
+
+    /// Among the keys that begin so are some of a pipeline that comes, or of partitions.
+    pub(crate) fn arrives(&self, prefix: &[u8]) -> bool {
+        let joins = |prefix: &[u8]| {
+            let joining = lock(&self.joining);
+            let mut from = joining.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+            from.next().is_some_and(|joins| joins.starts_with(prefix))
+        };
+        lock(&self.arriving).iter().any(|of| of.has(prefix)) || joins(prefix)
+    }
+
+    /// Partitions come from another node, whose entries begin so: from here on what the store has
+    /// of them is not to go because they were here before. False if that was known.
+    pub(crate) fn note_joining(&self, prefixes: impl Iterator<Item = Vec<u8>>) -> bool {
+        let mut joining = lock(&self.joining);
+        let before = joining.len();
+        joining.extend(prefixes);
+        joining.len() > before
+    }
+
+    /// They are in the log now.
+    pub(crate) fn note_joined(&self, prefixes: impl Iterator<Item = Vec<u8>>) {
+        let mut joining = lock(&self.joining);
+        for prefix in prefixes {
+            joining.remove(&prefix);
+        }
+    }
+
+    /// No partitions of a pipeline come any more: it is gone from here.
+    pub(crate) fn note_gone(&self, of: Of) {
+        lock(&self.joining).retain(|prefix| !of.has(prefix));
+    }
+
+    /// Notes a name of slots that came from another node.
+    pub(crate) fn note_name(&self, id: &Id<'_>) {
+        let Id::SlotName { place, slot } = id else { return };
+        let of = (PipelineId(place.pipeline), StageId(place.stage));
+        match place.group {
+            0 => drop(self.note(of, slot)),
+            _ => self.note_many(of),
+        }
+    }
+
+    /// This thread makes the checkpoints.
+    pub(crate) fn made_by(&self, maker: Thread) {
+        // There is one for as long as the node runs.
+        let _known = self.maker.set(maker);
+    }
+
+    /// The store itself, for what is in it of a pipeline that moves.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// True if somebody waits for a checkpoint.

@@ -27,10 +27,11 @@ mod rests;
 mod weigh;
 
 pub(crate) use collect::{Collected, Outputs};
-pub(crate) use entries::{Of, key_of_waiting};
+pub(crate) use entries::{Of, fold as key_of_fold, key_of_waiting, without_places};
 pub(crate) use health::{Condition, Health};
-pub(crate) use load::{Loaded, load};
+pub(crate) use load::{Loaded, load, load_joined, load_opened};
 
+use self::load::load_arrived;
 use self::rests::{Rests, speed};
 use self::weigh::Weights;
 
@@ -40,7 +41,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sluicebox_core::codec;
+use sluicebox_core::codec::{self, Record};
+use sluicebox_core::ids::PipelineId;
 use sluicebox_core::recovery::Fold;
 use sluicebox_store::checkpoint::{Pace, Plan, Speed, Written, write};
 use sluicebox_store::log::{Log, Position};
@@ -51,6 +53,7 @@ use crate::backing::Backing;
 use crate::config::LogConfig;
 use crate::disk_use::DiskUse;
 use crate::error::Error;
+use crate::moving::Groups;
 
 /// How often the thread looks at the log.
 const LOOK: Duration = Duration::from_millis(250);
@@ -75,10 +78,14 @@ pub(crate) struct Checkpointer {
 #[derive(Debug)]
 struct Reader {
     log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    backing: Arc<Backing>,
     fold: Fold,
     collected: Collected,
     /// The log is folded up to here.
     read_to: Position,
+    /// A pipeline that came from another node, whose entries are to be looked at before going on.
+    arrived: Option<PipelineId>,
 }
 
 /// What went wrong. It is tried again.
@@ -100,7 +107,9 @@ impl Checkpointer {
     ) -> Self {
         let horizon = Position(store.extent().horizon);
         let weights = Weights::new(store.metadata(weigh::METADATA).as_deref(), &fold);
-        let reader = Reader { log, fold, collected, read_to };
+        let (stored, backed) = (store.clone(), backing.clone());
+        let reader =
+            Reader { log, store: stored, backing: backed, fold, collected, read_to, arrived: None };
         Self { reader, store, backing, weights, disk, horizon }
     }
 
@@ -117,6 +126,7 @@ impl Checkpointer {
             tracing::warn!("checkpoints are made at the priority of workers: the system refuses");
         }
         let (store, backing) = (self.store.clone(), self.backing.clone());
+        backing.made_by(std::thread::current());
         // What it had half done is not used any more; the store and what reads it are whole.
         let made = catch_unwind(AssertUnwindSafe(|| self.make(config, stop)));
         if made.is_err() {
@@ -138,7 +148,8 @@ impl Checkpointer {
     fn make(&mut self, config: &LogConfig, stop: &AtomicBool) {
         let (mut last, mut next) = (Instant::now(), Instant::now());
         while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(LOOK);
+            // Whoever waits for a checkpoint ends the pause.
+            std::thread::park_timeout(LOOK);
             if Instant::now() < next {
                 continue;
             }
@@ -280,6 +291,24 @@ impl Checkpointer {
     }
 }
 
+/// What a record that was folded says of partitions that come or go means to what is in the store.
+pub(crate) fn note_partitions(fold: &Fold, record: &Record<'_>, collected: &mut Collected) {
+    let groups = |id: PipelineId, partitions: &[u16]| {
+        fold.pipeline(id).map(|folded| Groups::of_fold((id, folded), partitions))
+    };
+    match record {
+        Record::Join(join) => {
+            let groups = groups(join.pipeline, &join.partitions);
+            groups.iter().for_each(|groups| collected.note_joined(groups));
+        }
+        Record::Release(release) => {
+            let groups = groups(release.pipeline, &release.partitions);
+            groups.iter().for_each(|groups| collected.note_released(groups));
+        }
+        _ => {}
+    }
+}
+
 impl Reader {
     /// Bytes of the log that wait behind a horizon.
     fn waiting(&self, horizon: Position) -> u64 {
@@ -303,7 +332,25 @@ impl Reader {
     /// Folds every record that begins before `end`. Goes on behind the last one that was folded,
     /// whatever went wrong.
     fn fold_to(&mut self, end: Position, rests: &mut Rests) -> Result<(), Error> {
-        let Self { log, fold, collected, read_to } = self;
+        while self.read_to < end {
+            self.look_at_arrived()?;
+            self.fold_until_arrival(end, rests)?;
+        }
+        self.look_at_arrived()
+    }
+
+    /// Looks at what has come of a pipeline from another node. Tried again if it fails.
+    fn look_at_arrived(&mut self) -> Result<(), Error> {
+        let Some(id) = self.arrived else { return Ok(()) };
+        let Self { store, backing, fold, collected, .. } = self;
+        load_arrived(store.as_ref(), (fold, id), (backing, collected))?;
+        self.arrived = None;
+        Ok(())
+    }
+
+    /// Folds records before `end`, up to one that says that a pipeline has come.
+    fn fold_until_arrival(&mut self, end: Position, rests: &mut Rests) -> Result<(), Error> {
+        let Self { log, fold, collected, read_to, arrived, .. } = self;
         let mut wrong = None;
         let from = *read_to;
         log.read(from, &mut |record| {
@@ -313,11 +360,16 @@ impl Reader {
             rests.after(record.body.len());
             match codec::decode(record.kind, record.body) {
                 Ok(decoded) => {
+                    read_to.0 = record.position.0 + 1;
                     if let Err(stopped) = fold.apply(record.position.0, &decoded, collected) {
                         // It runs on, and would not start again: our bug, to be seen early.
                         tracing::error!("a pipeline does not follow from its log: {stopped}");
+                    } else if let Record::Open(opened) = decoded {
+                        *arrived = Some(opened.pipeline);
+                        return ControlFlow::Break(());
+                    } else {
+                        note_partitions(fold, &decoded, collected);
                     }
-                    read_to.0 = record.position.0 + 1;
                     ControlFlow::Continue(())
                 }
                 Err(error) => {
@@ -329,13 +381,15 @@ impl Reader {
         if let Some(wrong) = wrong {
             return Err(Error::Internal(wrong));
         }
-        *read_to = end;
+        if arrived.is_none() {
+            *read_to = end;
+        }
         Ok(())
     }
 
     /// Brings the changes up to date with what was read.
     fn settle(&mut self, horizon: Position, rests: &mut Rests) -> Result<(), Error> {
-        let Self { log, fold, collected, read_to } = self;
+        let Self { log, fold, collected, read_to, .. } = self;
         collected.settle(fold, (log.as_ref(), *read_to), rests)?;
         collected.keep_fold(fold, *read_to, horizon);
         Ok(())

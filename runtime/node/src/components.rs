@@ -6,15 +6,16 @@
 //!   told.
 //! - Compiled code is shared: it depends on nothing but the bytes, and holds no data.
 
+mod apart;
+
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use sluicebox_core::ids::{Digest, Name};
-use sluicebox_core::pipeline::KnownComponents;
 use sluicebox_core::quota::{Refused, Resource};
 use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::compile::Compiler;
@@ -25,6 +26,8 @@ use sluicebox_store::catalog::Catalog;
 use sluicebox_store::key::Key;
 
 use crate::error::Error;
+use crate::mailbox::lock;
+pub(crate) use apart::{Files, Names};
 
 /// What is known of a component under its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,8 @@ pub(crate) struct Components {
     linked: DashMap<Digest, Weak<StageCode>>,
     /// Taken for the moment in which a quota is looked at and used.
     quota: Mutex<()>,
+    /// Tenants that have components or assets here, and how often that changed.
+    tenants: Mutex<(BTreeSet<Name>, u64)>,
 }
 
 impl std::fmt::Debug for Components {
@@ -84,8 +89,8 @@ impl Components {
         sandbox: Arc<Sandbox>,
         limits: Limits,
     ) -> Self {
-        let linked = DashMap::new();
-        Self { catalog, artefacts, compiler, sandbox, limits, linked, quota: Mutex::new(()) }
+        let (linked, quota, tenants) = Default::default();
+        Self { catalog, artefacts, compiler, sandbox, limits, linked, quota, tenants }
     }
 
     pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
@@ -122,9 +127,9 @@ impl Components {
         let (this, tenant) = (self.clone(), tenant.clone());
         let digest = inspected.digest;
         blocking(move || {
-            let _one = this.quota.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = lock(&this.quota);
             this.admit(&tenant, &digest, bytes.len() as u64, bytes_max)?;
-            this.store_blob(&tenant, "components-data", &digest, &bytes)?;
+            this.store_blob(&tenant, (Files::Components.word(), &digest), &bytes)?;
             let text = serde_json::to_vec(&info)
                 .map_err(|error| Error::Internal(format!("component document: {error}")))?;
             let key = component_key(&tenant, &info.name)?;
@@ -132,6 +137,7 @@ impl Components {
             let before = before.and_then(|text| serde_json::from_slice(&text).ok());
             let same = before.is_some_and(|before: ComponentInfo| before.digest == info.digest);
             this.catalog.replace(&key, &text)?;
+            this.note(&tenant, true);
             this.sweep_blobs(&tenant)?;
             Ok((info, !same))
         })
@@ -148,9 +154,10 @@ impl Components {
         let (this, tenant) = (self.clone(), tenant.clone());
         blocking(move || {
             let digest = component::digest(&bytes);
-            let _one = this.quota.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = lock(&this.quota);
             this.admit(&tenant, &digest, bytes.len() as u64, bytes_max)?;
-            this.store_blob(&tenant, "assets", &digest, &bytes)?;
+            this.store_blob(&tenant, (Files::Assets.word(), &digest), &bytes)?;
+            this.note(&tenant, true);
             Ok(AssetInfo { digest: digest.to_string(), bytes: bytes.len() as u64 })
         })
         .await
@@ -166,32 +173,61 @@ impl Components {
     pub(crate) async fn delete(self: &Arc<Self>, tenant: &Name, name: &Name) -> Result<(), Error> {
         let (this, tenant, name) = (self.clone(), tenant.clone(), name.clone());
         blocking(move || {
-            let _one = this.quota.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = lock(&this.quota);
             if !this.catalog.delete(&component_key(&tenant, name.as_str())?)? {
                 return Err(Error::not_found("component", name.as_str()));
+            }
+            let assets = Key::of(&["tenants", tenant.as_str(), Files::Assets.word()])?;
+            let none_left = this.list_now(&tenant)?.is_empty();
+            if none_left && this.catalog.list(Some(&assets))?.is_empty() {
+                this.note(&tenant, false);
             }
             this.sweep_blobs(&tenant)
         })
         .await
     }
 
-    /// What a manifest of this tenant may refer to.
-    pub(crate) async fn known(
-        self: &Arc<Self>,
-        tenant: &Name,
-    ) -> Result<(KnownComponents, BTreeSet<String>), Error> {
+    /// What a manifest of this tenant may refer to, of what is here.
+    pub(crate) async fn names(self: &Arc<Self>, tenant: &Name) -> Result<Names, Error> {
         let (this, tenant) = (self.clone(), tenant.clone());
         blocking(move || {
-            let list = this.list_now(&tenant)?;
-            // Versions that are kept have their components kept, whatever names stand for now.
-            let under = Key::of(&["tenants", tenant.as_str(), "components-data"])?;
-            let held = this.catalog.list(Some(&under))?;
-            let digests = held.iter().map(|key| format!("sha256:{}", key.last())).collect();
-            let names = list.into_iter().map(|info| (info.name, info.digest)).collect();
-            let assets =
-                this.catalog.list(Some(&Key::of(&["tenants", tenant.as_str(), "assets"])?))?;
-            let assets = assets.iter().map(|key| format!("sha256:{}", key.last())).collect();
-            Ok((KnownComponents { names, digests }, assets))
+            let components = this.list_now(&tenant)?;
+            let digests = |files: Files| {
+                let mut all = BTreeSet::new();
+                for kind in [files.word(), files.word_taken_in()] {
+                    let under = Key::of(&["tenants", tenant.as_str(), kind])?;
+                    let keys = this.catalog.list(Some(&under))?;
+                    all.extend(keys.iter().map(|key| format!("sha256:{}", key.last())));
+                }
+                Ok::<_, Error>(all)
+            };
+            Ok(Names {
+                components: components.into_iter().map(|info| (info.name, info.digest)).collect(),
+                // Versions that are kept have their components kept, whatever names stand for now.
+                digests: digests(Files::Components)?,
+                assets: digests(Files::Assets)?,
+            })
+        })
+        .await
+    }
+
+    /// A file of a tenant, if it is here.
+    pub(crate) async fn file(
+        self: &Arc<Self>,
+        tenant: &Name,
+        files: Files,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, Error> {
+        let this = self.clone();
+        let keys = [files.word(), files.word_taken_in()];
+        let keys = keys.map(|kind| blob_key(tenant, kind, digest));
+        blocking(move || {
+            for key in keys {
+                if let Some(file) = this.catalog.get(&key?)? {
+                    return Ok(Some(file));
+                }
+            }
+            Ok(None)
         })
         .await
     }
@@ -209,7 +245,7 @@ impl Components {
         let code = match found {
             Some(code) => code,
             None => {
-                let bytes = self.blob(tenant, "components-data", digest).await?;
+                let bytes = self.file(tenant, Files::Components, digest).await?;
                 let bytes =
                     bytes.ok_or_else(|| Error::not_found("component", &digest.to_string()))?;
                 self.compiled(digest, bytes).await?;
@@ -229,7 +265,7 @@ impl Components {
         tenant: &Name,
         digest: &Digest,
     ) -> Result<Bytes, Error> {
-        let found = self.blob(tenant, "assets", digest).await?;
+        let found = self.file(tenant, Files::Assets, digest).await?;
         found.ok_or_else(|| Error::not_found("asset", &digest.to_string()))
     }
 
@@ -253,21 +289,10 @@ impl Components {
         blocking(move || Ok(this.artefacts.keep(&digest, &code)?)).await
     }
 
-    async fn blob(
-        self: &Arc<Self>,
-        tenant: &Name,
-        kind: &'static str,
-        digest: &Digest,
-    ) -> Result<Option<Bytes>, Error> {
-        let (this, key) = (self.clone(), blob_key(tenant, kind, digest)?);
-        blocking(move || Ok(this.catalog.get(&key)?)).await
-    }
-
     fn store_blob(
         &self,
         tenant: &Name,
-        kind: &str,
-        digest: &Digest,
+        (kind, digest): (&str, &Digest),
         bytes: &[u8],
     ) -> Result<(), Error> {
         match self.catalog.create(&blob_key(tenant, kind, digest)?, bytes) {
@@ -298,7 +323,8 @@ impl Components {
         bytes_max: u64,
     ) -> Result<(), Error> {
         let mut used = 0;
-        for kind in ["components-data", "assets"] {
+        let (components, assets) = (Files::Components, Files::Assets);
+        for kind in [components.word(), assets.word(), assets.word_taken_in()] {
             let under = Key::of(&["tenants", tenant.as_str(), kind])?;
             for key in self.catalog.list(Some(&under))? {
                 if key.last() != digest.hex() {
@@ -319,10 +345,16 @@ impl Components {
         let named: BTreeSet<String> =
             self.list_now(tenant)?.into_iter().map(|info| info.digest).collect();
         let used = self.used_by_pipelines(tenant)?;
-        let under = Key::of(&["tenants", tenant.as_str(), "components-data"])?;
+        let under = Key::of(&["tenants", tenant.as_str(), Files::Components.word()])?;
         for key in self.catalog.list(Some(&under))? {
             let digest = format!("sha256:{}", key.last());
             if !named.contains(&digest) && !used.contains(&digest) {
+                self.catalog.delete(&key)?;
+            }
+        }
+        let under = Key::of(&["tenants", tenant.as_str(), Files::Assets.word_taken_in()])?;
+        for key in self.catalog.list(Some(&under))? {
+            if !used.contains(&format!("sha256:{}", key.last())) {
                 self.catalog.delete(&key)?;
             }
         }

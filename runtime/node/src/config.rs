@@ -12,7 +12,10 @@
 //! The limits of one stage are in its pipeline's manifest; a tenant's are in the tenants file.
 //! Bounds that nobody may change are in `sluicebox_core::limits`.
 
+mod cluster;
+mod machine;
 pub mod quantity;
+mod quota;
 mod reader;
 mod shape;
 
@@ -22,17 +25,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sluicebox_core::error::{Classify, Kind};
-use sluicebox_core::quota::{Allowance, Rate};
+use sluicebox_core::quota::Allowance;
+use sluicebox_link::tls::NodeName;
 
+pub use self::cluster::NodeAddress;
+use self::machine::{cores, memory_share, standard_data_dir};
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
-use self::shape::{Address, Bytes, Count, MaybePlace, Period, Place, Shape, Switch};
+use self::shape::{
+    Address, Bytes, Count, MaybeNode, MaybePlace, NodeList, Period, Place, Shape, Switch,
+};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "sluicebox.toml";
 
 /// Port of a node unless another is configured.
 pub const PORT: u16 = 7411;
+
+/// The same of the port where other nodes connect.
+pub const PEER_PORT: u16 = 7421;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -246,6 +257,34 @@ section! {
 }
 
 section! {
+    /// The nodes this one works with, each a process; see the guide, `cluster.md`.
+    ClusterConfig in "cluster" {
+        /// Name of this node, which its certificate has; empty for a node that is alone.
+        node: Option<NodeName> = MaybeNode;
+        /// All nodes, this one too, each as name=host:port; the same list on every node.
+        nodes: Vec<NodeAddress> = NodeList;
+        /// Address and port on which other nodes reach this one.
+        listen: SocketAddr =
+            Address { default: SocketAddr::from((Ipv4Addr::LOCALHOST, PEER_PORT)) };
+        /// File with this node's certificate, PEM; `sluicebox certs` makes it.
+        certificate: Option<PathBuf> = MaybePlace;
+        /// File with the certificate's private key, PEM.
+        key: Option<PathBuf> = MaybePlace;
+        /// File with the certificate of the authority that signed those of all nodes, PEM.
+        authority: Option<PathBuf> = MaybePlace;
+        /// Folder where the nodes of one machine meet, to be linked through memory; empty: none is.
+        meeting_dir: Option<PathBuf> = MaybePlace;
+        /// How long another node may be silent before it counts as unreachable.
+        silence_time_max: Duration =
+            Period { default: 2 * SECOND, least: 200 * MILLISECOND, most: HOUR };
+        /// Whether this node moves partitions of its pipelines as `sluicebox plan` would.
+        balance: bool = Switch { default: false };
+        /// How long a turn of doing so is; the nodes take turns.
+        balance_interval: Duration = Period { default: 30 * SECOND, least: SECOND, most: HOUR };
+    }
+}
+
+section! {
     /// What a tenant may use unless the tenants file gives it other quotas.
     QuotaConfig in "quota" {
         /// Events accepted each second.
@@ -269,24 +308,6 @@ section! {
         /// Open connections.
         connections: u64 =
             Count { default: Allowance::DEFAULT.connections, least: 0, most: QUOTA_MAX };
-    }
-}
-
-impl QuotaConfig {
-    /// The same, as what draws are counted against.
-    #[must_use]
-    pub const fn allowance(&self) -> Allowance {
-        Allowance {
-            events: Rate::per_second(self.events_per_second),
-            bytes: Rate::per_second(self.bytes_per_second as u64),
-            memory_bytes: self.memory_bytes as u64,
-            state_bytes: self.state_bytes as u64,
-            disk_bytes: self.disk_bytes as u64,
-            component_bytes: self.component_bytes as u64,
-            pipelines: self.pipelines,
-            streams: self.streams,
-            connections: self.connections,
-        }
     }
 }
 
@@ -315,6 +336,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Tenants in processes of their own.
     pub isolation: IsolationConfig,
+    /// See [`ClusterConfig`].
+    pub cluster: ClusterConfig,
     /// A tenant's quotas by default.
     pub quota: QuotaConfig,
 }
@@ -352,6 +375,7 @@ impl Config {
             log: LogConfig::read(&mut reader),
             limits: LimitsConfig::read(&mut reader),
             isolation: IsolationConfig::read(&mut reader),
+            cluster: ClusterConfig::read(&mut reader),
             quota: QuotaConfig::read(&mut reader),
         };
         config.check(&mut reader);
@@ -373,6 +397,7 @@ impl Config {
         self.log.write(&mut text);
         self.limits.write(&mut text);
         self.isolation.write(&mut text);
+        self.cluster.write(&mut text);
         self.quota.write(&mut text);
         text
     }
@@ -403,6 +428,7 @@ impl Config {
             }
             _ => {}
         }
+        self.cluster.check(&mut refuse);
         if let Err(error) = self.engine.tuning().check() {
             let fix = "lower engine.instances or engine.stacks";
             refuse("engine.instances", error.to_string(), fix);
@@ -459,141 +485,5 @@ impl Classify for ConfigError {
     }
 }
 
-/// Where programs of this system keep a user's data; beside the current directory if it has no
-/// such place.
-fn standard_data_dir() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    if cfg!(target_os = "macos") {
-        if let Some(home) = set("HOME") {
-            return home.join("Library/Application Support/sluicebox");
-        }
-    } else if let Some(data) = set("XDG_DATA_HOME") {
-        return data.join("sluicebox");
-    } else if let Some(home) = set("HOME") {
-        return home.join(".local/share/sluicebox");
-    }
-    PathBuf::from("sluicebox-data")
-}
-
-fn cores() -> u16 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cores).unwrap_or(u16::MAX).min(1024)
-}
-
-/// Half of the machine's memory, as far as the kernel tells; it is a cap, not a reservation.
-fn memory_share() -> usize {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .and_then(|number| number.trim().parse::<usize>().ok())
-        .unwrap_or(8 << 20);
-    (kib.saturating_mul(KIB) / 2 / MIB * MIB).clamp(GIB, 64 * TIB)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<Loaded, ConfigError> {
-        let file = Some((PathBuf::from("sluicebox.toml"), text.to_owned()));
-        Config::load(&Sources { file, ..Sources::default() })
-    }
-
-    #[test]
-    fn the_defaults_keep_every_rule() {
-        let config = Config::default();
-        assert_eq!(config.http.listen.to_string(), "127.0.0.1:7411");
-        assert!(!config.node.dev);
-        assert_eq!(config.node.tenants_file, config.node.data_dir.join("tenants.toml"));
-    }
-
-    #[test]
-    fn the_quotas_are_those_of_a_tenant_unless_configured() {
-        assert_eq!(Config::default().quota.allowance(), Allowance::DEFAULT);
-        let config = load("[quota]\npipelines = 3\nmemory-bytes = \"1MiB\"\n").unwrap().config;
-        assert_eq!(config.quota.allowance().pipelines, 3);
-        assert_eq!(config.quota.allowance().memory_bytes, 1 << 20);
-    }
-
-    #[test]
-    fn every_mistake_is_reported_at_once_with_field_and_range() {
-        let error = load(
-            "version = 2\n[http]\nlisten = \"localhost\"\nbody-bytes-max = 5\n\
-             [limits]\ninbox-byte = \"1MiB\"\n[node]\nworkers = 0\n",
-        )
-        .unwrap_err();
-        let text = error.to_string();
-        assert_eq!(error.problems.len(), 5, "{text}");
-        for part in [
-            "version: 2 is not allowed; it must be 1 (sluicebox.toml:1)",
-            "http.listen: \"localhost\" is not allowed; it must be an IP address and a port",
-            "from \"4KiB\" to \"1GiB\" (sluicebox.toml:4)",
-            "limits.inbox-byte: there is no such field; did you mean `limits.inbox-bytes`?",
-            "node.workers: 0 is not allowed; it must be a whole number from 1 to 1024",
-        ] {
-            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
-        }
-        assert_eq!((error.kind(), error.code()), (Kind::Invalid, "config.invalid"));
-    }
-
-    #[test]
-    fn development_mode_is_refused_on_an_open_address() {
-        for address in ["0.0.0.0:80", "[::]:80", "192.0.2.7:80"] {
-            let text = format!("[node]\ndev = true\n[http]\nlisten = \"{address}\"\n");
-            let error = load(&text).unwrap_err().to_string();
-            assert!(error.contains("no tokens") && error.contains("http.listen"), "{error}");
-        }
-        for address in ["127.0.0.9:80", "[::1]:80"] {
-            let text = format!("[node]\ndev = true\n[http]\nlisten = \"{address}\"\n");
-            assert!(load(&text).is_ok(), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_certificate_and_its_key_come_together() {
-        for (text, field) in
-            [("certificate = \"c\"", "tls.key"), ("key = \"k\"", "tls.certificate")]
-        {
-            let error = load(&format!("[tls]\n{text}\n")).unwrap_err().to_string();
-            assert!(error.starts_with(field), "{error}");
-        }
-        assert!(load("[tls]\ncertificate = \"c\"\nkey = \"k\"\n").is_ok());
-        assert_eq!(load("[tls]\ncertificate = \"\"\n").unwrap().config.tls.certificate, None);
-    }
-
-    #[test]
-    fn fields_that_contradict_each_other_are_refused() {
-        let error = load("[limits]\ningest-bytes = \"1MiB\"\n").unwrap_err().to_string();
-        assert!(error.contains("limits.ingest-bytes") && error.contains("http.body-bytes-max"));
-    }
-
-    #[test]
-    fn every_setting_is_shown_in_the_form_the_file_takes() {
-        let loaded = Config::load(&Sources::default()).unwrap();
-        let mut text = String::new();
-        let mut section = "";
-        for setting in &loaded.settings {
-            assert!(!setting.help.is_empty(), "{} has no help", setting.field);
-            assert_eq!(setting.origin, Origin::Default);
-            let (table, field) = setting.field.split_once('.').unwrap_or(("", &setting.field));
-            if table != section {
-                text.push_str(&format!("[{table}]\n"));
-                section = table;
-            }
-            text.push_str(&format!("{field} = {}\n", setting.value));
-        }
-        assert_eq!(load(&text).unwrap().config, loaded.config);
-    }
-
-    #[test]
-    fn the_environment_and_flags_name_their_own_mistakes() {
-        let mut sources = Sources::default();
-        sources.environment.push(("SLUICEBOX__HTTP__LISTEN".to_owned(), "here".to_owned()));
-        sources.flag("--workers", "node.workers", "many");
-        let text = Config::load(&sources).unwrap_err().to_string();
-        assert!(text.contains("(SLUICEBOX__HTTP__LISTEN)"), "{text}");
-        assert!(text.contains("(--workers)"), "{text}");
-    }
-}
+mod tests;

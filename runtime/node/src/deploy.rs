@@ -6,6 +6,9 @@
 
 mod chance;
 mod codes;
+mod files;
+mod moving;
+mod rescale;
 mod restore;
 mod rings;
 mod rollback;
@@ -13,7 +16,9 @@ mod switch;
 mod taking;
 
 pub(crate) use codes::StreamCodes;
+pub(crate) use restore::read_manifest;
 pub(crate) use rings::DeadLetters;
+pub(crate) use taking::end as end_running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,17 +29,19 @@ use serde::{Deserialize, Serialize};
 use sluicebox_core::codec::{DeleteRecord, RecordWriter, kind};
 use sluicebox_core::ids::{Digest, Name};
 use sluicebox_core::manifest::{Problem, Problems};
-use sluicebox_core::pipeline::{self, Facts, OnUpdate, Pipeline, Scope, Stage};
+use sluicebox_core::pipeline::{self, Facts, KnownComponents, OnUpdate, Pipeline, Scope, Stage};
 use sluicebox_core::plan;
 use sluicebox_core::quota::{Refused, Resource};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use sluicebox_store::key::Key;
 
-use crate::components::{blocking, now_seconds};
+use crate::checkpoint::Of;
+use crate::cluster::Subject;
+use crate::components::{Names, blocking, now_seconds};
 use crate::error::Error;
-use crate::mailbox::Command;
 use crate::manifest_text::{self, Format};
 use crate::node::Node;
+use crate::running::Running;
 use switch::Next;
 
 /// Versions of a pipeline that are kept, the running one included.
@@ -83,20 +90,25 @@ pub struct Applied {
     pub manifest_of: Option<u32>,
 }
 
-/// Digests named in a stored version.
+/// Digests of the components and assets named in a stored version.
 pub(crate) fn digests_in(text: &[u8]) -> BTreeSet<String> {
     let Ok(document) = serde_json::from_slice::<Document>(text) else { return BTreeSet::new() };
-    let component = |stage: &serde_json::Value| {
-        let text = stage.get("component")?.as_str()?;
+    let digest = |value: &serde_json::Value| {
+        let text = value.as_str()?;
         let at = text.find("sha256:")?;
         Some(text[at..].to_owned())
     };
     let before = document.codes.values().flat_map(codes::Written::manifests);
-    let stages = std::iter::once(&document.manifest).chain(before).filter_map(|manifest| {
-        let stages = manifest.get("stages")?.as_object()?;
-        Some(stages.values().filter_map(component))
-    });
-    stages.flatten().collect()
+    let mut digests = BTreeSet::new();
+    for manifest in std::iter::once(&document.manifest).chain(before) {
+        let stages = manifest.get("stages").and_then(serde_json::Value::as_object);
+        for stage in stages.into_iter().flat_map(serde_json::Map::values) {
+            let assets = stage.get("assets").and_then(serde_json::Value::as_object);
+            let assets = assets.into_iter().flat_map(serde_json::Map::values);
+            digests.extend(stage.get("component").into_iter().chain(assets).filter_map(digest));
+        }
+    }
+    digests
 }
 
 impl Node {
@@ -114,7 +126,10 @@ impl Node {
     ) -> Result<Applied, Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
-        self.apply_in_turn((tenant, name), &text, order).await
+        let applied = self.apply_in_turn((tenant, name), &text, order).await;
+        // Whatever came of it: what was taken in for nothing does not stay.
+        self.tidy_files(tenant).await;
+        applied
     }
 
     /// As [`Node::apply`], for who holds the pipeline's turn.
@@ -135,14 +150,22 @@ impl Node {
             });
         }
         let old = self.running(tenant, name.as_str());
+        if old.is_none() {
+            self.may_make(tenant, name)?;
+        }
+        if let Some(old) = &old {
+            self.may_gather(old)?;
+        }
         let runs = old.as_ref().map(|old| old.pipeline());
         let diff = plan::diff(runs, &pipeline, &order.discard);
         if !diff.refused.is_empty() {
             return Err(diff.refused.into());
         }
         let mut pipeline = pipeline;
-        let usual = old.as_ref().map_or_else(|| self.default_partitions(), |old| old.partitions());
-        pipeline.fix_partitions(usual);
+        if let Some(old) = &old {
+            plan::go_on(old.pipeline(), &mut pipeline, &diff.handover);
+        }
+        pipeline.fix_partitions(pipeline.first_partitions(self.default_partitions()));
         let version = old.as_ref().map_or(0, |old| old.version());
         let changed = !diff.is_empty();
         let mut applied = Applied {
@@ -160,6 +183,7 @@ impl Node {
         // The catalogue may have lost what the running version knows.
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let (version, handover) = (applied.version, diff.handover);
+        self.fetch_files(tenant, &pipeline).await?;
         self.check_snapshots(tenant, &pipeline).await?;
         let codes = match &old {
             Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
@@ -173,8 +197,10 @@ impl Node {
         }
         let code = self.load_stages(tenant, &pipeline).await?;
         self.store_version((tenant, name), version, &pipeline, &codes).await?;
+        // From here on they are known to be needed: what somebody tidied away before is back.
+        self.fetch_files(tenant, &pipeline).await?;
         let next = Next { version, pipeline, code, codes, handover, restored: None };
-        let switched = self.switch(tenant, name, next).await;
+        let switched = self.switch_gathered(old.as_ref(), (tenant, name), next).await;
         if switched.is_err() {
             // Whoever applied it wants to know why it does not run, not what follows from that.
             if let Err(error) = self.forget_version(tenant, name, applied.version).await {
@@ -182,6 +208,22 @@ impl Node {
             }
         }
         switched.map(|()| applied)
+    }
+
+    /// Switches with all partitions at home; those that were elsewhere go back behind it.
+    async fn switch_gathered(
+        self: &Arc<Self>,
+        old: Option<&Arc<Running>>,
+        (tenant, name): (&Name, &Name),
+        next: Next,
+    ) -> Result<(), Error> {
+        let places = match old {
+            Some(old) => self.gather(old).await?,
+            None => Default::default(),
+        };
+        let switched = self.switch(tenant, name, next).await;
+        self.scatter((tenant, name), places).await;
+        switched
     }
 
     /// Ends a pipeline and forgets its versions. What is under way is finished if it can be.
@@ -195,14 +237,28 @@ impl Node {
     ) -> Result<(), Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
-        let running = self.take_running(tenant, name.as_str());
+        if self.running(tenant, name.as_str()).is_none()
+            && let Some(to) = self.passes_to(&Subject::Pipeline(tenant.clone(), name.clone()))
+        {
+            return Err(Error::on_its_way(&to));
+        }
+        self.note_ending((tenant, name)).await?;
+        // The name is taken until nothing of the pipeline is there any more.
+        let _held = self.hold_name(tenant, name);
+        let running = {
+            // Nothing of it comes from other nodes from here on, nor is it about to.
+            let _joining = self.joining().lock().await;
+            self.take_running(tenant, name.as_str())
+        };
         let dormant = self.dormant(tenant, name);
         let known = running.is_some() || dormant.is_some();
+        let mut ended = None;
         if let Some(pipeline) = dormant {
             let mut writer = RecordWriter::new();
             writer.delete(&DeleteRecord { pipeline });
             self.log_and_wait(kind::DELETE, writer).await?;
             self.set_dormant(tenant, name, None);
+            ended = Some(pipeline);
         }
         if let Some(running) = running {
             // Whatever is left over goes with the pipeline.
@@ -211,16 +267,24 @@ impl Node {
                 // Until the log says that it is gone it would be back after a restart. So it can
                 // be deleted again if the log refuses.
                 self.set_dormant(tenant, name, Some(durable.id));
+                self.backing().note_gone(Of::new(tenant, durable.id));
                 let mut writer = RecordWriter::new();
                 writer.delete(&DeleteRecord { pipeline: durable.id });
                 self.log_and_wait(kind::DELETE, writer).await?;
                 self.set_dormant(tenant, name, None);
+                ended = Some(durable.id);
             }
         }
-        let keys = self.version_keys(tenant, name).await?;
+        if let Some(id) = ended {
+            self.forget_spread(id);
+            self.drop_taken(id).await?;
+            self.end_parts(id).await?;
+        }
+        let mut keys = self.version_keys(tenant, name).await?;
         if keys.is_empty() && !known {
             return Err(Error::not_found("pipeline", name.as_str()));
         }
+        keys.push(chance::own_key(tenant, name)?);
         let catalog = self.catalog().clone();
         blocking(move || {
             for key in keys {
@@ -228,7 +292,9 @@ impl Node {
             }
             Ok(())
         })
-        .await
+        .await?;
+        self.tidy_files(tenant).await;
+        Ok(())
     }
 
     /// Lets halted partitions try their batch again, and parked events be tried at once.
@@ -238,11 +304,9 @@ impl Node {
     pub async fn resume(self: &Arc<Self>, tenant: &Name, name: &Name) -> Result<(), Error> {
         let running = self
             .running(tenant, name.as_str())
-            .ok_or_else(|| Error::not_found("pipeline", name.as_str()))?;
-        for mailbox in running.mailboxes().iter().flatten() {
-            mailbox.command(Command::Resume);
-        }
-        Ok(())
+            .ok_or_else(|| self.no_pipeline(tenant, name.as_str()))?;
+        running.resume();
+        self.resume_parts(&running).await
     }
 
     async fn check_manifest(
@@ -251,10 +315,20 @@ impl Node {
         name: &Name,
         text: &[u8],
     ) -> Result<Pipeline, Error> {
-        let (components, assets) = self.components_of().known(tenant).await?;
         let value = manifest_text::parse(text, Format::of_text(text))?;
-        let facts = Facts { components: Some(components), assets: Some(assets) };
-        let pipeline = pipeline::build(&value, &facts)?;
+        let build = |known: Names| {
+            let components = KnownComponents { names: known.components, digests: known.digests };
+            let facts = Facts { components: Some(components), assets: Some(known.assets) };
+            pipeline::build(&value, &facts)
+        };
+        // What it names by digests may all be here; names are known at the tenant's home.
+        let pipeline = match build(self.components_of().names(tenant).await?) {
+            Ok(pipeline) => pipeline,
+            Err(problems) => match self.names_at_home(tenant).await? {
+                Some(names) => build(names)?,
+                None => return Err(problems.into()),
+            },
+        };
         if pipeline.name != name.as_str() {
             let message = format!("is {:?}, and was applied as {:?}", pipeline.name, name.as_str());
             let mut problems = Problems::new();
@@ -287,7 +361,7 @@ impl Node {
         if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
     }
 
-    fn admit_pipeline(&self, tenant: &Name) -> Result<(), Error> {
+    pub(crate) fn admit_pipeline(&self, tenant: &Name) -> Result<(), Error> {
         let limit = self.allowance(tenant).limit(Resource::Pipelines);
         let (own, all) = self.count_pipelines(tenant);
         if own as u64 >= limit {

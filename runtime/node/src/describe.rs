@@ -1,18 +1,23 @@
 //! What runs, for the people who look: lists of pipelines, and one in detail.
 //!
 //! Figures are read as they are at the moment; they need not fit together to the last event.
+//! Partitions are described in `partitions`.
+
+mod partitions;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use sluicebox_core::codec::Usage;
 use sluicebox_core::ids::{Name, StageId};
 
+use crate::cluster::Peer;
 use crate::error::Error;
+use crate::metrics::{HopMetrics, HopWay};
 use crate::node::Node;
 use crate::running::Running;
 use crate::running::event_time::{EventTime, now_micros};
+use crate::scale::ScalingDetail;
 
 /// One line of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +33,32 @@ pub struct PipelineInfo {
     pub stages: usize,
     /// `running`, `halted` or `draining`.
     pub state: String,
+    /// The node it lives on, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
+}
+
+/// One node of a cluster, as another sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeInfo {
+    /// Its name; empty for a node that is alone.
+    pub name: String,
+    /// Where other nodes reach it; where it listens, for the one that says so.
+    pub address: String,
+    /// `here`, `up` or `unreachable`.
+    pub state: String,
+    /// For how long it has been so.
+    pub seconds: u64,
+    /// Why it is unreachable, or what is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+    /// Pipelines that live there, as it said last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pipelines: Option<usize>,
+    /// Time of the last question and its answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub round_trip_micros: Option<u64>,
 }
 
 /// One pipeline in detail.
@@ -47,11 +78,17 @@ pub struct PipelineDetail {
     pub segments: Vec<Vec<String>>,
     /// The partitions of all segments.
     pub partition: Vec<PartitionDetail>,
+    /// What went from one segment to the next, by the way it went.
+    #[serde(default)]
+    pub hop: Vec<HopDetail>,
     /// The outputs, dead letters last.
     pub output: Vec<OutputDetail>,
     /// Its event time, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub time: Option<TimeDetail>,
+    /// How it scales, if its manifest lets it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scaling: Option<ScalingDetail>,
     /// What it keeps on disk, if it has a log.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub disk: Option<DiskDetail>,
@@ -158,9 +195,41 @@ pub struct PartitionDetail {
     /// Those of them that go on with code of an earlier version.
     #[serde(default)]
     pub earlier_code_streams: usize,
+    /// Its watermark, microseconds since 1970, in a pipeline with event time; 0 if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub watermark: Option<u64>,
     /// Why it has stopped, if it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub halted: Option<String>,
+    /// The node that has it, if that is not the pipeline's home.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
+    /// How what is for it gets there: `ring` through memory that both nodes share, `network`
+    /// between machines; left out while there is no link.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub way: Option<String>,
+    /// Why nothing is known of it now: the node that has it does not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unavailable: Option<String>,
+}
+
+/// A way between two segments that something went, as the node sees it that sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HopDetail {
+    /// Root stage of the segment it comes from.
+    pub from: String,
+    /// Root stage of the segment it goes to.
+    pub to: String,
+    /// `worker`, `node`, `ring` or `network`.
+    pub way: String,
+    /// Runs that went it.
+    pub runs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Mean time from handing a run over until it was taken; of another node, until it is on its
+    /// disk.
+    pub mean_micros: u64,
 }
 
 /// One output.
@@ -180,7 +249,44 @@ pub struct OutputDetail {
 impl Node {
     /// A tenant's pipelines, by name.
     pub async fn pipelines(self: &Arc<Self>, tenant: &Name) -> Vec<PipelineInfo> {
-        self.running_of(tenant).iter().map(|running| info(running)).collect()
+        self.running_of(tenant).iter().map(|running| self.info(running)).collect()
+    }
+
+    /// The nodes of the cluster as this one sees them, this one first.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        let cluster = self.cluster();
+        let own = NodeInfo {
+            name: cluster.map_or_else(String::new, |cluster| cluster.name().to_string()),
+            address: match cluster {
+                Some(_) => self.config().cluster.listen.to_string(),
+                None => self.config().http.listen.to_string(),
+            },
+            state: "here".to_owned(),
+            seconds: self.age().as_secs(),
+            why: self.not_ready().map(str::to_owned),
+            pipelines: Some(self.all_running().len()),
+            round_trip_micros: None,
+        };
+        let other = |peer: &Arc<Peer>| {
+            let look = peer.look();
+            NodeInfo {
+                name: peer.name().to_string(),
+                address: peer.address().to_owned(),
+                state: if look.is_up { "up" } else { "unreachable" }.to_owned(),
+                seconds: look.since.elapsed().as_secs(),
+                why: look.why,
+                pipelines: look.pipelines,
+                round_trip_micros: look.is_up.then(|| peer.metrics.round_trip_micros.get()),
+            }
+        };
+        let others = cluster.into_iter().flat_map(|cluster| cluster.peers()).map(other);
+        std::iter::once(own).chain(others).collect()
+    }
+
+    fn info(&self, running: &Running) -> PipelineInfo {
+        let node = self.cluster().map(|cluster| cluster.name().to_string());
+        PipelineInfo { node, ..info(running) }
     }
 
     /// One pipeline in detail.
@@ -194,22 +300,31 @@ impl Node {
     ) -> Result<PipelineDetail, Error> {
         let running = self
             .running(tenant, name.as_str())
-            .ok_or_else(|| Error::not_found("pipeline", name.as_str()))?;
+            .ok_or_else(|| self.no_pipeline(tenant, name.as_str()))?;
         let keys = self.version_keys(tenant, name).await?;
         let manifest = running.pipeline().declaration().write().to_json();
         let manifest = serde_json::from_str(&manifest)
             .map_err(|error| Error::Internal(format!("manifest as JSON: {error}")))?;
         let stage_name = |stage: &usize| running.pipeline().stages[*stage].name.clone();
         let segments = running.plan().segments.iter();
+        let partition = self.all_partitions(&running).await;
+        let least = partition.iter().map(|at| at.watermark.unwrap_or(0)).min().unwrap_or(0);
+        let mut info = self.info(&running);
+        if partition.iter().any(|partition| partition.halted.is_some()) {
+            // One that is on another node, which the list does not ask.
+            HALTED.clone_into(&mut info.state);
+        }
         Ok(PipelineDetail {
-            info: info(&running),
+            info,
             manifest,
             versions: keys.iter().filter_map(|key| key.last().parse().ok()).collect(),
             stage: running.pipeline().stages.iter().map(|s| stage_detail(&running, s)).collect(),
             segments: segments.map(|s| s.stages.iter().map(stage_name).collect()).collect(),
-            partition: self.partition_details(&running),
+            partition,
+            hop: hop_details(&running),
             output: output_details(&running),
-            time: running.event_time().map(time_detail),
+            time: running.event_time().map(|time| time_detail(time, least)),
+            scaling: self.scaling_detail(&running),
             disk: self.disk_detail(&running),
             usage: usage_details(&running),
         })
@@ -224,30 +339,15 @@ impl Node {
             quota_bytes: tenant.most() as u64,
         })
     }
-
-    fn partition_details(&self, running: &Running) -> Vec<PartitionDetail> {
-        let detail = |mailbox: &Arc<crate::mailbox::Mailbox>| PartitionDetail {
-            segment: mailbox.segment.root_name().to_owned(),
-            partition: mailbox.partition,
-            worker: self
-                .workers()
-                .iter()
-                .position(|worker| Arc::ptr_eq(worker, &mailbox.owner))
-                .unwrap_or_default(),
-            inbox_bytes: mailbox.bytes(),
-            state_bytes: mailbox.state_bytes.load(Ordering::Relaxed),
-            open_streams: mailbox.open_streams.load(Ordering::Relaxed),
-            earlier_code_streams: mailbox.streams_of_before.load(Ordering::Relaxed),
-            halted: mailbox.halted().map(|halt| format!("{}: {}", halt.stage, halt.message)),
-        };
-        running.mailboxes().iter().flatten().map(detail).collect()
-    }
 }
+
+/// What a pipeline is of which a partition has halted.
+const HALTED: &str = "halted";
 
 fn info(running: &Running) -> PipelineInfo {
     let halted = running.mailboxes().iter().flatten().any(|mailbox| mailbox.halted().is_some());
     let state = match (halted, running.is_paused()) {
-        (true, _) => "halted",
+        (true, _) => HALTED,
         (false, true) => "draining",
         (false, false) => "running",
     };
@@ -257,6 +357,7 @@ fn info(running: &Running) -> PipelineInfo {
         delivery: running.pipeline().delivery.word().to_owned(),
         stages: running.pipeline().stages.len(),
         state: state.to_owned(),
+        node: None,
     }
 }
 
@@ -281,8 +382,8 @@ fn stage_detail(running: &Running, stage: &sluicebox_core::pipeline::Stage) -> S
     }
 }
 
-fn time_detail(time: &EventTime) -> TimeDetail {
-    let (watermark, high) = (time.watermark(), time.high());
+fn time_detail(time: &EventTime, watermark: u64) -> TimeDetail {
+    let high = time.high();
     let lag = (watermark > 0).then(|| now_micros().saturating_sub(watermark) / 1000);
     TimeDetail { watermark, high, lag_ms: lag }
 }
@@ -297,6 +398,19 @@ fn usage_details(running: &Running) -> Vec<UsageDetail> {
         UsageDetail { segment, fuel, events, reruns }
     };
     durable.usage().into_iter().map(detail).collect()
+}
+
+fn hop_details(running: &Running) -> Vec<HopDetail> {
+    let detail = |(hop, way): (&HopMetrics, HopWay)| {
+        let figures = hop.way(way);
+        let runs = Some(figures.runs.get()).filter(|runs| *runs > 0)?;
+        let (from, to) = (hop.from.clone(), hop.to.clone());
+        let (bytes, mean_micros) = (figures.bytes.get(), figures.mean_micros());
+        Some(HopDetail { from, to, way: way.word().to_owned(), runs, bytes, mean_micros })
+    };
+    let hops = running.metrics().hops();
+    let ways = hops.iter().flat_map(|hop| HopWay::ALL.map(|way| (hop.as_ref(), way)));
+    ways.filter_map(detail).collect()
 }
 
 fn output_details(running: &Running) -> Vec<OutputDetail> {

@@ -294,7 +294,7 @@ impl Durable {
             let previous = previous.expect("each partition of a stage is in a request once");
             let run = RunHeader { source: Source::Ingest, seq, previous };
             // In the lock, so that partitions see ingests in the order of their numbers.
-            entry.to.push_over(Delivery::of(run, entry.frame.clone(), 0));
+            entry.to.push_over(Delivery::of(run, entry.frame.clone(), 0).logged(position));
         }
         ingest.high = risen.unwrap_or(ingest.high);
         if let Some(time) = time {

@@ -13,6 +13,7 @@ use sluicebox_core::error::{Classify, Kind};
 use sluicebox_core::ids::NameError;
 use sluicebox_core::manifest::Problems;
 use sluicebox_core::quota::Refused;
+use sluicebox_link::tls::NodeName;
 
 use crate::config::quantity::size_text;
 
@@ -154,6 +155,21 @@ pub enum Error {
         /// When another try is worth it.
         retry_after: Duration,
     },
+    /// Another node, which has what this is about, cannot be reached, or does not do its part.
+    #[error("the node {node:?} {why}{}", if *is_sent { MAY_BE_TAKEN } else { "; try again" })]
+    Peer {
+        /// Its name.
+        node: String,
+        /// What became of it.
+        why: String,
+        /// It may have got the request.
+        is_sent: bool,
+        /// When another try is worth it.
+        retry_after: Duration,
+    },
+    /// The node has not restored what it had yet, and does not know what there is.
+    #[error("the node is starting; try again")]
+    Starting,
     /// The node is shutting down.
     #[error("the node is shutting down; try again")]
     Draining,
@@ -202,6 +218,9 @@ pub enum Error {
     /// The tenants file.
     #[error(transparent)]
     Tenants(#[from] crate::tenants::Error),
+    /// What shows other nodes who this is.
+    #[error(transparent)]
+    Link(#[from] sluicebox_link::Error),
     /// The listener's certificate or its key cannot be used.
     #[error("{field}: {file}: {why}")]
     Tls {
@@ -256,6 +275,13 @@ impl Error {
         Self::NotFound { what, name: shown(name) }
     }
 
+    /// The pipeline goes to another node, or has just gone there.
+    #[must_use]
+    pub fn on_its_way(to: &NodeName) -> Self {
+        let (node, why) = (to.to_string(), "takes this pipeline over".to_owned());
+        Self::Peer { node, why, is_sent: false, retry_after: Duration::from_secs(1) }
+    }
+
     /// A part of the request cannot be used as written.
     #[must_use]
     pub fn request(code: &'static str, message: impl Into<String>) -> Self {
@@ -269,10 +295,11 @@ impl Error {
             Self::Busy { retry_after, .. }
             | Self::Overloaded { retry_after, .. }
             | Self::Process { retry_after, .. }
+            | Self::Peer { retry_after, .. }
             | Self::DiskFull { retry_after } => Some(*retry_after),
             Self::NoCheckpoint { retry_after } => *retry_after,
             Self::Quota(refused) => refused.retry_after_micros.map(Duration::from_micros),
-            Self::Draining => Some(Duration::from_secs(1)),
+            Self::Starting | Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -297,6 +324,8 @@ impl Classify for Error {
             Self::Busy { .. } | Self::Quota(_) | Self::DiskQuota { .. } => Kind::Exhausted,
             Self::Overloaded { .. }
             | Self::Process { .. }
+            | Self::Peer { .. }
+            | Self::Starting
             | Self::Draining
             | Self::Deadline { .. }
             | Self::DiskFull { .. }
@@ -304,6 +333,7 @@ impl Classify for Error {
             | Self::LogFailed
             | Self::Io { .. } => Kind::Unavailable,
             Self::Log(error) => error.kind(),
+            Self::Link(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Tenants(error) => error.kind(),
@@ -343,6 +373,9 @@ impl Classify for Error {
             Self::DiskQuota { .. } => "quota.disk",
             Self::Overloaded { .. } => "node.overloaded",
             Self::Process { .. } => "tenant.process",
+            Self::Peer { .. } => "peer.unavailable",
+            Self::Link(error) => error.code(),
+            Self::Starting => "node.starting",
             Self::Draining => "node.draining",
             Self::Trimmed { .. } => "output.trimmed",
             Self::Deadline { .. } => "request.deadline",

@@ -25,7 +25,7 @@ pub(crate) mod tenant_process;
 
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
@@ -71,6 +71,8 @@ pub(crate) struct Front {
     processes: DashMap<Name, Arc<Process>>,
     /// Starts of all processes so far.
     starts: AtomicU64,
+    /// Changes of which tenants are here.
+    changes: AtomicU64,
     begin: mpsc::Sender<Arc<Process>>,
     beginning: Mutex<Option<mpsc::Receiver<Arc<Process>>>>,
     /// One for each process that may run.
@@ -89,6 +91,9 @@ impl Front {
         template.tls.certificate = None;
         template.tls.key = None;
         template.isolation.processes = false;
+        // The front is its way to other nodes.
+        template.cluster.node = None;
+        template.cluster.nodes.clear();
         let instances = config.isolation.instances.min(config.engine.instances);
         template.engine.instances = instances;
         template.engine.warm_slots = config.engine.warm_slots.min(instances);
@@ -103,6 +108,7 @@ impl Front {
             template,
             processes: DashMap::new(),
             starts: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             begin,
             beginning: Mutex::new(Some(beginning)),
             permits: Arc::new(Semaphore::new(config.isolation.processes_max.into())),
@@ -139,10 +145,21 @@ impl Front {
                 let (process, is_kept) = make();
                 if is_kept {
                     place.insert(Arc::clone(&process));
+                    self.changes.fetch_add(1, Ordering::AcqRel);
                 }
                 process
             }
         }
+    }
+
+    /// The tenant's process is, or was, on this node.
+    pub(crate) fn has(&self, tenant: &Name) -> bool {
+        self.processes.contains_key(tenant) || self.directory_of(tenant).exists()
+    }
+
+    /// How often that changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// All processes there are or were.

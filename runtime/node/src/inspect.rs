@@ -14,7 +14,9 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use sluicebox_core::codec::{self, CommitRecord, FrameAt, IngestRecord, Record, RecordError};
+use sluicebox_core::codec::{
+    self, CommitRecord, FrameAt, IngestRecord, JoinRecord, Record, RecordError,
+};
 use sluicebox_core::ids::{Name, PipelineId, StageId};
 use sluicebox_store::log::disk::DirDisk;
 use sluicebox_store::log::{self, inspect};
@@ -181,6 +183,11 @@ const fn kind_name(kind: u8) -> &'static str {
         codec::kind::APPLY => "apply",
         codec::kind::DELETE => "delete",
         codec::kind::CHECKPOINT => "checkpoint",
+        codec::kind::OPEN => "open",
+        codec::kind::MOVE => "move",
+        codec::kind::LEAVE => "leave",
+        codec::kind::JOIN => "join",
+        codec::kind::RELEASE => "release",
         _ => "unknown",
     }
 }
@@ -191,6 +198,11 @@ const fn pipeline_of(record: &Record<'_>) -> Option<PipelineId> {
         Record::Commit(record) => Some(record.head.pipeline),
         Record::Apply(record) => Some(record.pipeline),
         Record::Delete(record) => Some(record.pipeline),
+        Record::Open(record) => Some(record.pipeline),
+        Record::Move(record) => Some(record.pipeline),
+        Record::Leave(record) => Some(record.pipeline),
+        Record::Join(record) => Some(record.pipeline),
+        Record::Release(record) => Some(record.pipeline),
         Record::Checkpoint(_) => None,
     }
 }
@@ -213,7 +225,29 @@ fn facts_of(record: &Record<'_>, known: Option<&Known>) -> Vec<(&'static str, Fa
             ("horizon", Fact::Number(record.horizon)),
             ("generation", Fact::Number(record.generation)),
         ],
+        Record::Open(record) => vec![("kept", Fact::Number(record.kept.len() as u64))],
+        Record::Move(record) => vec![("to", Fact::Text(record.to.clone()))],
+        Record::Leave(record) => vec![
+            ("to", Fact::Text(record.to.clone())),
+            ("partitions", partitions(&record.partitions)),
+        ],
+        Record::Join(record) => join_facts(record),
+        Record::Release(record) => vec![("partitions", partitions(&record.partitions))],
     }
+}
+
+fn join_facts(record: &JoinRecord<'_>) -> Vec<(&'static str, Fact)> {
+    let mut facts = vec![("from", Fact::Text(record.from.clone()))];
+    facts.extend(record.home.clone().map(|home| ("home", Fact::Text(home))));
+    facts.push(("partitions", partitions(&record.partitions)));
+    facts.push(("kept", Fact::Number(record.kept.len() as u64)));
+    facts
+}
+
+/// Partitions, one behind the other.
+fn partitions(partitions: &[u16]) -> Fact {
+    let each: Vec<String> = partitions.iter().map(u16::to_string).collect();
+    Fact::Text(each.join(","))
 }
 
 fn ingest_facts(record: &IngestRecord<'_>) -> Vec<(&'static str, Fact)> {

@@ -8,21 +8,36 @@
 //! - A partition is in its worker's ready list at most once, so the list is bounded by the number
 //!   of partitions.
 
+mod elsewhere;
+pub(crate) mod gate;
 mod inbox;
+mod load;
+pub(crate) mod returns;
 mod room;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
+use std::time::Instant;
 
+use sluicebox_core::codec::Piece;
 use sluicebox_core::ids::{Part, StageId};
+use sluicebox_core::message::{At, Message};
 use sluicebox_core::partition::{Halt, Progress, stage_of_state};
+use sluicebox_core::position::Source;
 use sluicebox_core::state::KeyedState;
 use tokio::sync::{Notify, oneshot};
 
+use crate::error::Error;
+use crate::metrics::HopWay;
 use crate::running::SegmentRuntime;
+use crate::running::hops::Hop;
+use crate::spread::Site;
+use gate::Gate;
 use inbox::Inbox;
+use load::Load;
+use returns::{Returned, Returns};
 
 pub(crate) use inbox::{Batch, Delivery};
 pub(crate) use room::{Place, Room};
@@ -59,6 +74,9 @@ pub(crate) enum Command {
     },
     /// If it is being retired: from now on as with `carry`.
     GiveUp,
+    /// Give up the state between two batches, and leave what is queued where it is: the partition
+    /// goes to another node, or comes from one.
+    Leave(oneshot::Sender<Result<Inherited, Error>>),
 }
 
 /// What a partition held when it was retired.
@@ -105,6 +123,14 @@ pub(crate) struct Mailbox {
     commands: Mutex<VecDeque<Command>>,
     /// Carried over from the version before; taken when the partition first runs.
     inherited: Mutex<Inherited>,
+    /// What it goes on from was given up to somebody: it does not run before it is back.
+    absent: AtomicBool,
+    /// What has come from other nodes, where some partitions of the pipeline are there.
+    gate: Mutex<Option<Box<Gate>>>,
+    /// What the node says that has the partition, if another one has it.
+    returns: Mutex<Returns>,
+    /// Runs that were taken to be forwarded and are not consumed, by source.
+    forwarded: Mutex<BTreeMap<Source, usize>>,
     halted: Mutex<Option<Halt>>,
     /// What it holds is not what the log knows: only a restart helps.
     stopped: AtomicBool,
@@ -112,6 +138,7 @@ pub(crate) struct Mailbox {
     short: AtomicBool,
     /// When it goes on by itself, in microseconds since 1970; 0 while it is at work.
     sleeps_until: AtomicU64,
+    pub(crate) load: Load,
     pub(crate) state_bytes: AtomicUsize,
     pub(crate) open_streams: AtomicUsize,
     /// Those with a code that their stage had before.
@@ -130,6 +157,8 @@ impl Mailbox {
         bytes_max: usize,
         inherited: Inherited,
     ) -> Arc<Self> {
+        let is_alone = segment.shared.trunks.iter().next().is_none();
+        let load = Load::new(if is_alone { 0 } else { segment.shared.sites.count() });
         Arc::new(Self {
             segment,
             partition,
@@ -140,10 +169,15 @@ impl Mailbox {
             blocked: Mutex::default(),
             commands: Mutex::default(),
             inherited: Mutex::new(inherited),
+            absent: AtomicBool::new(false),
+            gate: Mutex::default(),
+            returns: Mutex::default(),
+            forwarded: Mutex::default(),
             halted: Mutex::default(),
             stopped: AtomicBool::new(false),
             short: AtomicBool::new(false),
             sleeps_until: AtomicU64::new(u64::MAX),
+            load,
             state_bytes: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
             streams_of_before: AtomicUsize::new(0),
@@ -183,13 +217,41 @@ impl Mailbox {
     /// Queues a run whatever the room; for a caller that has looked just before.
     pub(crate) fn push_over(self: &Arc<Self>, delivery: Delivery) {
         self.segment.shared.entered();
-        self.room.fill(delivery.bytes());
+        let bytes = delivery.bytes();
+        if delivery.run.is_some_and(|run| run.source == Source::Ingest) && !delivery.foreign {
+            self.load.came_in(bytes);
+        }
+        self.load.arrived(delivery.range.len());
+        self.room.fill(bytes);
         lock(&self.inbox).push(delivery);
         self.schedule();
     }
 
     /// As [`Mailbox::push`] for a partition, which is scheduled again when there is room.
     pub(crate) fn push_or_block(
+        self: &Arc<Self>,
+        mut delivery: Delivery,
+        from: &Arc<Self>,
+    ) -> Result<(), Delivery> {
+        let hop = *delivery.hop.get_or_insert_with(|| self.hop(from));
+        let bytes = delivery.bytes();
+        self.push_or_wait(delivery, from)?;
+        self.segment.shared.hops.passed((hop, self.segment.at), bytes);
+        Ok(())
+    }
+
+    /// The way from a partition to this one, which begins now.
+    fn hop(&self, from: &Self) -> Hop {
+        let way = match self.site() {
+            Site::Here if Arc::ptr_eq(&self.owner, &from.owner) => Some(HopWay::Worker),
+            Site::Here => Some(HopWay::Node),
+            Site::There(_) | Site::Between => None,
+        };
+        let from = u16::try_from(from.segment.at).unwrap_or(u16::MAX);
+        Hop { from, way, since: Instant::now() }
+    }
+
+    fn push_or_wait(
         self: &Arc<Self>,
         delivery: Delivery,
         from: &Arc<Self>,
@@ -205,14 +267,22 @@ impl Mailbox {
         self.push(delivery)
     }
 
-    /// How many runs ever entered.
-    pub(crate) fn entered(&self) -> u64 {
-        lock(&self.inbox).entered
+    /// How many runs are queued.
+    pub(crate) fn queued(&self) -> usize {
+        lock(&self.inbox).deliveries.len()
     }
 
     /// Takes the next batch.
     pub(crate) fn take(&self) -> Option<Batch> {
-        let batch = lock(&self.inbox).next_batch()?;
+        let (batch, hop) = {
+            let mut inbox = lock(&self.inbox);
+            let hop = inbox.deliveries.front().and_then(|first| first.hop);
+            (inbox.next_batch()?, hop)
+        };
+        if let Some(hop) = hop {
+            self.segment.shared.hops.took((hop, self.segment.at));
+        }
+        self.load.took(batch.frame.len());
         self.freed(batch.freed);
         Some(batch)
     }
@@ -254,6 +324,22 @@ impl Mailbox {
         self.schedule();
     }
 
+    /// Answers commands while it does not run, so that nobody waits for it: it has nothing to give.
+    pub(crate) fn refuse_commands(&self) {
+        while let Some(command) = self.next_command() {
+            match command {
+                Command::Retire { reply, .. } => drop(reply.send(Retired::default())),
+                Command::Codes(reply) => drop(reply.send(Vec::new())),
+                Command::Leave(reply) => {
+                    let retry_after = std::time::Duration::from_secs(1);
+                    let busy = Error::Busy { what: "a partition that moves", retry_after };
+                    drop(reply.send(Err(busy)));
+                }
+                Command::Resume | Command::GiveUp => {}
+            }
+        }
+    }
+
     pub(crate) fn next_command(&self) -> Option<Command> {
         lock(&self.commands).pop_front()
     }
@@ -270,6 +356,55 @@ impl Mailbox {
 
     pub(crate) fn take_inherited(&self) -> Inherited {
         std::mem::take(&mut *lock(&self.inherited))
+    }
+
+    /// It has given up what it goes on from.
+    pub(crate) fn set_absent(&self) {
+        self.absent.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        self.absent.load(Ordering::Acquire)
+    }
+
+    /// What it goes on from when it next runs, which it may from now on.
+    pub(crate) fn set_inherited(&self, inherited: Inherited) {
+        *lock(&self.inherited) = inherited;
+        self.absent.store(false, Ordering::Release);
+    }
+
+    /// Where its partition is.
+    pub(crate) fn site(&self) -> Site {
+        self.segment.shared.sites.of(self.partition)
+    }
+
+    /// What has come from other nodes; none if nothing may.
+    pub(crate) fn gate(&self) -> MutexGuard<'_, Option<Box<Gate>>> {
+        lock(&self.gate)
+    }
+
+    /// A commit with these pieces is on disk: whoever sent them is told.
+    pub(crate) fn settle(&self, pieces: &[Piece]) {
+        let told = self.gate().as_mut().map(|gate| gate.settle(pieces));
+        let Some(durable) = &self.segment.durable else { return };
+        let (pipeline, root, partition) = (durable.pipeline.id, durable.root(), self.partition);
+        for (peer, places) in told.unwrap_or_default() {
+            if let Some(trunk) = self.segment.shared.trunks.get(peer) {
+                trunk.say(&Message::Settled { of: At { pipeline, root, partition }, places });
+            }
+        }
+    }
+
+    /// The node that has the partition says something. False if it is more than it may.
+    pub(crate) fn returned(self: &Arc<Self>, what: Returned) -> bool {
+        let is_taken = lock(&self.returns).push(what);
+        self.schedule();
+        is_taken
+    }
+
+    /// What it said since.
+    pub(crate) fn take_returns(&self) -> Returns {
+        std::mem::take(&mut *lock(&self.returns))
     }
 
     pub(crate) fn set_halted(&self, halt: Option<Halt>) {

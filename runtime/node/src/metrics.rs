@@ -5,15 +5,18 @@
 //! - A set of figures lives as long as its handle is held, and is gone from the next scrape behind
 //!   that. So labels are bounded by what exists, and that by the quotas.
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
-//!   `stage`, `output`, `worker`, and words from short lists in this project.
+//!   `stage`, `output`, `worker`, `peer`, `from`, `to`, and words from short lists in this project.
 //!
 //! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the log, event
 //! time, workers and tenants' processes: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`,
-//! `metrics/process.rs`; who may read it: `http`.
+//! `metrics/process.rs`, other nodes: `metrics/peer.rs`, ways between segments: `metrics/hop.rs`;
+//! who may read it: `http`.
 
 mod encode;
+mod hop;
 mod kinds;
 mod log;
+mod peer;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
+use sluicebox_link::tls::NodeName;
 use sluicebox_store::log::Log;
 
 use crate::backing::Backing;
@@ -34,7 +38,9 @@ use crate::ring::Output;
 use crate::running::PipelineShared;
 use encode::Row;
 
+pub use hop::{HopMetrics, HopWay, WayMetrics};
 pub use kinds::{ByWord, Counter, Gauge, Latency};
+pub use peer::PeerMetrics;
 pub use process::ProcessMetrics;
 pub use worker::WorkerMetrics;
 
@@ -57,6 +63,8 @@ pub struct NodeMetrics {
     pub accepted: Counter,
     /// Connections closed by us, by reason.
     pub closed: ByWord,
+    /// Partitions moved by the plan.
+    pub balanced: Counter,
     /// Bytes of request bodies in memory.
     pub body_bytes: Gauge,
     /// Clients that wait for a result.
@@ -75,6 +83,7 @@ const NODE_ROWS: &[Row<NodeMetrics>] = &[
     Row::gauge("sessions", "Streams that are sent over a request", |m| m.sessions.get()),
     Row::counter("connections_accepted", "Connections accepted", |m| m.accepted.get()),
     Row::words("connections_closed", "Closed by the node, by reason", "reason", |m| m.closed.get()),
+    Row::counter("partitions_balanced", "Partitions moved by the plan", |m| m.balanced.get()),
     Row::gauge("body_bytes", "Bytes of request bodies in memory", |m| m.body_bytes.get()),
     Row::gauge("waiting", "Clients that wait for a result", |m| m.waiting.get()),
     Row::words("replies", "Replies by class of status", "class", |m| {
@@ -114,12 +123,15 @@ pub struct PipelineMetrics {
     pub duplicates: Counter,
     /// Dead letters that were given to their stage again.
     pub replayed: Counter,
+    /// Times it was taken to another scale.
+    pub rescales: Counter,
     /// What it knows of the log, if it has one.
     durable: Mutex<Weak<Durable>>,
     /// The version that runs.
     shared: Mutex<Weak<PipelineShared>>,
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
+    hops: Mutex<Vec<Arc<HopMetrics>>>,
 }
 
 const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
@@ -135,6 +147,10 @@ const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
     Row::counter("dead_letters_replayed", "Dead letters given to their stage again", |m| {
         m.replayed.get()
     }),
+    Row::gauge("pipeline_partitions", "Partitions of each segment", |m| {
+        lock(&m.shared).upgrade().map_or(0, |shared| shared.partitions.into())
+    }),
+    Row::counter("pipeline_rescales", "Times it was taken to another scale", |m| m.rescales.get()),
 ];
 
 /// One stage, over all versions of its pipeline and all its instances.
@@ -371,6 +387,7 @@ struct Sets {
     kept: Mutex<Option<(Arc<DiskUse>, Arc<Backing>)>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
     processes: Mutex<BTreeMap<Name, Weak<ProcessMetrics>>>,
+    peers: Mutex<BTreeMap<NodeName, Weak<PeerMetrics>>>,
     pipelines: Mutex<BTreeMap<(Name, Name), Weak<PipelineMetrics>>>,
 }
 
@@ -415,6 +432,18 @@ impl Metrics {
         })
     }
 
+    /// The figures of another node: those that somebody still holds, else new ones.
+    #[must_use]
+    pub fn peer(&self, node: &NodeName) -> Arc<PeerMetrics> {
+        let mut peers = lock(&self.sets.peers);
+        let known = peers.entry(node.clone()).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::default();
+            *known = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+
     /// The figures of a pipeline: those that somebody still holds, else new ones.
     #[must_use]
     pub fn pipeline(&self, tenant: &Name, pipeline: &Name) -> Arc<PipelineMetrics> {
@@ -433,10 +462,12 @@ impl Metrics {
                 commits: Counter::default(),
                 duplicates: Counter::default(),
                 replayed: Counter::default(),
+                rescales: Counter::default(),
                 durable: Mutex::default(),
                 shared: Mutex::default(),
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
+                hops: Mutex::default(),
             });
             *known = Arc::downgrade(&fresh);
             fresh

@@ -3,24 +3,28 @@
 //! Configuration is checked, the data directory is locked, the engine is reserved; nothing reads
 //! configuration afterwards. Threads are started and stopped in `start`.
 
+mod documents;
+mod follow;
+mod held;
+mod library;
 mod readiness;
 mod rest;
+mod spread;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use dashmap::DashMap;
 use sluicebox_core::codec::RecordWriter;
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::quota::{Allowance, Resource};
+use sluicebox_core::quota::Allowance;
 use sluicebox_engine::artefact::{self, Artefacts};
 use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
 use sluicebox_engine::component::Limits;
@@ -32,7 +36,8 @@ use sluicebox_store::log::{self, Log};
 use crate::admission::Admission;
 use crate::backing::Backing;
 use crate::checkpoint::Checkpointer;
-use crate::components::{AssetInfo, ComponentInfo, Components};
+use crate::cluster::Cluster;
+use crate::components::Components;
 use crate::config::Config;
 use crate::deploy;
 use crate::disk_use::DiskUse;
@@ -41,14 +46,15 @@ use crate::error::Error;
 use crate::front::Front;
 use crate::mailbox::{WorkerHandle, lock};
 use crate::metrics::Metrics;
+use crate::moving::{Gone, Leaving};
+use crate::plan::Flows;
 use crate::recover::{self, Recovered};
 use crate::requests::Requests;
 use crate::running::Running;
+use crate::scale::Scales;
+use crate::spread::Spread;
 use crate::tenancy::Tenancy;
-use crate::tenants::{self, Tenants};
-
-/// How often the tenants file is looked at.
-const TENANTS_POLL: Duration = Duration::from_secs(1);
+use crate::tenants::Tenants;
 
 /// Share of the engine's instances and stacks one tenant may hold, in percent.
 const TENANT_SHARE: usize = 75;
@@ -85,9 +91,21 @@ pub struct Node {
     admission: Admission,
     workers: Vec<Arc<WorkerHandle>>,
     running: DashMap<Named, Arc<Running>>,
+    /// What there is of pipelines whose partitions are on several nodes.
+    spread: Spread,
+    /// What partitions do in a second.
+    flows: Flows,
+    /// How pipelines scale.
+    scales: Scales,
     tenancies: DashMap<Name, Arc<Tenancy>>,
     /// Pipelines of the log that could not be started.
     dormant: DashMap<Named, PipelineId>,
+    /// Names that are taken though nothing runs under them; true if that passes soon.
+    names_held: DashMap<Named, bool>,
+    /// Pipelines that are going to other nodes.
+    leaving: DashMap<Named, Leaving>,
+    /// Pipelines that have gone, for as long as others may not know.
+    moved: DashMap<Named, Gone>,
     /// Held by whoever changes a pipeline.
     deploying: DashMap<Named, Weak<tokio::sync::Mutex<()>>>,
     memory: Arc<MemoryMeter>,
@@ -97,6 +115,12 @@ pub struct Node {
     ready: AtomicBool,
     draining: AtomicBool,
     front: Arc<Front>,
+    /// The nodes it works with, if it is not alone.
+    cluster: Option<Arc<Cluster>>,
+    /// When it was started, in nanoseconds since 1970.
+    began: u64,
+    /// Changes of which pipelines it has.
+    changes: AtomicU64,
 }
 
 impl Node {
@@ -107,11 +131,9 @@ impl Node {
         tenants: Option<Tenants>,
     ) -> Result<Self, Error> {
         let front = Arc::new(Front::new(&config, program.clone()));
+        let metrics = Metrics::new();
+        let cluster = Cluster::load(&config.cluster, &metrics)?.map(Arc::new);
         let dir = &config.node.data_dir;
-        let io = |doing: &str| {
-            let doing = doing.to_owned();
-            move |source| Error::Io { doing, source }
-        };
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
         let catalog: Arc<dyn Catalog> =
             Arc::new(sluicebox_store::dir::DirCatalog::open(&dir.join("catalog"))?);
@@ -123,23 +145,16 @@ impl Node {
             tracing::warn!("{warning}");
         }
         let sandbox = Arc::new(Sandbox::new(&engine_config)?);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir.join("artefacts"))
-            .map_err(io("create the artefact directory"))?;
-        let artefact_dir = Dir::open_ambient_dir(dir.join("artefacts"), ambient_authority())
-            .map_err(io("open the artefact directory"))?;
-        let engine = sandbox.engine();
-        let artefacts =
-            Arc::new(Artefacts::open(artefact_dir, engine, artefact::BYTES_MAX_DEFAULT)?);
-        let compiler = Compiler::new(compiler_config(&config, program), engine);
+        let artefacts = Arc::new(open_artefacts(dir, &sandbox)?);
+        let compiler = Compiler::new(compiler_config(&config, program), sandbox.engine());
         let limits = Limits {
             bytes_max: config.engine.upload_bytes_max as u64,
             memory_bytes_max: config.engine.memory_bytes_max as u64,
         };
-        let components =
-            Components::new(catalog.clone(), artefacts, compiler, sandbox.clone(), limits);
+        let components = Components::new(catalog.clone(), artefacts, compiler, sandbox, limits);
+        if cluster.is_some() {
+            components.count_tenants()?;
+        }
         let allowance = config.quota.allowance();
         let tenants = match tenants {
             Some(tenants) => tenants,
@@ -158,12 +173,18 @@ impl Node {
             checkpointer: Mutex::default(),
             components: Arc::new(components),
             requests: Arc::new(Requests::new(config.limits.requests_max)),
-            metrics: Metrics::new(),
+            metrics,
             admission: Admission::new(config.limits.ingest_bytes),
             workers,
             running: DashMap::new(),
+            spread: Spread::new(cluster.as_deref()),
+            flows: Flows::default(),
+            scales: Scales::default(),
             tenancies: DashMap::new(),
             dormant: DashMap::new(),
+            names_held: DashMap::new(),
+            leaving: DashMap::new(),
+            moved: DashMap::new(),
             deploying: DashMap::new(),
             memory: Arc::new(MemoryMeter::new(config.engine.memory_bytes_total as u64, None)),
             next_tenant: AtomicUsize::new(0),
@@ -172,6 +193,9 @@ impl Node {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             front,
+            cluster,
+            began: since.as_nanos() as u64,
+            changes: AtomicU64::new(0),
             config,
         })
     }
@@ -237,54 +261,6 @@ impl Node {
         &self.config
     }
 
-    /// Takes a component in. Says as well whether its name stood for something else before, or for
-    /// nothing.
-    ///
-    /// # Errors
-    /// It is none that can be run here, or over the quota.
-    pub async fn push_component(
-        self: &Arc<Self>,
-        tenant: &Name,
-        name: &Name,
-        bytes: Bytes,
-    ) -> Result<(ComponentInfo, bool), Error> {
-        let most = self.allowance(tenant).limit(Resource::Components);
-        self.components.push(tenant, name, bytes, most).await
-    }
-
-    /// Takes an asset in.
-    ///
-    /// # Errors
-    /// Over the quota.
-    pub async fn push_asset(
-        self: &Arc<Self>,
-        tenant: &Name,
-        bytes: Bytes,
-    ) -> Result<AssetInfo, Error> {
-        let most = self.allowance(tenant).limit(Resource::Components);
-        self.components.push_asset(tenant, bytes, most).await
-    }
-
-    /// A tenant's components.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn components(self: &Arc<Self>, tenant: &Name) -> Result<Vec<ComponentInfo>, Error> {
-        self.components.list(tenant).await
-    }
-
-    /// Forgets a component.
-    ///
-    /// # Errors
-    /// There is none of this name.
-    pub async fn delete_component(
-        self: &Arc<Self>,
-        tenant: &Name,
-        name: &Name,
-    ) -> Result<(), Error> {
-        self.components.delete(tenant, name).await
-    }
-
     /// Every pipeline that runs.
     pub(crate) fn all_running(&self) -> Vec<Arc<Running>> {
         self.running.iter().map(|entry| entry.value().clone()).collect()
@@ -320,20 +296,6 @@ impl Node {
 
     pub(crate) fn take_checkpointer(&self) -> Option<Checkpointer> {
         lock(&self.checkpointer).take()
-    }
-
-    /// The number of a pipeline that is in the log and could not be started.
-    pub(crate) fn dormant(&self, tenant: &Name, name: &Name) -> Option<PipelineId> {
-        self.dormant.get(&(tenant.clone(), name.clone())).map(|id| *id)
-    }
-
-    /// Notes that a pipeline of the log could not be started, or is not there any more.
-    pub(crate) fn set_dormant(&self, tenant: &Name, name: &Name, id: Option<PipelineId>) {
-        let named = (tenant.clone(), name.clone());
-        match id {
-            Some(id) => drop(self.dormant.insert(named, id)),
-            None => drop(self.dormant.remove(&named)),
-        }
     }
 
     /// A pipeline with a log that nobody knows yet. Its number is one no other ever had.
@@ -399,12 +361,27 @@ impl Node {
     }
 
     pub(crate) fn put_running(&self, running: Arc<Running>) {
-        self.running.insert((running.tenant().clone(), running.name().clone()), running);
+        // What was spread once stays among them: another node may have something to say of it.
+        let was_spread = running.durable().is_some_and(|own| self.spread(own.id).is_some());
+        if running.is_spread() || was_spread {
+            self.keep_spread(&running);
+        }
+        if running.is_part() {
+            // Who asks for it is sent to its home.
+            return;
+        }
+        let named = (running.tenant().clone(), running.name().clone());
+        self.names_held.remove(&named);
+        self.moved.remove(&named);
+        self.running.insert(named, running);
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn take_running(&self, tenant: &Name, name: &str) -> Option<Arc<Running>> {
         let name = Name::new(name).ok()?;
-        self.running.remove(&(tenant.clone(), name)).map(|(_, running)| running)
+        let taken = self.running.remove(&(tenant.clone(), name)).map(|(_, running)| running);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        taken
     }
 
     /// Pipelines of the tenant, and of all.
@@ -446,30 +423,25 @@ impl Node {
             lock
         })
     }
+}
 
-    /// Follows the tenants file while the node runs.
-    pub(crate) async fn follow_tenants(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(TENANTS_POLL).await;
-            let this = self.clone();
-            let reloaded = tokio::task::spawn_blocking(move || this.tenants.reload_if_changed());
-            match reloaded.await {
-                Ok(Ok(true)) => self.tenants_changed(&self.tenants.current()),
-                Ok(Err(error)) => tracing::error!("tenants file, the old one stays: {error}"),
-                Ok(Ok(false)) | Err(_) => {}
-            }
-        }
-    }
+/// The directory of compiled code, made if there is none.
+fn open_artefacts(dir: &Path, sandbox: &Sandbox) -> Result<Artefacts, Error> {
+    let folder = dir.join("artefacts");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(io("create the artefact directory"))?;
+    let folder = Dir::open_ambient_dir(folder, ambient_authority())
+        .map_err(io("open the artefact directory"))?;
+    Ok(Artefacts::open(folder, sandbox.engine(), artefact::BYTES_MAX_DEFAULT)?)
+}
 
-    fn tenants_changed(&self, set: &tenants::Set) {
-        self.admission.refresh(set);
-        self.front.tenants_changed(&self.tenants, &self.metrics);
-        for entry in &self.tenancies {
-            let allowance = self.allowance(entry.key());
-            let weight = set.tenant(entry.key()).map_or(1, |known| known.weight);
-            entry.value().adjust(weight, &allowance);
-        }
-    }
+/// Says of an error of the system what was being done.
+fn io(doing: &str) -> impl FnOnce(std::io::Error) -> Error {
+    let doing = doing.to_owned();
+    move |source| Error::Io { doing, source }
 }
 
 fn compiler_config(config: &Config, program: PathBuf) -> CompilerConfig {

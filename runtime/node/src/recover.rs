@@ -123,7 +123,7 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
     let mut reading = Reading { fold, found, collected };
     let mut wrong = None;
     let log = DurableLog::open(&dir.join("log"), log_config(&config.log), horizon, &mut |record| {
-        match take(&mut reading, &record) {
+        match take(&mut reading, store.as_ref(), &record) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 wrong = Some(error);
@@ -158,7 +158,7 @@ fn log_config(config: &LogConfig) -> Config {
 
 /// Takes one record. Only bytes that are no record stop everything; what is wrong with one pipeline
 /// is noted there.
-fn take(reading: &mut Reading, record: &Record<'_>) -> Result<(), Error> {
+fn take(reading: &mut Reading, store: &dyn Store, record: &Record<'_>) -> Result<(), Error> {
     let Record { position, kind, body } = *record;
     let decoded = codec::decode(kind, body);
     let decoded = decoded
@@ -167,12 +167,25 @@ fn take(reading: &mut Reading, record: &Record<'_>) -> Result<(), Error> {
     let mut visit = Visit { found, collected, body };
     if let Err(stopped) = fold.apply(position.0, &decoded, &mut visit) {
         tracing::error!("a pipeline stays out: {stopped}");
+    } else {
+        checkpoint::note_partitions(fold, &decoded, collected);
+        match &decoded {
+            codec::Record::Open(opened) => {
+                let of = (&*fold, opened.pipeline);
+                checkpoint::load_opened(store, of, Some(found), collected)?;
+            }
+            codec::Record::Join(join) => {
+                let of = (&*fold, join.pipeline);
+                checkpoint::load_joined(store, of, &join.partitions, (found, collected))?;
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
 
 impl Found {
-    fn new(seed: u64, tail_bytes_max: usize, backing: Arc<Backing>) -> Self {
+    pub(crate) fn new(seed: u64, tail_bytes_max: usize, backing: Arc<Backing>) -> Self {
         Self {
             seed,
             tail_bytes_max,

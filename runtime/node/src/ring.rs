@@ -18,6 +18,7 @@
 
 mod bounds;
 mod cursor;
+mod elsewhere;
 mod fences;
 mod partitions;
 #[cfg(test)]
@@ -288,15 +289,6 @@ impl Output {
             ends.all(|(end, ring)| *end <= lock(ring).oldest())
         };
         self.fences.put_up(fence, all_behind);
-    }
-
-    /// Lets the offsets of a partition that holds nothing go on at `next`.
-    pub fn resume(&self, partition: u16, next: u64) {
-        let Some(ring) = self.partitions.get(usize::from(partition)) else { return };
-        let mut ring = lock(ring);
-        if ring.frames.is_empty() {
-            ring.next = ring.next.max(next);
-        }
     }
 
     /// What is behind the cursor, about `bytes_max` bytes of it.

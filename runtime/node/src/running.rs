@@ -8,26 +8,27 @@
 //! Which version runs, and how one replaces another, is decided in `deploy`; the partitions' work
 //! is done in `worker`.
 
+mod entries;
 pub(crate) mod event_time;
+pub(crate) mod hops;
 mod intake;
+mod parts;
 mod replay;
 mod segment_builder;
 
 pub use crate::durable::Identity;
 pub use intake::{Intake, Submitted, Unsubmitted};
+pub(crate) use parts::{Parts, Passed};
 pub use replay::{Asked, Outcome};
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sluicebox_core::ids::Name;
-use sluicebox_core::numbering::Numbering;
+use sluicebox_core::ids::{Name, StageId};
 use sluicebox_core::partition::SegmentPlan;
 use sluicebox_core::pipeline::Pipeline;
-use sluicebox_core::recovery::Standing;
-use sluicebox_core::segment::{self, Plan};
+use sluicebox_core::segment::{self, Plan, Segment};
 use sluicebox_engine::stage::{StageCode, StageSettings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -35,14 +36,17 @@ use crate::counted::Counted;
 use crate::deploy::{DeadLetters, StreamCodes};
 use crate::durable::Durable;
 use crate::error::Error;
-use crate::mailbox::{Mailbox, States, WorkerHandle};
+use crate::mailbox::{Command, Mailbox};
 use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::requests::Requests;
 use crate::ring::Output;
 use crate::sessions::Sessions;
+use crate::spread::{Reports, Sites, Trunks};
 use crate::tenancy::Tenancy;
 use crate::worker::record::SegmentDurable;
+use entries::{EntryPoint, entries};
 use event_time::EventTime;
+use hops::Hops;
 
 /// What all parts of a running pipeline share.
 #[derive(Debug)]
@@ -60,6 +64,15 @@ pub struct PipelineShared {
     pub(crate) durable: Option<Arc<Durable>>,
     /// Its event time, if it has one.
     pub(crate) event_time: Option<EventTime>,
+    /// The ways between its segments.
+    pub(crate) hops: Hops,
+    /// The root of each segment, in a pipeline with a log.
+    pub(crate) roots: Vec<StageId>,
+    /// Where its partitions are.
+    pub(crate) sites: Sites,
+    /// What leaves it goes to its home, if this is a part.
+    pub(crate) part: Option<Arc<Reports>>,
+    pub(crate) trunks: Arc<Trunks>,
     /// No event is taken in: the pipeline is being replaced or deleted.
     paused: AtomicBool,
     /// Frames queued in inboxes, or being worked on.
@@ -136,50 +149,6 @@ impl SegmentRuntime {
     }
 }
 
-/// Everything [`Running::build`] needs besides the pipeline.
-#[derive(Debug)]
-pub(crate) struct Parts<'a> {
-    pub tenant: Arc<Tenancy>,
-    pub name: Name,
-    pub version: u32,
-    pub workers: &'a [Arc<WorkerHandle>],
-    pub requests: Arc<Requests>,
-    pub sessions: Arc<Sessions>,
-    pub metrics: Arc<PipelineMetrics>,
-    pub dead_letters: DeadLetters,
-    /// For each stage of the pipeline.
-    pub code: Vec<Code>,
-    pub codes: Vec<StreamCodes>,
-    /// Rings of the outputs, in the pipeline's order.
-    pub outputs: Vec<Arc<Output>>,
-    pub inbox_bytes: usize,
-    /// First of the uids for the stages.
-    pub uid: u64,
-    /// Its way into the log, if it has one, with the numbers of this version.
-    pub durable: Option<(Arc<Durable>, Numbering)>,
-    /// For each partition, the state of stages of the version before.
-    pub states: Vec<States>,
-    /// Where partitions stand.
-    pub standing: Standing,
-    /// The event time that goes on.
-    pub time: Passed,
-}
-
-/// Event time on its way from one version to the next, where no log keeps it.
-#[derive(Debug, Default)]
-pub(crate) struct Passed {
-    /// The highest there was.
-    pub high: u64,
-    /// By the root of the segment, how far its partitions had come.
-    pub watermarks: BTreeMap<String, u64>,
-}
-
-impl Passed {
-    fn watermark(&self, root: &str) -> u64 {
-        self.watermarks.get(root).copied().unwrap_or(0)
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Running {
@@ -209,6 +178,13 @@ const BATCHES_A_WORKER: usize = 2;
 /// Batches that wait for each of those; further ones are refused before their body is taken in.
 const BATCHES_BEHIND: usize = 8;
 
+/// The numbers of the roots of all segments.
+fn roots(parts: &Parts<'_>, (pipeline, plan): (&Pipeline, &Plan)) -> Vec<StageId> {
+    let numbering = parts.durable.as_ref().map(|(_, numbering)| numbering);
+    let root = |segment: &Segment| numbering?.stage(&pipeline.stages[segment.root].name);
+    plan.segments.iter().filter_map(root).collect()
+}
+
 impl Running {
     pub(crate) fn build(pipeline: Pipeline, mut parts: Parts<'_>) -> Arc<Self> {
         let plan = segment::cut(&pipeline);
@@ -225,8 +201,14 @@ impl Running {
             durable: parts.durable.as_ref().map(|(durable, _)| durable.clone()),
             event_time: pipeline.time.as_ref().map(|declared| {
                 let high = parts.durable.as_ref().map_or(parts.time.high, |(d, _)| d.high());
-                EventTime::new(declared, (&pipeline, &plan, partitions), high)
+                let is_home = parts.spread.1.is_none();
+                EventTime::new(declared, (&pipeline, &plan, partitions), (high, is_home))
             }),
+            hops: Hops::new(&parts.metrics, (&pipeline, &plan)),
+            roots: roots(&parts, (&pipeline, &plan)),
+            sites: Sites::new(partitions),
+            part: parts.spread.1.map(Reports::new),
+            trunks: parts.spread.0.clone(),
             paused: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
             idle: Notify::new(),
@@ -243,7 +225,9 @@ impl Running {
                 parts: &parts,
             };
             let runtime = Arc::new(builder.build(&shared, at));
-            mailboxes[at] = segment_builder::place(&runtime, partitions, &mut parts);
+            let apart = pipeline.scaling.as_ref().and_then(|own| own.apart.as_deref());
+            let is_apart = apart == Some(runtime.root_name());
+            mailboxes[at] = segment_builder::place(&runtime, (partitions, is_apart), &mut parts);
         }
         shared.metrics.set_running(Arc::downgrade(&shared));
         if let Some(time) = &shared.event_time {
@@ -286,6 +270,21 @@ impl Running {
         let _counted = Counted::new(&self.queue);
         let turn = self.turnstile.clone().acquire_owned();
         tokio::time::timeout(patience, turn).await.ok()?.ok()
+    }
+
+    /// What its parts share.
+    pub(crate) fn shared(&self) -> &PipelineShared {
+        &self.shared
+    }
+
+    /// The same, to know it by.
+    pub(crate) fn shared_arc(&self) -> &Arc<PipelineShared> {
+        &self.shared
+    }
+
+    /// It is a part of a pipeline whose home is another node.
+    pub(crate) fn is_part(&self) -> bool {
+        self.shared.part.is_some()
     }
 
     /// Whose it is.
@@ -437,6 +436,12 @@ impl Running {
         waiting.for_each(Mailbox::schedule);
     }
 
+    /// Lets halted partitions try their batch again, and parked events be tried at once.
+    pub(crate) fn resume(&self) {
+        let mailboxes = self.mailboxes.iter().flatten();
+        mailboxes.for_each(|mailbox| mailbox.command(Command::Resume));
+    }
+
     /// Takes no more events, or takes them again.
     pub(crate) fn pause(&self, paused: bool) {
         self.shared.paused.store(paused, Ordering::Release);
@@ -457,42 +462,4 @@ impl Running {
             notified.await;
         }
     }
-
-    /// Waits until an entry may have room again.
-    pub async fn room(&self) {
-        let full = self
-            .entered
-            .iter()
-            .flat_map(|segment| &self.mailboxes[*segment])
-            .find(|mailbox| !mailbox.has_room());
-        if let Some(mailbox) = full {
-            let notified = mailbox.room.news();
-            if !mailbox.has_room() {
-                notified.await;
-            }
-        }
-    }
-}
-
-/// Where ingest leads: an input of the root of a segment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EntryPoint {
-    /// Which of the segments that are entered.
-    place: usize,
-    input: u16,
-}
-
-/// The entries of a pipeline, and the segments they lead to, each once.
-fn entries(pipeline: &Pipeline, plan: &Plan) -> (Vec<EntryPoint>, Vec<usize>) {
-    let mut entered: Vec<usize> = Vec::new();
-    let entry = |(stage, input): &(usize, u16)| {
-        let segment = plan.of_stage[*stage];
-        let place = entered.iter().position(|known| *known == segment).unwrap_or_else(|| {
-            entered.push(segment);
-            entered.len() - 1
-        });
-        EntryPoint { place, input: *input }
-    };
-    let entries = pipeline.ingest.targets.iter().map(entry).collect();
-    (entries, entered)
 }

@@ -12,12 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluicebox_link::way::Meeting;
 use tokio::sync::{mpsc, watch};
 
+use crate::cluster;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http;
 use crate::node::Node;
+use crate::spread;
 use crate::tenants::Tenants;
 use crate::worker::{self, release::Releases};
 
@@ -83,17 +86,25 @@ impl Node {
         node.metrics().set_kept(node.disk().clone(), node.backing().clone());
         let (stop_listening, listening) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let (address, sockets) = match handed {
-            None => listen(node.config().http.listen, node.workers().len())?,
+        let workers = node.workers().len();
+        let (address, sockets): (_, Vec<_>) = match handed {
+            None => {
+                let (address, sockets) = listen(node.config().http.listen, workers)?;
+                (address, sockets.into_iter().map(http::Listener::Tcp).collect())
+            }
             Some(handed) => (NOWHERE, handed.into_iter().map(http::Listener::Handed).collect()),
+        };
+        let mut nodes = match node.cluster() {
+            Some(_) => listen(node.config().cluster.listen, workers)?.1.into_iter(),
+            None => Vec::new().into_iter(),
         };
         let mut threads = Vec::new();
         let (restored, wait_restored) = std::sync::mpsc::sync_channel(1);
-        for (number, listener) in sockets.into_iter().enumerate() {
+        for (number, clients) in sockets.into_iter().enumerate() {
             let thread = WorkerThread {
                 node: node.clone(),
                 number,
-                listener,
+                listeners: http::Listeners { clients, nodes: nodes.next() },
                 tls: tls.clone(),
                 listening: listening.clone(),
                 stopped: stopped.clone(),
@@ -180,7 +191,9 @@ impl RunningNode {
             while self.node.metrics().node().connections.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            for running in self.node.all_running() {
+            // What waits for other nodes is in the log, and is sent again.
+            let all = self.node.all_running();
+            for running in all.into_iter().filter(|running| !running.is_spread()) {
                 running.idle().await;
             }
             self.node.front().has_ended().await;
@@ -223,7 +236,7 @@ impl Drop for RunningNode {
 struct WorkerThread {
     node: Arc<Node>,
     number: usize,
-    listener: http::Listener,
+    listeners: http::Listeners,
     tls: Option<Arc<http::Tls>>,
     listening: watch::Receiver<bool>,
     stopped: watch::Receiver<bool>,
@@ -246,7 +259,7 @@ impl WorkerThread {
     }
 
     async fn serve(self) {
-        let Self { node, number, listener, tls, listening, stopped, restored } = self;
+        let Self { node, number, listeners, tls, listening, stopped, restored } = self;
         if let Some(restored) = restored {
             let outcome = node.restore().await;
             let failed = outcome.is_err();
@@ -261,10 +274,16 @@ impl WorkerThread {
             let front = node.front().clone();
             front.wake_at_start(node.tenants(), node.metrics());
             tokio::task::spawn_local(front.run(node.clone()));
+            for peer in node.cluster().into_iter().flat_map(|cluster| cluster.peers()) {
+                let list = node.cluster().map(|cluster| cluster.list().to_owned());
+                let list = list.unwrap_or_default();
+                tokio::task::spawn_local(cluster::watch(Arc::clone(peer), list));
+            }
+            link(&node);
         }
         let releases = Releases::new(node.log().clone());
         tokio::task::spawn_local(releases.clone().run());
-        let served = http::serve(listener, node.clone(), (releases.clone(), tls), listening);
+        let served = http::serve(listeners, node.clone(), (releases.clone(), tls), listening);
         tokio::task::spawn_local(async move {
             if let Err(error) = served.await {
                 tracing::error!("this worker serves no connections: {error}");
@@ -277,8 +296,35 @@ impl WorkerThread {
     }
 }
 
+/// Makes the links to other nodes, when they are wanted, and takes those of this machine.
+fn link(node: &Arc<Node>) {
+    let dir = node.config().cluster.meeting_dir.as_ref().filter(|_| node.cluster().is_some());
+    let meeting = dir.and_then(|dir| match Meeting::new(dir) {
+        Ok(meeting) => Some(Arc::new(meeting)),
+        Err(error) => {
+            tracing::error!(%error, dir = %dir.display(), "cluster.meeting-dir: nobody is met");
+            None
+        }
+    });
+    if let Some(meeting) = &meeting {
+        tokio::task::spawn_local(spread::receive::meet(node.clone(), meeting.clone()));
+    }
+    tokio::task::spawn_local(spread::whereabouts::run(node.clone()));
+    tokio::task::spawn_local(crate::scale::run(node.clone()));
+    if node.cluster().is_some() {
+        tokio::task::spawn_local(crate::plan::rates::run(node.clone()));
+        tokio::task::spawn_local(crate::plan::balance::run(node.clone()));
+    }
+    for trunk in node.trunks().iter() {
+        tokio::task::spawn_local(trunk.clone().keep(node.clone(), meeting.clone()));
+    }
+}
+
 /// A socket for each worker, on one address. The kernel spreads connections over them.
-fn listen(address: SocketAddr, workers: usize) -> Result<(SocketAddr, Vec<http::Listener>), Error> {
+fn listen(
+    address: SocketAddr,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), Error> {
     // Sockets that share an address could share it with another process by mistake; one that does
     // not share finds out.
     drop(http::listen(address, false)?);
@@ -286,9 +332,9 @@ fn listen(address: SocketAddr, workers: usize) -> Result<(SocketAddr, Vec<http::
     let io = |source| Error::Io { doing: format!("listen on {address}"), source };
     // With port 0 the first socket decides which port it is.
     let address = first.local_addr().map_err(io)?;
-    let mut sockets = vec![http::Listener::Tcp(first)];
+    let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(http::Listener::Tcp(http::listen(address, true)?));
+        sockets.push(http::listen(address, true)?);
     }
     Ok((address, sockets))
 }

@@ -15,13 +15,14 @@
 
 mod cold;
 mod expiry;
+mod forward;
 mod invokers;
 mod parked;
 mod partition;
 pub(crate) mod record;
 pub(crate) mod release;
 mod retire;
-mod said;
+pub(crate) mod said;
 mod schedule;
 mod streams;
 mod time;
@@ -44,6 +45,7 @@ use tokio::sync::watch;
 use crate::mailbox::{Mailbox, WorkerHandle};
 use crate::metrics::WorkerMetrics;
 use crate::running::StageRuntime;
+use crate::spread::Site;
 use invokers::Invokers;
 use release::Releases;
 use schedule::Schedule;
@@ -223,6 +225,7 @@ impl Worker {
         self.poll(&mailbox);
         let took = began.elapsed();
         self.schedule.charge(tenant, took);
+        mailbox.load.was_busy(took);
         self.local.metrics.slices.inc();
         self.local.metrics.busy_micros.add(took.as_micros() as u64);
         self.heed_pressure();
@@ -255,20 +258,35 @@ impl Worker {
 
     fn poll(&mut self, mailbox: &Arc<Mailbox>) {
         let at = Arc::as_ptr(mailbox);
-        let local = &self.local;
-        let task = self.tasks.entry(at).or_insert_with(|| {
-            let life = Rc::<Life>::default();
-            let future = partition::run(mailbox.clone(), local.clone(), life.clone());
-            let waker = Waker::from(mailbox.clone());
-            Task { mailbox: mailbox.clone(), waker, future: Box::pin(future), life }
-        });
         // From here on a wake puts it on the ready list again.
         mailbox.set_sleeps_until(0);
         mailbox.unqueue();
+        let waits = mailbox.is_absent() || mailbox.site() == Site::Between;
+        if waits && !self.tasks.contains_key(&at) {
+            // Whoever moves it lets it run again.
+            mailbox.refuse_commands();
+            return;
+        }
+        let local = &self.local;
+        let task = self.tasks.entry(at).or_insert_with(|| {
+            let life = Rc::<Life>::default();
+            let future: Pin<Box<dyn Future<Output = ()>>> = match mailbox.site() {
+                Site::There(peer) => Box::pin(forward::run(mailbox.clone(), local.clone(), peer)),
+                _ => Box::pin(partition::run(mailbox.clone(), local.clone(), life.clone())),
+            };
+            let waker = Waker::from(mailbox.clone());
+            Task { mailbox: mailbox.clone(), waker, future, life }
+        });
         let mut cx = Context::from_waker(&task.waker);
         if task.future.as_mut().poll(&mut cx).is_ready() {
             self.tasks.remove(&at);
             self.local.forget_unused();
+            // It may be somebody else's by now; who is elsewhere is told of time, also without
+            // events.
+            let has_time = mailbox.segment.shared.event_time.is_some();
+            if !mailbox.is_empty() || has_time && matches!(mailbox.site(), Site::There(_)) {
+                mailbox.schedule();
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! What the log costs: `cargo bench -p sluicebox-store --bench log [-- SECTION...]`.
 //!
-//! Sections: `append`, `answer`, `recover`; all of them without an argument. Files are made below
-//! the system's temporary folder; set `TMPDIR` to measure another disk.
+//! Sections: `append`, `answer`, `recover`, `restart`; all of them without an argument. Files are
+//! made below the system's temporary folder; set `TMPDIR` to measure another disk.
 //!
 //! - Processor time is that of the appending thread, and that of the whole process, which adds the
 //!   writer. It is what can be compared; records a second show the disk of the moment.
 //! - Every record is counted and its first bytes are checked when it is read back.
 //!
-//! Targets: recovery of small records at 3 M/s or more, on one core.
+//! Targets: recovery of small records at 3 M/s or more, on one core; an opening after little was
+//! written within 5 ms of processor time, however long the file is.
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
@@ -16,18 +17,20 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Instant;
 
+use rustix::fs::{Advice, fadvise};
 use rustix::time::{ClockId, clock_gettime};
 use sluicebox_store::log::{Class, Config, DurableLog, Log, Position, Record, Refusal};
 use tempfile::TempDir;
 
-const SECTIONS: [(&str, fn()); 3] = [("append", append), ("answer", answer), ("recover", recover)];
+const SECTIONS: [(&str, fn()); 4] =
+    [("append", append), ("answer", answer), ("recover", recover), ("restart", restart)];
 
 #[expect(clippy::disallowed_methods, reason = "a wrong argument ends the program")]
 fn main() {
     // Cargo adds `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     if let Some(name) = wanted.iter().find(|name| SECTIONS.iter().all(|(known, _)| known != name)) {
-        println!("there is no section `{name}`; there are append, answer and recover");
+        println!("there is no section `{name}`; there are append, answer, recover and restart");
         std::process::exit(2);
     }
     for (name, run) in SECTIONS {
@@ -175,5 +178,60 @@ fn recover() {
                 count as f64 / reading.as_secs_f64() / 1e6,
             );
         }
+    }
+}
+
+/// Opens a log of which the newest file is all but empty, as a process does that rested.
+fn restart() {
+    const ROUNDS: usize = 20;
+    let cases = [
+        ("never written before", false, false),
+        ("used again and again", true, false),
+        ("the system has nothing of it in memory", true, true),
+    ];
+    for (file, is_trimmed, is_forgotten) in cases {
+        let dir = TempDir::new().expect("a temporary folder");
+        let mut from = Position(0);
+        let (mut walls, mut cpus) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
+        // Once to make a file, then measured.
+        for round in 0..=ROUNDS {
+            if is_forgotten {
+                forget(&dir);
+            }
+            let (wall, before) = (Instant::now(), cpu(ClockId::ThreadCPUTime));
+            let log = DurableLog::open(dir.path(), Config::default(), from, &mut |_| {
+                ControlFlow::Continue(())
+            });
+            if round > 0 {
+                walls.push(wall.elapsed().as_secs_f64() * 1e3);
+                cpus.push((cpu(ClockId::ThreadCPUTime) - before) * 1e3);
+            }
+            let log = log.expect("a directory of our own");
+            from = log.append(Class::Ingest, 1, &[&[7; 100]]).expect("there is room");
+            log.wait_synced(from).expect("the disk works");
+            if is_trimmed {
+                log.trim(from).expect("the disk works");
+            }
+            log.close().expect("the disk works");
+        }
+        walls.sort_by(f64::total_cmp);
+        cpus.sort_by(f64::total_cmp);
+        println!(
+            "restart, {} MiB, {file}: p50 {:.1} ms, longest {:.1} ms, three syncs in it; \
+             CPU p50 {:.2} ms, longest {:.2} ms (target: 5)",
+            Config::default().segment_bytes >> 20,
+            walls[ROUNDS / 2],
+            walls[ROUNDS - 1],
+            cpus[ROUNDS / 2],
+            cpus[ROUNDS - 1],
+        );
+    }
+}
+
+/// Asks the system to keep nothing of the files in memory; what is on disk it can drop at once.
+fn forget(dir: &TempDir) {
+    for entry in std::fs::read_dir(dir.path()).expect("a directory of our own") {
+        let file = std::fs::File::open(entry.expect("a name").path()).expect("a file of our own");
+        fadvise(&file, 0, None, Advice::DontNeed).expect("it is but asked");
     }
 }

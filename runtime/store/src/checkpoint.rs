@@ -29,6 +29,9 @@ pub const PIECE_BYTES_DEFAULT: usize = 8 * 1024 * 1024;
 /// A pause is looked at this often for a reason to stop.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
+/// Prefixes that are discarded between two looks whether to stop.
+const DISCARDED_MAX: usize = 4096;
+
 /// What a checkpoint is to hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
@@ -98,8 +101,8 @@ pub fn write(
         looked: start,
         written: Written::default(),
     };
-    for prefix in plan.discarded {
-        writer.written.discarded += writer.checkpoint.delete_prefix(prefix)?;
+    for prefixes in plan.discarded.chunks(DISCARDED_MAX) {
+        writer.written.discarded += writer.checkpoint.delete_prefixes(prefixes)?;
         if writer.pace.stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -302,8 +305,8 @@ mod tests {
             pieces.push(piece.iter().map(|c| c.key.len() + c.value.map_or(0, <[u8]>::len)).sum());
             self.0.write(piece)
         }
-        fn delete_prefix(&mut self, prefix: &[u8]) -> Result<u64, Error> {
-            self.0.delete_prefix(prefix)
+        fn delete_prefixes(&mut self, prefixes: &[Vec<u8>]) -> Result<u64, Error> {
+            self.0.delete_prefixes(prefixes)
         }
         fn commit(self: Box<Self>, metadata: &[(&str, &[u8])]) -> Result<(), Error> {
             self.0.commit(metadata)

@@ -88,12 +88,12 @@ pub trait Checkpoint {
     /// [`Error::Unordered`]; [`Error::EntryTooLarge`]; what the storage refuses.
     fn write(&mut self, piece: &[Change<'_>]) -> Result<(), Error>;
 
-    /// Removes everything under `prefix`, and says how many entries that was.
-    /// After an error part of it may be gone.
+    /// Removes everything under each of the prefixes, and says how many entries that was. Many are
+    /// removed at once for about what one costs. After an error part of it may be gone.
     ///
     /// # Errors
     /// [`Error::Damaged`]; what the storage refuses.
-    fn delete_prefix(&mut self, prefix: &[u8]) -> Result<u64, Error>;
+    fn delete_prefixes(&mut self, prefixes: &[Vec<u8>]) -> Result<u64, Error>;
 
     /// Moves the horizon, with `metadata` in the place of what there was.
     ///

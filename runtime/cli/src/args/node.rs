@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Resource;
+use sluicebox_link::tls::NodeName;
+use sluicebox_link::tls::authority::{AUTHORITY_DAYS, NODE_DAYS};
 use sluicebox_node::tenants::Scopes;
 
 use super::name;
@@ -43,6 +45,17 @@ Examples:
 
 A token is shown once, when it is made; the file keeps only its hash. Scopes are read, ingest, write
 and admin. A running node picks changes up by itself.";
+
+pub(crate) const CERTS_EXAMPLES: &str = "\
+Examples:
+  sluicebox certs a b c
+  sluicebox certs --dir /secure/certs node-4.example.org
+  sluicebox certs --days 90 --force a
+
+Nodes that are joined know each other by certificates of one authority. The first time it is made
+as well; later ones are signed by the one in the directory. Each node needs its own certificate and
+key, and authority.crt. The file authority.key stays in a safe place: no node needs it to run, and
+whoever has it can make a node.";
 
 pub(crate) const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -100,6 +113,12 @@ pub(crate) struct Overrides {
     /// The certificate's private key, PEM (tls.key)
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Name of this node among several (cluster.node)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// All nodes, as NAME=HOST:PORT, separated by commas (cluster.nodes)
+    #[arg(long, value_name = "LIST")]
+    pub(crate) nodes: Option<String>,
     /// Worker threads [default: one a core] (node.workers)
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,
@@ -285,6 +304,37 @@ pub(crate) enum QuotaCommand {
         /// How much: 512MiB for bytes, 1000 for others, or default
         amount: String,
     },
+}
+
+/// Arguments of `certs`.
+#[derive(Debug, Args)]
+pub(crate) struct CertsArgs {
+    /// Names of the nodes, as they call each other
+    #[arg(value_name = "NAME", required = true, value_parser = node_name)]
+    pub(crate) names: Vec<NodeName>,
+    /// Directory of the files; it is made if there is none
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub(crate) dir: PathBuf,
+    /// Days for which the certificates of the nodes hold
+    #[arg(long, value_name = "N", default_value_t = NODE_DAYS,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(AUTHORITY_DAYS)))]
+    pub(crate) days: u32,
+    /// Replace certificates and keys that these nodes have; those of the authority never
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What the files of the authority are called, so that no node can be.
+pub(crate) const AUTHORITY_NAME: &str = "authority";
+
+/// Reads the name of a node, so that nothing else gets into a path.
+fn node_name(text: &str) -> Result<NodeName, String> {
+    let name = NodeName::new(text)
+        .map_err(|_| "use letters, digits and '-', with dots between them, as in DNS".to_owned())?;
+    if name.as_str() == AUTHORITY_NAME {
+        return Err("the files of this name are those of the authority".to_owned());
+    }
+    Ok(name)
 }
 
 /// Reads the name of a quota.

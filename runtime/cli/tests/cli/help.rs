@@ -4,16 +4,19 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 26] = [
     "serve",
     "demo",
     "push",
     "apply",
     "rollback",
     "list",
+    "nodes",
     "describe",
     "delete",
     "resume",
+    "move",
+    "plan",
     "send",
     "stream",
     "tail",
@@ -22,6 +25,7 @@ const COMMANDS: [&str; 22] = [
     "sample host",
     "tenant",
     "tenant token add",
+    "certs",
     "config",
     "log",
     "log inspect",

@@ -64,7 +64,18 @@ fn the_same_is_json_when_asked_for_a_line_for_each_record() {
     assert_eq!(lines.len(), 10, "the log and its nine records");
     assert_eq!((&lines[9]["position"], &lines[9]["kind"]), (&13_344.into(), &"unknown".into()));
     let error: serde_json::Value = serde_json::from_str(&run.err).unwrap();
-    assert_eq!(error["error"]["code"], "log.format-newer");
+    assert_eq!(error["error"]["code"], "internal", "the first record is none of any version");
+}
+
+#[test]
+fn what_only_a_newer_program_reads_is_said_to_be_so() {
+    let directory = data_dir();
+    // The next one begins with a record of a kind that does not exist yet.
+    fs::remove_file(file(&directory, 3)).unwrap();
+    let run = inspect(&directory, &["--output", "json"]);
+    assert_eq!(run.code, 74);
+    let error: serde_json::Value = serde_json::from_str(&run.err).unwrap();
+    assert_eq!(error["error"]["code"], "log.format-newer", "{error}");
 }
 
 #[test]

@@ -202,16 +202,6 @@ impl RecordWriter {
         self.number(piece.to.index.into());
         self.number(piece.events.into());
     }
-
-    pub(crate) fn source(&mut self, source: Source) {
-        match source {
-            Source::Ingest => self.number(0),
-            Source::Edge { edge, partition } => {
-                self.number(u64::from(edge.0) + 1);
-                self.number(partition.into());
-            }
-        }
-    }
 }
 
 impl StateWriter<'_> {
@@ -339,6 +329,16 @@ fn piece(reader: &mut Reader<'_>) -> Result<Piece, RecordError> {
         return Err(reader.bad("where a piece ends"));
     }
     Ok(Piece { source, from, to, events })
+}
+
+pub(crate) fn put_source(out: &mut Vec<u8>, source: Source) {
+    match source {
+        Source::Ingest => put(out, 0),
+        Source::Edge { edge, partition } => {
+            put(out, u64::from(edge.0) + 1);
+            put(out, partition.into());
+        }
+    }
 }
 
 pub(crate) fn source(reader: &mut Reader<'_>) -> Result<Source, RecordError> {

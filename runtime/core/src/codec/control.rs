@@ -1,4 +1,5 @@
-//! Records without events: a version of a pipeline begins, a pipeline ends, a checkpoint stands.
+//! Records without events: a version of a pipeline begins, a pipeline ends, comes from another node
+//! or goes to one, a checkpoint stands.
 //!
 //! A version carries the numbers of everything the log speaks of. A stage keeps its number when it
 //! is renamed, and a number that is free again is not used again.
@@ -68,6 +69,24 @@ pub struct CheckpointRecord {
     pub generation: u64,
 }
 
+/// A pipeline came from another node: where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenRecord<'a> {
+    /// Which one.
+    pub pipeline: PipelineId,
+    /// What the other node kept of it, and of nothing else; not looked at here.
+    pub kept: &'a [u8],
+}
+
+/// A pipeline goes to another node; from here on this one refuses everything of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveRecord {
+    /// Which one.
+    pub pipeline: PipelineId,
+    /// The name of the node it goes to, 1 to 253 bytes.
+    pub to: String,
+}
+
 impl RecordWriter {
     /// Writes the record of a version. Tables are in order of their numbers.
     pub fn apply(&mut self, record: &ApplyRecord<'_>) {
@@ -117,6 +136,20 @@ impl RecordWriter {
         self.begin(kind::CHECKPOINT);
         self.number(record.horizon);
         self.number(record.generation);
+    }
+
+    /// Writes the record of a pipeline that came from another node.
+    pub fn open(&mut self, record: &OpenRecord<'_>) {
+        self.begin(kind::OPEN);
+        self.number(record.pipeline.0);
+        self.bytes(record.kept);
+    }
+
+    /// Writes the record of a pipeline that goes to another node.
+    pub fn moves(&mut self, record: &MoveRecord) {
+        self.begin(kind::MOVE);
+        self.number(record.pipeline.0);
+        self.bytes(record.to.as_bytes());
     }
 
     pub(crate) fn name(&mut self, name: &Name) {
@@ -169,7 +202,7 @@ pub(crate) fn name_table(reader: &mut Reader<'_>) -> Result<NameTable, RecordErr
 }
 
 /// In order and none twice.
-fn ascending<'t, T: Ord + 't>(
+pub(super) fn ascending<'t, T: Ord + 't>(
     reader: &Reader<'_>,
     mut ids: impl Iterator<Item = &'t T>,
     part: &'static str,
@@ -195,4 +228,18 @@ pub(super) fn checkpoint(reader: &mut Reader<'_>) -> Result<CheckpointRecord, Re
     let generation = reader.number("the generation")?;
     reader.extensions()?;
     Ok(CheckpointRecord { horizon, generation })
+}
+
+pub(super) fn open<'a>(reader: &mut Reader<'a>) -> Result<OpenRecord<'a>, RecordError> {
+    let pipeline = PipelineId(reader.number("the pipeline")?);
+    let kept = reader.bytes(usize::MAX, "what was kept of it")?;
+    reader.extensions()?;
+    Ok(OpenRecord { pipeline, kept })
+}
+
+pub(super) fn moves(reader: &mut Reader<'_>) -> Result<MoveRecord, RecordError> {
+    let pipeline = PipelineId(reader.number("the pipeline")?);
+    let to = reader.node("the node it goes to")?;
+    reader.extensions()?;
+    Ok(MoveRecord { pipeline, to })
 }

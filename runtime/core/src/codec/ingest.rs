@@ -137,7 +137,7 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Result<IngestRecord<'a>, Reco
 }
 
 /// The run before one of number `seq`, written as how far back it is.
-pub(super) fn previous(reader: &mut Reader<'_>, seq: u64) -> Result<u64, RecordError> {
+pub(crate) fn previous(reader: &mut Reader<'_>, seq: u64) -> Result<u64, RecordError> {
     let back = reader.positive("how far back the previous run is")?;
     seq.checked_sub(back).ok_or_else(|| reader.bad("how far back the previous run is"))
 }

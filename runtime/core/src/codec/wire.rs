@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{FORMAT, Fault, FrameAt, RecordError};
 use crate::frame::compact::{self, COMPACT, COMPACT_BYTES_MIN};
 use crate::ids::Name;
-use crate::limits::{KEY_GROUPS, TIME_END};
+use crate::limits::{KEY_GROUPS, NODE_BYTES_MAX, TIME_END};
 
 /// Least bytes of a frame with an event, behind its length.
 pub(crate) const FRAME_BYTES_MIN: usize = 1 + COMPACT_BYTES_MIN;
@@ -202,6 +202,23 @@ impl<'a> Reader<'a> {
     pub(crate) fn name(&mut self, part: &'static str) -> Result<Name, RecordError> {
         let text = self.text(crate::limits::NAME_BYTES_MAX, part)?;
         Name::new(text).map_err(|_| self.bad(part))
+    }
+
+    /// The name of a node.
+    pub(crate) fn node(&mut self, part: &'static str) -> Result<String, RecordError> {
+        match self.text(NODE_BYTES_MAX, part)? {
+            "" => Err(self.bad(part)),
+            name => Ok(name.to_owned()),
+        }
+    }
+
+    /// The name of a node, or none, which is written as no bytes.
+    pub(crate) fn node_or_none(
+        &mut self,
+        part: &'static str,
+    ) -> Result<Option<String>, RecordError> {
+        let name = self.text(NODE_BYTES_MAX, part)?;
+        Ok((!name.is_empty()).then(|| name.to_owned()))
     }
 
     /// A number of items of which each is read by `read`.

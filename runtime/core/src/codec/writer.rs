@@ -7,10 +7,11 @@
 
 use bytes::Bytes;
 
-use super::format_of;
 use super::wire::{put, put_bytes};
+use super::{format_of, put_source};
 use crate::frame::Frame;
 use crate::frame::compact::{EXPANDED_BYTES_MAX, compact};
+use crate::position::Source;
 
 /// Above so many bytes an event a compact frame is hardly smaller.
 const COMPACT_EVENT_BYTES_MAX: usize = 1024;
@@ -76,9 +77,14 @@ impl RecordWriter {
     }
 
     pub(crate) fn begin(&mut self, kind: u8) {
+        self.begin_in(format_of(kind), kind);
+    }
+
+    /// Begins a record that only readers of `format` and later ones can take.
+    pub(crate) fn begin_in(&mut self, format: u8, kind: u8) {
         self.clear();
         self.kind = kind;
-        self.buffer.extend_from_slice(&[format_of(kind); 2]);
+        self.buffer.extend_from_slice(&[format; 2]);
     }
 
     #[inline]
@@ -94,6 +100,10 @@ impl RecordWriter {
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         put_bytes(&mut self.buffer, bytes);
+    }
+
+    pub(crate) fn source(&mut self, source: Source) {
+        put_source(&mut self.buffer, source);
     }
 
     /// Appends an extension, at the end of a body; `fill` writes what is in it.

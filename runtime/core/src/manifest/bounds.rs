@@ -98,6 +98,9 @@ pub const DURATION_MAX_MS: Range =
 /// Bytes of a stream's events that are kept for making its instance again.
 pub const REPLAY_BYTES_MAX: Range = Range { min: 64 * KIB, max: GIB, default: 16 * MIB };
 
+/// How long the load is low before a pipeline is scaled down.
+pub const QUIET_MS: Range = Range { min: SECOND_MS, max: DAY_MS, default: 60 * SECOND_MS };
+
 /// How far a watermark stays behind what came in.
 pub const LATENESS_MS: Range = Range { min: 0, max: 30 * DAY_MS, default: 0 };
 /// The shortest silence after which a watermark goes on with the clock.

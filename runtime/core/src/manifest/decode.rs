@@ -14,8 +14,8 @@ use super::words::{Reference, parse_component, parse_duration, parse_size};
 use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
 use crate::json_key::Pointer;
 use crate::pipeline::{
-    Delivery, EdgeKey, EventTime, OnFailure, OnUpdate, ParkLimits, Scope, Stage, StageLimits,
-    StreamLimits, TimeUnit,
+    Delivery, EdgeKey, EventTime, OnFailure, OnUpdate, ParkLimits, Scaling, Scope, Stage,
+    StageLimits, StreamLimits, TimeUnit,
 };
 
 /// Reads a manifest. The declaration is complete if and only if there are no problems.
@@ -123,7 +123,8 @@ fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
             Some(word) if word == Delivery::BestEffort.word() => Delivery::BestEffort,
             _ => Delivery::ExactlyOnce,
         },
-        partitions: view.at("partitions").number().and_then(|n| u16::try_from(n).ok()),
+        partitions: partitions(*view),
+        scaling: scaling(view, problems),
         ingest: ingest(view.at("ingest"), problems),
         time: time(view.at("time")),
         stages: stages.map(|(name, view)| (name.clone(), stage(name, view, problems))).collect(),
@@ -148,6 +149,32 @@ fn ingest(view: View<'_>, problems: &mut Problems) -> IngestDeclaration {
             _ => TimeUnit::Milliseconds,
         },
     }
+}
+
+fn partitions(view: View<'_>) -> Option<u16> {
+    view.at("partitions").number().and_then(|n| u16::try_from(n).ok())
+}
+
+fn scaling(manifest: &View<'_>, problems: &mut Problems) -> Option<Scaling> {
+    let view = manifest.at("scaling");
+    let count = |name| view.at(name).number().and_then(|n| u16::try_from(n).ok());
+    let scaling = view.is_there().then(|| Scaling {
+        min: count("min").unwrap_or(1),
+        max: count("max"),
+        quiet_ms: view.at("quiet").duration(bounds::QUIET_MS),
+        apart: view.at("apart").text().map(str::to_owned),
+    })?;
+    if let Some(max) = scaling.max.filter(|max| *max < scaling.min) {
+        let message = format!("is {max}, less than scaling.min, which is {}", scaling.min);
+        let fix = "write a number that is not less, or leave it out";
+        problems.add(Problem::new("scaling.max", "manifest.range", message, fix));
+    } else if let Some(out) = partitions(*manifest).filter(|at| scaling.clamp(*at) != *at) {
+        let max = scaling.max.map_or_else(String::new, |max| format!(" and at most {max}"));
+        let message = format!("is {out}, and scaling allows at least {}{max}", scaling.min);
+        let fix = "write a number within its bounds, or leave it out";
+        problems.add(Problem::new("partitions", "manifest.range", message, fix));
+    }
+    Some(scaling)
 }
 
 fn time(view: View<'_>) -> Option<EventTime> {

@@ -104,7 +104,7 @@ const fn count(name: &'static str, range: bounds::Range, about: &'static str) ->
 }
 
 /// The whole manifest.
-pub(crate) static MANIFEST: [Field; 9] = [
+pub(crate) static MANIFEST: [Field; 10] = [
     field("version", Kind::Version, Need::Required, "The format of this manifest: 1."),
     field("name", Kind::Name, Need::Required, "The pipeline's name, unique within the tenant."),
     field(
@@ -119,6 +119,13 @@ pub(crate) static MANIFEST: [Field; 9] = [
         Need::Optional,
         "Partitions of each segment: how far the work can be spread. Without it those there are, \
          at the first apply twice the number of workers.",
+    ),
+    field(
+        "scaling",
+        Kind::Table(&SCALING),
+        Need::Optional,
+        "How far the node scales it with its load: with this table, even an empty one, there are as \
+         many partitions as the rate needs; `partitions` then only says how many there are first.",
     ),
     field("ingest", Kind::Table(&INGEST), Need::Required, "Where events enter from outside."),
     field(
@@ -164,6 +171,29 @@ static DELIVERY: [Choice; 2] = [
         "exactly-once",
         "An event is acknowledged when it is on disk; state and outputs outlive the node, and are \
          as if each event had been handled once.",
+    ),
+];
+
+static SCALING: [Field; 4] = [
+    field(
+        "min",
+        Kind::Integer { min: 1, max: bounds::PARTITIONS_MAX as u64 },
+        Need::Number(1),
+        "Fewest partitions of each segment. Partitions without events have no instances.",
+    ),
+    field(
+        "max",
+        Kind::Integer { min: 1, max: bounds::PARTITIONS_MAX as u64 },
+        Need::Optional,
+        "Most partitions of each segment. Without it as many as there are workers.",
+    ),
+    duration("quiet", bounds::QUIET_MS, "How long the load is low before there are fewer."),
+    field(
+        "apart",
+        Kind::Name,
+        Need::Optional,
+        "The stage that has a segment of its own at first. The node sets another apart, or none, as \
+         it sees fit.",
     ),
 ];
 

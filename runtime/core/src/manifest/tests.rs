@@ -298,6 +298,8 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text = text.replace("\"split\", \"scope\"", "\"split\", \"from\": \"cut\", \"scope\"");
     let time = "\"time\": { \"idle-after\": \"1s\" }, \"ingest\": { \"time\": \"/at\",";
     let text = text.replace("\"ingest\": {", time);
+    let scaling = "\"scaling\": { \"max\": 9, \"apart\": \"count\" }, \"stages\": {";
+    let text = text.replacen("\"stages\": {", scaling, 1);
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");
     let mut known = Vec::new();

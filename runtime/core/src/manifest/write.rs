@@ -9,7 +9,7 @@ use super::value::{Table, Value};
 use super::words::{duration_text, size_text};
 use super::{Declaration, EdgeDeclaration, OutputDeclaration, bounds};
 use crate::pipeline::{
-    EdgeKey, EventTime, OnFailure, ParkLimits, Scope, Stage, StageLimits, StreamLimits,
+    EdgeKey, EventTime, OnFailure, ParkLimits, Scaling, Scope, Stage, StageLimits, StreamLimits,
 };
 
 impl Declaration {
@@ -36,11 +36,28 @@ impl Declaration {
         if let Some(partitions) = self.partitions {
             manifest.insert("partitions".to_owned(), Value::Integer(partitions.into()));
         }
+        if let Some(scale) = &self.scaling {
+            manifest.insert("scaling".to_owned(), scaling(scale));
+        }
         if let Some(event_time) = &self.time {
             manifest.insert("time".to_owned(), time(event_time));
         }
         Value::Table(manifest)
     }
+}
+
+fn scaling(scaling: &Scaling) -> Value {
+    let mut table = members([
+        ("min", Value::Integer(scaling.min.into())),
+        ("quiet", text(&duration_text(scaling.quiet_ms))),
+    ]);
+    if let Some(max) = scaling.max {
+        table.insert("max".to_owned(), Value::Integer(max.into()));
+    }
+    if let Some(apart) = &scaling.apart {
+        table.insert("apart".to_owned(), text(apart));
+    }
+    Value::Table(table)
 }
 
 fn time(time: &EventTime) -> Value {

@@ -78,6 +78,31 @@ pub struct Progress {
     pub watermark: u64,
 }
 
+impl Progress {
+    /// The later of what two nodes know of a partition: one that had it, and one that only sent to
+    /// it.
+    #[must_use]
+    pub fn merged(mut self, other: &Self) -> Self {
+        self.number = self.number.max(other.number);
+        for (source, place) in other.positions.iter() {
+            // What lies behind is known already.
+            let _moved = self.positions.advance(source, place);
+        }
+        for (edge, counter) in other.numbers.iter() {
+            if counter.last() >= self.numbers.next(edge) {
+                self.numbers.insert(edge, counter.clone());
+            }
+        }
+        for (output, next) in &other.offsets {
+            let known = self.offsets.entry(*output).or_default();
+            *known = (*next).max(*known);
+        }
+        self.dead_letters = self.dead_letters.max(other.dead_letters);
+        self.watermark = self.watermark.max(other.watermark);
+        self
+    }
+}
+
 /// A commit that was written as a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {

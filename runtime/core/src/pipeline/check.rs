@@ -12,7 +12,7 @@ mod stages;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::{self, Arc};
-use super::{Edge, Ingest, Output, Pipeline, Stage, StageIndex};
+use super::{Delivery, Edge, Ingest, Output, Pipeline, Scope, Stage, StageIndex};
 use crate::manifest::{
     Declaration, EdgeDeclaration, OutputDeclaration, Problem, Problems, Reference, Value, item,
     member, nearest, read, show,
@@ -92,6 +92,7 @@ impl Pipeline {
             name: self.name.clone(),
             delivery: self.delivery,
             partitions: self.partitions,
+            scaling: self.scaling.clone(),
             ingest: crate::manifest::IngestDeclaration {
                 to: self.ingest.targets.iter().map(|(s, i)| input(*s, *i)).collect(),
                 key: self.ingest.key.clone(),
@@ -174,6 +175,7 @@ impl<'a> Check<'a> {
         }
         self.output_names();
         self.renames();
+        self.scaled_streams();
         let stages = self.known_stages(facts);
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -194,6 +196,10 @@ impl<'a> Check<'a> {
             edges.push((from, to));
         }
         let mut outputs = Vec::with_capacity(declaration.outputs.len());
+        if let Some(stage) = declaration.scaling.as_ref().and_then(|own| own.apart.as_ref()) {
+            let apart = Reference { stage: stage.clone(), part: None };
+            let _known = self.stage_named(&apart, "scaling.apart");
+        }
         for (name, output) in &declaration.outputs {
             let field = member(&member("outputs", name), "from");
             outputs.push(self.place(&output.from, Part::Port, &field));
@@ -201,10 +207,17 @@ impl<'a> Check<'a> {
         Places { edges, targets, outputs }
     }
 
-    fn place(&mut self, reference: &Reference, part: Part, field: &str) -> Place {
+    /// The stage of this name; without one, a problem and where it was probably meant to lead.
+    fn stage_named(&mut self, reference: &Reference, field: &str) -> Result<StageIndex, Place> {
         let named = |stage: &&Stage| stage.name == reference.stage;
-        let Some(index) = self.stages.iter().position(named) else {
-            return self.unknown_stage(reference, field);
+        let found = self.stages.iter().position(named);
+        found.ok_or_else(|| self.unknown_stage(reference, field))
+    }
+
+    fn place(&mut self, reference: &Reference, part: Part, field: &str) -> Place {
+        let index = match self.stage_named(reference, field) {
+            Ok(index) => index,
+            Err(meant) => return meant,
         };
         let stage = self.stages[index];
         let mut place = Place { stage: Some(index), exact: None };
@@ -361,6 +374,22 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Without a log streams end whenever a pipeline is switched, and scaling does so at any time.
+    fn scaled_streams(&mut self) {
+        let Declaration { scaling, delivery, .. } = self.declaration;
+        let streams = self.stages.iter().find(|stage| stage.scope == Scope::Stream);
+        let (Some(_), Delivery::BestEffort, Some(stage)) = (scaling, delivery, streams) else {
+            return;
+        };
+        let message = format!(
+            "would end the open streams of stage {} each time: with delivery = \"best-effort\" \
+             they do not outlive a switch",
+            show(&stage.name)
+        );
+        let fix = "leave the table out, or write delivery = \"exactly-once\"";
+        self.problems.add(Problem::new("scaling", "pipeline.scaled-streams", message, fix));
+    }
+
     /// Only called when there is no problem: then every place is exact.
     fn pipeline(&self, places: &Places, stages: Vec<Stage>) -> Pipeline {
         let declaration = self.declaration;
@@ -378,6 +407,7 @@ impl<'a> Check<'a> {
             name: declaration.name.clone(),
             delivery: declaration.delivery,
             partitions: declaration.partitions,
+            scaling: declaration.scaling.clone(),
             ingest: Ingest {
                 targets: places.targets.iter().filter_map(|place| place.exact).collect(),
                 key: declaration.ingest.key.clone(),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     ComponentRef, Delivery, EdgeKey, EventTime, Facts, OnFailure, OnUpdate, ParkLimits, Pipeline,
-    Scope, Stage, StageLimits, StreamLimits, TimeUnit, build,
+    Scaling, Scope, Stage, StageLimits, StreamLimits, TimeUnit, build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -202,6 +202,18 @@ impl Choices<'_> {
             lateness_ms: self.within(bounds::LATENESS_MS),
             idle_after_ms: self.one_in(2).then_some(bounds::IDLE_AFTER_MS_MIN),
         });
+        let streams = stages.iter().any(|stage| stage.scope == Scope::Stream);
+        let scaling = (!streams && self.one_in(3)).then(|| {
+            let min = 1 + self.below(1024) as u16;
+            let quiet_ms = self.within(bounds::QUIET_MS);
+            let max = self.one_in(2).then_some(1024);
+            let at = self.below(stages.len());
+            let apart = self.one_in(2).then(|| stages[at].name.clone());
+            Scaling { min, max, quiet_ms, apart }
+        });
+        let partitions = self.one_in(2).then(|| 1 + self.below(1024) as u16);
+        let within = |at| scaling.as_ref().map_or(at, |scaling: &Scaling| scaling.clamp(at));
+        let partitions = partitions.map(within);
         let mut outputs = BTreeMap::new();
         for i in 0..self.below(4) {
             let stage = self.below(stages.len());
@@ -214,7 +226,8 @@ impl Choices<'_> {
         Declaration {
             name: "sample".to_owned(),
             delivery: Delivery::BestEffort,
-            partitions: self.one_in(2).then(|| 1 + self.below(1024) as u16),
+            partitions,
+            scaling,
             ingest: IngestDeclaration { to, key, time: event_time, time_unit },
             time,
             stages: stages.into_iter().map(|stage| (stage.name.clone(), stage)).collect(),

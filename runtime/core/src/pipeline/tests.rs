@@ -210,6 +210,41 @@ fn partitions_are_fixed_once() {
     assert_eq!(pipeline.partitions, Some(8));
 }
 
+fn scaled(scaling: &str) -> String {
+    let stages = r#""a": { "component": "c" }, "b": { "component": "c" }"#;
+    let text = manifest(stages, r#"{ "from": "a", "to": "b" }"#, r#""a""#);
+    text.replacen('{', &format!(r#"{{ "scaling": {{ {scaling} }},"#), 1)
+}
+
+#[test]
+fn what_scales_has_bounds_and_begins_at_the_least() {
+    let mut first = pipeline(&scaled(r#""min": 2, "max": 6"#));
+    assert_eq!((first.first_partitions(16), first.partitions), (2, None));
+    first.fix_partitions(16);
+    assert_eq!(first.partitions, Some(6));
+    let open = pipeline(&scaled("")).scaling.expect("a table is enough");
+    assert_eq!((open.min, open.max, open.quiet_ms, open.apart.as_deref()), (1, None, 60_000, None));
+    assert_eq!((open.clamp(1), open.clamp(1024)), (1, 1024));
+    let wrong = |scaling: &str| {
+        let problems = build(&json(&scaled(scaling)), &Facts::default()).expect_err("it is wrong");
+        let first = &problems.list()[0];
+        (first.field.clone(), first.code)
+    };
+    let code = "manifest.range";
+    assert_eq!(wrong(r#""min": 3, "max": 2"#), ("scaling.max".to_owned(), code));
+    assert_eq!(wrong(r#""min": 0"#), ("scaling.min".to_owned(), code));
+    let outside = scaled(r#""min": 3"#).replacen('{', r#"{ "partitions": 2,"#, 1);
+    let problems = build(&json(&outside), &Facts::default()).expect_err("it is less than 3");
+    assert_eq!((&*problems.list()[0].field, problems.list()[0].code), ("partitions", code));
+    let unknown = "pipeline.unknown-stage";
+    assert_eq!(wrong(r#""apart": "bb""#), ("scaling.apart".to_owned(), unknown));
+    let streams = scaled("").replace(r#""a": { "#, r#""a": { "scope": "stream", "#);
+    let problems = build(&json(&streams), &Facts::default()).expect_err("its streams would end");
+    assert_eq!(problems.list()[0].code, "pipeline.scaled-streams");
+    let logged = streams.replace("best-effort", "exactly-once");
+    assert!(build(&json(&logged), &Facts::default()).is_ok());
+}
+
 proptest! {
     #[test]
     fn a_valid_declaration_is_checked_and_can_be_written_again(declaration in declarations()) {

@@ -79,11 +79,13 @@ impl Refinement<'_, '_> {
         self.swaps(seats, touch)
     }
 
-    /// All that a pipeline has on a node, together.
+    /// All that a pipeline has on a node, together; but for what has no traffic, whose move would
+    /// spare nothing.
     fn groups(&mut self, seats: &mut Seats, touch: &mut Touch) -> Option<bool> {
         let view = self.view;
         let mut members: Vec<(usize, usize, usize)> = (0..view.items.len())
             .filter(|item| seats.is_free(*item))
+            .filter(|item| !view.ties.row(*item).is_empty() || !view.anchors.row(*item).is_empty())
             .filter_map(|item| seats.at[item].map(|node| (view.pipeline[item], node, item)))
             .collect();
         members.sort_unstable();

@@ -204,6 +204,23 @@ fn what_talks_moves_together_when_neither_would_alone() {
 }
 
 #[test]
+fn what_has_no_traffic_does_not_go_along() {
+    let mut town = Town::new(&[1, 1]);
+    let [a, b, idle] = [0; 3].map(|node| town.item_on(node, 10));
+    town.front(a, 1, 10 * MB);
+    town.front(b, 1, 10 * MB);
+    let placement = town.place();
+    assert_eq!([a, b, idle].map(|item| placement.node(item)), [Some(1), Some(1), Some(0)]);
+    let pays = |item: usize| {
+        let Fate::Goes { why: Going::Pays { spares }, .. } = placement.fates[item] else {
+            return false;
+        };
+        spares > 0
+    };
+    assert!(pays(a) && pays(b), "{:?}", placement.fates);
+}
+
+#[test]
 fn two_whose_places_are_full_change_them_in_one_step() {
     let mut town = Town::new(&[1, 1]);
     let [a, b] = [0, 1].map(|node| town.item_on(node, 900));

@@ -58,6 +58,9 @@ impl Handover {
             let name = renamed(&name);
             declaration.stages.insert(name.clone(), Stage { name, ..stage });
         }
+        if let Some(apart) = declaration.scaling.as_mut().and_then(|own| own.apart.as_mut()) {
+            *apart = renamed(apart);
+        }
         let edges = declaration.edges.iter_mut();
         let ends = edges.flat_map(|edge| [&mut edge.from, &mut edge.to]);
         let outputs = declaration.outputs.values_mut().map(|output| &mut output.from);

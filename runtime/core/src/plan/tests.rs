@@ -34,6 +34,31 @@ fn applying_the_same_again_changes_nothing() {
 }
 
 #[test]
+fn what_scales_goes_on_at_the_scale_it_has() {
+    let scaling = r#""scaling": { "max": 8 }, "partitions": 1"#;
+    let text = OLD.replace(r#""partitions": 4"#, scaling);
+    let mut runs = pipeline(&text);
+    (runs.partitions, runs.scaling.as_mut().expect("it scales").apart) =
+        (Some(6), Some("count".to_owned()));
+    let next = |text: &str| lines(&diff(Some(&runs), &pipeline(text), &BTreeSet::new()));
+    assert_eq!(next(&text), [""; 0], "neither number nor stage is changed by applying it again");
+    let fewer = text.replace(r#""max": 8"#, r#""max": 4"#);
+    assert_eq!(next(&fewer), ["~ partitions: 6 → 4", "~ scaling.max: 8 → 4"]);
+    let fixed = text.replace(r#""scaling": { "max": 8 }, "partitions": 1"#, r#""partitions": 3"#);
+    let all = next(&fixed);
+    assert!(all.contains(&"~ partitions: 6 → 3".to_owned()), "{all:?}");
+    let renamed = text
+        .replace("count\"", "tally\"")
+        .replace(r#""tally": { "component""#, r#""tally": { "from": "count", "component""#);
+    let renamed = renamed.replace("word-tally", "word-count");
+    let diff = diff(Some(&runs), &pipeline(&renamed), &BTreeSet::new());
+    let mut new = pipeline(&renamed);
+    go_on(&runs, &mut new, &diff.handover);
+    assert_eq!(new.scaling.and_then(|own| own.apart).as_deref(), Some("tally"));
+    assert!(!lines(&diff).iter().any(|line| line.contains("apart")), "{diff}");
+}
+
+#[test]
 fn a_default_spelled_out_is_no_change() {
     let spelled = r#""from": "split.out", "to": "count.in""#;
     assert!(changed(r#""from": "split", "to": "count""#, spelled).is_empty());

@@ -86,6 +86,30 @@ impl Backlog {
         Ok(())
     }
 
+    /// True if it has runs of a source before the end of a piece.
+    pub(super) fn reaches_into(&self, piece: &Piece) -> bool {
+        let first = self.0.get(&piece.source).and_then(VecDeque::front);
+        first.is_some_and(|first| Place { seq: first.run.seq, index: 0 } < piece.to)
+    }
+
+    /// Drops what lies before a place of a source: it was consumed elsewhere.
+    pub(super) fn drop_before(&mut self, source: Source, place: Place) {
+        let Some(queue) = self.0.get_mut(&source) else { return };
+        while let Some(first) = queue.front_mut() {
+            if first.run.seq == place.seq && place.index < first.events {
+                first.skip = first.skip.max(place.index);
+            }
+            let whole = first.run.seq == place.seq && place.index >= first.events;
+            if !whole && first.run.seq >= place.seq {
+                break;
+            }
+            queue.pop_front();
+        }
+        if queue.is_empty() {
+            self.0.remove(&source);
+        }
+    }
+
     /// Every run, source by source, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiting> {
         self.0.values().flatten()

@@ -2,7 +2,7 @@
 //! records behind the horizon.
 //!
 //! ```text
-//! format u8 = 1 · oldest reader u8 = 1 · maybe last position · maybe generation [horizon n]
+//! format u8 · oldest reader u8 · maybe last position · maybe generation [horizon n]
 //! n × { pipeline n · tenant bytes · name bytes · version n · partitions n · manifest bytes
 //!       · names · 3 × maybe highest number · maybe position it stopped at
 //!       · ingest: last n · n × { stage n · partition n · seq n }
@@ -18,18 +18,28 @@
 //!   21: pipeline n · n × { n × { output n · partition n · next n } }               fences
 //!   22: pipeline n · high n · n × { root n · floor n }
 //!       · n × { root n · partition n · watermark n }                           event time
+//!   23: pipeline n · name of a node bytes                                      moved there
+//!   24: pipeline n · name of the home bytes (empty: none)
+//!       · n × { partition n · name of a node bytes } · n × leaving partition n
+//!       · n × { edge n · partition n · last run sent elsewhere n }         partitions away
 //! ```
+//!
+//! Format and oldest reader are 1; 3 if any pipeline has moved, and 4 if partitions of any are or
+//! were on another node: a reader that skips what it does not know would run what is another
+//! node's by now.
 //!
 //! Numbers, texts, sources, names and extensions are as in `codec`. Everything is checked: the
 //! bytes come from a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::backlog::{Backlog, Waiting};
+use super::parts::Parts;
 use super::pipeline::{Fence, Folded, ReaderState};
 use super::{Fold, Stopped, Wrong};
-use crate::codec::wire::{Reader, put};
-use crate::codec::{CheckpointRecord, RecordError, RecordWriter, Usage, kind, name_table, source};
+use crate::codec::wire::{Reader, put, put_bytes};
+use crate::codec::{CheckpointRecord, RecordError, RecordWriter, Usage};
+use crate::codec::{format_of, kind, name_table, source};
 use crate::ids::{EdgeId, OutputId, PipelineId, StageId};
 use crate::position::{Counter, Place, Positions, RunHeader};
 use crate::replayed::Replayed;
@@ -42,6 +52,10 @@ const USAGE: u64 = 20;
 const FENCES: u64 = 21;
 /// The extension with event times: the highest, and watermarks.
 const TIME: u64 = 22;
+/// The extension with the node a pipeline went to.
+const MOVED: u64 = 23;
+/// The extension with where partitions are.
+const PARTS: u64 = 24;
 
 impl Fold {
     /// The fold in bytes. What a record said is in them, not the state and not the frames of the
@@ -49,7 +63,13 @@ impl Fold {
     #[must_use]
     pub fn keep(&self) -> Vec<u8> {
         let mut writer = RecordWriter::new();
-        writer.begin(kind::KEPT);
+        let needed = self.pipelines.values().map(|folded| match folded {
+            Folded { parts, .. } if *parts != Parts::default() => kind::LEAVE,
+            Folded { moved: Some(_), .. } => kind::MOVE,
+            _ => kind::KEPT,
+        });
+        let format = needed.map(format_of).fold(format_of(kind::KEPT), u8::max);
+        writer.begin_in(format, kind::KEPT);
         option(&mut writer, self.last);
         option(&mut writer, self.checkpoint.map(|checkpoint| checkpoint.generation));
         if let Some(checkpoint) = self.checkpoint {
@@ -61,6 +81,15 @@ impl Fold {
         });
         keep_more(&mut writer, &self.pipelines);
         writer.to_bytes().into()
+    }
+
+    /// One pipeline in bytes, for another node to open: as in [`keep`](Self::keep), without last
+    /// position and checkpoint of this log, and as if it had not moved. `None` if it is not there.
+    #[must_use]
+    pub fn keep_one(&self, pipeline: PipelineId) -> Option<Vec<u8>> {
+        let folded = Folded { moved: None, ..self.pipelines.get(&pipeline)?.clone() };
+        let pipelines = BTreeMap::from([(pipeline, folded)]);
+        Some(Self { pipelines, checkpoint: None, last: None }.keep())
     }
 
     /// The fold that was kept.
@@ -114,6 +143,34 @@ fn keep_more(writer: &mut RecordWriter, pipelines: &BTreeMap<PipelineId, Folded>
         if folded.high > 0 || !folded.floors.is_empty() || folded.readers.values().any(known) {
             writer.extension(TIME, |out| keep_time(out, (*id, folded)));
         }
+        if let Some(to) = &folded.moved {
+            writer.extension(MOVED, |out| {
+                put(out, id.0);
+                put_bytes(out, to.as_bytes());
+            });
+        }
+        if folded.parts != Parts::default() {
+            writer.extension(PARTS, |out| keep_parts(out, (*id, &folded.parts)));
+        }
+    }
+}
+
+fn keep_parts(out: &mut Vec<u8>, (id, parts): (PipelineId, &Parts)) {
+    let Parts { home, away, leaving, came } = parts;
+    put(out, id.0);
+    put_bytes(out, home.as_deref().unwrap_or_default().as_bytes());
+    put(out, away.len() as u64);
+    for (partition, node) in away {
+        put(out, (*partition).into());
+        put_bytes(out, node.as_bytes());
+    }
+    put(out, leaving.len() as u64);
+    leaving.iter().for_each(|partition| put(out, (*partition).into()));
+    put(out, came.len() as u64);
+    for ((edge, partition), last) in came {
+        for number in [edge.0.into(), (*partition).into(), *last] {
+            put(out, number);
+        }
     }
 }
 
@@ -152,7 +209,7 @@ fn more(
     reader: &mut Reader<'_>,
     pipelines: &mut BTreeMap<PipelineId, Folded>,
 ) -> Result<(), RecordError> {
-    if ![REPLAYED, USAGE, FENCES, TIME].contains(&extension) {
+    if ![REPLAYED, USAGE, FENCES, TIME, MOVED, PARTS].contains(&extension) {
         return Ok(());
     }
     let id = PipelineId(reader.number("a pipeline")?);
@@ -168,6 +225,14 @@ fn more(
     if extension == TIME {
         return event_time(reader, folded);
     }
+    if extension == MOVED {
+        folded.moved = Some(reader.node("the node it went to")?);
+        return Ok(());
+    }
+    if extension == PARTS {
+        folded.parts = parts(reader, folded.partitions)?;
+        return Ok(());
+    }
     let usage = reader.list(4, "the usage", |reader| {
         let root = StageId(reader.number_u32("the usage")?);
         let fuel = reader.number("the usage")?;
@@ -176,6 +241,28 @@ fn more(
     })?;
     folded.usage = usage.into_iter().collect();
     Ok(())
+}
+
+fn parts(reader: &mut Reader<'_>, partitions: u16) -> Result<Parts, RecordError> {
+    let home = reader.node_or_none("the home")?;
+    let away = reader.list(3, "what is away", |reader| {
+        let partition = reader.partition("what is away")?;
+        if partition >= partitions {
+            return Err(reader.bad("what is away"));
+        }
+        Ok((partition, reader.node("the node that has it")?))
+    })?;
+    let away: BTreeMap<u16, String> = away.into_iter().collect();
+    let leaving = reader.list(1, "what is leaving", |r| r.partition("what is leaving"))?;
+    let leaving: BTreeSet<u16> = leaving.into_iter().collect();
+    if !leaving.iter().all(|partition| away.contains_key(partition)) {
+        return Err(reader.bad("what is leaving"));
+    }
+    let came = reader.list(3, "what was sent elsewhere", |reader| {
+        let edge = EdgeId(reader.number_u32("an edge")?);
+        Ok(((edge, reader.partition("a sender")?), reader.number("a run")?))
+    })?;
+    Ok(Parts { home, away, leaving, came: came.into_iter().collect() })
 }
 
 fn event_time(reader: &mut Reader<'_>, folded: &mut Folded) -> Result<(), RecordError> {
@@ -294,6 +381,8 @@ fn pipeline(reader: &mut Reader<'_>, id: PipelineId) -> Result<Folded, RecordErr
         high: 0,
         floors: BTreeMap::new(),
         stopped,
+        moved: None,
+        parts: Parts::default(),
     })
 }
 

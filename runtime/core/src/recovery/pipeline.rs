@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Waiting};
+use super::parts::Parts;
 use super::standing::{self, Floors, Root};
 use super::{Sink, Stopped, Wrong};
 use crate::codec::{ApplyRecord, CommitHead, CommitRecord, EdgeEnds, EdgeRun, IngestRecord};
@@ -47,6 +48,10 @@ pub struct Folded {
     pub(super) high: u64,
     pub(super) floors: Floors,
     pub(super) stopped: Option<Stopped>,
+    /// The node it went to.
+    pub(super) moved: Option<String>,
+    /// Which partitions are here, and where the others are.
+    pub(super) parts: Parts,
 }
 
 /// The next offset of each output in each partition, at some time.
@@ -142,6 +147,12 @@ impl Folded {
         self.stopped.as_ref()
     }
 
+    /// The node it went to, if it has: nothing of it is taken here any more but its end.
+    #[must_use]
+    pub fn moved(&self) -> Option<&str> {
+        self.moved.as_deref()
+    }
+
     /// Where a partition stands, to go on from.
     #[must_use]
     pub fn progress(&self, ids: &SegmentIds) -> Progress {
@@ -191,18 +202,37 @@ impl Folded {
             high: 0,
             floors: Floors::new(),
             stopped: None,
+            moved: None,
+            parts: Parts::default(),
         };
         folded.change(record)?;
         Ok(folded)
     }
 
+    /// Stops it, unless it has moved: what is refused then is not its fault, and where it stood
+    /// is what the other node goes on from.
     pub(super) fn stop(&mut self, stopped: Stopped) {
-        self.stopped.get_or_insert(stopped);
+        if self.moved.is_none() {
+            self.stopped.get_or_insert(stopped);
+        }
+    }
+
+    /// Notes that it goes to another node.
+    pub(super) fn go(&mut self, to: &str) -> Result<(), Wrong> {
+        if self.moved.is_some() {
+            return Err(Wrong::Moved);
+        }
+        self.expect_whole()?;
+        self.moved = Some(to.to_owned());
+        Ok(())
     }
 
     /// The next version.
     pub(super) fn change(&mut self, record: &ApplyRecord<'_>) -> Result<(), Wrong> {
-        if record.version <= self.version {
+        self.expect_whole()?;
+        let is_known = record.names == self.names && record.discarded.is_empty();
+        let is_scale = record.version == self.version && is_known;
+        if record.version <= self.version && !is_scale {
             return Err(Wrong::Version { found: record.version, current: self.version });
         }
         if (&record.tenant, &record.name) != (&self.tenant, &self.name) {
@@ -262,6 +292,7 @@ impl Folded {
         let names = &self.names;
         let outputs = &names.outputs;
         self.sent.retain(|(edge, _), _| edge_of(names, *edge).is_some());
+        self.parts.came.retain(|(edge, _), _| edge_of(names, *edge).is_some());
         for offsets in self.fences.iter_mut().chain([&mut self.offsets]) {
             offsets.retain(|(output, _), _| {
                 outputs.binary_search_by_key(output, |(id, _)| *id).is_ok()
@@ -287,6 +318,9 @@ impl Folded {
     }
 
     pub(super) fn ingest(&mut self, position: u64, record: &IngestRecord<'_>) -> Result<(), Wrong> {
+        if self.parts.home.is_some() {
+            return Err(Wrong::Part);
+        }
         if record.seq != self.ingest.next() {
             let last = self.ingest.last();
             return Err(Wrong::Number { found: record.seq, last });
@@ -315,10 +349,12 @@ impl Folded {
     ) -> Result<(), Wrong> {
         let head = &record.head;
         self.expect_head(head)?;
+        self.expect_shadow(record)?;
         self.take(head, &record.batch.pieces)?;
         for run in &record.sent.runs {
             self.send(position, head, run)?;
         }
+        let behind = if self.is_here(head.partition) { behind } else { behind_a_gap };
         for run in &record.sent.outputs {
             let known = self.names.outputs.binary_search_by_key(&run.output, |(id, _)| *id);
             known.map_err(|_| Wrong::Output(run.output))?;
@@ -352,7 +388,8 @@ impl Folded {
 
     /// Moves a partition to its next commit, and on in what it consumed.
     fn take(&mut self, head: &CommitHead, pieces: &[Piece]) -> Result<(), Wrong> {
-        let edges = &self.names;
+        let (edges, parts) = (&self.names, &self.parts);
+        let is_here = parts.is_here(head.partition);
         let reader = self.readers.entry((head.stage, head.partition)).or_default();
         if reader.number.checked_add(1) != Some(head.number) {
             return Err(Wrong::Number { found: head.number, last: reader.number });
@@ -368,7 +405,11 @@ impl Folded {
             if piece.from != at {
                 return Err(Wrong::Begin { source_of, found: piece.from, at });
             }
-            reader.backlog.take(piece)?;
+            let foreign = parts.foreign(source_of).filter(|_| is_here);
+            let is_elsewhere = foreign.is_some_and(|end| piece.to <= end);
+            if !is_elsewhere || reader.backlog.reaches_into(piece) {
+                reader.backlog.take(piece)?;
+            }
             reader.positions.advance(source_of, piece.to)?;
         }
         Ok(())
@@ -392,7 +433,7 @@ impl Folded {
         if has_stage(&self.names, stage) { Ok(()) } else { Err(Wrong::Stage(stage)) }
     }
 
-    fn expect_partition(&self, partition: u16) -> Result<(), Wrong> {
+    pub(super) fn expect_partition(&self, partition: u16) -> Result<(), Wrong> {
         if partition < self.partitions { Ok(()) } else { Err(Wrong::Partition(partition)) }
     }
 }
@@ -431,4 +472,9 @@ fn follows(found: u64, last: u64) -> Result<(), Wrong> {
 fn behind(found: u64, next: u64, events: u32) -> Result<u64, Wrong> {
     let end = found.checked_add(events.into()).filter(|_| found == next);
     end.ok_or(Wrong::Offset { found, next })
+}
+
+/// As [`behind`], of a partition on another node: what lay before may never have come here.
+fn behind_a_gap(found: u64, next: u64, events: u32) -> Result<u64, Wrong> {
+    behind(found, next.max(found), events).map_err(|_| Wrong::Offset { found, next })
 }

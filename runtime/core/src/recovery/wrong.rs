@@ -30,6 +30,30 @@ pub enum Wrong {
     /// Nobody applied it, or it is gone.
     #[error("there is no such pipeline")]
     Pipeline,
+    /// It is another node's by now.
+    #[error("it has moved to another node, and everything of it is refused here")]
+    Moved,
+    /// What came from another node is not one pipeline that can go on here.
+    #[error("it came from another node and cannot go on here: {0}")]
+    Opened(&'static str),
+    /// What came from another node are not partitions that can go on here.
+    #[error("partitions of it came from another node and cannot go on here: {0}")]
+    Joined(&'static str),
+    /// Only its home takes in events from outside.
+    #[error("only a part of it is on this node, and events come in at its home")]
+    Part,
+    /// It changes and moves only as a whole.
+    #[error("not all of its partitions are on this node, and it changes and moves as a whole")]
+    Scattered,
+    /// A partition that is on another node.
+    #[error("partition {0} is on another node")]
+    Away(u16),
+    /// A partition that is on this node.
+    #[error("partition {0} is on this node already")]
+    Here(u16),
+    /// A partition of which nothing is to go.
+    #[error("partition {0} has not left this node, or what it left behind was let go before")]
+    NotLeaving(u16),
     /// Another one of its tenant has the name.
     #[error("another pipeline of the tenant has its name")]
     Name,

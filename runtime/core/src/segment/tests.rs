@@ -34,15 +34,13 @@ fn a_stage_that_is_set_apart_is_a_segment() {
         "stages": {{ {ABCD} }}, "edges": [{{ "from": "a", "to": "b" }},
         {{ "from": "b", "to": "c" }}, {{ "from": "a", "to": "d" }}] }}"#
     );
-    let pipeline = pipeline(&text);
-    let cut = |apart: &[&str]| -> Vec<Vec<StageIndex>> {
-        let apart = apart.iter().map(|name| (*name).to_owned()).collect();
-        cut_apart(&pipeline, &apart).segments.into_iter().map(|s| s.stages).collect()
+    let cut = |scaling: &str| -> Vec<Vec<StageIndex>> {
+        let text = text.replacen('{', &format!(r#"{{ "scaling": {{ {scaling} }},"#), 1);
+        cut(&pipeline(&text)).segments.into_iter().map(|s| s.stages).collect()
     };
-    assert_eq!(cut(&[]), [[0, 1, 2, 3]]);
-    assert_eq!(cut(&["b"]), [vec![0, 3], vec![1], vec![2]]);
-    assert_eq!(cut(&["b", "c"]), [vec![0, 3], vec![1], vec![2]], "also from each other");
-    assert_eq!(cut(&["x"]), [[0, 1, 2, 3]], "one that is not there is no matter");
+    assert_eq!(cut(""), [[0, 1, 2, 3]]);
+    assert_eq!(cut(r#""apart": "b""#), [vec![0, 3], vec![1], vec![2]]);
+    assert_eq!(cut(r#""apart": "c""#), [vec![0, 1, 3], vec![2]]);
 }
 
 #[test]
@@ -141,7 +139,8 @@ fn maximal(
 proptest! {
     #[test]
     fn every_stage_is_in_one_tree_and_other_edges_cross(pipeline in pipelines()) {
-        holds(&pipeline, &cut(&pipeline), |_| 0)?;
+        let apart = pipeline.scaling.as_ref().and_then(|scaling| scaling.apart.as_deref());
+        holds(&pipeline, &cut(&pipeline), |stage| u8::from(apart == Some(&*stage.name)))?;
     }
 
     #[test]

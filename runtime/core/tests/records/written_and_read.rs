@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use sluicebox_core::codec::{MoveRecord, OpenRecord};
+
 use super::*;
 
 fn any_frame() -> impl Strategy<Value = Frame> {
@@ -171,16 +173,34 @@ proptest! {
     }
 
     #[test]
+    fn any_open_and_any_move_reads_back(
+        pipeline in number(),
+        kept in prop::collection::vec(any::<u8>(), 0..300),
+        to in "[a-zä.]{1,120}",
+    ) {
+        let pipeline = PipelineId(pipeline);
+        let record = OpenRecord { pipeline, kept: &kept };
+        let (kind, body) = written(|writer| writer.open(&record));
+        prop_assert_eq!(decode(kind, &body), Ok(Record::Open(record)));
+        let record = MoveRecord { pipeline, to };
+        let (kind, body) = written(|writer| writer.moves(&record));
+        prop_assert_eq!(decode(kind, &body), Ok(Record::Move(record)));
+    }
+
+    #[test]
     fn any_bytes_may_come_as_a_record(
-        kind in 0_u8..8,
-        sample in 0_usize..6,
+        kind in 0_u8..10,
+        sample in 0_usize..8,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
         noise in prop::collection::vec(any::<u8>(), 0..60),
     ) {
         look_at(kind, [&[1, 1][..], &noise].concat().into());
         look_at(kind, [&[2, 2][..], &noise].concat().into());
-        let (_, (kind, body)) = samples().swap_remove(sample);
+        look_at(kind, [&[3, 3][..], &noise].concat().into());
+        let mut all = samples();
+        all.extend(moves::samples());
+        let (_, (kind, body)) = all.swap_remove(sample);
         let mut body = body.to_vec();
         for (at, byte) in edits {
             let at = at.index(body.len());

@@ -29,7 +29,7 @@ async fn pair(sizes: Sizes) -> (RingSender, RingReceiver) {
     (sender.expect("it is taken"), receiver.expect("it is good"))
 }
 
-struct Rings;
+pub(crate) struct Rings;
 
 impl Maker for Rings {
     async fn make(&self, wants: Wants) -> Pair {

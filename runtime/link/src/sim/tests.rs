@@ -6,7 +6,7 @@ use crate::ends::{recv, room};
 
 const SMALL: Wants = Wants { packet_bytes_max: 100, buffer_bytes: 1024 };
 
-struct Sims(Faults);
+pub(crate) struct Sims(pub(crate) Faults);
 
 impl Maker for Sims {
     async fn make(&self, wants: Wants) -> Pair {

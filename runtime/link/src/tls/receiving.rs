@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
@@ -94,7 +93,10 @@ impl Shared {
 }
 
 impl TlsReceiver {
-    pub(super) fn new(stream: TlsStream<TcpStream>, settings: Settings) -> Self {
+    pub(super) fn new<S>(stream: TlsStream<S>, settings: Settings) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             work: Notify::new(),
@@ -183,7 +185,10 @@ impl Drop for TlsReceiver {
 }
 
 /// Reads what comes and says how far this end is, until it is over.
-async fn run(shared: Arc<Shared>, stream: TlsStream<TcpStream>, farewell: Duration) {
+async fn run<S>(shared: Arc<Shared>, stream: TlsStream<S>, farewell: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (reads, mut writes) = tokio::io::split(stream);
     let mut reads = BufReader::with_capacity(BUFFER_BYTES, reads);
     let end = tokio::select! {

@@ -1,36 +1,50 @@
 //! TLS links over the loopback: the contract, who is who, and what a hostile other end may do.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::time::SystemTime;
+
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::authority::Validity;
 use super::wire::Head;
 use super::*;
 use crate::contract::{self, Maker, Pair, Wants, every_promise, within};
 use crate::ends::{End, Receiver as _, Refusal, Sender as _, recv};
+use crate::error::Part;
+
+mod peers;
+mod pem;
 
 /// Signs certificates of nodes.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+struct Authority(authority::Authority);
 
 impl Authority {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
+        let validity = Validity::of_days(authority::AUTHORITY_DAYS);
+        Self(authority::Authority::new(validity).expect("randomness"))
     }
 
     fn certificate(&self) -> CertificateDer<'static> {
-        self.0.der().clone()
+        let text = self.0.certificate_pem();
+        CertificateDer::from_pem_slice(text.as_bytes()).expect("a certificate")
     }
 
     /// A certificate with a name, and its key.
     fn issue(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("signed");
-        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+        self.issue_for(name, Validity::of_days(authority::NODE_DAYS))
+    }
+
+    fn issue_for(
+        &self,
+        name: &str,
+        validity: Validity,
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let issued = self.0.issue(&named(name), validity).expect("randomness");
+        let certificate = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes());
+        (certificate.expect("a certificate"), key.expect("a key"))
     }
 
     /// A node that trusts this authority, or another one.
@@ -41,11 +55,11 @@ impl Authority {
     }
 }
 
-fn named(name: &str) -> NodeName {
+pub(crate) fn named(name: &str) -> NodeName {
     NodeName::new(name).expect("a name")
 }
 
-async fn sockets() -> (TcpStream, TcpStream) {
+pub(crate) async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (one, two) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -60,13 +74,13 @@ async fn link(from: &Identity, to: &Identity, wants: &str, settings: Settings) -
     tokio::join!(connect(one, from, &wants, settings), accept(two, to, settings))
 }
 
-struct Connections {
-    from: Identity,
-    to: Identity,
+pub(crate) struct Connections {
+    pub(crate) from: Identity,
+    pub(crate) to: Identity,
 }
 
 impl Connections {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let authority = Authority::new();
         Self {
             from: authority.node("a.node", &authority),
@@ -124,6 +138,27 @@ async fn a_stranger_is_refused_at_both_ends() {
 }
 
 #[tokio::test]
+async fn a_certificate_out_of_its_time_is_refused_at_both_ends() {
+    let authority = Authority::new();
+    let (a, b) = (authority.node("a.node", &authority), authority.node("b.node", &authority));
+    let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 60 * 60));
+    for (from, until) in [(now - 2 * day, now - day), (now + day, now + 2 * day)] {
+        let out_of_time = |name: &str| {
+            let (certificate, key) = authority.issue_for(name, Validity { from, until });
+            Identity::new(named(name), vec![certificate], key, &[authority.certificate()])
+        };
+        let (sender, receiver) =
+            link(&out_of_time("a.node").expect("usable"), &b, "b.node", small()).await;
+        assert!(matches!(receiver.err(), Some(Error::Peer { .. })));
+        assert!(is_untrusted(sender.err()));
+        let (sender, receiver) =
+            link(&a, &out_of_time("b.node").expect("usable"), "b.node", small()).await;
+        assert!(matches!(sender.err(), Some(Error::Peer { .. })));
+        assert!(is_untrusted(receiver.err()));
+    }
+}
+
+#[tokio::test]
 async fn a_node_with_another_name_is_refused() {
     let authority = Authority::new();
     let (a, b) = (authority.node("a.node", &authority), authority.node("b.node", &authority));
@@ -143,8 +178,8 @@ async fn a_node_with_another_name_is_refused() {
     // A node is told at once that its own certificate is of another.
     let (certificate, key) = authority.issue("c.node");
     let own = Identity::new(named("a.node"), vec![certificate], key, &[authority.certificate()]);
-    assert!(matches!(own, Err(Error::Peer { .. })));
-    for wrong in ["", "a b", "-", "ä", "a..b", "10.0.0.1", &"a".repeat(254)] {
+    assert!(matches!(own, Err(Error::Identity { part: Part::Certificate, .. })), "{own:?}");
+    for wrong in ["", "a b", "-", "ä", "a..b", "a.", "*.a", "../a", "10.0.0.1", &"a".repeat(254)] {
         assert!(NodeName::new(wrong).is_err(), "{wrong}");
     }
 }
@@ -192,7 +227,7 @@ async fn victim(
     let connections = Connections::new();
     let (one, two) = sockets().await;
     let attacker = async {
-        let connector = TlsConnector::from(connections.from.client());
+        let connector = TlsConnector::from(connections.from.client(Protocol::Link));
         let to = named("b.node").as_server_name();
         let mut stream = connector.connect(to, one).await.expect("a good certificate");
         stream.write_all(hello).await.expect("it is written");
@@ -209,7 +244,7 @@ async fn who_does_not_say_that_it_wants_a_link_is_refused() {
     let connections = Connections::new();
     let (one, two) = sockets().await;
     let stranger = async {
-        let mut config = (*connections.from.client()).clone();
+        let mut config = (*connections.from.client(Protocol::Link)).clone();
         config.alpn_protocols.clear();
         let connector = TlsConnector::from(std::sync::Arc::new(config));
         let mut stream = connector.connect(named("b.node").as_server_name(), one).await?;

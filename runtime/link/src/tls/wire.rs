@@ -134,6 +134,17 @@ impl Hello {
         let largest = fixed[16..24].first_chunk().expect("8 bytes");
         Ok(Self { from, to, packet_bytes_max: u64::from_le_bytes(*largest) })
     }
+
+    /// Refuses one that wants another node, or whose packets are larger than are taken.
+    pub(crate) fn fits(&self, own: &NodeName, packet_bytes_max: usize) -> Result<(), Error> {
+        if self.to != *own {
+            return Err(Error::Peer { why: format!("it wants {}", self.to) });
+        }
+        if self.packet_bytes_max > packet_bytes_max as u64 {
+            return Err(Error::TooLarge { what: "larger packets" });
+        }
+        Ok(())
+    }
 }
 
 /// Reads a hello out of bytes and writes it again, for fuzzing.
@@ -235,7 +246,7 @@ pub(super) async fn read<const N: usize>(
 }
 
 /// All of it, and sends it off.
-pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Error> {
+pub(crate) async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Error> {
     to.write_all(bytes).await.map_err(Error::io("write"))?;
     to.flush().await.map_err(Error::io("write"))
 }

@@ -7,6 +7,7 @@
 //! - What was settled is in the changes until a checkpoint with them stands.
 
 mod kept;
+mod moved;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{ControlFlow, Range};
@@ -136,6 +137,11 @@ impl Collected {
             let prefixes = |stage| keys::all_state_of(of.tenant, of.pipeline.0, stage);
             self.discarded.extend(gone.flat_map(prefixes));
         }
+    }
+
+    /// What the entries of a node mean to it.
+    pub(super) fn beside(&self) -> (u64, usize, Arc<Backing>) {
+        (self.seed, self.outputs.output_bytes_max, self.backing.clone())
     }
 
     /// Notes a run that is in the store.
@@ -348,7 +354,10 @@ impl Collected {
     /// Everything that is to go into a checkpoint. What is collected from now on goes into the
     /// next.
     pub(super) fn freeze(&mut self) -> (Vec<Arc<Changes>>, Vec<Vec<u8>>) {
-        let discarded = self.discarded.iter().chain(&self.discarded_before).cloned().collect();
+        let discarded = self.discarded.iter().chain(&self.discarded_before);
+        // What comes from another node is in the store before the log speaks of it.
+        let arrives = |prefix: &&Vec<u8>| self.backing.arrives(prefix);
+        let discarded = discarded.filter(|prefix| !arrives(prefix)).cloned().collect();
         self.discarding = self.discarded.len();
         (self.dirty.freeze(), discarded)
     }
@@ -356,7 +365,8 @@ impl Collected {
     /// A checkpoint with what was frozen stands.
     pub(super) fn release(&mut self) {
         self.dirty.release();
-        self.discarded_before = self.discarded.drain(..self.discarding).collect();
+        let gone = std::mem::take(&mut self.discarding);
+        self.discarded_before = self.discarded.drain(..gone).collect();
     }
 }
 

@@ -29,6 +29,9 @@ pub(super) const DEAD_LETTER: u16 = 1;
 pub(super) const KNOWN_BYTES: usize = 16 + 8 + 8;
 pub(super) const PRODUCER_BYTES: usize = KNOWN_BYTES + 8;
 
+/// Where something ends in a log, and so a horizon, is a multiple of this.
+const SECTOR_BYTES: u64 = 512;
+
 /// Before known ids, and before producers.
 const IDS: u8 = 0;
 const PRODUCERS: u8 = 1;
@@ -46,12 +49,18 @@ impl Of {
         Self { tenant: key::hash(tenant.as_str().as_bytes()) as u32, pipeline }
     }
 
+    /// A key, or the beginning of keys, is of this pipeline.
+    pub(crate) fn has(self, key: &[u8]) -> bool {
+        let numbers = [&self.tenant.to_be_bytes()[..], &self.pipeline.0.to_be_bytes()].concat();
+        key.get(1..).is_some_and(|behind| behind.starts_with(&numbers))
+    }
+
     pub(super) fn place(self, stage: u32, group: u16) -> Place {
         Place { tenant: self.tenant, pipeline: self.pipeline.0, stage, group }
     }
 
     /// The key of a slot.
-    pub(super) fn slot(self, stage: StageId, key: &[u8], slot: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn slot(self, stage: StageId, key: &[u8], slot: &[u8], out: &mut Vec<u8>) {
         let place = self.place(stage.0, key::group_of(key));
         Id::State { place, key: Cow::Borrowed(key), slot }.encode(out);
     }
@@ -62,7 +71,7 @@ impl Of {
     }
 
     /// The key of events of an output.
-    pub(super) fn output(self, (output, partition): (OutputId, u16), first: u64) -> Vec<u8> {
+    pub(crate) fn output(self, (output, partition): (OutputId, u16), first: u64) -> Vec<u8> {
         let place = self.place(output.0, partition);
         encoded(&Id::Output { place, port: OUTPUT, offset: first })
     }
@@ -75,7 +84,7 @@ impl Of {
 
     /// The key that says that slots of a stage have this name, or, without one, that there are too
     /// many.
-    pub(super) fn slot_name(self, stage: StageId, slot: Option<&[u8]>) -> Vec<u8> {
+    pub(crate) fn slot_name(self, stage: StageId, slot: Option<&[u8]>) -> Vec<u8> {
         let place = self.place(stage.0, u16::from(slot.is_none()));
         encoded(&Id::SlotName { place, slot: slot.unwrap_or_default() })
     }
@@ -87,7 +96,7 @@ impl Of {
     }
 
     /// The key of the producers.
-    pub(super) fn producers(self) -> Vec<u8> {
+    pub(crate) fn producers(self) -> Vec<u8> {
         encoded(&Id::Dedup { place: self.place(0, 0), event: &[PRODUCERS] })
     }
 }
@@ -102,7 +111,7 @@ pub(crate) fn key_of_waiting(
 }
 
 /// The key of the fold at a horizon.
-pub(super) fn fold(horizon: u64) -> Vec<u8> {
+pub(crate) fn fold(horizon: u64) -> Vec<u8> {
     let place = Place { tenant: 0, pipeline: 0, stage: 0, group: 0 };
     encoded(&Id::Position { place, source: horizon })
 }
@@ -155,6 +164,37 @@ pub(super) fn producers(bytes: &[u8]) -> impl Iterator<Item = KnownProducer> + '
     })
 }
 
+/// An entry as another node is to have it, whose log is another: where something was in this one's
+/// becomes the beginning. Ids are kept by numbers that no place in a log has, from the beginning on
+/// in the order in which they are here; `renamed` is the last one.
+pub(crate) fn without_places(
+    of: Of,
+    id: &Id<'_>,
+    (key, value): (&[u8], &[u8]),
+    renamed: &mut u64,
+) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
+    match id {
+        Id::Dedup { event, .. } => match holds_ids(event) {
+            Some(true) => {
+                // A log's own numbers are those of its sectors.
+                *renamed += if (*renamed + 1).is_multiple_of(SECTOR_BYTES) { 2 } else { 1 };
+                let key = of.known(*renamed);
+                Ok((key, put_ids(ids(value).map(|id| KnownId { at: 0, ..id }))))
+            }
+            Some(false) => {
+                let all = producers(value).map(|known| KnownProducer { at: 0, ..known });
+                Ok((key.to_vec(), put_producers(all)))
+            }
+            None => Err("what is known of producers cannot be read"),
+        },
+        Id::Backlog { .. } => Err("runs wait, which a pipeline at rest has none of"),
+        Id::Position { .. } => Err("a fold is among the entries of a pipeline"),
+        Id::State { .. } | Id::Output { .. } | Id::SlotName { .. } => {
+            Ok((key.to_vec(), value.to_vec()))
+        }
+    }
+}
+
 fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *bytes[at..].first_chunk().expect("the chunk is as long as its parts")
 }
@@ -171,6 +211,17 @@ pub(super) fn holds_ids(event: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_of_one_pipeline() {
+        let of = |pipeline| Of { tenant: 7, pipeline: PipelineId(pipeline) };
+        let mut key = Vec::new();
+        of(9).slot(StageId(1), b"k", b"s", &mut key);
+        assert!(of(9).has(&key) && !of(8).has(&key) && !of(9).has(b""));
+        for prefix in sluicebox_store::store::keys::of_pipeline(7, 9) {
+            assert!(of(9).has(&prefix) && !of(10).has(&prefix));
+        }
+    }
 
     #[test]
     fn what_is_known_is_read_back() {

@@ -19,7 +19,9 @@ use sluicebox_store::store::{PageLimit, Store};
 
 use super::collect::{Collected, Left};
 use super::entries::{self, Of};
+use crate::backing::Backing;
 use crate::error::Error;
+use crate::moving::Groups;
 use crate::recover::Found;
 
 /// Entries read at a time.
@@ -56,15 +58,57 @@ pub(crate) fn load(
     let fold = Fold::from_kept(&kept).map_err(|error| damaged(&error.to_string()))?;
     collected.note_fold(&fold, horizon.0);
     for (id, folded) in fold.pipelines() {
-        let of = Of::new(folded.tenant(), id);
-        let mut loading = Loading { id, folded, found, collected };
-        for prefix in keys::of_pipeline_but_state(of.tenant, id.0) {
-            loading.all(store, &prefix)?;
-        }
-        loading.stages(store, of)?;
-        loading.held(store, of)?;
+        Loading { id, folded, found, collected, only: None }.pipeline(store)?;
     }
     Ok(Loaded { fold, horizon, reach })
+}
+
+/// Reads what came of a pipeline from another node, whose record was just folded. It was in the
+/// store before.
+pub(crate) fn load_opened(
+    store: &dyn Store,
+    (fold, id): (&Fold, PipelineId),
+    found: Option<&mut Found>,
+    collected: &mut Collected,
+) -> Result<(), Error> {
+    let Some(folded) = fold.pipeline(id) else { return Ok(()) };
+    collected.note_opened(id, folded);
+    let (seed, bytes_max, backing) = collected.beside();
+    let mut aside = Found::new(seed, bytes_max, backing);
+    let found = found.unwrap_or(&mut aside);
+    Loading { id, folded, found, collected, only: None }.pipeline(store)
+}
+
+/// Reads what is held of partitions that came from another node, and the names of slots that came
+/// with them, when the record is folded at the start.
+pub(crate) fn load_joined(
+    store: &dyn Store,
+    (fold, id): (&Fold, PipelineId),
+    partitions: &[u16],
+    (found, collected): (&mut Found, &mut Collected),
+) -> Result<(), Error> {
+    let Some(folded) = fold.pipeline(id) else { return Ok(()) };
+    let is_its = |known: &PipelineId, at: &u16| *known == id && partitions.contains(at);
+    // They may have been here before.
+    found.held.retain(|(known, _, at), _| !is_its(known, at));
+    let groups = Groups::of_fold((id, folded), partitions);
+    let prefixes: Vec<Vec<u8>> = groups.names().chain(groups.held()).collect();
+    let mut loading = Loading { id, folded, found, collected, only: Some(&groups) };
+    prefixes.iter().try_for_each(|prefix| loading.all(store, prefix))?;
+    loading.stages(store, groups.of)
+}
+
+/// The same by the thread of checkpoints, behind which it is as any other.
+pub(super) fn load_arrived(
+    store: &dyn Store,
+    (fold, id): (&Fold, PipelineId),
+    (backing, collected): (&Backing, &mut Collected),
+) -> Result<(), Error> {
+    load_opened(store, (fold, id), None, collected)?;
+    if let Some(folded) = fold.pipeline(id) {
+        backing.note_arrived(Of::new(folded.tenant(), id));
+    }
+    Ok(())
 }
 
 fn damaged(what: &str) -> Error {
@@ -77,9 +121,20 @@ struct Loading<'a> {
     folded: &'a Folded,
     found: &'a mut Found,
     collected: &'a mut Collected,
+    /// Of some partitions only.
+    only: Option<&'a Groups>,
 }
 
 impl Loading<'_> {
+    fn pipeline(&mut self, store: &dyn Store) -> Result<(), Error> {
+        let of = Of::new(self.folded.tenant(), self.id);
+        for prefix in keys::of_pipeline_but_state(of.tenant, self.id.0) {
+            self.all(store, &prefix)?;
+        }
+        self.stages(store, of)?;
+        self.held(store, of)
+    }
+
     fn all(&mut self, store: &dyn Store, prefix: &[u8]) -> Result<(), Error> {
         let mut from = prefix.to_vec();
         loop {
@@ -96,6 +151,9 @@ impl Loading<'_> {
 
     fn take(&mut self, key: &[u8], value: &bytes::Bytes) -> Result<(), Error> {
         let id = Id::decode(key).ok_or_else(|| damaged("a key is none of ours"))?;
+        if self.only.is_some_and(|groups| !groups.has(&id)) {
+            return Ok(());
+        }
         match id {
             Id::SlotName { place, slot } => {
                 self.slot_name(StageId(place.stage), (place.group == 0).then_some(slot));

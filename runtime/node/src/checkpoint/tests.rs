@@ -49,8 +49,8 @@ impl Checkpoint for Watching<'_> {
         }
         self.0.write(piece)
     }
-    fn delete_prefix(&mut self, prefix: &[u8]) -> Result<u64, StoreError> {
-        self.0.delete_prefix(prefix)
+    fn delete_prefixes(&mut self, prefixes: &[Vec<u8>]) -> Result<u64, StoreError> {
+        self.0.delete_prefixes(prefixes)
     }
     fn commit(self: Box<Self>, metadata: &[(&str, &[u8])]) -> Result<(), StoreError> {
         self.0.commit(metadata)

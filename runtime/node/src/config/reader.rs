@@ -62,7 +62,9 @@ pub(super) enum Raw {
     Integer(i64),
     /// `true` or `false` of the file.
     Boolean(bool),
-    /// Something no field takes, such as an array; its kind.
+    /// Quoted texts of the file, in brackets.
+    List(Vec<String>),
+    /// Something no field takes, such as a date; its kind.
     Other(&'static str),
     /// Text of a flag or an environment variable, which may stand for any of them.
     Word(String),
@@ -74,6 +76,7 @@ impl fmt::Display for Raw {
             Self::Text(text) | Self::Word(text) => f.write_str(&shown(text)),
             Self::Integer(number) => write!(f, "{number}"),
             Self::Boolean(flag) => write!(f, "{flag}"),
+            Self::List(items) => f.write_str(&shown(&items.join(", "))),
             Self::Other(kind) => f.write_str(kind),
         }
     }
@@ -284,7 +287,13 @@ fn raw(value: &DeValue<'_>) -> Raw {
             .map_or(Raw::Other("a number beyond 64 bits"), Raw::Integer),
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Array(_) => Raw::Other("an array"),
+        DeValue::Array(items) => {
+            let texts = items.iter().map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            });
+            texts.collect::<Option<_>>().map_or(Raw::Other("an array"), Raw::List)
+        }
         DeValue::Table(_) => Raw::Other("a table"),
     }
 }

@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluicebox_link::tls::NodeName;
+
+use super::cluster::{NODES_MAX, NodeAddress};
 use super::quantity::{duration_text, parse_duration, parse_size, size_text};
 use super::reader::Raw;
 
@@ -67,7 +70,7 @@ impl<T: Copy + PartialOrd + TryFrom<u64> + fmt::Display> Shape for Count<T> {
         let number = match raw {
             Raw::Integer(number) => u64::try_from(*number).ok(),
             Raw::Word(text) => text.parse().ok(),
-            Raw::Text(_) | Raw::Boolean(_) | Raw::Other(_) => None,
+            Raw::Text(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
         };
         number
             .and_then(|number| T::try_from(number).ok())
@@ -108,7 +111,7 @@ impl Shape for Bytes {
     fn read(&self, raw: &Raw) -> Result<usize, Wrong> {
         let bytes = match raw {
             Raw::Text(text) | Raw::Word(text) => parse_size(text),
-            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => None,
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
         };
         bytes
             .and_then(|bytes| usize::try_from(bytes).ok())
@@ -147,7 +150,7 @@ impl Shape for Period {
     fn read(&self, raw: &Raw) -> Result<Duration, Wrong> {
         let period = match raw {
             Raw::Text(text) | Raw::Word(text) => parse_duration(text),
-            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => None,
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
         };
         period
             .filter(|period| (self.least..=self.most).contains(period))
@@ -182,7 +185,7 @@ impl Shape for Switch {
         match raw {
             Raw::Boolean(flag) => Ok(*flag),
             Raw::Word(word) => word.parse().map_err(|_| wrong(self, raw)),
-            Raw::Text(_) | Raw::Integer(_) | Raw::Other(_) => Err(wrong(self, raw)),
+            Raw::Text(_) | Raw::Integer(_) | Raw::List(_) | Raw::Other(_) => Err(wrong(self, raw)),
         }
     }
 
@@ -212,7 +215,9 @@ impl Shape for Address {
     fn read(&self, raw: &Raw) -> Result<SocketAddr, Wrong> {
         match raw {
             Raw::Text(text) | Raw::Word(text) => text.parse().map_err(|_| wrong(self, raw)),
-            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => Err(wrong(self, raw)),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
+                Err(wrong(self, raw))
+            }
         }
     }
 
@@ -287,9 +292,94 @@ impl Shape for MaybePlace {
     }
 }
 
+/// The name of a node, or empty for none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MaybeNode;
+
+impl Shape for MaybeNode {
+    type Value = Option<NodeName>;
+
+    fn default(&self) -> Option<NodeName> {
+        None
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<NodeName>, Wrong> {
+        match raw {
+            Raw::Text(text) | Raw::Word(text) if text.is_empty() => Ok(None),
+            Raw::Text(text) | Raw::Word(text) => {
+                NodeName::new(text).map(Some).map_err(|_| wrong(self, raw))
+            }
+            _ => Err(wrong(self, raw)),
+        }
+    }
+
+    fn write(&self, value: &Option<NodeName>) -> String {
+        format!("\"{}\"", value.as_ref().map_or("", NodeName::as_str))
+    }
+
+    fn allowed(&self) -> String {
+        "a name that DNS allows, such as \"node-1\", or empty for none".to_owned()
+    }
+}
+
+/// Nodes with their addresses: an array in a file, separated by commas elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeList;
+
+impl Shape for NodeList {
+    type Value = Vec<NodeAddress>;
+
+    fn default(&self) -> Vec<NodeAddress> {
+        Vec::new()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Vec<NodeAddress>, Wrong> {
+        let refused = || wrong(self, raw);
+        let texts: Vec<&str> = match raw {
+            Raw::List(items) => items.iter().map(String::as_str).collect(),
+            Raw::Word(text) => text.split(',').filter(|item| !item.trim().is_empty()).collect(),
+            _ => return Err(refused()),
+        };
+        let mut nodes: Vec<NodeAddress> = Vec::new();
+        for text in texts {
+            let node: NodeAddress = text.parse().map_err(|()| refused())?;
+            if nodes.len() == NODES_MAX || nodes.iter().any(|known| known.name == node.name) {
+                return Err(refused());
+            }
+            nodes.push(node);
+        }
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(nodes)
+    }
+
+    fn write(&self, value: &Vec<NodeAddress>) -> String {
+        let items: Vec<String> = value.iter().map(|node| format!("\"{node}\"")).collect();
+        format!("[{}]", items.join(", "))
+    }
+
+    fn allowed(&self) -> String {
+        format!(
+            "at most {NODES_MAX} nodes of different names, as [\"a=10.0.0.1:7421\", …], or as \
+             a=10.0.0.1:7421,… outside of a file"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_are_listed_in_a_file_and_in_a_flag() {
+        let list = Raw::List(vec!["b=h:2".to_owned(), "a=h:1".to_owned()]);
+        let nodes = NodeList.read(&list).unwrap();
+        assert_eq!(NodeList.write(&nodes), r#"["a=h:1", "b=h:2"]"#);
+        assert_eq!(NodeList.read(&Raw::Word("a=h:1, b=h:2".to_owned())), Ok(nodes));
+        let refused = Raw::Word("a=h:1,a=h:2".to_owned());
+        assert!(NodeList.read(&refused).is_err(), "two of one name");
+        assert!(NodeList.read(&Raw::Text("a=h:1".to_owned())).is_err(), "a file has a list");
+        assert_eq!(NodeList.read(&Raw::Word(String::new())), Ok(Vec::new()));
+    }
 
     #[test]
     fn what_is_out_of_range_names_the_range() {

@@ -28,17 +28,41 @@ impl Node {
         tenant: &Name,
         pipeline: &Pipeline,
     ) -> Result<Secret, Error> {
-        let mut fresh = Secret::default();
-        fill_random(&mut fresh)?;
         if pipeline.delivery == Promise::BestEffort {
+            let mut fresh = Secret::default();
+            fill_random(&mut fresh)?;
             return Ok(fresh);
         }
-        let catalog = self.catalog().clone();
-        let secret = blocking(move || keep(catalog.as_ref(), &fresh)).await?;
+        self.chance_of_durable(tenant, &pipeline.name).await
+    }
+
+    /// The same of one with a log. One that came from another node has brought it along.
+    pub(crate) async fn chance_of_durable(
+        &self,
+        tenant: &Name,
+        name: &str,
+    ) -> Result<Secret, Error> {
+        let mut fresh = Secret::default();
+        fill_random(&mut fresh)?;
+        let (catalog, own) = (self.catalog().clone(), own_key(tenant, &Name::new(name)?)?);
+        let (brought, secret) = blocking(move || {
+            let brought = catalog.get(&own)?;
+            Ok((brought, keep(catalog.as_ref(), &fresh)?))
+        })
+        .await?;
+        if let Some(brought) = brought {
+            let whole = Secret::try_from(&brought[..]);
+            return whole.map_err(|_| Error::Internal("a pipeline's secret is none".to_owned()));
+        }
         // Names have no such byte.
-        let whose = format!("{tenant}/{}", pipeline.name);
+        let whose = format!("{tenant}/{name}");
         Ok(*blake3::keyed_hash(&secret, whose.as_bytes()).as_bytes())
     }
+}
+
+/// Where that of a pipeline is kept that came from another node.
+pub(super) fn own_key(tenant: &Name, name: &Name) -> Result<Key, Error> {
+    Ok(Key::of(&["randomness", tenant.as_str(), name.as_str()])?)
 }
 
 /// The secret that is kept, which is `fresh` if there was none.

@@ -29,6 +29,7 @@ use crate::mailbox::States;
 use crate::manifest_text::{self, Format};
 use crate::node::Node;
 use crate::recover::{Backlog, Found, Recovered};
+use crate::spread::Broken;
 
 impl Node {
     /// Starts everything that was applied before the node was last stopped.
@@ -37,8 +38,14 @@ impl Node {
         for (tenant, name, key) in self.newest_versions().await? {
             if let Err(error) = self.restore_stored(&tenant, &name, &key).await {
                 tracing::error!(tenant, pipeline = name, "not started: {error}");
+                if let (Ok(tenant), Ok(name)) = (Name::new(&tenant), Name::new(&name)) {
+                    self.keep_name(&tenant, &name);
+                }
             }
         }
+        self.tidy_arrivals(&recovered.fold).await?;
+        self.tidy_taken(&recovered.fold).await?;
+        self.go_on_ending(&recovered.fold).await?;
         let Recovered { fold, found, store, horizon, .. } = &mut recovered;
         let log = self.log().clone();
         let mut backlog = Backlog::new(log.as_ref(), store.as_ref(), *horizon);
@@ -46,16 +53,36 @@ impl Node {
             let (tenant, name) = (folded.tenant().to_string(), folded.name().to_string());
             // What it keeps counts against a quota, whether it can be started or not.
             let _made = self.tenancy(folded.tenant());
+            if let Some(to) = folded.moved() {
+                self.go_on_leaving((folded.tenant(), folded.name()), (id, to));
+                continue;
+            }
             if let Some(stopped) = folded.stopped() {
                 tracing::error!(tenant, pipeline = name, "not started: {stopped}");
                 self.set_dormant(folded.tenant(), folded.name(), Some(id));
                 continue;
             }
-            let restored = self.restore_logged(id, folded, found).await;
+            let restored = self.restore_logged(id, folded, (found, &[])).await;
             if let Err(error) = restored.and_then(|()| self.requeue(id, folded, &mut backlog)) {
                 tracing::error!(tenant, pipeline = name, "not started: {error}");
-                drop(self.take_running(folded.tenant(), folded.name().as_str()));
-                self.set_dormant(folded.tenant(), folded.name(), Some(id));
+                if let Some(part) = self.spread(id) {
+                    // What of it runs is not to go on.
+                    super::end_running(&part).await;
+                }
+                self.forget_spread(id);
+                if folded.home().is_some() {
+                    let (tenant, name) = (folded.tenant().clone(), folded.name().clone());
+                    let home = self.home_of(folded).ok().flatten();
+                    self.note_broken(id, Broken { tenant, name, home });
+                } else {
+                    drop(self.take_running(folded.tenant(), folded.name().as_str()));
+                    self.set_dormant(folded.tenant(), folded.name(), Some(id));
+                }
+            } else {
+                if let Some(running) = self.running_by_id(id).filter(|_| folded.has_come()) {
+                    self.keep_spread(&running);
+                }
+                self.go_on_leaving_partitions(id, folded).await?;
             }
         }
         drop(backlog);
@@ -108,11 +135,11 @@ impl Node {
         self.switch(&tenant, &name, next).await
     }
 
-    async fn restore_logged(
+    pub(super) async fn restore_logged(
         self: &Arc<Self>,
         id: PipelineId,
         folded: &Folded,
-        found: &mut Found,
+        (found, coming): (&mut Found, &[u16]),
     ) -> Result<(), Error> {
         let (tenant, name) = (folded.tenant().clone(), folded.name().clone());
         let mut pipeline = read_manifest(folded.manifest())?;
@@ -131,6 +158,7 @@ impl Node {
         let restored = Restored {
             durable,
             folded: folded.clone(),
+            coming: coming.to_vec(),
             states: states(id, folded, found),
             tails: Tails { fences: folded.fences().to_vec(), ..tails(id, found) },
         };
@@ -149,7 +177,11 @@ impl Node {
         backlog: &mut Backlog<'_>,
     ) -> Result<(), Error> {
         let (tenant, pipeline, version) = (folded.tenant(), folded.name(), folded.version());
-        let Some(running) = self.running(tenant, pipeline.as_str()) else { return Ok(()) };
+        let running = match folded.home() {
+            None => self.running(tenant, pipeline.as_str()),
+            Some(_) => self.spread(id),
+        };
+        let Some(running) = running else { return Ok(()) };
         let mut count = 0;
         // The last segment first: a partition runs as soon as it has something, and what it sends
         // must not come before what waits there.
@@ -171,7 +203,7 @@ impl Node {
     }
 }
 
-pub(super) fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
+pub(crate) fn read_manifest(text: &[u8]) -> Result<Pipeline, Error> {
     let value = manifest_text::parse(text, Format::Json)?;
     Ok(pipeline::build(&value, &Facts::default())?)
 }

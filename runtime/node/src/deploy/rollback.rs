@@ -29,7 +29,7 @@ impl Node {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
         let running = self.running(tenant, name.as_str());
-        let running = running.ok_or_else(|| Error::not_found("pipeline", name.as_str()))?;
+        let running = running.ok_or_else(|| self.no_pipeline(tenant, name.as_str()))?;
         let current = running.version();
         let keys = self.version_keys(tenant, name).await?;
         let kept = keys.iter().filter_map(|key| key.last().parse::<u32>().ok());
@@ -42,8 +42,9 @@ impl Node {
         let shown = || to.map_or_else(|| format!("before {current}"), |to| to.to_string());
         let found = found.ok_or_else(|| Error::not_found("version", &shown()))?;
         let manifest = self.manifest_of(tenant, name, found).await?;
-        let applied = self.apply_in_turn((tenant, name), &manifest, order).await?;
-        Ok(Applied { manifest_of: Some(found), ..applied })
+        let applied = self.apply_in_turn((tenant, name), &manifest, order).await;
+        self.tidy_files(tenant).await;
+        Ok(Applied { manifest_of: Some(found), ..applied? })
     }
 
     async fn manifest_of(

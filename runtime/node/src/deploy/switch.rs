@@ -42,6 +42,8 @@ pub(super) struct Next {
 pub(super) struct Restored {
     pub durable: Arc<Durable>,
     pub folded: Folded,
+    /// Partitions that are here and do not run yet.
+    pub coming: Vec<u16>,
     /// By partition.
     pub states: Vec<States>,
     pub tails: Tails,
@@ -59,12 +61,15 @@ impl Node {
         let Next { version, pipeline, code, codes, handover, restored } = next;
         let old = self.running(tenant, name.as_str());
         let id = Identity { tenant, name, version };
+        let mut placed = None;
         let (taken, tails, is_restored) = match restored {
-            Some(Restored { durable, folded, states, tails }) => {
+            Some(Restored { durable, folded, coming, states, tails }) => {
                 let (numbering, standing) = (durable.numbering(), Standing::from(&folded));
                 let durable = Some((durable, numbering));
                 let (left_over, time) = (Vec::new(), Passed::default());
-                (Taken { states, standing, durable, left_over, time }, tails, true)
+                let home = self.home_of(&folded)?;
+                placed = Some((folded, coming));
+                (Taken { states, standing, durable, left_over, time, home }, tails, true)
             }
             None => {
                 let seed = secret_number()?;
@@ -82,6 +87,9 @@ impl Node {
         };
         let running =
             self.run_version(id, old.as_deref(), (pipeline, code, codes), (taken, &tails));
+        if let Some((folded, coming)) = &placed {
+            self.place_partitions(&running, folded, coming);
+        }
         if is_restored {
             // When the node starts, nothing may come before the runs that wait are handed over.
             running.pause(true);
@@ -94,7 +102,7 @@ impl Node {
 
     /// Lets the version run again that came to rest, since the next one cannot take over or is not
     /// in the log.
-    fn go_back(self: &Arc<Self>, old: &Running, rested: Rested, seed: u64) {
+    pub(super) fn go_back(self: &Arc<Self>, old: &Running, rested: Rested, seed: u64) {
         if old.durable().is_some() && self.log().status().health == Health::Failed {
             // Whether the next one is on disk is known to a restart only. Nothing gets in before
             // it, and the log says so better than a pause without end.
@@ -141,7 +149,7 @@ impl Node {
             let _figures = metrics.output(&output.name, ring);
         }
         let _figures = metrics.output(DEAD_LETTERS, &dead_letters.ring);
-        let Taken { states, standing, left_over, durable, time } = taken;
+        let Taken { states, standing, left_over, durable, time, home } = taken;
         let parts = Parts {
             tenant: self.tenancy(tenant),
             name: name.clone(),
@@ -160,6 +168,7 @@ impl Node {
             states: by_partition(states, partitions),
             standing,
             time,
+            spread: (self.trunks().clone(), home),
         };
         let running = Running::build(pipeline, parts);
         hand_over(&running, left_over);

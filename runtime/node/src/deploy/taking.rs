@@ -45,6 +45,8 @@ pub(super) struct Taken {
     pub left_over: LeftOver,
     pub time: Passed,
     pub durable: Option<(Arc<Durable>, Numbering)>,
+    /// The peer that is its home, if it is a part.
+    pub home: Option<u16>,
 }
 
 /// What is left over of a halted pipeline: the stage it enters by, partition, events.
@@ -162,11 +164,16 @@ fn by_owner(states: Vec<States>, partitions: u16, seed: u64) -> Vec<States> {
 }
 
 /// Ends a pipeline for good: what it cannot finish goes with it.
-pub(super) async fn end(running: &Running) {
+pub(crate) async fn end(running: &Running) {
     running.pause(true);
     let drained = tokio::time::timeout(DRAIN_MAX, drained(running)).await.is_ok();
     // Nobody is to read what streams would say at their end, if they could go on.
     let ends = if running.durable().is_some() { BTreeSet::new() } else { all_stages(running) };
+    if running.durable().is_some() {
+        // Other nodes may still send to it, and what ends here begins no more: commits would come
+        // behind its end in the log.
+        running.mailboxes().iter().flatten().for_each(|mailbox| mailbox.set_absent());
+    }
     drop(collect(running, !drained || stuck(running), ends).await);
 }
 
@@ -176,7 +183,7 @@ fn all_stages(running: &Running) -> BTreeSet<String> {
 
 /// Takes a running pipeline to rest and collects what its partitions hold. `may_carry` is asked
 /// whether what waits in a halted one can be handed over. On an error it runs on.
-async fn retire(
+pub(super) async fn retire(
     running: &Running,
     ends: BTreeSet<String>,
     may_carry: impl Fn() -> Result<(), Error>,
@@ -194,7 +201,7 @@ async fn retire(
             what: "pipeline",
             name: running.name().to_string(),
             why: format!(
-                "events under way did not finish within {} s; apply again when there are fewer",
+                "events under way did not finish within {} s; try again when there are fewer",
                 DRAIN_MAX.as_secs()
             ),
         }),

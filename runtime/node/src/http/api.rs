@@ -13,6 +13,9 @@ pub(super) const TENANT: &str = "/v1/tenants/{tenant}";
 /// Where the description is.
 pub(super) const DESCRIPTION: &str = "/v1/openapi.json";
 
+/// Where the nodes of the cluster are.
+pub(super) const NODES: &str = "/v1/nodes";
+
 /// One method of one path.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -73,6 +76,8 @@ pub(super) const TENANTS_CODES: &[&str] = &[
     "request.method",
     "quota.exhausted",
     "tenant.process",
+    "peer.unavailable",
+    "node.starting",
     "internal",
 ];
 
@@ -281,6 +286,14 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .plain(),
     route(
+        ("GET", NODES),
+        ("listNodes", "The nodes of the cluster, as this one sees them"),
+        Scope::Admin,
+        &[json(200, "This one first", &[("application/json", "Nodes")])],
+        &[&["auth.token", "auth.scope", "auth.foreign-site"]],
+    )
+    .plain(),
+    route(
         ("POST", "/v1/tenants/{tenant}/pipelines/{name}/events"),
         ("sendEvents", "Send events"),
         Scope::Ingest,
@@ -361,6 +374,28 @@ pub(super) const ROUTES: &[Route] = &[
         DRY_RUN,
         DISCARD,
     ]),
+    route(
+        ("POST", "/v1/tenants/{tenant}/pipelines/{name}/move"),
+        ("movePipeline", "Move a pipeline, or some of its partitions, to another node"),
+        Scope::Admin,
+        &[json(200, "It is there", &[("application/json", "Moved")])],
+        &[PIPELINE, QUERY, CHANGE],
+    )
+    .takes(&[
+        query("to", "string", "The name of the node"),
+        query("partitions", "string", "Which partitions, as in 0,2,5-7; all of it if left out"),
+    ]),
+    route(
+        ("GET", "/v1/tenants/{tenant}/plan"),
+        (
+            "planPartitions",
+            "Why partitions are where they are, and which moves would spare traffic",
+        ),
+        Scope::Admin,
+        &[json(200, "Made from what all nodes say now", &[("application/json", "Plan")])],
+        &[PIPELINE, QUERY],
+    )
+    .takes(&[query("pipeline", "string", "Of one pipeline; of all of the tenant if left out")]),
     route(
         ("GET", "/v1/tenants/{tenant}/pipelines"),
         ("listPipelines", "List pipelines"),

@@ -18,11 +18,10 @@ use http::uri::Authority;
 use http::{Request, Uri};
 use sluicebox_core::quota::Resource;
 
-use super::connection::Connection;
+use super::connection::{Connection, Via};
 use super::server::Edge;
 use crate::admission::{Account, Permit};
 use crate::error::Error;
-use crate::front::Process;
 use crate::tenants::{Identity, Scope};
 
 /// How long a look-up is believed.
@@ -33,10 +32,10 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) account: Arc<Account>,
-    /// The tenant's process, if it has one of its own.
-    pub(super) process: Option<Arc<Process>>,
+    /// The tenant has a process of its own.
+    pub(super) is_isolated: bool,
     /// The tenant's permit for the connection; shared by callers of one tenant on it. None for
-    /// connections of the front, which has counted those of its clients.
+    /// connections of the front and of other nodes, which have counted those of their clients.
     connection: Option<Arc<Permit>>,
 }
 
@@ -77,7 +76,8 @@ pub(super) fn identify<B>(
         Some(_) => &[][..],
         None => bearer(request.headers()).ok_or(Error::Unauthorised)?,
     };
-    if node.dev_mode() {
+    // Another node has looked at where its client is.
+    if node.dev_mode() && connection.via() != Via::Node {
         check_site(connection, request.uri(), request.headers())?;
     }
     let now = edge.now();
@@ -96,13 +96,11 @@ pub(super) fn identify<B>(
     let before = known.take().filter(|last| last.caller.identity.tenant == identity.tenant);
     let permit = match before {
         Some(last) => last.caller.connection.clone(),
-        None if connection.is_handed() => None,
+        None if !connection.is_a_clients() => None,
         None => Some(Arc::new(account.lend(Resource::Connections, 1)?)),
     };
-    let front = node.front();
-    let is_isolated = front.isolates(node.tenants(), &identity.tenant);
-    let process = is_isolated.then(|| front.process(&identity.tenant, node.metrics()));
-    let caller = Arc::new(Caller { identity, account, process, connection: permit });
+    let is_isolated = node.front().isolates(node.tenants(), &identity.tenant);
+    let caller = Arc::new(Caller { identity, account, is_isolated, connection: permit });
     *known = Some(Known { token: token.to_vec(), since: now, caller: Arc::clone(&caller) });
     Ok(caller)
 }
@@ -179,7 +177,7 @@ mod tests {
         uri: &str,
         list: &[(&'static str, &'static str)],
     ) -> Option<&'static str> {
-        let connection = Connection::new((peer, 1).into(), Duration::ZERO, (false, false));
+        let connection = Connection::new((peer, 1).into(), Duration::ZERO, Via::Plain);
         match check_site(&connection, &uri.parse().expect("a URI"), &headers(list)) {
             Err(Error::ForeignSite { header }) => Some(header),
             other => {
@@ -219,7 +217,7 @@ mod tests {
             "a b",
         ] {
             let value = HeaderValue::from_static(host);
-            let connection = Connection::new((HERE, 1).into(), Duration::ZERO, (false, false));
+            let connection = Connection::new((HERE, 1).into(), Duration::ZERO, Via::Plain);
             let found = [(HOST, value)].into_iter().collect();
             assert!(check_site(&connection, &Uri::from_static("/"), &found).is_err(), "{host:?}");
         }
@@ -245,7 +243,7 @@ mod tests {
 
     #[test]
     fn by_tls_the_page_has_come_by_tls_as_well() {
-        let connection = Connection::new((HERE, 1).into(), Duration::ZERO, (true, false));
+        let connection = Connection::new((HERE, 1).into(), Duration::ZERO, Via::Tls);
         let from = |origin| {
             let list = headers(&[("host", "localhost:7411"), ("origin", origin)]);
             check_site(&connection, &Uri::from_static("/v1"), &list).is_ok()

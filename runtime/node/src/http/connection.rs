@@ -8,9 +8,10 @@
 //! - Closing and draining are asked for by a flag and a wake, so that a poll of the connection
 //!   costs no further timer or channel.
 
+mod node;
 mod transport;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -27,7 +28,9 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use sluicebox_link::tls::NodeName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::auth::Known;
@@ -35,7 +38,6 @@ use super::body::Body;
 use super::pass::Passage;
 use super::server::Edge;
 use super::session::socket::Door;
-use super::tls::Tls;
 use super::{route, tls};
 use crate::config::HttpConfig;
 pub(super) use transport::Socket;
@@ -124,14 +126,26 @@ pub(super) enum Upgrade {
     Passed(Passage),
 }
 
+/// Whose connection it is, and how it is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// A client's.
+    Plain,
+    /// A client's, by TLS.
+    Tls,
+    /// The front's, which has looked at who its clients are, in the process of a tenant.
+    Front,
+    /// Another node's, which shows who it is in the handshake.
+    Node,
+}
+
 /// What is known of a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: SocketAddr,
-    /// It is protected.
-    tls: bool,
-    /// It is one of the front's, which looks at who its clients are.
-    handed: bool,
+    via: Via,
+    /// The node that has shown who it is.
+    node: OnceCell<NodeName>,
     begun: Duration,
     /// When a byte last went in or out, on the edge's clock.
     active: Cell<Duration>,
@@ -154,11 +168,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, now: Duration, (tls, handed): (bool, bool)) -> Self {
+    pub(super) fn new(peer: SocketAddr, now: Duration, via: Via) -> Self {
         Self {
             peer,
-            tls,
-            handed,
+            via,
+            node: OnceCell::new(),
             begun: now,
             active: Cell::new(now),
             head_since: Cell::new(None),
@@ -175,8 +189,18 @@ impl Connection {
         }
     }
 
-    pub(super) const fn is_handed(&self) -> bool {
-        self.handed
+    pub(super) const fn via(&self) -> Via {
+        self.via
+    }
+
+    /// The node whose connection it is, if it is a node's.
+    pub(super) fn node(&self) -> Option<NodeName> {
+        self.node.get().cloned()
+    }
+
+    /// It is a client's own, and not one of somebody who counts those of clients.
+    pub(super) const fn is_a_clients(&self) -> bool {
+        matches!(self.via, Via::Plain | Via::Tls)
     }
 
     pub(super) const fn peer(&self) -> SocketAddr {
@@ -185,7 +209,7 @@ impl Connection {
 
     /// How the origin of a page begins that came from here.
     pub(super) const fn origin(&self) -> &'static str {
-        if self.tls { "https://" } else { "http://" }
+        if matches!(self.via, Via::Tls) { "https://" } else { "http://" }
     }
 
     /// When the request under way is answered, this has the connection to itself.
@@ -219,6 +243,7 @@ impl Connection {
         if head.is_some_and(|since| now.saturating_sub(since) > bounds.header_time) {
             return Some("slow-headers");
         }
+        let full = full && self.is_a_clients();
         let idle_time = if full { bounds.idle_time.min(IDLE_WHEN_FULL) } else { bounds.idle_time };
         (silent > idle_time).then_some("idle")
     }
@@ -288,22 +313,7 @@ pub(super) async fn run(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: So
 }
 
 async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: Socket) {
-    // A client that goes before it says anything, or sends less than a word, is left to HTTP/1.1.
-    let Ok(first) = stream.first::<{ HTTP2.len() }>().await else { return };
-    let is_handed = first.is_none();
-    let (first, count) = first.unwrap_or_default();
-    let watched =
-        Watched { inner: stream, edge: Rc::clone(edge), connection: Rc::clone(connection) };
-    let (transport, is_http2) = match edge.tls() {
-        _ if is_handed => (Transport::Plain(watched), false),
-        None => (Transport::Plain(watched), first[..count] == *HTTP2),
-        Some(tls) if first[0] == tls::HANDSHAKE => {
-            let Some(stream) = handshake(tls, watched).await else { return };
-            let is_http2 = tls::is_http2(stream.get_ref().1);
-            (Transport::Tls(Box::new(stream)), is_http2)
-        }
-        Some(_) => return refuse_plain(watched).await,
-    };
+    let Some((transport, is_http2)) = open(edge, connection, stream).await else { return };
     let service = Service { edge: Rc::clone(edge), connection: Rc::clone(connection) };
     let (io, bounds) = (TokioIo::new(transport), edge.bounds());
     if is_http2 {
@@ -316,14 +326,44 @@ async fn serve(edge: &Rc<Edge>, connection: &Rc<Connection>, stream: Socket) {
         let _in_flight = connection.begin(Version::HTTP_11);
         match upgrade {
             Upgrade::Session(door) => door.run(edge, transport, read).await,
-            Upgrade::Passed(passage) => passage.run(transport, &read).await,
+            Upgrade::Passed(passage) => passage.run(edge, transport, &read).await,
         }
     }
 }
 
-async fn handshake(tls: &Tls, stream: Watched) -> Option<TlsStream<Watched>> {
+/// What is spoken on, and whether it is HTTP/2; `None` if nothing comes of it.
+async fn open(
+    edge: &Rc<Edge>,
+    connection: &Rc<Connection>,
+    stream: Socket,
+) -> Option<(Transport, bool)> {
+    // A client that goes before it says anything, or sends less than a word, is left to HTTP/1.1.
+    let first = stream.first::<{ HTTP2.len() }>().await.ok()?;
+    let (first, count) = first.unwrap_or_default();
+    if connection.via == Via::Node {
+        let stream = node::open_of_node(edge, connection, stream).await?;
+        return Some((Transport::Tls(Box::new(stream)), false));
+    }
+    let watched =
+        Watched { inner: stream, edge: Rc::clone(edge), connection: Rc::clone(connection) };
+    match (connection.via, edge.tls()) {
+        (Via::Front, _) => Some((Transport::Plain(watched), false)),
+        (_, None) => Some((Transport::Plain(watched), first[..count] == *HTTP2)),
+        (_, Some(tls)) if first[0] == tls::HANDSHAKE => {
+            let stream = handshake(tls.acceptor(), watched).await?;
+            let is_http2 = tls::is_http2(stream.get_ref().1);
+            Some((Transport::Tls(Box::new(stream)), is_http2))
+        }
+        (_, Some(_)) => {
+            refuse_plain(watched).await;
+            None
+        }
+    }
+}
+
+async fn handshake(acceptor: TlsAcceptor, stream: Watched) -> Option<TlsStream<Watched>> {
     let (edge, peer) = (Rc::clone(&stream.edge), stream.connection.peer);
-    match tls.acceptor().accept(stream).await {
+    match acceptor.accept(stream).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             tracing::debug!(%peer, %error, "no TLS handshake");
@@ -455,7 +495,7 @@ mod tests {
     }
 
     fn connection() -> Rc<Connection> {
-        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO, (false, false)))
+        Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), Duration::ZERO, Via::Plain))
     }
 
     #[test]

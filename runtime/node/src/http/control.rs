@@ -4,11 +4,12 @@
 //! before the router; a name that breaks the rule for names cannot exist, so looking one up finds
 //! nothing, and using one for something new is a mistake.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, RawPathParams};
+use axum::extract::Extension;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post, put};
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 use sluicebox_core::ids::Name;
+use sluicebox_core::limits::KEY_GROUPS;
 
 use super::api::ROUTES;
 use super::auth::Caller;
@@ -26,6 +28,7 @@ use super::{replay, respond};
 use crate::deploy::Order;
 use crate::error::Error;
 use crate::node::Node;
+use crate::tenants::Scope;
 
 /// Largest manifest; a long one has a few kilobytes.
 const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
@@ -56,6 +59,8 @@ pub(super) fn handler(id: &str) -> Option<MethodRouter<Arc<Node>>> {
         "replayDeadLetters" => post(replay::replay),
         "resumePipeline" => post(resume),
         "rollBackPipeline" => post(roll_back),
+        "movePipeline" => post(move_pipeline),
+        "planPartitions" => get(plan),
         _ => return None,
     })
 }
@@ -66,8 +71,8 @@ async fn no_route(uri: Uri) -> Error {
 
 async fn no_method(uri: Uri) -> Error {
     let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
-        ["components" | "pipelines"] => "GET, HEAD",
-        ["assets"] | [.., "resume" | "replay" | "rollback"] => "POST",
+        ["components" | "pipelines" | "plan"] => "GET, HEAD",
+        ["assets"] | [.., "resume" | "replay" | "rollback" | "move"] => "POST",
         _ => "GET, HEAD, PUT, DELETE",
     };
     Error::Method { allow }
@@ -78,6 +83,7 @@ pub(super) struct Call {
     pub(super) node: Arc<Node>,
     pub(super) tenant: Name,
     name: String,
+    caller: Arc<Caller>,
 }
 
 impl Call {
@@ -116,12 +122,10 @@ impl axum::extract::FromRequestParts<Arc<Node>> for Call {
         let internal = |_| Error::Internal("a control request without a caller".to_owned());
         let Extension(caller) =
             Extension::<Arc<Caller>>::from_request_parts(parts, node).await.map_err(internal)?;
-        let found = RawPathParams::from_request_parts(parts, node).await;
-        let path = parts.uri.path();
-        let found = found.map_err(|_| Error::not_found("route", path))?;
-        let name = found.iter().find(|(key, _)| *key == "name").map(|(_, value)| value.to_owned());
+        // As it is written, as it is everywhere: a name holds nothing that would need a code.
+        let name = parts.uri.path().split('/').nth(5).unwrap_or_default().to_owned();
         let (node, tenant) = (Arc::clone(node), caller.identity.tenant.clone());
-        Ok(Self { node, tenant, name: name.unwrap_or_default() })
+        Ok(Self { node, tenant, name, caller })
     }
 }
 
@@ -137,7 +141,7 @@ fn no_content() -> Reply {
 
 /// Does something to its end, whatever becomes of the client meanwhile: a pipeline is not left
 /// between two versions because a connection broke.
-async fn to_its_end<T: Send + 'static>(
+pub(super) async fn to_its_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_local(change).await;
@@ -198,6 +202,58 @@ async fn roll_back(call: Call, uri: Uri) -> Reply {
     let Call { node, tenant, .. } = call;
     let rolled = to_its_end(async move { node.roll_back(&tenant, &name, to, &order).await });
     json(StatusCode::OK, &rolled.await?)
+}
+
+async fn move_pipeline(call: Call, uri: Uri) -> Reply {
+    call.caller.has(Scope::Admin)?;
+    let name = call.known_name("pipeline")?;
+    let (mut to, mut partitions) = (None, None);
+    for pair in query_pairs(uri.query()) {
+        match pair? {
+            (parameter, value) if parameter == "to" => to = Some(value.into_owned()),
+            (parameter, value) if parameter == "partitions" => {
+                partitions = Some(partition_numbers(&value)?);
+            }
+            (parameter, _) => return Err(unknown_parameter(&parameter, "`to` or `partitions`")),
+        }
+    }
+    let missing = || Error::request("request.query", "`to` says to which node");
+    let to = to.ok_or_else(missing)?;
+    let Call { node, tenant, .. } = call;
+    let moved = to_its_end(async move {
+        match partitions.or_else(|| node.coming_home((&tenant, &name), &to)) {
+            Some(partitions) => node.move_partitions((&tenant, &name), &partitions, &to).await,
+            None => node.move_pipeline(&tenant, &name, &to).await,
+        }
+    });
+    json(StatusCode::OK, &moved.await?)
+}
+
+async fn plan(call: Call, uri: Uri) -> Reply {
+    call.caller.has(Scope::Admin)?;
+    let mut pipeline = None;
+    for pair in query_pairs(uri.query()) {
+        match pair? {
+            (parameter, value) if parameter == "pipeline" => pipeline = Some(Name::new(&value)?),
+            (parameter, _) => return Err(unknown_parameter(&parameter, "`pipeline`")),
+        }
+    }
+    let planned = call.node.plan(&call.tenant, pipeline.as_ref()).await;
+    json(StatusCode::OK, &planned?)
+}
+
+/// `0,2,5-7`: numbers and ranges of partitions.
+fn partition_numbers(text: &str) -> Result<BTreeSet<u16>, Error> {
+    let message = "`partitions` are numbers and ranges of them, as in 0,2,5-7";
+    let wrong = || Error::request("request.query", message);
+    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|at| *at < KEY_GROUPS);
+    let mut numbers = BTreeSet::new();
+    for item in text.split(',') {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        let (first, last) = number(first).zip(number(last)).ok_or_else(wrong)?;
+        numbers.extend(first..=last);
+    }
+    if numbers.is_empty() { Err(wrong()) } else { Ok(numbers) }
 }
 
 /// `?dry-run`, `?dry-run=true` or `?dry-run=false`, and a `discard-state=` for each stage. `other`
@@ -266,6 +322,17 @@ mod tests {
         assert!(dry("dry-run") && dry("dry-run=true"));
         assert!(!dry("dry-run=false") && !dry(""));
         assert!(asked("dry-run=maybe").is_err() && asked("dryrun=true").is_err());
+    }
+
+    #[test]
+    fn partitions_are_numbers_and_ranges() {
+        let numbers =
+            |text: &str| partition_numbers(text).map(|all| all.into_iter().collect::<Vec<u16>>());
+        assert_eq!(numbers("3").expect("good"), vec![3]);
+        assert_eq!(numbers("0,2, 5-7,6").expect("good"), vec![0, 2, 5, 6, 7]);
+        for bad in ["", ",", "1-", "-1", "7-5", "1024", "a", "1;2"] {
+            assert!(partition_numbers(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

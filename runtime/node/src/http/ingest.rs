@@ -207,7 +207,7 @@ pub(super) async fn handle(
 /// The version of a pipeline that runs now.
 pub(super) fn current(edge: &Edge, caller: &Caller, pipeline: &str) -> Result<Arc<Running>, Error> {
     let found = edge.node().running(&caller.identity.tenant, pipeline);
-    found.ok_or_else(|| Error::not_found("pipeline", pipeline))
+    found.ok_or_else(|| edge.node().no_pipeline(&caller.identity.tenant, pipeline))
 }
 
 /// What the steps of a request share.

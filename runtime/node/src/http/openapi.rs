@@ -97,6 +97,8 @@ const STATUSES: [(u16, &[&str]); 14] = [
             "log.no-checkpoint",
             "node.draining",
             "node.overloaded",
+            "node.starting",
+            "peer.unavailable",
             "store.full",
             "tenant.process",
         ],
@@ -346,15 +348,46 @@ fn schemas_of_control() -> Value {
         ]),
         "Pipeline": object(&[
             ("name", text()), ("version", number()), ("delivery", text()), ("stages", number()),
-            ("state", text()),
+            ("state", text()), ("node?", text()),
+        ]),
+        "Node": object(&[
+            ("name", text()), ("address", text()), ("state", text()), ("seconds", number()),
+            ("why?", text()), ("pipelines?", number()), ("round-trip-micros?", number()),
+        ]),
+        "Nodes": list(reference("Node")),
+        "Plan": object(&[
+            ("nodes", list(object(&[
+                ("name", text()), ("host", text()), ("state", text()), ("cpu-milli", number()),
+                ("cpu-milli-most", number()), ("partitions", number()),
+            ]))),
+            ("partitions", list(object(&[
+                ("pipeline", text()), ("partition", number()), ("node", text()),
+                ("cpu-milli", number()), ("why", text()),
+            ]))),
+            ("moves", list(object(&[
+                ("step", number()), ("pipeline", text()), ("partition", number()),
+                ("from", text()), ("to", text()), ("state-bytes", number()),
+            ]))),
+            ("before", reference("Traffic")), ("after", reference("Traffic")),
+        ]),
+        "Traffic": object(&[("in-node", number()), ("in-host", number()), ("network", number())]),
+        "Moved": object(&[
+            ("name", text()), ("from", text()), ("to", text()), ("partitions?", list(number())),
+            ("pause-millis", number()),
         ]),
         "Pipelines": list(reference("Pipeline")),
         "PipelineDetail": { "allOf": [reference("Pipeline"), object(&[
             ("manifest", reference("Object")), ("versions", list(number())),
             ("stage", list(reference("Object"))), ("segments", list(list(text()))),
-            ("partition", list(reference("Object"))), ("output", list(reference("Object"))),
+            ("partition", list(reference("Partition"))), ("output", list(reference("Object"))),
             ("disk?", reference("Object")), ("usage?", list(reference("Object"))),
         ])] },
+        "Partition": object(&[
+            ("segment", text()), ("partition", number()), ("worker", number()),
+            ("inbox-bytes", number()), ("state-bytes", number()), ("open-streams", number()),
+            ("earlier-code-streams", number()), ("halted?", text()), ("node?", text()),
+            ("way?", text()), ("unavailable?", text()),
+        ]),
         "Component": object(&[
             ("name", text()), ("digest", text()), ("bytes", number()), ("world", text()),
             ("snapshots", flag()), ("imports", list(text())), ("created", number()),

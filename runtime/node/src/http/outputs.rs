@@ -165,7 +165,7 @@ pub(super) async fn handle(
     let node = edge.node();
     let running = node
         .running(&caller.identity.tenant, pipeline)
-        .ok_or_else(|| Error::not_found("pipeline", pipeline))?;
+        .ok_or_else(|| edge.node().no_pipeline(&caller.identity.tenant, pipeline))?;
     let ring = source.ring(&running)?;
     let http = &node.config().http;
     let asked = Asked::read(request.uri().query(), request.headers(), &ring, http.wait_time_max)?;

@@ -100,7 +100,7 @@ impl Node {
         draw: impl FnOnce(u64, u64) -> Result<(), Error>,
     ) -> Result<Outcome, Error> {
         let running = self.running(tenant, name.as_str());
-        let running = running.ok_or_else(|| Error::not_found("pipeline", name.as_str()))?;
+        let running = running.ok_or_else(|| self.no_pipeline(tenant, name.as_str()))?;
         if asked.stage.as_ref().is_some_and(|stage| running.pipeline().stage_index(stage).is_none())
         {
             return Err(Error::not_found("stage", asked.stage.as_deref().unwrap_or_default()));

@@ -14,21 +14,23 @@ use hyper::body::Incoming;
 use sluicebox_core::limits::KEY_BYTES_MAX;
 use tower_service::Service as _;
 
-use super::api::DESCRIPTION;
+use super::api::{DESCRIPTION, NODES};
 use super::auth::{self, Caller};
 use super::body::Body;
 use super::connection::{Connection, Upgrade};
+use super::home::{self, Home};
 use super::outputs::{self, Source};
+use super::pass::Way;
 use super::server::Edge;
 use super::session::socket;
 use super::text::percent_decode;
-use super::{ingest, openapi, pass, respond, session};
+use super::{ingest, openapi, pass, peers, respond, session};
 use crate::error::Error;
 use crate::front::figures::join;
 use crate::tenants::Scope;
 
 /// Where the paths of tenants begin.
-const TENANTS: &str = "/v1/tenants/";
+pub(super) const TENANTS: &str = "/v1/tenants/";
 
 /// Media type of the metrics' text.
 const OPENMETRICS: HeaderValue =
@@ -96,10 +98,19 @@ async fn route(
 ) -> Result<Response<Body>, Error> {
     let uri = request.uri().clone();
     let path = uri.path();
+    if let Some(node) = connection.node()
+        && path.starts_with(peers::PEER)
+    {
+        return peers::answer(edge, &node, request).await;
+    }
     let Some((tenant, target)) = split(path) else {
         return plain(edge, connection, &request).await;
     };
     let caller = auth::identify(edge, connection, &request)?;
+    if !edge.node().has_started() {
+        // What is not there yet is not said to be unknown.
+        return Err(Error::Starting);
+    }
     let method = request.method();
     let reads = matches!(*method, Method::GET | Method::HEAD);
     caller.may(
@@ -117,8 +128,16 @@ async fn route(
     if is_stream && (*method == Method::POST || socket::is_wanted(request.headers())) {
         caller.has(Scope::Ingest)?;
     }
-    if let Some(process) = &caller.process {
-        return pass::pass(edge, connection, (&caller, process), request).await;
+    match home::of(edge, connection, &caller, &request)? {
+        Home::There(way) => return pass::pass(edge, connection, (&caller, &way), request).await,
+        Home::Everywhere if reads => return Ok(home::pipelines(edge, &caller).await),
+        Home::Everywhere | Home::Here => {}
+    }
+    if caller.is_isolated {
+        let node = edge.node();
+        let process = node.front().process(&caller.identity.tenant, node.metrics());
+        let way = Way::Process(process);
+        return pass::pass(edge, connection, (&caller, &way), request).await;
     }
     match target {
         Some(Target::Events { pipeline }) => {
@@ -190,7 +209,7 @@ async fn plain<B>(
     request: &Request<B>,
 ) -> Result<Response<Body>, Error> {
     let path = request.uri().path();
-    let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | DESCRIPTION);
+    let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | NODES | DESCRIPTION);
     if !known {
         return Err(Error::not_found("route", path));
     }
@@ -204,6 +223,10 @@ async fn plain<B>(
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         }),
         DESCRIPTION => Ok(description()),
+        NODES => {
+            admin(edge, connection, request)?;
+            Ok(respond::json(StatusCode::OK, &edge.node().nodes()))
+        }
         _ => metrics(edge, connection, request).await,
     }
 }
@@ -225,15 +248,21 @@ fn description() -> Response<Body> {
     response
 }
 
-/// The figures of all tenants: for programs on this machine, and for tokens of its operator.
+/// Lets programs on this machine pass, and tokens of its operator.
+fn admin<B>(edge: &Edge, connection: &Connection, request: &Request<B>) -> Result<(), Error> {
+    if auth::check_site(connection, request.uri(), request.headers()).is_err() {
+        auth::identify(edge, connection, request)?.has(Scope::Admin)?;
+    }
+    Ok(())
+}
+
+/// The figures of all tenants.
 async fn metrics<B>(
     edge: &Rc<Edge>,
     connection: &Connection,
     request: &Request<B>,
 ) -> Result<Response<Body>, Error> {
-    if auth::check_site(connection, request.uri(), request.headers()).is_err() {
-        auth::identify(edge, connection, request)?.has(Scope::Admin)?;
-    }
+    admin(edge, connection, request)?;
     let node = edge.node();
     let figures = node.metrics().node();
     figures.body_bytes.set(node.admission().bodies().held() as i64);

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::body::Body;
-use super::connection::{self, Bounds, Connection, Socket};
+use super::connection::{self, Bounds, Connection, Socket, Via};
 use super::control;
 use super::deadline::Deadlines;
 use super::pass::Pool;
@@ -43,10 +43,23 @@ const TICK: Duration = Duration::from_millis(100);
 /// Connections that the system keeps for us while we do not accept.
 const BACKLOG: i32 = 1024;
 
+/// Connections of other nodes that a worker takes; a node keeps a few dozen of each worker of
+/// another, and those of clients do not take their place.
+const NODE_CONNECTIONS_MAX: usize = 4096;
+
 /// How long to wait when the system has no more file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a worker's connections come from.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    /// Those of clients.
+    pub(crate) clients: Listener,
+    /// Those of other nodes, if there are any.
+    pub(crate) nodes: Option<std::net::TcpListener>,
+}
+
+/// Where those of clients come from.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// Whoever connects.
@@ -119,13 +132,14 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> Result<std::net::TcpList
 /// # Errors
 /// The listener cannot be used in this runtime.
 pub(crate) async fn serve(
-    listener: Listener,
+    listeners: Listeners,
     node: Arc<Node>,
     (releases, tls): (Rc<Releases>, Option<Arc<Tls>>),
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let mut listener = Accepting::new(listener)
-        .map_err(|source| Error::Io { doing: "use the listening socket".to_owned(), source })?;
+    let io = |source| Error::Io { doing: "use the listening socket".to_owned(), source };
+    let mut listener = Accepting::new(listeners.clients).map_err(io)?;
+    let nodes = listeners.nodes.map(TcpListener::from_std).transpose().map_err(io)?;
     let config = node.config();
     let workers = usize::from(config.node.workers).max(1);
     let connections_max = config.http.connections_max.div_ceil(workers);
@@ -141,12 +155,15 @@ pub(crate) async fn serve(
             _ = shutdown.wait_for(|stop| *stop) => break,
             Some(ended) = open.join_next(), if !open.is_empty() => note_end(ended),
             _ = tick.tick(), if !open.is_empty() => edge.sweep(),
-            accepted = listener.accept(), if open.len() < connections_max => {
-                edge.admit(accepted, &mut open).await;
+            accepted = accept_node(nodes.as_ref()), if edge.nodes.get() < NODE_CONNECTIONS_MAX => {
+                edge.admit(accepted, Some(Via::Node), &mut open).await;
+            }
+            accepted = listener.accept(), if edge.clients() < connections_max => {
+                edge.admit(accepted, None, &mut open).await;
             }
         }
     }
-    drop(listener);
+    drop((listener, nodes));
     edge.drain();
     let end = tokio::time::Instant::now() + drain_time_max;
     while !open.is_empty() {
@@ -159,6 +176,14 @@ pub(crate) async fn serve(
         }
     }
     Ok(())
+}
+
+/// The next connection of another node.
+async fn accept_node(nodes: Option<&TcpListener>) -> std::io::Result<(Socket, SocketAddr)> {
+    match nodes {
+        Some(nodes) => nodes.accept().await.map(|(stream, peer)| (Socket::Tcp(stream), peer)),
+        None => std::future::pending().await,
+    }
 }
 
 /// A connection's task ends by itself, or by a panic, which is our bug and that connection's end
@@ -188,6 +213,8 @@ pub(super) struct Edge {
     deadlines: Deadlines,
     open: RefCell<BTreeMap<u64, Rc<Connection>>>,
     accepted: Cell<u64>,
+    /// How many of the open connections are other nodes'.
+    nodes: Cell<usize>,
     draining: Cell<bool>,
     /// Told when draining begins.
     drain: Notify,
@@ -212,6 +239,7 @@ impl Edge {
             deadlines: Deadlines::default(),
             open: RefCell::default(),
             accepted: Cell::new(0),
+            nodes: Cell::new(0),
             draining: Cell::new(false),
             drain: Notify::new(),
         }
@@ -283,10 +311,16 @@ impl Edge {
         }
     }
 
-    /// Begins to serve a new connection.
+    /// Open connections of clients.
+    fn clients(&self) -> usize {
+        self.open.borrow().len() - self.nodes.get()
+    }
+
+    /// Begins to serve a new connection; `via` says whose it is if the socket does not.
     async fn admit(
         self: &Rc<Self>,
         accepted: std::io::Result<(Socket, SocketAddr)>,
+        via: Option<Via>,
         open: &mut JoinSet<()>,
     ) {
         let (stream, peer) = match accepted {
@@ -307,13 +341,20 @@ impl Edge {
         self.now.set(self.start.elapsed());
         let number = self.accepted.get();
         self.accepted.set(number + 1);
-        let connection =
-            Rc::new(Connection::new(peer, self.now(), (self.tls.is_some(), stream.is_handed())));
+        let usual = match (&stream, &self.tls) {
+            (Socket::Handed(_), _) => Via::Front,
+            (Socket::Tcp(_), Some(_)) => Via::Tls,
+            (Socket::Tcp(_), None) => Via::Plain,
+        };
+        let via = via.unwrap_or(usual);
+        let connection = Rc::new(Connection::new(peer, self.now(), via));
+        let is_a_nodes = via == Via::Node;
+        self.nodes.update(|nodes| nodes + usize::from(is_a_nodes));
         self.open.borrow_mut().insert(number, Rc::clone(&connection));
         let metrics = self.node.metrics().node();
         metrics.accepted.inc();
         metrics.connections.add(1);
-        let listed = Listed { edge: Rc::clone(self), number };
+        let listed = Listed { edge: Rc::clone(self), number, is_a_nodes };
         open.spawn_local(async move {
             connection::run(&listed.edge, &connection, stream).await;
             drop(listed);
@@ -326,7 +367,7 @@ impl Edge {
         self.now.set(now);
         self.deadlines.tell(now);
         let open = self.open.borrow();
-        let full = open.len() >= self.connections_max;
+        let full = open.len() - self.nodes.get() >= self.connections_max;
         for connection in open.values() {
             if let Some(reason) = connection.overdue(now, &self.bounds, full) {
                 self.node.metrics().node().closed.add(reason, 1);
@@ -346,11 +387,13 @@ impl Edge {
 struct Listed {
     edge: Rc<Edge>,
     number: u64,
+    is_a_nodes: bool,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
         self.edge.open.borrow_mut().remove(&self.number);
+        self.edge.nodes.update(|nodes| nodes - usize::from(self.is_a_nodes));
         self.edge.node.metrics().node().connections.add(-1);
     }
 }

@@ -9,7 +9,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use sluicebox_core::frame::{Frame, FrameBuilder, HEADER_BYTES};
-use sluicebox_core::position::RunHeader;
+use sluicebox_core::position::{Positions, RunHeader};
+use sluicebox_store::log::Position;
+
+use crate::running::hops::Hop;
 
 /// Events in one batch of a partition: calls are smaller, commits are not made smaller than they
 /// need be, so that runs between partitions stay long.
@@ -29,12 +32,18 @@ pub(crate) struct Delivery {
     pub range: Range<u32>,
     /// Which run it is; none in a pipeline that logs nothing.
     pub run: Option<RunHeader>,
+    /// Where in the log its record is; the beginning if it is on disk for sure.
+    pub at: Position,
+    /// It came from another node, which sends it again if it is not consumed.
+    pub foreign: bool,
+    /// How it came from another segment here.
+    pub hop: Option<Hop>,
 }
 
 impl From<Frame> for Delivery {
     fn from(frame: Frame) -> Self {
         let range = 0..frame.len() as u32;
-        Self { frame, range, run: None }
+        Self { frame, range, run: None, at: Position(0), foreign: false, hop: None }
     }
 }
 
@@ -42,7 +51,30 @@ impl Delivery {
     /// A run of a pipeline with a log, but for its first `skip` events.
     pub(crate) fn of(run: RunHeader, frame: Frame, skip: u32) -> Self {
         let range = skip..frame.len() as u32;
-        Self { frame, range, run: Some(run) }
+        Self { frame, range, run: Some(run), at: Position(0), foreign: false, hop: None }
+    }
+
+    /// The same, whose record is here in the log.
+    pub(crate) fn logged(self, at: Position) -> Self {
+        Self { at, ..self }
+    }
+
+    /// The same, which came from another node.
+    pub(crate) fn foreign(self) -> Self {
+        Self { foreign: true, ..self }
+    }
+
+    /// Passes over the events that a reader at `positions` has consumed. False if those are all.
+    pub(super) fn skip_consumed(&mut self, positions: &Positions) -> bool {
+        let Some(run) = &self.run else { return true };
+        let place = positions.at(run.source);
+        if run.seq < place.seq {
+            return false;
+        }
+        if run.seq == place.seq {
+            self.range.start = self.range.start.max(place.index.min(self.range.end));
+        }
+        !self.range.is_empty()
     }
 
     /// Nothing of it was handled.
@@ -51,7 +83,7 @@ impl Delivery {
     }
 
     /// What it counts in its inbox.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         if self.is_whole() {
             return self.frame.bytes().len();
         }
@@ -92,13 +124,10 @@ pub(crate) struct Batch {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) deliveries: VecDeque<Delivery>,
-    /// How many ever entered.
-    pub(super) entered: u64,
 }
 
 impl Inbox {
     pub(super) fn push(&mut self, delivery: Delivery) {
-        self.entered += 1;
         self.deliveries.push_back(delivery);
     }
 
@@ -148,7 +177,7 @@ impl Inbox {
         let bytes = &first.frame.bytes()[at(from)..at(to)];
         let mut builder = FrameBuilder::new();
         builder.push_packed(bytes, to - from);
-        let part = Delivery { frame: first.frame.clone(), range: from..to, run: first.run };
+        let part = Delivery { range: from..to, ..first.clone() };
         first.range.start = to;
         let mut batch =
             Batch { frame: builder.finish(), parts: Vec::new(), done: 0, freed: bytes.len() };
@@ -191,7 +220,7 @@ mod tests {
     fn drain(deliveries: Vec<Delivery>) -> Vec<Batch> {
         let total: usize = deliveries.iter().map(Delivery::bytes).sum();
         let count = deliveries.len();
-        let mut inbox = Inbox { deliveries: deliveries.into(), entered: 0 };
+        let mut inbox = Inbox { deliveries: deliveries.into() };
         let batches: Vec<Batch> = std::iter::from_fn(|| inbox.next_batch()).collect();
         let freed: usize = batches.iter().map(|batch| batch.freed).sum();
         assert_eq!(freed, total, "every byte that entered is freed");

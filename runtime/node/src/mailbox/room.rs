@@ -60,6 +60,11 @@ impl Room {
         self.bytes() < self.bytes_max
     }
 
+    /// So much is in beyond the bound.
+    pub(crate) fn over(&self) -> usize {
+        self.bytes().saturating_sub(self.bytes_max)
+    }
+
     /// Tells when there is some after there was none.
     pub(crate) fn news(&self) -> Notified<'_> {
         self.news.notified()

@@ -10,14 +10,17 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::hop::HOP_ROWS;
 use super::kinds::LATENCY_MICROS;
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
+use super::peer::{LINK_ROWS, LinkMetrics, PEER_ROWS, WAYS};
 use super::process::PROCESS_ROWS;
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
 use super::{
-    GUEST_COUNTER, GUEST_GAUGE, GuestValue, Latency, NODE_ROWS, OUTPUT_ROWS, PIPELINE_ROWS,
-    PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics, lock,
+    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, NODE_ROWS, OUTPUT_ROWS,
+    PIPELINE_ROWS, PeerMetrics, PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics,
+    WayMetrics, lock,
 };
 
 /// Counts by word.
@@ -245,6 +248,21 @@ impl Collector for Sets {
             })
             .collect();
         encode_rows(&mut encoder, PROCESS_ROWS, &borrowed(&processes))?;
+        let peers: Vec<(Labels, Arc<PeerMetrics>)> = lock(&self.peers)
+            .iter()
+            .filter_map(|(node, set)| Some((vec![("peer", node.to_string())], set.upgrade()?)))
+            .collect();
+        encode_rows(&mut encoder, PEER_ROWS, &borrowed(&peers))?;
+        let ways = |(labels, set): &(Labels, Arc<PeerMetrics>)| {
+            let (labels, links) = (labels.clone(), set.links.clone());
+            let way = move |(way, link): (&str, Arc<LinkMetrics>)| {
+                let own = [("way", way.to_owned())];
+                (labels.iter().cloned().chain(own).collect::<Labels>(), link)
+            };
+            WAYS.into_iter().zip(links).map(way).collect::<Vec<_>>()
+        };
+        let links: Vec<(Labels, Arc<LinkMetrics>)> = peers.iter().flat_map(ways).collect();
+        encode_rows(&mut encoder, LINK_ROWS, &borrowed(&links))?;
         let pipelines: Vec<(Labels, Arc<PipelineMetrics>)> = lock(&self.pipelines)
             .values()
             .filter_map(|set| set.upgrade())
@@ -267,11 +285,25 @@ impl Collector for Sets {
             let known = lock(&pipeline.outputs);
             outputs.extend(known.iter().map(|(n, set)| (labels("output", n), Arc::clone(set))));
         }
+        let hops: Vec<_> = pipelines.iter().flat_map(|(labels, set)| hops(labels, set)).collect();
+        encode_rows(&mut encoder, HOP_ROWS, &borrowed(&hops))?;
         let stages = borrowed(&stages);
         encode_rows(&mut encoder, STAGE_ROWS, &stages)?;
         encode_guest(&mut encoder, &stages)?;
         encode_rows(&mut encoder, OUTPUT_ROWS, &borrowed(&outputs))
     }
+}
+
+/// The ways of a pipeline that something went.
+fn hops(labels: &Labels, pipeline: &PipelineMetrics) -> Vec<(Labels, Arc<WayMetrics>)> {
+    let way = |hop: &HopMetrics, way: HopWay| {
+        let used = Some(hop.way(way)).filter(|set| set.runs.get() > 0)?;
+        let own = [("from", hop.from.clone()), ("to", hop.to.clone()), ("way", way.word().into())];
+        Some((labels.iter().cloned().chain(own).collect(), Arc::clone(used)))
+    };
+    let all = pipeline.hops();
+    let ways = |hop: &Arc<HopMetrics>| HopWay::ALL.map(|one| way(hop, one));
+    all.iter().flat_map(ways).flatten().collect()
 }
 
 fn labels_of(pipeline: &PipelineMetrics, further: Option<(&'static str, &String)>) -> Labels {

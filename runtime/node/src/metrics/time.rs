@@ -29,7 +29,7 @@ impl Timed {
     /// The pipeline, if it has event time and runs.
     pub(super) fn of(metrics: &PipelineMetrics) -> Option<Self> {
         let shared = lock(&metrics.shared).upgrade()?;
-        Some(Self { watermark: shared.event_time.as_ref()?.watermark() })
+        Some(Self { watermark: shared.event_time.as_ref()?.watermark(&shared.sites) })
     }
 }
 

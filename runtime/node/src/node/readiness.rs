@@ -24,7 +24,7 @@ impl Node {
         let is_behind = || self.backing.is_behind(self.log.synced());
         if self.draining() {
             Some("shutting down")
-        } else if !self.ready.load(Ordering::Acquire) {
+        } else if !self.has_started() {
             Some("starting")
         } else if self.log.status().health == Health::Failed {
             Some("the log has failed: look at the disk, then restart the node")
@@ -37,6 +37,11 @@ impl Node {
                 Condition::Good | Condition::Failing => None,
             }
         }
+    }
+
+    /// Everything applied before is running again.
+    pub(crate) fn has_started(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// The node is about to stop.

@@ -176,12 +176,15 @@ fn rule(key: &EdgeKey) -> KeyRule {
 /// Gives each partition of a segment its worker and what it inherits.
 pub(super) fn place(
     runtime: &Arc<SegmentRuntime>,
-    partitions: u16,
+    (partitions, is_apart): (u16, bool),
     parts: &mut Parts<'_>,
 ) -> Vec<Arc<Mailbox>> {
     let workers = parts.workers.len();
-    // Pipelines begin at different workers, so that many small ones spread evenly.
-    let first = key::hash(parts.name.as_str().as_bytes()) as usize % workers;
+    // Pipelines begin at different workers, so that many small ones spread evenly. All segments of
+    // a partition are on one, so that what goes from one to the next stays there; but a stage that
+    // is apart is to run beside the others.
+    let first =
+        key::hash(parts.name.as_str().as_bytes()) as usize % workers + usize::from(is_apart);
     let stages: Vec<&str> = runtime.stages.iter().map(|stage| stage.name.as_str()).collect();
     let mut make = |partition: u16| {
         let owner = &parts.workers[(first + usize::from(partition)) % workers];

@@ -29,7 +29,8 @@ use super::said::{answer, cause_of, report};
 use super::streams::{Rest, said_of};
 use super::time::Timing;
 use super::{Life, Local};
-use crate::mailbox::{Command, Delivery, Mailbox, Retired};
+use crate::error::Error;
+use crate::mailbox::{Command, Delivery, Inherited, Mailbox, Retired};
 use crate::running::{Route, SegmentRuntime, StageRuntime};
 
 /// How long a batch goes on without giving others a turn.
@@ -64,6 +65,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         taken: 0,
         commits: 0,
         retire: None,
+        leave: None,
         carry: false,
         giving_up: false,
         ends: Arc::default(),
@@ -94,8 +96,10 @@ pub(super) struct Driver {
     taken: usize,
     commits: u64,
     pub(super) retire: Option<oneshot::Sender<Retired>>,
+    /// It goes to another node.
+    pub(super) leave: Option<oneshot::Sender<Result<Inherited, Error>>>,
     /// On retiring, give up what cannot be finished.
-    carry: bool,
+    pub(super) carry: bool,
     /// On retiring, it ends streams and does nothing else any more.
     pub(super) giving_up: bool,
     /// On retiring, the stages whose streams end.
@@ -120,20 +124,7 @@ impl Driver {
         self.keep_time(self.local.clock.now());
         let halted = self.machine.halted().is_some();
         if !self.log() || !self.deliver() || self.stopped || halted || self.giving_up {
-            // Whoever retires it waits for it to be empty, which it will not be any more if a
-            // stream halted it at its end. A commit the log has not taken is not given up while it
-            // may still go in.
-            let gives_up = self.carry || halted || self.giving_up;
-            if gives_up && self.retire.is_some() && (self.stopped || self.log()) {
-                if self.end_before_giving_up().await {
-                    return true;
-                }
-                self.retired();
-                return false;
-            }
-            // What halted waits for somebody; what else is here is not done.
-            self.sleep_with(self.timing.next_tick, halted).await;
-            return true;
+            return self.stand(halted).await;
         }
         if let Some(until) = self.rest.until(self.local.clock.now()) {
             if self.carry && self.retire.is_some() {
@@ -143,6 +134,9 @@ impl Driver {
             let tick = self.timing.next_tick;
             self.sleep_with(Some(tick.map_or(until, |tick| tick.min(until))), false).await;
             return true;
+        }
+        if self.leaves() {
+            return false;
         }
         self.note_horizon();
         if self.retire.is_none() && !self.has_memory() {
@@ -162,7 +156,7 @@ impl Driver {
             self.life.idle_sweeps.set(sweeps);
         } else if let Some(batch) = self.mailbox.take() {
             self.taken += batch.done;
-            self.timing.taken += batch.done as u64;
+            self.timing.took(batch.done);
             let tenant = &self.segment.shared.tenant;
             // With a log what is there leaves; only what would never fit is refused.
             let memory = tenant.state_bytes();
@@ -180,7 +174,7 @@ impl Driver {
             return true;
         }
         // Others first; then, if there is more, us again.
-        let divided = !self.recording.divided.is_empty();
+        let divided = !self.recording.divided.is_empty() || self.leave.is_some();
         let noted = !self.has_time_to_note();
         if !self.mailbox.is_empty() || divided || self.retire.is_some() || !noted {
             self.mailbox.schedule();
@@ -205,7 +199,7 @@ impl Driver {
     }
 
     /// Sleeps until something happens, or to this time. `rests`: it has nothing to do until then.
-    async fn sleep_with(&self, until: Option<u64>, rests: bool) {
+    pub(super) async fn sleep_with(&self, until: Option<u64>, rests: bool) {
         self.mailbox.set_sleeps_until(if rests { until.unwrap_or(u64::MAX) } else { 0 });
         match until {
             None => park().await,
@@ -235,6 +229,7 @@ impl Driver {
                     self.ends = ends;
                 }
                 Command::GiveUp => self.carry = true,
+                Command::Leave(reply) => self.leave = Some(reply),
             }
         }
     }

@@ -11,9 +11,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sluicebox_core::codec::{Piece, RecordWriter, kind};
+use sluicebox_core::codec::{Batch, Piece, RecordWriter, kind};
 use sluicebox_core::frame::{Frame, FrameBuilder};
-use sluicebox_core::ids::{EdgeId, OutputId};
+use sluicebox_core::ids::{EdgeId, OutputId, RequestId, StageId};
 use sluicebox_core::partition::{Halt, Recorded, SegmentIds, StageIds, TooLarge};
 use sluicebox_core::position::{Arrival, Place, Positions, RunHeader, Source};
 use sluicebox_store::log::{Class, Position, Refusal};
@@ -40,6 +40,11 @@ pub(crate) struct SegmentDurable {
 }
 
 impl SegmentDurable {
+    /// The root of the segment.
+    pub(crate) fn root(&self) -> StageId {
+        self.stages.first().expect("a segment has a root").stage
+    }
+
     /// The numbers of one partition.
     pub(crate) fn ids(&self, partition: u16) -> Arc<SegmentIds> {
         let (pipeline, version, stages) = (self.pipeline.id, self.version, self.stages.clone());
@@ -85,7 +90,7 @@ fn halves(parts: Vec<Delivery>, events: u32) -> (Vec<Delivery>, Vec<Delivery>) {
             [(&mut first, part.range.start..middle), (&mut second, middle..part.range.end)]
         {
             if !range.is_empty() {
-                half.push(Delivery { frame: part.frame.clone(), range, run: part.run });
+                half.push(Delivery { range, ..part.clone() });
             }
         }
     }
@@ -228,7 +233,7 @@ impl Driver {
 
     /// Runs go to the next partitions at once; what leaves the node waits for the disk.
     fn pass_on_recorded(&mut self, recorded: Recorded, position: Position) {
-        let Recorded { sent, usage, requests, .. } = recorded;
+        let Recorded { batch, sent, usage, requests, .. } = recorded;
         let segment = self.segment.clone();
         let durable = segment.durable.as_ref().expect("only such a segment records");
         let from = self.mailbox.partition;
@@ -238,12 +243,15 @@ impl Driver {
             let there = durable.edges.iter().find(|(edge, _)| *edge == run.edge);
             let (_, there) = there.expect("every edge that leaves has its partitions");
             let to = there[usize::from(run.partition)].clone();
-            self.outgoing.push((to, Delivery::of(header, run.frame, 0)));
+            self.mailbox.load.has_sent(run.partition, run.frame.bytes().len());
+            self.outgoing.push((to, Delivery::of(header, run.frame, 0).logged(position)));
         }
         for run in sent.outputs {
             let known = durable.outputs.iter().find(|(output, ..)| *output == run.output);
             let (_, ring, reply) = known.expect("every output has its ring").clone();
-            let segment = reply.then(|| segment.clone());
+            self.mailbox.load.left(run.frame.bytes().len());
+            // Who waits does so at the home.
+            let segment = (reply && segment.shared.part.is_none()).then(|| segment.clone());
             self.local.releases.after(position, move || {
                 ring.append(from, &run.frame);
                 if let Some(segment) = segment {
@@ -253,15 +261,16 @@ impl Driver {
         }
         if let Some(dead) = sent.dead_letters {
             self.count_dead_letters(&dead.frame);
-            let root = durable.stages.first().expect("a segment has a root").stage;
+            let root = durable.root();
             let at = segment.shared.dead_letters.at(root, from);
             let ring = segment.shared.dead_letters.ring.clone();
             self.local.releases.after(position, move || ring.append(at, &dead.frame));
         }
         let pipeline = durable.pipeline.clone();
-        let root = durable.stages.first().expect("a segment has a root").stage;
+        let root = durable.root();
         self.local.releases.after(position, move || pipeline.used(root, &usage));
-        if !requests.is_empty() {
+        self.tell_others(position, batch, &requests);
+        if segment.shared.part.is_none() && !requests.is_empty() {
             self.local.releases.after(position, move || {
                 for (request, delta) in requests {
                     segment.shared.requests.adjust(request, delta);
@@ -269,6 +278,20 @@ impl Driver {
             });
         }
         self.deliver();
+    }
+
+    /// Other nodes are told, once it is on disk: what is consumed of theirs, and the home what
+    /// left.
+    fn tell_others(&self, position: Position, batch: Batch, requests: &[(RequestId, i64)]) {
+        let is_gated = self.mailbox.gate().is_some();
+        if is_gated && !batch.pieces.is_empty() {
+            let mailbox = self.mailbox.clone();
+            self.local.releases.after(position, move || mailbox.settle(&batch.pieces));
+        }
+        if let Some(reports) = &self.segment.shared.part {
+            let (reports, requests) = (reports.clone(), requests.to_vec());
+            self.local.releases.after(position, move || reports.requests(&requests));
+        }
     }
 
     /// The partition stops for good, as if halted; what it holds is in the log.
@@ -296,7 +319,14 @@ mod tests {
         let mut builder = FrameBuilder::new();
         (0..4).for_each(|at| builder.push(&Head::data(at), b"k", b"", &[]));
         let run = RunHeader { source: Source::Ingest, seq, previous };
-        Delivery { frame: builder.finish(), range, run: Some(run) }
+        Delivery {
+            frame: builder.finish(),
+            range,
+            run: Some(run),
+            at: Position(0),
+            foreign: false,
+            hop: None,
+        }
     }
 
     #[test]

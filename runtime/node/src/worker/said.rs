@@ -8,7 +8,7 @@ use sluicebox_engine::invoker::{LogLevel, Metric, Said};
 use crate::running::{SegmentRuntime, StageRuntime};
 
 /// Answers the requests whose events left by the output `reply`.
-pub(super) fn answer(segment: &SegmentRuntime, frame: &Frame) {
+pub(crate) fn answer(segment: &SegmentRuntime, frame: &Frame) {
     let mut start = sluicebox_core::frame::HEADER_BYTES;
     for event in frame.events() {
         if let Some(request) = request_of(&event) {

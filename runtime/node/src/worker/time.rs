@@ -1,6 +1,6 @@
 //! What a partition makes of event time: its watermark, late events, and the figures of its timers.
 //!
-//! The mark is looked at first and the inbox then; when everything that was there has been
+//! The mark is looked at first and the inbox then; when everything that was queued has been
 //! committed, and passed on, the watermark rises to the mark. Which timers fire, and when, is
 //! decided by the machine (`core/partition/fire.rs`), how far ingest and the partitions before have
 //! come in `running/event_time.rs`.
@@ -13,10 +13,8 @@ use super::partition::Driver;
 /// What a partition knows of time besides the machine.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
-    /// Runs of the inbox that were taken whole.
-    pub taken: u64,
-    /// A mark, and how many runs have to be taken before it holds.
-    coming: Option<(u64, u64)>,
+    /// A mark, and how many runs of the inbox have to be taken whole before it holds.
+    coming: Option<(u64, usize)>,
     /// The watermark those behind know.
     published: u64,
     /// When it last woke others, as the keeper.
@@ -29,6 +27,15 @@ pub(super) struct Timing {
     bytes: usize,
 }
 
+impl Timing {
+    /// So many runs were taken whole.
+    pub(super) fn took(&mut self, runs: usize) {
+        if let Some((_, behind)) = &mut self.coming {
+            *behind = behind.saturating_sub(runs);
+        }
+    }
+}
+
 impl Driver {
     /// Lets the watermark rise as far as it may, and tells those behind. Between batches, when all
     /// that came of the last one was passed on.
@@ -39,34 +46,34 @@ impl Driver {
         }
         let place = (self.segment.at, self.mailbox.partition);
         if self.timing.coming.is_none() {
-            let mark = time.mark_before(place.0, now);
+            let mark = time.mark_before(place, &self.segment.shared.sites, now);
             if mark > self.machine.watermark() {
-                self.timing.coming = Some((mark, self.mailbox.entered()));
+                self.timing.coming = Some((mark, self.mailbox.queued()));
             }
         }
-        if let Some((mark, _)) = self.timing.coming.take_if(|(_, runs)| self.timing.taken >= *runs)
-        {
+        if let Some((mark, _)) = self.timing.coming.take_if(|(_, behind)| *behind == 0) {
             self.machine.raise_watermark(mark);
         }
         let watermark = self.machine.watermark();
         let next = self.machine.next_timer(Clock::Event);
         if next.is_none_or(|at| at > watermark) {
-            time.publish(place, watermark);
+            time.publish(place, &self.segment.shared.sites, watermark);
             self.timing.published = watermark;
         }
     }
 
     /// True if another turn would let the watermark rise, or be known.
     pub(super) fn has_time_to_note(&self) -> bool {
-        let Timing { taken, coming, published, .. } = &self.timing;
-        coming.is_some_and(|(_, runs)| *taken >= runs) || self.machine.watermark() > *published
+        let Timing { coming, published, .. } = &self.timing;
+        coming.is_some_and(|(_, behind)| behind == 0) || self.machine.watermark() > *published
     }
 
     /// Wakes other partitions for what has risen, if it is this one's task.
     pub(super) fn keep_time(&mut self, now: u64) {
         let Some(time) = &self.segment.shared.event_time else { return };
         if time.is_keeper((self.segment.at, self.mailbox.partition)) {
-            self.timing.next_tick = time.tick(&mut self.timing.ticked, now);
+            let sites = &self.segment.shared.sites;
+            self.timing.next_tick = time.tick(&mut self.timing.ticked, sites, now);
         }
     }
 

@@ -10,12 +10,13 @@
 
 use std::fmt::Debug;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 
 use super::error::Error;
 use crate::dir::{make_ambient_dirs, sync_dir};
@@ -85,6 +86,14 @@ pub trait DiskFile: Debug + Send + Sync {
     /// # Errors
     /// See [`read_at`](Self::read_at).
     fn bytes(&self) -> io::Result<u64>;
+    /// The first part at or behind `offset` that may have been written; `None` if nothing was up to
+    /// the end. What lies between `offset` and the part reads as zero bytes. The part is not empty,
+    /// and may begin and end anywhere, also beyond the end of the file. A disk that does not know
+    /// says that everything was written; it may say so of what was only read.
+    ///
+    /// # Errors
+    /// See [`read_at`](Self::read_at).
+    fn written(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 }
 
 /// True if there is no room on the disk, so that waiting helps.
@@ -268,5 +277,21 @@ impl DiskFile for std::fs::File {
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    // What the system calls a hole reads as zero bytes: that is all the word means. For ext4 and
+    // XFS what was reserved and never written is one too. They look into the extents on disk and,
+    // where an extent is not marked as written, for bytes in memory: those that only wait for the
+    // disk are no hole. After a loss of power there are the extents alone, for this and for reads.
+    fn written(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        // This moves the cursor of the file. Nothing here uses it: all others say where.
+        let start = match seek(self, SeekFrom::Data(offset)) {
+            Ok(start) => start.max(offset),
+            Err(rustix::io::Errno::NXIO) => return Ok(None),
+            // This file system does not know. If it is in trouble instead, reading will say so.
+            Err(_) => return Ok(Some(offset..u64::MAX)),
+        };
+        let end = seek(self, SeekFrom::Hole(start)).ok().filter(|end| *end > start);
+        Ok(Some(start..end.unwrap_or(u64::MAX)))
     }
 }

@@ -129,6 +129,11 @@ impl SegmentHeader {
         position - self.base.0 + HEADER_BYTES
     }
 
+    /// Which position of this segment is there in the file, behind its header.
+    pub(super) fn position_of(&self, offset: u64) -> u64 {
+        self.base.0 + offset - HEADER_BYTES
+    }
+
     /// The first position that cannot be in this segment any more.
     pub(super) fn room_end(&self) -> u64 {
         self.base.0 + self.segment_bytes - HEADER_BYTES

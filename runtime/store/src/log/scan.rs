@@ -2,12 +2,13 @@
 //!
 //! Keeps true: a group is given whole and valid or not at all; memory is one window, which grows no
 //! further than the largest group whose header was valid and which the file has room for; reads are
-//! large and in order.
+//! large and in order, nothing is read twice, nor anything behind the limit of a scan.
 //!
 //! Leaves to others: what an invalid group means (`recover.rs`, `inspect.rs`); that bytes were not
 //! recycled while they were read (`segments.rs`).
 
 use std::io;
+use std::ops::Range;
 
 use super::Record;
 use super::disk::{Disk, DiskFile};
@@ -17,6 +18,10 @@ use super::format::{Records, SECTOR_BYTES, SegmentHeader};
 
 /// Bytes read at once. Large enough that a read costs little beside checking what was read.
 const READ_BYTES: usize = 1 << 20;
+
+/// Written parts of a file that are told apart. Behind an end there is none, or a few after a loss
+/// of power; from the last of so many on all is read.
+const PARTS_MAX: usize = 256;
 
 /// A part of a file in memory.
 #[derive(Debug, Default)]
@@ -29,21 +34,29 @@ struct Window {
 }
 
 impl Window {
-    /// The bytes from `offset` on, `bytes` of them; fewer where the file ends.
-    fn slice(&mut self, file: &dyn DiskFile, offset: u64, bytes: usize) -> io::Result<&[u8]> {
+    /// The bytes from `offset` on, `bytes` of them; fewer where the file ends. What is behind them
+    /// may be read as well, up to `stop`.
+    fn slice(
+        &mut self,
+        file: &dyn DiskFile,
+        offset: u64,
+        bytes: usize,
+        stop: u64,
+    ) -> io::Result<&[u8]> {
         let has = |window: &Self| {
             let end = window.offset + window.filled as u64;
             offset >= window.offset && offset + bytes as u64 <= end
         };
         if !has(self) {
-            self.load(file, offset, bytes)?;
+            let ahead = stop.saturating_sub(offset).min(READ_BYTES as u64) as usize;
+            self.load(file, offset, bytes.max(ahead))?;
         }
         let start = (offset - self.offset) as usize;
         Ok(&self.buffer[start..(start + bytes).min(self.filled)])
     }
 
     /// Moves the window to `offset`; what is known already is not read again.
-    fn load(&mut self, file: &dyn DiskFile, offset: u64, bytes: usize) -> io::Result<()> {
+    fn load(&mut self, file: &dyn DiskFile, offset: u64, wanted: usize) -> io::Result<()> {
         let end = self.offset + self.filled as u64;
         let kept = if offset >= self.offset && offset < end {
             let start = (offset - self.offset) as usize;
@@ -52,12 +65,11 @@ impl Window {
         } else {
             0
         };
-        let wanted = bytes.max(READ_BYTES);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
         (self.offset, self.filled) = (offset, kept);
-        self.filled += file.read_at(&mut self.buffer[kept..], offset + kept as u64)?;
+        self.filled += file.read_at(&mut self.buffer[kept..wanted], offset + kept as u64)?;
         Ok(())
     }
 }
@@ -141,7 +153,8 @@ impl Scan {
         if self.at >= self.limit {
             return end(0, false, "the segment is full");
         }
-        let Some(header) = self.group_header(position)? else {
+        let stop = self.header.offset_of(self.limit);
+        let Some(header) = self.group_header(position, stop)? else {
             return end(0, false, "no valid group begins here");
         };
         if position + header.padded() > self.limit {
@@ -149,7 +162,7 @@ impl Scan {
         }
         let bytes = header.padded() as usize;
         let generation = self.header.generation;
-        let group = self.window.slice(&*self.file, offset, bytes)?;
+        let group = self.window.slice(&*self.file, offset, bytes, stop)?;
         if group.len() < bytes {
             return end(0, true, "the file ends inside a group");
         }
@@ -162,21 +175,52 @@ impl Scan {
 
     /// Looks behind an end for a group that was begun when something behind that end was on disk
     /// already; gives its position. Then what ends there is damaged, not torn.
+    ///
+    /// Only what was written is read: most of the newest segment never was. Before its end this
+    /// would save nothing, as groups follow one another.
     pub(super) fn evidence_behind(&mut self, end: u64) -> io::Result<Option<u64>> {
-        let mut position = end + SECTOR_BYTES;
-        while position < self.limit {
-            let header = self.group_header(position)?;
-            if header.is_some_and(|header| header.synced > end) {
-                return Ok(Some(position));
+        for part in self.written_behind(end)? {
+            for offset in part.clone().step_by(SECTOR_BYTES as usize) {
+                let position = self.header.position_of(offset);
+                let header = self.group_header(position, part.end)?;
+                if header.is_some_and(|header| header.synced > end) {
+                    return Ok(Some(position));
+                }
             }
-            position += SECTOR_BYTES;
         }
         Ok(None)
     }
 
-    fn group_header(&mut self, position: u64) -> io::Result<Option<GroupHeader>> {
+    /// The parts of the file behind the sector of an end that may hold a group, in whole sectors.
+    ///
+    /// What is left out was never written and holds zero bytes. No group begins there, as one
+    /// begins with its magic; so nothing is found by reading it, nor missed by not reading it.
+    ///
+    /// All parts are asked for before one is read. Systems take what they have in memory of a hole
+    /// for written, and read ahead: asked again after each reading, they would call the next piece
+    /// written as well, up to the end of the file.
+    fn written_behind(&self, end: u64) -> io::Result<Vec<Range<u64>>> {
+        let mut parts = Vec::new();
+        let stop = self.header.offset_of(self.limit);
+        let mut offset = self.header.offset_of(end) + SECTOR_BYTES;
+        while offset < stop {
+            let Some(written) = self.file.written(offset)? else { break };
+            // A sector of which anything was written may begin with a group.
+            let start = (written.start - written.start % SECTOR_BYTES).max(offset);
+            let is_last = parts.len() + 1 == PARTS_MAX;
+            let part_end = if is_last { stop } else { written.end.min(stop) };
+            offset = part_end.next_multiple_of(SECTOR_BYTES);
+            if start < offset {
+                parts.push(start..offset);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Reads ahead up to `stop`, a place in the file.
+    fn group_header(&mut self, position: u64, stop: u64) -> io::Result<Option<GroupHeader>> {
         let offset = self.header.offset_of(position);
-        let bytes = self.window.slice(&*self.file, offset, GROUP_HEADER_BYTES)?;
+        let bytes = self.window.slice(&*self.file, offset, GROUP_HEADER_BYTES, stop)?;
         let bytes = <&[u8; GROUP_HEADER_BYTES]>::try_from(bytes).ok();
         let generation = self.header.generation;
         Ok(bytes.and_then(|bytes| GroupHeader::decode(bytes, generation, position)))

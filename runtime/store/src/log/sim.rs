@@ -4,7 +4,8 @@
 //! writes any part, in pieces of 512 bytes, in any order, and of the unsynced changes of names any
 //! part. A sync that fails loses any part of what it covered for good, although it can still be
 //! read, which is what some systems do. Writes and syncs fail when told to, the disk is full when
-//! told to, the power goes at the nth call when told to, and bits flip.
+//! told to, the power goes at the nth call when told to, and bits flip. What was never written is a
+//! hole, and so is what was lost with the power.
 //!
 //! Keeps true: the same calls with the same seed give the same bytes.
 //!
@@ -13,12 +14,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use inode::{Content, Inode};
+
 use super::disk::{Disk, DiskFile};
 
-const SECTOR: usize = 512;
+mod inode;
 
 /// Xorshift: enough to choose by.
 #[derive(Debug, Clone)]
@@ -68,69 +72,6 @@ pub struct Faults {
     pub skip_data_syncs: bool,
     /// Syncs of names do nothing, and say they did. No real disk may do that.
     pub skip_name_syncs: bool,
-}
-
-/// A change of a file that is not on disk.
-#[derive(Debug, Clone)]
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    Grow { bytes: usize },
-}
-
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    /// As readers see it.
-    seen: Vec<u8>,
-    /// As it is after a loss of power without any of the changes.
-    durable: Vec<u8>,
-    changes: Vec<Change>,
-}
-
-impl Inode {
-    /// Applies a piece of a change to what is on disk.
-    fn persist(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        self.durable[offset..end].copy_from_slice(bytes);
-    }
-
-    fn persist_all(&mut self) {
-        self.changes.clear();
-        self.durable.clone_from(&self.seen);
-    }
-
-    /// Any part of the changes reaches the disk, the others are lost for it.
-    fn persist_some(&mut self, dice: &mut Dice) {
-        // All, none, or each piece by itself.
-        let mode = dice.below(4);
-        for change in std::mem::take(&mut self.changes) {
-            match change {
-                Change::Grow { bytes } => {
-                    if mode != 0 && self.durable.len() < bytes && !dice.once_in(3) {
-                        self.durable.resize(bytes, 0);
-                    }
-                }
-                Change::Write { offset, bytes } => {
-                    for (start, piece) in sectors(offset, &bytes) {
-                        if mode == 1 || (mode > 1 && dice.once_in(2)) {
-                            self.persist(start, piece);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A write cut where sectors begin.
-fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let first = (SECTOR - offset % SECTOR).min(bytes.len());
-    let (head, rest) = bytes.split_at(first);
-    let head = std::iter::once((offset, head)).filter(|(_, piece)| !piece.is_empty());
-    let rest = rest.chunks(SECTOR).enumerate();
-    head.chain(rest.map(move |(at, piece)| (offset + first + at * SECTOR, piece)))
 }
 
 /// A change of names that is not on disk.
@@ -196,7 +137,8 @@ impl State {
     }
 
     fn check_room(&self, more: usize) -> io::Result<()> {
-        let used: usize = self.names.values().map(|inode| self.inodes[*inode].seen.len()).sum();
+        let used: usize =
+            self.names.values().map(|inode| self.inodes[*inode].seen.bytes.len()).sum();
         match self.faults.capacity {
             Some(capacity) if more > 0 && (used + more) as u64 > capacity => {
                 Err(ErrorKind::StorageFull.into())
@@ -287,7 +229,7 @@ impl SimDisk {
         let State { inodes, dice, .. } = &mut *state;
         for inode in inodes {
             inode.persist_some(dice);
-            inode.seen.clone_from(&inode.durable);
+            inode.forget();
         }
         let mode = state.dice.below(4);
         for change in std::mem::take(&mut state.name_changes) {
@@ -319,15 +261,14 @@ impl SimDisk {
     #[must_use]
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
-        state.names.get(name).map(|inode| state.inodes[*inode].seen.clone())
+        state.names.get(name).map(|inode| state.inodes[*inode].seen.bytes.clone())
     }
 
-    /// Puts a file there, on disk, as somebody else might.
+    /// Puts a file there, on disk, as somebody else might who leaves holes for zero bytes.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
         let inode = state.inodes.len();
-        let (seen, durable) = (bytes.to_vec(), bytes.to_vec());
-        state.inodes.push(Inode { seen, durable, changes: Vec::new() });
+        state.inodes.push(Inode::on_disk(Content::sparse(bytes)));
         state.names.insert(name.to_owned(), inode);
         state.durable_names.insert(name.to_owned(), inode);
     }
@@ -423,7 +364,7 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.state()?;
-        let seen = &state.inodes[self.inode].seen;
+        let seen = &state.inodes[self.inode].seen.bytes;
         let rest = seen.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let read = rest.len().min(bytes.len());
         bytes[..read].copy_from_slice(&rest[..read]);
@@ -436,18 +377,13 @@ impl DiskFile for SimFile {
         let offset =
             usize::try_from(offset).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
         let end = offset + bytes.len();
-        let length = state.inodes[self.inode].seen.len();
+        let length = state.inodes[self.inode].seen.bytes.len();
         state.check_room(end.saturating_sub(length))?;
         let fails = state.faults.fail_all || counts_down(&mut state.faults.fail_write_after);
         // One that fails may have written a part.
         let part =
             if fails { state.dice.below(bytes.len() as u64 + 1) as usize } else { bytes.len() };
-        let inode = &mut state.inodes[self.inode];
-        if inode.seen.len() < offset + part {
-            inode.seen.resize(offset + part, 0);
-        }
-        inode.seen[offset..offset + part].copy_from_slice(&bytes[..part]);
-        inode.changes.push(Change::Write { offset, bytes: bytes[..part].to_vec() });
+        state.inodes[self.inode].write(offset, &bytes[..part]);
         if fails { Err(io::Error::other("a write that fails on purpose")) } else { Ok(()) }
     }
 
@@ -455,13 +391,9 @@ impl DiskFile for SimFile {
         let mut state = self.state()?;
         state.begin()?;
         let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
-        let length = state.inodes[self.inode].seen.len();
+        let length = state.inodes[self.inode].seen.bytes.len();
         state.check_room(bytes.saturating_sub(length))?;
-        if length < bytes {
-            let inode = &mut state.inodes[self.inode];
-            inode.seen.resize(bytes, 0);
-            inode.changes.push(Change::Grow { bytes });
-        }
+        state.inodes[self.inode].grow(bytes);
         Ok(())
     }
 
@@ -480,6 +412,10 @@ impl DiskFile for SimFile {
     }
 
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.state()?.inodes[self.inode].seen.len() as u64)
+        Ok(self.state()?.inodes[self.inode].seen.bytes.len() as u64)
+    }
+
+    fn written(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(self.state()?.inodes[self.inode].seen.written(offset))
     }
 }

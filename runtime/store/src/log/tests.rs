@@ -12,6 +12,7 @@ use super::*;
 mod damage;
 mod faults;
 mod golden;
+mod holes;
 mod power;
 mod real;
 

@@ -157,9 +157,14 @@ fn prefixes_are_deleted_and_nothing_else(store: &dyn Store) {
     let names: [&[u8]; 6] = [b"a", b"b", b"b\xFF", b"b\xFF\xFF", b"c", b"\xFF\xFF"];
     apply(store, 1, &names.map(|name| put(name, b"v")));
     let mut checkpoint = store.begin(2).expect("it is ahead");
-    assert_eq!(checkpoint.delete_prefix(b"b\xFF").expect("it can be deleted"), 2);
-    assert_eq!(checkpoint.delete_prefix(b"\xFF").expect("it can be deleted"), 1);
-    assert_eq!(checkpoint.delete_prefix(b"nothing").expect("it can be deleted"), 0);
+    let mut delete = |prefixes: &[&[u8]]| {
+        let prefixes: Vec<Vec<u8>> = prefixes.iter().map(|prefix| prefix.to_vec()).collect();
+        checkpoint.delete_prefixes(&prefixes).expect("they can be deleted")
+    };
+    // In any order, also one within another; each key counts once.
+    assert_eq!(delete(&[b"\xFF", b"nothing", b"b\xFF\xFF", b"b\xFF"]), 3);
+    assert_eq!(delete(&[b"b\xFF", b"nothing"]), 0);
+    assert_eq!(delete(&[]), 0);
     checkpoint.write(&[put(b"b\xFFnew", b"v")]).expect("it can be written");
     checkpoint.commit(&[]).expect("it can be committed");
     assert_eq!(keys(store, b""), [&b"a"[..], b"b", b"b\xFFnew", b"c"]);

@@ -242,24 +242,46 @@ struct Writing<'a> {
     _writing: MutexGuard<'a, ()>,
 }
 
+impl Writing<'_> {
+    /// Removes keys, each once, and says how many there were.
+    fn delete(&self, keys: &mut Vec<fjall::Slice>) -> Result<u64, Error> {
+        // One prefix may begin with another.
+        keys.sort_unstable();
+        keys.dedup();
+        let changes: Vec<Change<'_>> = keys.iter().map(|key| Change { key, value: None }).collect();
+        self.store.change_tree(|tree| tree.write(&changes))?;
+        let count = keys.len() as u64;
+        keys.clear();
+        Ok(count)
+    }
+}
+
 impl Checkpoint for Writing<'_> {
     fn write(&mut self, piece: &[Change<'_>]) -> Result<(), Error> {
         check_piece(piece)?;
         self.store.change_tree(|tree| tree.write(piece))
     }
 
-    fn delete_prefix(&mut self, prefix: &[u8]) -> Result<u64, Error> {
-        let mut deleted = 0;
-        let mut from = Vec::new();
-        loop {
-            let keys = self.store.with_tree(|tree| tree.keys(prefix, &from, DELETE_KEYS))?;
-            let Some(last) = keys.last() else { return Ok(deleted) };
-            from = [last, &b"\0"[..]].concat();
-            let changes: Vec<Change<'_>> =
-                keys.iter().map(|key| Change { key, value: None }).collect();
-            self.store.change_tree(|tree| tree.write(&changes))?;
-            deleted += keys.len() as u64;
+    fn delete_prefixes(&mut self, prefixes: &[Vec<u8>]) -> Result<u64, Error> {
+        // Each write is a table, and a sync: they are gathered.
+        let (mut keys, mut deleted) = (Vec::new(), 0);
+        for prefix in prefixes {
+            let mut from = Vec::new();
+            loop {
+                let room = DELETE_KEYS - keys.len();
+                let found = self.store.with_tree(|tree| tree.keys(prefix, &from, room))?;
+                let is_all = found.len() < room;
+                if let Some(last) = found.last() {
+                    from = [last, &b"\0"[..]].concat();
+                }
+                keys.extend(found);
+                if is_all {
+                    break;
+                }
+                deleted += self.delete(&mut keys)?;
+            }
         }
+        Ok(deleted + self.delete(&mut keys)?)
     }
 
     fn commit(self: Box<Self>, metadata: &[(&str, &[u8])]) -> Result<(), Error> {

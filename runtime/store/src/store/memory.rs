@@ -135,13 +135,16 @@ impl Checkpoint for Writing<'_> {
         Ok(())
     }
 
-    fn delete_prefix(&mut self, prefix: &[u8]) -> Result<u64, Error> {
-        let mut kept = self.store.change()?;
-        let keys: Vec<Vec<u8>> = kept.under(prefix, b"").map(|(key, _)| key.clone()).collect();
-        for key in &keys {
-            kept.entries.remove(key);
+    fn delete_prefixes(&mut self, prefixes: &[Vec<u8>]) -> Result<u64, Error> {
+        let (mut kept, mut count) = (self.store.change()?, 0);
+        for prefix in prefixes {
+            let keys: Vec<Vec<u8>> = kept.under(prefix, b"").map(|(key, _)| key.clone()).collect();
+            for key in &keys {
+                kept.entries.remove(key);
+            }
+            count += keys.len() as u64;
         }
-        Ok(keys.len() as u64)
+        Ok(count)
     }
 
     fn commit(self: Box<Self>, metadata: &[(&str, &[u8])]) -> Result<(), Error> {

@@ -61,7 +61,7 @@ fn clear(store: &MemoryStore, stage: StageId) {
     let tenant = Of::new(&Name::new("t").unwrap(), PIPELINE).tenant;
     let prefix = keys::state_of_stage(tenant, PIPELINE.0, stage.0);
     let mut checkpoint = store.begin(1).unwrap();
-    checkpoint.delete_prefix(&prefix).unwrap();
+    checkpoint.delete_prefixes(&[prefix]).unwrap();
     checkpoint.commit(&[]).unwrap();
 }
 

@@ -37,10 +37,6 @@ impl Socket {
         }
     }
 
-    pub(in crate::http) const fn is_handed(&self) -> bool {
-        matches!(self, Self::Handed(_))
-    }
-
     /// What the peer says first, if it may be anything: `None` from the front, which speaks
     /// HTTP/1.1.
     pub(super) async fn first<const N: usize>(&self) -> io::Result<Option<([u8; N], usize)>> {

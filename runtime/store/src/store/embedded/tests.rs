@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use sluicebox_core::error::{Classify, Kind};
 use tempfile::TempDir;
@@ -169,14 +170,16 @@ fn newer_values_win_after_any_number_of_restarts() {
 fn merging_removes_what_it_replaced() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path()).unwrap();
-    let mut fewest = usize::MAX;
-    for horizon in 0..200 {
+    // It is merged beside us, on a busy machine some checkpoints later.
+    let end = Instant::now() + Duration::from_secs(60);
+    for horizon in 0.. {
         apply(&store, horizon, 0..1_000).unwrap();
-        if horizon > 100 {
-            fewest = fewest.min(files(dir.path(), "/tables/").len());
+        let files = files(dir.path(), "/tables/").len();
+        if horizon > 100 && files < 20 {
+            break;
         }
+        assert!(Instant::now() < end, "{files} files for {horizon} checkpoints of the same keys");
     }
-    assert!(fewest < 20, "never fewer than {fewest} files for checkpoints of the same keys");
     assert_eq!(store.scan(b"", b"", ALL).unwrap().entries.len(), 1_000);
 }
 

@@ -52,7 +52,7 @@ fn write(store: &EmbeddedStore, position: u64) {
     let changes: Vec<Change<'_>> = Box::leak(Box::new(changes)).iter().map(change).collect();
     let mut checkpoint = store.begin(position).unwrap();
     if position.is_multiple_of(7) {
-        checkpoint.delete_prefix(&DISCARDED).unwrap();
+        checkpoint.delete_prefixes(&[DISCARDED.to_vec()]).unwrap();
     }
     for piece in changes.chunks(PIECE) {
         checkpoint.write(piece).unwrap();

@@ -1,0 +1,164 @@
+//! What other nodes ask about partitions, and what they have this one do with them.
+//!
+//! The other end: `cluster/ask/partitions.rs`.
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use sluicebox_core::ids::{Name, PipelineId};
+use sluicebox_link::tls::NodeName;
+
+use super::{parameters, read};
+use crate::error::Error;
+use crate::http::body::Body;
+use crate::http::control::to_its_end;
+use crate::http::respond;
+use crate::http::server::Edge;
+use crate::moving::{Joining, Preparing};
+
+/// What may come on top of where partitions stand, until the record is written that they came.
+const KEPT_MORE_BYTES: usize = 64 << 10;
+
+/// What is asked: of which pipeline, and how.
+pub(super) struct Asked<'a> {
+    pub(super) tenant: Name,
+    pub(super) name: Name,
+    pub(super) step: &'a str,
+    pub(super) query: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    fn unknown(&self) -> Error {
+        Error::not_found("route", self.step)
+    }
+
+    fn id(&self) -> Result<PipelineId, Error> {
+        let [pipeline] = parameters(self.query, ["pipeline"])?;
+        pipeline.parse().map(PipelineId).map_err(|_| self.unknown())
+    }
+
+    fn partitions(&self) -> Result<Vec<u16>, Error> {
+        let [list] = parameters(self.query, ["partitions"])?;
+        let numbers: Result<Vec<u16>, _> = list.split(',').map(str::parse).collect();
+        let wrong = |_| Error::request("request.query", "`partitions` are numbers, with commas");
+        numbers.map_err(wrong)
+    }
+}
+
+/// A look at what is here; none if it is no question of these.
+pub(super) async fn look(edge: &Edge, asked: &Asked<'_>) -> Option<Result<Response<Body>, Error>> {
+    let answer = match asked.step {
+        "shape" => asked.id().and_then(|id| {
+            let shape = edge.node().shape(id).ok_or_else(|| asked.unknown());
+            shape.map(|shape| respond::json(StatusCode::OK, &shape))
+        }),
+        "groups" => groups(edge, asked).await,
+        "whereabouts" => asked.id().and_then(|id| {
+            let placed = edge.node().placed(id).ok_or_else(|| asked.unknown())?;
+            Ok(respond::json(StatusCode::OK, &placed))
+        }),
+        "partitions" => asked.id().map(|id| {
+            let details = edge.node().partitions_here(id);
+            respond::json(StatusCode::OK, &details)
+        }),
+        _ => return None,
+    };
+    Some(answer)
+}
+
+async fn groups(edge: &Edge, asked: &Asked<'_>) -> Result<Response<Body>, Error> {
+    let (id, partitions) = (asked.id()?, asked.partitions()?);
+    let [from] = parameters(asked.query, ["from"])?;
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let from: Option<Vec<u8>> = from.as_bytes().chunks(2).map(byte).collect();
+    let wrong = || Error::request("request.query", "`from` is in hexadecimal digits");
+    let from = from.ok_or_else(wrong)?;
+    let page = edge.node().groups_page((&asked.tenant, id), &partitions, from).await?;
+    Ok(Response::new(Body::from(page.ok_or_else(|| asked.unknown())?)))
+}
+
+/// A step of a move; none if it is none of these.
+pub(super) async fn act(
+    edge: &Edge,
+    from: &NodeName,
+    asked: &Asked<'_>,
+    body: Incoming,
+) -> Option<Result<Response<Body>, Error>> {
+    let done = match asked.step {
+        "prepare-part" => prepare(edge, from, asked, body).await,
+        "take-groups" | "give-back" => take_or_give(edge, from, asked).await,
+        "join" => join(edge, from, asked, body).await,
+        "end-part" => end(edge, from, asked).await,
+        "resume-part" => asked.id().map(|id| {
+            if let Some(running) = edge.node().spread(id) {
+                running.resume();
+            }
+            respond::json(StatusCode::OK, &true)
+        }),
+        _ => return None,
+    };
+    Some(done)
+}
+
+async fn prepare(
+    edge: &Edge,
+    from: &NodeName,
+    asked: &Asked<'_>,
+    body: Incoming,
+) -> Result<Response<Body>, Error> {
+    let (id, preparing): (_, Preparing) = (asked.id()?, read(edge, body).await?);
+    let node = edge.node().clone();
+    let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
+    let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
+    let preparing =
+        async move { node.prepare_part((&tenant, &name), (id, &peer), &preparing).await };
+    let prepared = to_its_end(preparing).await;
+    // Why it does not want them is told to who asked for the move.
+    Ok(respond::json(StatusCode::OK, &prepared.err().map(|error| error.to_string())))
+}
+
+async fn take_or_give(
+    edge: &Edge,
+    from: &NodeName,
+    asked: &Asked<'_>,
+) -> Result<Response<Body>, Error> {
+    let (id, partitions) = (asked.id()?, asked.partitions()?);
+    let node = edge.node().clone();
+    let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
+    let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
+    if asked.step == "take-groups" {
+        let [attempt, kept] = parameters(asked.query, ["attempt", "kept"])?;
+        let attempt = attempt.parse().map_err(|_| asked.unknown())?;
+        let kept: usize = kept.parse().map_err(|_| asked.unknown())?;
+        node.check_room_for(&name, kept.saturating_add(KEPT_MORE_BYTES))?;
+        let taking = async move {
+            node.take_groups((&tenant, &name), (id, &peer), (&partitions, attempt)).await
+        };
+        to_its_end(taking).await?;
+        return Ok(respond::json(StatusCode::OK, &true));
+    }
+    let giving = async move { node.give_partitions_back(&peer, (id, &partitions), &name).await };
+    let given = to_its_end(giving).await.map_err(|error| error.to_string());
+    Ok(respond::json(StatusCode::OK, &given))
+}
+
+async fn join(
+    edge: &Edge,
+    from: &NodeName,
+    asked: &Asked<'_>,
+    body: Incoming,
+) -> Result<Response<Body>, Error> {
+    let joining: Joining = read(edge, body).await?;
+    let node = edge.node().clone();
+    let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
+    let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
+    let joined = async move { node.join_partitions((&tenant, &name), (&peer, joining)).await };
+    Ok(respond::json(StatusCode::OK, &to_its_end(joined).await?))
+}
+
+async fn end(edge: &Edge, from: &NodeName, asked: &Asked<'_>) -> Result<Response<Body>, Error> {
+    let id = asked.id()?;
+    let node = edge.node().clone();
+    let number = node.trunks().number_of(from.as_str()).ok_or_else(|| asked.unknown())?;
+    to_its_end(async move { node.end_part_of((number, id)).await }).await?;
+    Ok(respond::json(StatusCode::OK, &true))
+}

@@ -1,0 +1,117 @@
+//! Figures of the ways between the segments of a pipeline: how much goes which way, and how long it
+//! takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::encode::Row;
+use super::{Counter, Latency, PipelineMetrics, lock};
+
+/// How a run gets from one segment to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HopWay {
+    /// To a partition of the same worker.
+    Worker,
+    /// To another worker of the node.
+    Node,
+    /// To another node of the machine, through memory that both have.
+    Ring,
+    /// To another node, over the network.
+    Network,
+}
+
+impl HopWay {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Worker, Self::Node, Self::Ring, Self::Network];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Node => "node",
+            Self::Ring => "ring",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// Between two segments of a pipeline, named by their roots.
+#[derive(Debug)]
+pub struct HopMetrics {
+    /// Where it comes from.
+    pub from: String,
+    /// Where it goes.
+    pub to: String,
+    ways: [Arc<WayMetrics>; 4],
+}
+
+/// What went one way.
+#[derive(Debug, Default)]
+pub struct WayMetrics {
+    /// Runs handed over; to another node again when they were sent again.
+    pub runs: Counter,
+    /// Their bytes.
+    pub bytes: Counter,
+    /// From when a run was handed over until the partition took it, of the first run of each
+    /// batch; of another node until it had it on disk.
+    pub latency: Latency,
+}
+
+impl HopMetrics {
+    /// The figures of one way.
+    #[must_use]
+    pub fn way(&self, way: HopWay) -> &Arc<WayMetrics> {
+        &self.ways[way as usize]
+    }
+}
+
+impl WayMetrics {
+    /// A run was handed over.
+    pub fn passed(&self, bytes: usize) {
+        self.runs.inc();
+        self.bytes.add(bytes as u64);
+    }
+
+    /// The mean of the time it took, in microseconds; 0 if nothing was taken.
+    #[must_use]
+    pub fn mean_micros(&self) -> u64 {
+        let count: u64 = self.latency.counts.iter().map(Counter::get).sum();
+        self.latency.micros.get().checked_div(count).unwrap_or(0)
+    }
+
+    /// One was taken.
+    pub fn took(&self, time: Duration) {
+        self.latency.observe(time);
+    }
+}
+
+pub(super) const HOP_ROWS: &[Row<WayMetrics>] = &[
+    Row::counter("hop_runs", "Runs handed from a segment to the next", |m| m.runs.get()),
+    Row::counter("hop_bytes", "Bytes of runs handed to the next segment", |m| m.bytes.get()),
+    Row::latency("hop_seconds", "Time from handing a run over until it is taken", |m| &m.latency),
+];
+
+impl PipelineMetrics {
+    /// The figures between the segments of the version that runs, by the names of their roots; of
+    /// pairs that were there before they go on.
+    pub fn set_hops(&self, pairs: &[(String, String)]) -> Vec<Arc<HopMetrics>> {
+        let mut known = lock(&self.hops);
+        let of = |(from, to): &(String, String)| {
+            let before = known.iter().find(|hop| (&hop.from, &hop.to) == (from, to)).cloned();
+            before.unwrap_or_else(|| {
+                let (from, to) = (from.clone(), to.clone());
+                Arc::new(HopMetrics { from, to, ways: Default::default() })
+            })
+        };
+        let hops: Vec<Arc<HopMetrics>> = pairs.iter().map(of).collect();
+        known.clone_from(&hops);
+        hops
+    }
+
+    /// The figures between its segments.
+    #[must_use]
+    pub fn hops(&self) -> Vec<Arc<HopMetrics>> {
+        lock(&self.hops).clone()
+    }
+}

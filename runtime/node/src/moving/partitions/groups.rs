@@ -1,0 +1,255 @@
+//! The state of partitions in the store, in pages, as it goes from one node to another.
+//!
+//! The pages are those of a pipeline that moves (`moving/pages`), of fewer entries: state of the
+//! key groups the partitions own, of every stage, and the names its slots have. What left a
+//! partition is at the home, and what waits for it where it was sent.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sluicebox_core::ids::{Part, PipelineId, StageId};
+use sluicebox_core::key;
+use sluicebox_core::limits::KEY_GROUPS;
+use sluicebox_core::recovery::Folded;
+use sluicebox_store::store::keys::{self, Id, Place};
+use sluicebox_store::store::{Page, Store};
+
+use super::super::pages::{self, Entry, PAGE};
+use crate::checkpoint::Of;
+use crate::error::Error;
+
+/// Whose state it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Groups {
+    pub(crate) of: Of,
+    /// Stages, with what they hold besides their own state; ascending.
+    stages: Vec<StageId>,
+    /// Key groups, ascending.
+    groups: Vec<Range<u16>>,
+}
+
+impl Groups {
+    /// Of these partitions, of so many; ascending.
+    pub(crate) fn new(
+        of: Of,
+        stages: impl Iterator<Item = StageId>,
+        (partitions, count): (&[u16], u16),
+    ) -> Self {
+        let parts = |stage: StageId| {
+            Part::HELD.into_iter().map(move |part| stage.part(part)).chain([stage])
+        };
+        let mut stages: Vec<StageId> = stages.flat_map(parts).collect();
+        stages.sort_unstable();
+        let groups = partitions.iter().map(|at| key::groups_of(*at, count)).collect();
+        Self { of, stages, groups }
+    }
+
+    /// Of partitions of a pipeline, as the log has it.
+    pub(crate) fn of_fold((id, folded): (PipelineId, &Folded), partitions: &[u16]) -> Self {
+        let stages = folded.names().stages.iter().map(|(stage, _)| *stage);
+        Self::new(Of::new(folded.tenant(), id), stages, (partitions, folded.partitions()))
+    }
+
+    /// The stages, with what they hold besides their own state.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = StageId> {
+        self.stages.iter().copied()
+    }
+
+    fn place(&self, stage: StageId, group: u16) -> Place {
+        Place { tenant: self.of.tenant, pipeline: self.of.pipeline.0, stage: stage.0, group }
+    }
+
+    /// What all its entries begin with, but for names of slots: a prefix for each stage and group.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.stages.iter().flat_map(move |stage| {
+            let groups = self.groups.iter().cloned().flatten();
+            groups.map(move |group| keys::state_of_group(self.place(*stage, group)))
+        })
+    }
+
+    /// What everything begins with that is held of the stages, in any group.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Vec<u8>> {
+        let of = self.of;
+        let held = self.stages.iter().filter(|stage| stage.split().1 != Part::Own);
+        held.map(move |stage| keys::state_of_stage(of.tenant, of.pipeline.0, stage.0))
+    }
+
+    /// What the names of slots begin with.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Vec<u8>> {
+        let of = self.of;
+        let stages = self.stages.iter().filter(|stage| stage.split().1 == Part::Own);
+        stages.flat_map(move |stage| keys::all_state_of(of.tenant, of.pipeline.0, stage.0).nth(1))
+    }
+
+    /// An entry is one of these.
+    pub(crate) fn has(&self, id: &Id<'_>) -> bool {
+        match id {
+            Id::State { place, .. } => {
+                self.stages.binary_search(&StageId(place.stage)).is_ok()
+                    && self.groups.iter().any(|groups| groups.contains(&place.group))
+            }
+            Id::SlotName { place, .. } => self.stages.binary_search(&StageId(place.stage)).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// What there is to be read, in the order of keys.
+    fn spans(&self) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for stage in &self.stages {
+            let prefix = keys::state_of_stage(self.of.tenant, self.of.pipeline.0, stage.0);
+            for groups in &self.groups {
+                let at = |group: u16| keys::state_of_group(self.place(*stage, group));
+                let end = (groups.end < KEY_GROUPS).then(|| at(groups.end));
+                spans.push(Span { prefix: prefix.clone(), begin: at(groups.start), end });
+            }
+        }
+        let all = |prefix: Vec<u8>| Span { begin: prefix.clone(), prefix, end: None };
+        spans.extend(self.names().map(all));
+        spans
+    }
+}
+
+/// Keys that follow each other in the store.
+struct Span {
+    /// What they begin with.
+    prefix: Vec<u8>,
+    /// The first of them.
+    begin: Vec<u8>,
+    /// The first behind them; none if they are all that begin so.
+    end: Option<Vec<u8>>,
+}
+
+/// Reads the page that begins at `from`, empty for the first; gives where the next begins. Blocks.
+///
+/// # Errors
+/// The store fails.
+pub(crate) fn read(
+    store: &dyn Store,
+    groups: &Groups,
+    from: &[u8],
+) -> Result<(Bytes, Option<Bytes>), Error> {
+    let spans = groups.spans();
+    for (at, Span { prefix, begin, end }) in spans.iter().enumerate() {
+        let is_over = |from: &[u8]| match end {
+            Some(end) => from >= &end[..],
+            None => from > &begin[..] && !from.starts_with(prefix),
+        };
+        if is_over(from) {
+            continue;
+        }
+        let Page { mut entries, next } = store.scan(prefix, from.max(begin), PAGE)?;
+        let before = entries.len();
+        entries.retain(|(key, _)| end.as_ref().is_none_or(|end| key[..] < end[..]));
+        let next = next.filter(|next| entries.len() == before && !is_over(next));
+        let behind = || spans.get(at + 1).map(|span| Bytes::copy_from_slice(&span.begin));
+        let next = next.or_else(behind);
+        if entries.is_empty() && next.is_some() {
+            continue;
+        }
+        return Ok((pages::put(&entries), next));
+    }
+    Ok((Bytes::new(), None))
+}
+
+/// The entries of a page, as they are to be written.
+///
+/// # Errors
+/// It is not a page of this state; with what is wrong.
+pub(crate) fn entries(page: &[u8], groups: &Groups) -> Result<Vec<Entry>, &'static str> {
+    let entries = pages::entries(page, groups.of, &mut 0)?;
+    let is_its = |(key, _): &Entry| Id::decode(key).is_some_and(|id| groups.has(&id));
+    if entries.iter().all(is_its) { Ok(entries) } else { Err("a key is of other partitions") }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicebox_core::ids::{Name, OutputId, PipelineId};
+    use sluicebox_store::store::{Change, MemoryStore};
+
+    use super::*;
+
+    const PARTITIONS: u16 = 4;
+
+    fn of() -> Of {
+        Of::new(&Name::new("acme").expect("a name"), PipelineId(3))
+    }
+
+    fn groups(partitions: &[u16]) -> Groups {
+        Groups::new(of(), [StageId(1), StageId(0)].into_iter(), (partitions, PARTITIONS))
+    }
+
+    /// Entries of two stages, one of which holds timers, and what is none of this.
+    fn filled(count: u32) -> MemoryStore {
+        let store = MemoryStore::new();
+        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for n in 0..count {
+            for stage in [StageId(0), StageId(1), StageId(1).part(Part::Timers), StageId(2)] {
+                let mut key = Vec::new();
+                of().slot(stage, &n.to_le_bytes(), b"s", &mut key);
+                entries.push((key, vec![7; 500]));
+            }
+        }
+        entries.push((of().output((OutputId(0), 0), 5), b"frame".to_vec()));
+        entries.push((of().slot_name(StageId(1), Some(b"s")), Vec::new()));
+        entries.sort();
+        let piece: Vec<_> =
+            entries.iter().map(|(key, value)| Change { key, value: Some(value) }).collect();
+        let mut checkpoint = store.begin(7).expect("begins");
+        checkpoint.write(&piece).expect("is written");
+        checkpoint.commit(&[]).expect("stands");
+        store
+    }
+
+    fn all(store: &MemoryStore, groups: &Groups) -> Vec<Entry> {
+        let (mut from, mut all) = (Bytes::new(), Vec::new());
+        loop {
+            let (page, next) = read(store, groups, &from).expect("it is memory");
+            all.extend(entries(&page, groups).expect("its own"));
+            match next {
+                Some(next) => from = next,
+                None => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn partitions_have_all_state_of_their_keys_and_no_other() {
+        for count in [0, 1, 7_000] {
+            let store = filled(count);
+            let each: Vec<_> = (0..PARTITIONS).map(|at| all(&store, &groups(&[at]))).collect();
+            let names = usize::from(PARTITIONS);
+            let found: usize = each.iter().map(Vec::len).sum();
+            assert_eq!(
+                found,
+                3 * count as usize + names,
+                "{count}: the third stage is not asked for"
+            );
+            let together = all(&store, &groups(&[0, 1, 2, 3]));
+            assert_eq!(together.len(), 3 * count as usize + 1);
+            assert!(together.is_sorted());
+            let some = all(&store, &groups(&[1, 3]));
+            assert_eq!(some.len() + 1, each[1].len() + each[3].len());
+        }
+    }
+
+    #[test]
+    fn a_page_of_other_partitions_is_refused() {
+        let store = filled(100);
+        let (page, _) = read(&store, &groups(&[0, 1]), b"").expect("it is memory");
+        assert!(entries(&page, &groups(&[0, 1])).is_ok());
+        assert!(entries(&page, &groups(&[0])).is_ok(), "the first page is of the first of them");
+        assert_eq!(entries(&page, &groups(&[1])), Err("a key is of other partitions"));
+    }
+
+    #[test]
+    fn what_its_entries_begin_with_is_each_of_them() {
+        let store = filled(1_000);
+        let groups = groups(&[2]);
+        let prefixes: Vec<_> = groups.prefixes().collect();
+        let state = all(&store, &groups).into_iter().filter(|(key, _)| key[0] == 1);
+        for (key, _) in state {
+            assert!(prefixes.iter().any(|prefix| key.starts_with(prefix)));
+        }
+    }
+}
