@@ -61,7 +61,8 @@ async fn a_body_that_expands_too_far_is_refused_and_costs_its_limit() {
         assert!(detail.contains("http.body-bytes-max") && detail.contains("4194304"), "{detail}");
     }
     let grown = resident_bytes(&node).saturating_sub(before);
-    assert!(grown < 32 << 20, "{grown} bytes");
+    // Bodies, a window of zstd and what an allocator keeps; a bomb is 400 MiB.
+    assert!(grown < 64 << 20, "{grown} bytes");
 }
 
 #[tokio::test]

@@ -187,10 +187,12 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
 }
 
 /// Memory of a node's process.
+/// Memory of a node that is its own: not what of its program was read from the disk so far, which
+/// grows as it first does something.
 pub(crate) fn resident_bytes(node: &Node) -> u64 {
     let id = node.process().expect("it runs").as_raw_nonzero();
     let text = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process");
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a process");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 

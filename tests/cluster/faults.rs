@@ -18,7 +18,7 @@ use super::{ECHO, clients, one_each};
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// The node is reached again, or is not any more, as another sees it.
-async fn until_state(client: &Client, name: &str, state: &str) {
+pub(super) async fn until_state(client: &Client, name: &str, state: &str) {
     eventually("the node is seen so", SOON, || async {
         let nodes = client.plain("/v1/nodes").await.is(200).json();
         let found = nodes.as_array().expect("a list").iter().find(|node| node["name"] == name);

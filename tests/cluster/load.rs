@@ -33,17 +33,27 @@ pub(super) async fn with_words(client: &Client, partitions: u16) {
     client.apply("words", words(partitions, "256MiB")).await;
 }
 
+/// What producers are told, and tell.
+#[derive(Default)]
+struct Told {
+    stop: AtomicBool,
+    /// Requests that were taken.
+    taken: AtomicU64,
+    /// The longest time until a request was answered, or its connection was closed.
+    slowest_millis: AtomicU64,
+}
+
 /// Sends lines of numbered requests through one node after another until told to stop; gives how
 /// often each word was sent.
 async fn produce(
     clients: Arc<Vec<Client>>,
     producer: u64,
-    (stop, taken): (Arc<AtomicBool>, Arc<AtomicU64>),
+    told: Arc<Told>,
 ) -> BTreeMap<String, u64> {
     let mut sent = BTreeMap::new();
     let mut sequence = 0;
     let name = format!("p{producer}");
-    while !stop.load(Ordering::Acquire) {
+    while !told.stop.load(Ordering::Acquire) {
         sequence += 1;
         let word = format!("w{}", (producer * 31 + sequence * 7) % VOCABULARY);
         let number = sequence.to_string();
@@ -56,7 +66,11 @@ async fn produce(
         let mut through = (producer + sequence) as usize;
         loop {
             let client = &clients[through % clients.len()];
-            match client.attempt("words", &headers, body.clone()).await {
+            let began = Instant::now();
+            let answer = client.attempt("words", &headers, body.clone()).await;
+            let millis = began.elapsed().as_millis() as u64;
+            told.slowest_millis.fetch_max(millis, Ordering::Relaxed);
+            match answer {
                 Some(reply) if matches!(reply.status, 200 | 202) => break,
                 Some(reply) if !matches!(reply.status, 429 | 503) => {
                     panic!("{name}/{number} through {}: {reply:?}", through % clients.len())
@@ -66,7 +80,7 @@ async fn produce(
             through += 1;
         }
         *sent.entry(word).or_default() += 2;
-        taken.fetch_add(1, Ordering::Relaxed);
+        told.taken.fetch_add(1, Ordering::Relaxed);
     }
     sent
 }
@@ -175,34 +189,37 @@ impl Following {
 
 /// Producers under way.
 pub(super) struct Load {
-    stop: Arc<AtomicBool>,
-    taken: Arc<AtomicU64>,
+    told: Arc<Told>,
     producers: JoinSet<BTreeMap<String, u64>>,
 }
 
 impl Load {
     pub(super) fn begin(clients: Vec<Client>) -> Self {
-        let (stop, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let clients = Arc::new(clients);
+        let (clients, told) = (Arc::new(clients), Arc::new(Told::default()));
         let mut producers = JoinSet::new();
         for number in 0..4 {
-            producers.spawn(produce(clients.clone(), number, (stop.clone(), taken.clone())));
+            producers.spawn(produce(clients.clone(), number, told.clone()));
         }
-        Self { stop, taken, producers }
+        Self { told, producers }
+    }
+
+    /// The longest time so far until a request was answered, or its connection was closed.
+    pub(super) fn slowest(&self) -> Duration {
+        Duration::from_millis(self.told.slowest_millis.load(Ordering::Relaxed))
     }
 
     /// Waits until so many more requests were taken.
     pub(super) async fn goes_on(&self, more: u64) {
-        let before = self.taken.load(Ordering::Relaxed);
+        let before = self.told.taken.load(Ordering::Relaxed);
         eventually("requests are taken", SOON, || async {
-            (self.taken.load(Ordering::Relaxed) > before + more).then_some(())
+            (self.told.taken.load(Ordering::Relaxed) > before + more).then_some(())
         })
         .await;
     }
 
     /// Ends it, and holds what came out against what was acknowledged, which it gives.
     pub(super) async fn ends_counted_once(self, client: &Client) -> BTreeMap<String, u64> {
-        self.stop.store(true, Ordering::Release);
+        self.told.stop.store(true, Ordering::Release);
         let mut sent: BTreeMap<String, u64> = BTreeMap::new();
         for (word, count) in self.producers.join_all().await.into_iter().flatten() {
             *sent.entry(word).or_default() += count;

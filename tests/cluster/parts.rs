@@ -1,11 +1,18 @@
 //! Partitions of a pipeline on several nodes: they go and come back under load, counted once, in
 //! order, with everything they keep.
 //!
-//! Nodes that die or stand still are in `faults`, what else clients do and what is refused in
+//! Nodes that die or stand still are in `faults`, nodes on machines that are cut off from each
+//! other in `apart`, one that was taken over in `liar`, what else clients do and what is refused in
 //! `serves`, where partitions would better be in `plan`, event time in `time`.
 
+#[path = "parts/apart.rs"]
+mod apart;
+#[path = "parts/bytes.rs"]
+mod bytes;
 #[path = "parts/faults.rs"]
 mod faults;
+#[path = "parts/liar.rs"]
+mod liar;
 #[path = "parts/plan.rs"]
 mod plan;
 #[path = "parts/serves.rs"]
@@ -44,13 +51,18 @@ impl Scene {
     /// Of nodes that are started, and have no pipeline yet.
     async fn of(cluster: Cluster, setup: impl Fn() -> Setup) -> Self {
         let nodes = cluster.start(setup).await;
+        Self::with(cluster, nodes)
+    }
+
+    fn with(cluster: Cluster, nodes: Vec<Node>) -> Self {
         let through = clients(&nodes);
         Self { cluster, nodes, through, pipeline: "", home: 0 }
     }
 
     /// The same with words that are counted in so many partitions.
     async fn with_words(cluster: Cluster, partitions: u16) -> Self {
-        let scene = Self::of(cluster, Setup::dev).await;
+        let nodes = cluster.start(|| cluster.fresh()).await;
+        let scene = Self::with(cluster, nodes);
         with_words(&scene.through[0], partitions).await;
         scene.about("words").await
     }

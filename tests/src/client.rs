@@ -194,16 +194,7 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Reply {
         let what = format!("{method} {path}");
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}://{}{path}", self.scheme, self.address));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, value.as_bytes());
-        }
-        let request = request.body(Full::new(body.into())).expect("a test writes good headers");
+        let request = self.request((method, path), headers, body.into());
         let answered = async {
             let reply = self.http.request(request).await;
             let (parts, body) = reply.unwrap_or_else(|e| panic!("{what}: {e:?}")).into_parts();
@@ -213,6 +204,24 @@ impl Client {
         };
         let answered = tokio::time::timeout(SOON * 2, answered).await;
         answered.unwrap_or_else(|_| panic!("{what}: no answer"))
+    }
+
+    fn request(
+        &self,
+        (method, path): (Method, &str),
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}://{}{path}", self.scheme, self.address));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value.as_bytes());
+        }
+        request.body(Full::new(body)).expect("a test writes good headers")
     }
 
     /// Sends a body of events to a node that may not be there; gives its answer, if it gave one.
@@ -238,13 +247,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Option<Reply> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}://{}{path}", self.scheme, self.address));
-        for (name, value) in headers {
-            request = request.header(*name, value.as_bytes());
-        }
-        let request = request.body(Full::new(body.into())).expect("a test writes good headers");
+        let request = self.request((method, path), headers, body.into());
         let answered = async {
             let (parts, body) = self.http.request(request).await.ok()?.into_parts();
             let body = body.collect().await.ok()?.to_bytes();

@@ -3,19 +3,29 @@
 //! - Certificates are made by `sluicebox certs`, as an operator would.
 //! - Each cluster has loopback addresses of its own, so that tests run beside each other and an
 //!   address is free again for the node that is started anew.
+//! - Nodes of a [`Lan`] are each on a machine of it, as far as the network goes. Their clients are
+//!   not on the same machine, and so have tokens.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::eventually::{SOON, eventually};
-use crate::node::{Node, Setup, run};
+use crate::lan::Lan;
+use crate::node::{Home, Node, Setup, run};
 
 /// Where nodes reach each other, on addresses of their own.
 const PORT: u16 = 7421;
+
+/// Where clients reach nodes of a [`Lan`].
+const CLIENT_PORT: u16 = 7411;
+
+/// The tenant of nodes of a [`Lan`].
+const TENANT: &str = "acme";
 
 /// See the module.
 #[derive(Debug)]
@@ -24,6 +34,16 @@ pub struct Cluster {
     nodes: Vec<(&'static str, SocketAddr)>,
     /// Its nodes meet in a folder of this machine.
     meets: bool,
+    apart: Option<Apart>,
+}
+
+/// What nodes have that are on machines of their own.
+#[derive(Debug)]
+struct Apart {
+    lan: Arc<Lan>,
+    /// With the tenants file of all of them.
+    owner: Arc<Home>,
+    token: String,
 }
 
 impl Cluster {
@@ -34,10 +54,7 @@ impl Cluster {
     #[must_use]
     pub fn of(names: &[&'static str]) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
-        let certificates = tempfile::tempdir().expect("a temporary directory");
-        let dir = certificates.path().to_str().expect("temporary directories have plain names");
-        let made = run(&[&["certs", "--dir", dir], names].concat());
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let certificates = certificates(names);
         let [.., high, low] = std::process::id().to_be_bytes();
         let address = |name: &&'static str| {
             let last = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +62,25 @@ impl Cluster {
             (*name, SocketAddr::new(ip, PORT))
         };
         let nodes = names.iter().map(address).collect();
-        Self { certificates, nodes, meets: false }
+        Self { certificates, nodes, meets: false, apart: None }
+    }
+
+    /// Of nodes on the machines of these names; none is started.
+    ///
+    /// # Panics
+    /// If there are no certificates.
+    #[must_use]
+    pub fn on(lan: &Arc<Lan>, names: &[&'static str]) -> Self {
+        let address = |name: &&'static str| {
+            (*name, SocketAddr::new(IpAddr::V4(lan.machine(name).address()), PORT))
+        };
+        let nodes = names.iter().map(address).collect();
+        let (lan, owner) = (lan.clone(), Home::new());
+        let _made = owner.tenant(&["add", TENANT]);
+        // From another machine, the list of nodes is an administrator's.
+        let token = owner.token(TENANT, "read,ingest,write,admin");
+        let apart = Some(Apart { lan, owner, token });
+        Self { certificates: certificates(names), nodes, meets: false, apart }
     }
 
     /// The same with nodes that are linked through memory.
@@ -86,13 +121,31 @@ impl Cluster {
         nodes.collect::<Vec<_>>().join(",")
     }
 
-    /// How a node is started that is `name` here; in development mode, unless told otherwise.
+    /// A node in a directory of its own, as those of this cluster are: in development mode, or with
+    /// the tenant that all have.
+    #[must_use]
+    pub fn fresh(&self) -> Setup {
+        match &self.apart {
+            None => Setup::dev(),
+            Some(apart) => Setup::with_tokens(&[(TENANT, &apart.token)]),
+        }
+    }
+
+    /// How a node is started that is `name` here.
     #[must_use]
     pub fn setup(&self, setup: Setup, name: &str) -> Setup {
         let path = |path: &Path| path.to_str().expect("a plain name").to_owned();
         let setup = match self.meets {
             true => setup.set("cluster.meeting-dir", &path(&self.file("meeting"))),
             false => setup,
+        };
+        let setup = match &self.apart {
+            None => setup,
+            Some(Apart { lan, owner, .. }) => setup
+                .at(SocketAddr::new(self.address(name).ip(), CLIENT_PORT))
+                .within(lan.machine(name))
+                .set("cluster.host", name)
+                .set("node.tenants-file", &path(&owner.tenants())),
         };
         setup
             .set("cluster.node", name)
@@ -116,6 +169,15 @@ impl Cluster {
         }
         nodes
     }
+}
+
+/// Of these nodes, and their authority.
+fn certificates(names: &[&'static str]) -> TempDir {
+    let certificates = tempfile::tempdir().expect("a temporary directory");
+    let dir = certificates.path().to_str().expect("temporary directories have plain names");
+    let made = run(&[&["certs", "--dir", dir], names].concat());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    certificates
 }
 
 /// Waits until a node reaches so many, itself among them.

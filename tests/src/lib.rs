@@ -3,7 +3,7 @@
 //!
 //! Keeps true: what is missing fails with the command that makes it, and is never skipped. Nothing
 //! sleeps: `eventually` polls with a bound. Every process started here ends with the test that
-//! started it. No network beyond loopback.
+//! started it. No network beyond loopback, and beyond what `lan` makes.
 //!
 //! Leaves to others: what is tested. The suites lie beside `Cargo.toml`, one file each.
 
@@ -16,6 +16,8 @@ pub mod events;
 pub mod eventually;
 pub mod follow;
 pub mod guests;
+pub mod lan;
+pub mod liar;
 pub mod manifest;
 pub mod node;
 pub mod peer;

@@ -26,6 +26,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, TENANT};
 use crate::eventually::{SOON, eventually};
+use crate::lan::Network;
 use crate::{built, guests};
 
 /// Name of the tenants file in a node's directory.
@@ -165,6 +166,7 @@ pub struct Setup {
     settings: Vec<(String, String)>,
     shell: Option<&'static str>,
     listen: SocketAddr,
+    network: Option<Arc<Network>>,
 }
 
 /// What a node said that did not start.
@@ -181,7 +183,8 @@ impl Setup {
     #[must_use]
     pub fn dev() -> Self {
         let (tenants, tokens, settings) = Default::default();
-        Self { home: Home::new(), tenants, tokens, settings, shell: None, listen: ANY_PORT }
+        let (home, listen) = (Home::new(), ANY_PORT);
+        Self { home, tenants, tokens, settings, shell: None, listen, network: None }
     }
 
     /// In the directory of another node, which has ended by then, with its tenants.
@@ -222,6 +225,12 @@ impl Setup {
     #[must_use]
     pub fn at(self, listen: SocketAddr) -> Self {
         Self { listen, ..self }
+    }
+
+    /// In a network of its own.
+    #[must_use]
+    pub fn within(self, network: &Arc<Network>) -> Self {
+        Self { network: Some(network.clone()), ..self }
     }
 
     /// Started by a line of shell, which ends with `exec "$@"`.
@@ -278,7 +287,11 @@ impl Setup {
         let file = |path: &Path| File::create(path).expect("a directory of ours can be written");
         let mut command = self.command();
         command.stdout(file(&out)).stderr(file(&log));
-        let child = command.spawn().expect("the program can be started");
+        let spawned = match &self.network {
+            None => command.spawn(),
+            Some(network) => network.within(|| command.spawn()),
+        };
+        let child = spawned.expect("the program can be started");
         let address = SocketAddr::from(([0; 4], 0));
         // From here on a panic ends the child.
         let mut node = Node { child, address, tls: false, home: self.home, tokens };

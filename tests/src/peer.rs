@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sluicebox_link::tls::{Identity, NodeName, Settings, peer_connect};
@@ -37,19 +38,34 @@ impl Peer {
     ///
     /// # Panics
     /// If it neither answers nor closes.
-    pub async fn ask(&self, (name, address): (&str, SocketAddr), line: &str) -> Option<Reply> {
+    pub async fn ask(&self, to: (&str, SocketAddr), line: &str) -> Option<Reply> {
+        self.tell(to, line, "").await
+    }
+
+    /// Has a node do something with what is said: `POST /path`. None if it does not take us for a
+    /// node.
+    ///
+    /// # Panics
+    /// If it neither answers nor closes.
+    pub async fn tell(
+        &self,
+        (name, address): (&str, SocketAddr),
+        line: &str,
+        body: impl Into<Bytes>,
+    ) -> Option<Reply> {
+        let body = Full::new(body.into());
         let (method, path) = line.split_once(' ').expect("a method and a path");
-        let asked = async {
+        let asked = async move {
             let socket = TcpStream::connect(address).await.ok()?;
             let to = NodeName::new(name).expect("a name");
             let stream = peer_connect(socket, &self.0, &to, Settings::default()).await.ok()?;
             let (mut sender, serving) =
-                http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream)).await.ok()?;
+                http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.ok()?;
             // It ends with what is asked.
             let mut alive = JoinSet::new();
             alive.spawn(async move { drop(serving.await) });
             let request = Request::builder().method(method).uri(path).header("host", "localhost");
-            let request = request.body(Empty::new()).expect("a test writes good requests");
+            let request = request.body(body).expect("a test writes good requests");
             let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
             let body = body.collect().await.ok()?.to_bytes();
             let (version, status) = (parts.version, parts.status.as_u16());

@@ -94,7 +94,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     }
     let folder = workspace.root().join("target/clips");
     fs::create_dir_all(&folder)?;
-    process::provide("ffmpeg", "ffmpeg")?;
+    process::provide(("ffmpeg", "-version"), "ffmpeg")?;
     // Other releases encode otherwise.
     let version = process::output_of(Command::new("ffmpeg").arg("-version"))?;
     let recipe = version.lines().next().unwrap_or_default();

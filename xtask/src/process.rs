@@ -41,14 +41,18 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Sees to it that a program of a Debian package is there: installs it where that is allowed, as in
-/// automation and on a fresh machine.
-pub(crate) fn provide(program: &str, package: &str) -> Result<()> {
-    if succeeds(Command::new(program).arg("-version")) {
+/// Whether this process may do what root may, as far as its number says.
+pub(crate) fn is_root() -> bool {
+    output_of(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// Sees to it that a program of a Debian package is there, which is so if it succeeds with this
+/// argument: installs it where that is allowed, as in automation and on a fresh machine.
+pub(crate) fn provide((program, argument): (&str, &str), package: &str) -> Result<()> {
+    if succeeds(Command::new(program).arg(argument)) {
         return Ok(());
     }
-    let is_root = output_of(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    if !is_root || !succeeds(Command::new("apt-get").arg("--version")) {
+    if !is_root() || !succeeds(Command::new("apt-get").arg("--version")) {
         bail!("`{program}` is not installed; {}", how_to_install(program));
     }
     say(&format!("installing {package}"));
@@ -73,6 +77,7 @@ fn how_to_install(program: &str) -> &'static str {
     match program {
         "cargo" | "rustc" | "rustup" => "install Rust with rustup, see https://rustup.rs",
         "ffmpeg" => "run `apt-get install ffmpeg`, or your system's equivalent",
+        "ip" => "run `apt-get install iproute2`, or your system's equivalent",
         "python3" => "run `apt-get install python3 python3-venv`, or your system's equivalent",
         _ => "install it and put it on the PATH",
     }

@@ -13,8 +13,8 @@ const COMPONENT_COLUMNS: [&str; 5] = ["name", "digest", "bytes", "world", "creat
 const PIPELINE_COLUMNS: [&str; 5] = ["name", "version", "state", "delivery", "stages"];
 /// Where there are several nodes.
 const PLACED_COLUMNS: [&str; 6] = ["name", "version", "state", "delivery", "stages", "node"];
-const NODE_COLUMNS: [&str; 7] =
-    ["name", "address", "state", "seconds", "pipelines", "round-trip-micros", "why"];
+const NODE_COLUMNS: [&str; 8] =
+    ["name", "address", "host", "state", "seconds", "pipelines", "round-trip-micros", "why"];
 
 /// The header that names nodes whose part of a list is missing.
 const UNREACHABLE: &str = "sluicebox-unreachable";

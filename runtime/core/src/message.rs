@@ -261,6 +261,13 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// True if these are the first bytes of a kind that a frame belongs to.
+    #[must_use]
+    pub fn has_frame(bytes: &[u8]) -> bool {
+        let kind = bytes.get(1).copied().unwrap_or(0);
+        matches!(kind, kind::RUN | kind::OUTPUT | kind::DEAD_LETTERS)
+    }
+
     /// Reads one from its first byte to its last.
     ///
     /// # Errors
@@ -280,8 +287,7 @@ impl<'a> Message<'a> {
         let mut reader = Reader::behind(kind, bytes, 2);
         let message = fields(kind, &mut reader, bytes)?;
         // A frame takes all that is left.
-        let has_frame = matches!(kind, kind::RUN | kind::OUTPUT | kind::DEAD_LETTERS);
-        if !has_frame && !reader.is_at_end() {
+        if !Self::has_frame(bytes) && !reader.is_at_end() {
             return wrong(reader.at(), MessageFault::Longer);
         }
         Ok(message)

@@ -16,11 +16,13 @@
 //!   is back; everything else goes on, and nothing new is made meanwhile.
 //!
 //! `watch` is how nodes learn of each other, `peer` is another node, `ask` what is asked of one,
-//! `held` what a node says it has. See ADR 0037.
+//! `held` what a node says it has, `seldom` how often the log speaks of what others do. See ADR
+//! 0037.
 
 mod ask;
 pub(crate) mod held;
 mod peer;
+mod seldom;
 mod watch;
 
 use std::cmp::Reverse;
@@ -35,6 +37,7 @@ use crate::metrics::Metrics;
 
 pub(crate) use held::Subject;
 pub(crate) use peer::Peer;
+pub(crate) use seldom::Seldom;
 pub(crate) use watch::watch;
 
 /// See the module.

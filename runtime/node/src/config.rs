@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sluicebox_core::error::{Classify, Kind};
+use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Allowance;
 use sluicebox_link::tls::NodeName;
 
@@ -33,7 +34,7 @@ use self::machine::{cores, memory_share, standard_data_dir};
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
 use self::shape::{
-    Address, Bytes, Count, MaybeNode, MaybePlace, NodeList, Period, Place, Shape, Switch,
+    Address, Bytes, Count, MaybeName, MaybeNode, MaybePlace, NodeList, Period, Place, Shape, Switch,
 };
 
 /// The file that is read when none is named.
@@ -274,6 +275,9 @@ section! {
         authority: Option<PathBuf> = MaybePlace;
         /// Folder where the nodes of one machine meet, to be linked through memory; empty: none is.
         meeting_dir: Option<PathBuf> = MaybePlace;
+        /// Name of the machine this node is on, if the system does not tell which nodes share one,
+        /// as with containers; nodes of others are not met. Empty: the start of the kernel says it.
+        host: Option<Name> = MaybeName;
         /// How long another node may be silent before it counts as unreachable.
         silence_time_max: Duration =
             Period { default: 2 * SECOND, least: 200 * MILLISECOND, most: HOUR };

@@ -46,6 +46,9 @@ pub struct NodeInfo {
     pub name: String,
     /// Where other nodes reach it; where it listens, for the one that says so.
     pub address: String,
+    /// The machine it is on, if it is configured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host: Option<String>,
     /// `here`, `up` or `unreachable`.
     pub state: String,
     /// For how long it has been so.
@@ -262,6 +265,7 @@ impl Node {
                 Some(_) => self.config().cluster.listen.to_string(),
                 None => self.config().http.listen.to_string(),
             },
+            host: self.config().cluster.host.as_ref().map(ToString::to_string),
             state: "here".to_owned(),
             seconds: self.age().as_secs(),
             why: self.not_ready().map(str::to_owned),
@@ -273,6 +277,7 @@ impl Node {
             NodeInfo {
                 name: peer.name().to_string(),
                 address: peer.address().to_owned(),
+                host: look.host.map(|host| host.to_string()),
                 state: if look.is_up { "up" } else { "unreachable" }.to_owned(),
                 seconds: look.since.elapsed().as_secs(),
                 why: look.why,

@@ -5,6 +5,8 @@
 //!   event that outlives its request finds nobody, never somebody else.
 //! - The first answer wins. Later ones, and ids that are not known, are ignored.
 //! - Who only wants to know whether everything was handled ([`Following`]) is never answered.
+//! - Each is of one pipeline, where that can have partitions on other nodes: these say of it what
+//!   became of its own requests, and of no others.
 //! - A request is done without an answer when its number of live descendants is zero. The number
 //!   starts with [`Waiting::arm`] and follows [`Requests::adjust`]; before `arm` it may be
 //!   anything.
@@ -24,7 +26,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use sluicebox_core::frame::{Event, Frame};
-use sluicebox_core::ids::RequestId;
+use sluicebox_core::ids::{PipelineId, RequestId};
 
 /// Stripes of the table; more than the threads that commonly register at once need.
 const STRIPES: usize = 16;
@@ -57,6 +59,8 @@ struct Table {
 struct Slot {
     /// Of the current use, or of the last one if nobody waits here.
     generation: u64,
+    /// The pipeline it waits for, if that has a number.
+    of: Option<PipelineId>,
     state: State,
 }
 
@@ -114,25 +118,32 @@ impl Requests {
         Self { stripes: std::array::from_fn(stripe) }
     }
 
-    /// A place to wait; `None` if the table is full.
+    /// A place to wait for something of a pipeline; `None` if the table is full.
     #[must_use]
-    pub fn register(&self) -> Option<Waiting> {
-        self.take_place(true)
+    pub fn register(&self, of: Option<PipelineId>) -> Option<Waiting> {
+        self.take_place(of, true)
     }
 
     /// A place to learn when everything that follows was handled, whatever comes of it; `None` if
     /// the table is full.
     #[must_use]
-    pub fn follow(&self) -> Option<Following> {
-        self.take_place(false).map(Following)
+    pub fn follow(&self, of: Option<PipelineId>) -> Option<Following> {
+        self.take_place(of, false).map(Following)
     }
 
-    fn take_place(&self, answers: bool) -> Option<Waiting> {
+    /// The pipeline that somebody waits for, if it has a number and somebody does.
+    pub(crate) fn pipeline_of(&self, id: RequestId) -> Option<PipelineId> {
+        let table = self.stripe(id).lock();
+        let slot = table.slots.get(index_of(id))?;
+        slot.of.filter(|_| slot.generation == generation_of(id))
+    }
+
+    fn take_place(&self, of: Option<PipelineId>, answers: bool) -> Option<Waiting> {
         let home = home_stripe();
         // A full stripe sends its threads to the others, so that the bound is that of the table.
         (0..STRIPES).find_map(|step| {
             let stripe = &self.stripes[(home + step) % STRIPES];
-            let id = stripe.take_slot(answers)?;
+            let id = stripe.take_slot(of, answers)?;
             Some(Waiting { id, stripe: Arc::clone(stripe) })
         })
     }
@@ -180,18 +191,19 @@ impl Stripe {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_slot(&self, answers: bool) -> Option<RequestId> {
+    fn take_slot(&self, of: Option<PipelineId>, answers: bool) -> Option<RequestId> {
         let mut table = self.lock();
         let index = match table.free.pop() {
             Some(index) => index,
             None if table.slots.len() < self.slots_max => {
-                table.slots.push(Slot { generation: 0, state: State::Free });
+                table.slots.push(Slot { generation: 0, of, state: State::Free });
                 (table.slots.len() - 1) as u16
             }
             None => return None,
         };
         let slot = &mut table.slots[usize::from(index)];
         slot.generation += 1;
+        slot.of = of;
         slot.state = State::Waiting { live: 0, armed: false, answers, waker: None };
         let place = self.number << INDEX_BITS | u64::from(index);
         Some(RequestId(slot.generation << (SHARD_BITS + INDEX_BITS) | place))
@@ -423,7 +435,7 @@ mod tests {
     #[test]
     fn the_first_answer_wins_and_wakes_its_client() {
         let requests = Requests::new(16);
-        let mut waiting = requests.register().expect("room");
+        let mut waiting = requests.register(None).expect("room");
         waiting.arm(1);
         let wakes = Arc::default();
         assert!(poll_once(&mut waiting, &wakes).is_none());
@@ -441,7 +453,7 @@ mod tests {
     #[test]
     fn zero_live_descendants_end_the_request_without_an_answer() {
         let requests = Requests::new(16);
-        let mut waiting = requests.register().expect("room");
+        let mut waiting = requests.register(None).expect("room");
         waiting.arm(1);
         let wakes = Arc::default();
         assert!(poll_once(&mut waiting, &wakes).is_none());
@@ -457,7 +469,7 @@ mod tests {
     #[test]
     fn who_follows_is_told_when_all_is_handled_and_never_answered() {
         let requests = Requests::new(16);
-        let following = requests.follow().expect("room");
+        let following = requests.follow(None).expect("room");
         assert!(following.is_done());
         following.add(2);
         let (frame, starts) = frame(&[b"an output"]);
@@ -483,7 +495,7 @@ mod tests {
     #[test]
     fn work_done_before_the_request_is_armed_counts() {
         let requests = Requests::new(16);
-        let waiting = requests.register().expect("room");
+        let waiting = requests.register(None).expect("room");
         requests.adjust(waiting.id, -1);
         assert!(waiting.now().is_none());
         waiting.arm(1);
@@ -497,7 +509,7 @@ mod tests {
         let (frame, starts) = frame(&[b"late"]);
         let mut stale = None;
         for _ in 0..100 {
-            let waiting = requests.register().expect("room");
+            let waiting = requests.register(None).expect("room");
             assert!(waiting.id.0 != 0 && seen.insert(waiting.id));
             waiting.arm(1);
             if let Some(old) = stale.replace(waiting.id) {
@@ -516,17 +528,18 @@ mod tests {
     #[test]
     fn a_full_table_refuses_and_a_dropped_place_is_used_again() {
         let requests = Requests::new(STRIPES);
-        let mut held: Vec<_> = (0..STRIPES).map(|_| requests.register().expect("room")).collect();
-        assert!(requests.register().is_none());
+        let mut held: Vec<_> =
+            (0..STRIPES).map(|_| requests.register(None).expect("room")).collect();
+        assert!(requests.register(None).is_none());
         assert_eq!(requests.waiting(), STRIPES);
         held.pop();
-        assert!(requests.register().is_some());
+        assert!(requests.register(None).is_some());
     }
 
     #[test]
     fn a_client_that_leaves_frees_its_answer() {
         let requests = Requests::new(16);
-        let waiting = requests.register().expect("room");
+        let waiting = requests.register(None).expect("room");
         let (frame, starts) = frame(&[b"x"]);
         requests.answer(waiting.id, &frame, starts[0]);
         drop(waiting);
@@ -536,15 +549,16 @@ mod tests {
     #[test]
     fn a_slot_whose_generations_are_used_up_is_retired() {
         let requests = Requests::new(STRIPES);
-        let waiting = requests.register().expect("room");
+        let waiting = requests.register(None).expect("room");
         let stripe = Arc::clone(&waiting.stripe);
         drop(waiting);
         stripe.lock().slots[0].generation = GENERATION_MAX - 1;
-        let mut held: Vec<_> = std::iter::from_fn(|| requests.register()).collect();
+        let mut held: Vec<_> = std::iter::from_fn(|| requests.register(None)).collect();
         assert_eq!(held.len(), STRIPES);
         held.clear();
         assert_eq!(requests.waiting(), 0);
-        let held: Vec<_> = std::iter::repeat_with(|| requests.register()).take(STRIPES).collect();
+        let held: Vec<_> =
+            std::iter::repeat_with(|| requests.register(None)).take(STRIPES).collect();
         assert_eq!(held.iter().flatten().count(), STRIPES - 1);
     }
 
@@ -555,7 +569,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
         runtime.block_on(async {
             for _ in 0..200 {
-                let mut waiting = requests.register().expect("room");
+                let mut waiting = requests.register(None).expect("room");
                 waiting.arm(1);
                 let (requests, frame, start) = (Arc::clone(&requests), frame.clone(), starts[0]);
                 let id = waiting.id;

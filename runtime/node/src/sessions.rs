@@ -122,6 +122,7 @@ impl Sessions {
         (durable, requests): (Option<&Arc<Durable>>, &Requests),
         key: &[u8],
     ) -> Option<Hold> {
+        let of = durable.map(|durable| durable.id);
         let mut table = lock(&self.0);
         table.let_go(LINGERING_MAX);
         let place = if let Some(place) = table.open.get(key) {
@@ -129,7 +130,7 @@ impl Sessions {
         } else {
             let standing = table.recall(durable, key);
             let held = Mutex::new(Held { by: 0, sessions: 0, standing });
-            let (changed, following) = (Notify::new(), requests.follow()?);
+            let (changed, following) = (Notify::new(), requests.follow(of)?);
             let place = Arc::new(Place { held, changed, following });
             table.open.insert(key.into(), Arc::clone(&place));
             place

@@ -31,7 +31,7 @@ pub(crate) mod trunk;
 pub(crate) mod whereabouts;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use sluicebox_core::ids::{Name, PipelineId};
@@ -94,7 +94,12 @@ pub(crate) enum Site {
 pub(crate) struct Sites {
     at: Box<[AtomicU32]>,
     leaving: Box<[AtomicBool]>,
+    /// A bit for each peer that has had one since the node was started.
+    been: [AtomicU64; PEERS_MAX / 64],
 }
+
+/// Peers there may be.
+const PEERS_MAX: usize = 256;
 
 const HERE: u32 = 0;
 const BETWEEN: u32 = 1;
@@ -105,7 +110,7 @@ impl Sites {
     pub(crate) fn new(partitions: u16) -> Self {
         let at = (0..partitions).map(|_| AtomicU32::new(HERE)).collect();
         let leaving = (0..partitions).map(|_| AtomicBool::new(false)).collect();
-        Self { at, leaving }
+        Self { at, leaving, been: Default::default() }
     }
 
     /// Where one is.
@@ -129,6 +134,17 @@ impl Sites {
         if let Some(at) = self.at.get(usize::from(partition)) {
             at.store(number, Ordering::Release);
         }
+        if let Site::There(peer) = site
+            && let Some(been) = self.been.get(usize::from(peer / 64))
+        {
+            been.fetch_or(1 << (peer % 64), Ordering::AcqRel);
+        }
+    }
+
+    /// A peer has one, or has had one since the node was started.
+    pub(crate) fn have_been_at(&self, peer: u16) -> bool {
+        let been = self.been.get(usize::from(peer / 64));
+        been.is_some_and(|been| been.load(Ordering::Acquire) >> (peer % 64) & 1 == 1)
     }
 
     /// Notes whether one has left from here by the log, and what it had is not let go yet.
@@ -187,6 +203,10 @@ mod tests {
         assert_eq!(all, [Site::Here, Site::There(3), Site::Between, Site::Here]);
         assert!(!sites.are_all_here());
         assert_eq!(sites.of(9), Site::Here);
+        sites.set(2, Site::Here);
+        sites.set(3, Site::There(200));
+        let been: Vec<u16> = (0..300).filter(|peer| sites.have_been_at(*peer)).collect();
+        assert_eq!(been, [3, 200]);
         sites.set_leaving(1, true);
         assert!(sites.is_leaving(1) && !sites.is_leaving(2) && !sites.is_leaving(9));
     }

@@ -6,12 +6,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluicebox_core::ids::Name;
 use sluicebox_link::way::Meeting;
 use tokio::sync::{mpsc, watch};
 
@@ -298,8 +299,9 @@ impl WorkerThread {
 
 /// Makes the links to other nodes, when they are wanted, and takes those of this machine.
 fn link(node: &Arc<Node>) {
-    let dir = node.config().cluster.meeting_dir.as_ref().filter(|_| node.cluster().is_some());
-    let meeting = dir.and_then(|dir| match Meeting::new(dir) {
+    let config = &node.config().cluster;
+    let dir = config.meeting_dir.as_ref().filter(|_| node.cluster().is_some());
+    let meeting = dir.and_then(|dir| match meeting(dir, config.host.as_ref()) {
         Ok(meeting) => Some(Arc::new(meeting)),
         Err(error) => {
             tracing::error!(%error, dir = %dir.display(), "cluster.meeting-dir: nobody is met");
@@ -318,6 +320,13 @@ fn link(node: &Arc<Node>) {
     for trunk in node.trunks().iter() {
         tokio::task::spawn_local(trunk.clone().keep(node.clone(), meeting.clone()));
     }
+}
+
+/// Where the nodes of this machine meet: those that are told to be on another one are not there,
+/// also if they see the folder.
+fn meeting(dir: &Path, host: Option<&Name>) -> Result<Meeting, sluicebox_link::Error> {
+    let all = Meeting::new(dir)?;
+    host.map_or(Ok(all), |host| Meeting::new(dir.join(host.as_str())))
 }
 
 /// A socket for each worker, on one address. The kernel spreads connections over them.

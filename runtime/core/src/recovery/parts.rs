@@ -23,6 +23,10 @@ use crate::ids::{EdgeId, PipelineId};
 use crate::position::{Counter, Place, Source};
 use crate::replayed::Replayed;
 
+/// No number that is given out comes near this. One that does would run over here, as it is gone on
+/// from.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// Where the partitions of a pipeline are; by default all are here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parts {
@@ -90,6 +94,15 @@ impl Folded {
     #[must_use]
     pub fn is_here(&self, partition: u16) -> bool {
         self.parts.is_here(partition)
+    }
+
+    /// The highest of all numbers that what comes goes on from.
+    fn highest_number(&self) -> u64 {
+        let own = |state: &ReaderState| state.number.max(state.dead_letters);
+        let places = |state: &ReaderState| state.positions.iter().map(|(_, place)| place.seq).max();
+        let readers = self.readers.values().map(|state| own(state).max(places(state).unwrap_or(0)));
+        let sent = self.sent.values().map(Counter::last);
+        readers.chain(sent).chain(self.offsets.values().copied()).max().unwrap_or(0)
     }
 
     /// Wrong if not all of it is here.
@@ -271,6 +284,9 @@ impl Fold {
             Err(wrong) => return Err(wrong),
         };
         let kept = only(id, record.kept).map_err(Wrong::Joined)?;
+        if kept.highest_number() > NUMBER_MAX {
+            return Err(Wrong::Joined("a number of it is higher than any that are given out"));
+        }
         for partition in &record.partitions {
             kept.expect_partition(*partition)?;
         }

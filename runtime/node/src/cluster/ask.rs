@@ -194,6 +194,15 @@ impl Peer {
         still.ok_or_else(|| self.unreachable(false))
     }
 
+    /// Whether it is the home of a pipeline, whatever that does.
+    ///
+    /// # Errors
+    /// As [`Self::pipelines`].
+    pub(crate) async fn has_pipeline(&self, id: PipelineId) -> Result<bool, Error> {
+        let has = self.json(&format!("{PEER}/home?pipeline={}", id.0)).await?;
+        has.ok_or_else(|| self.unreachable(false))
+    }
+
     /// Tells it that a pipeline that came to it is its alone.
     ///
     /// # Errors

@@ -66,6 +66,9 @@ pub(crate) struct State {
     pub(crate) nodes: String,
     /// It has restored what it had.
     pub(crate) ready: bool,
+    /// The machine it is on, if it was told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) host: Option<String>,
     /// Changes whenever `held` does.
     pub(crate) tag: String,
     /// Left out if the asker has seen it.

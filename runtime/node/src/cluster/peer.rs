@@ -9,17 +9,22 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sluicebox_core::ids::Name;
 use sluicebox_link::ring::Offer;
 use sluicebox_link::tls::{self, Identity, NodeName, Settings};
 use sluicebox_link::way;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::client::TlsStream;
 
 use super::held::{Held, Subject};
+use super::seldom::Seldom;
 use crate::config::{ClusterConfig, NodeAddress};
 use crate::error::Error;
 use crate::metrics::PeerMetrics;
+
+/// What it may have this node do at once with what it says; more waits unread.
+const ORDERS_MAX: usize = 2;
 
 /// When another try is worth it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -35,6 +40,10 @@ pub(crate) struct Peer {
     up: watch::Sender<bool>,
     /// True while nothing is heard of it, not even a refusal.
     silent: watch::Sender<bool>,
+    /// For what it has this node do, with a body that may be large.
+    orders: Arc<Semaphore>,
+    /// For what the log says of what is wrong with it.
+    wrong: Seldom,
     pub(crate) metrics: Arc<PeerMetrics>,
 }
 
@@ -48,6 +57,8 @@ struct State {
     generation: u64,
     /// It has the same list of nodes.
     agrees: bool,
+    /// The machine it is on, if it was told.
+    host: Option<Name>,
     /// What it has, once it has said so.
     held: Option<Arc<Held>>,
 }
@@ -68,6 +79,8 @@ pub(crate) struct Look {
     /// Why it is not up, or what is wrong though it is.
     pub(crate) why: Option<String>,
     pub(crate) pipelines: Option<usize>,
+    /// The machine it is on, if it said so.
+    pub(crate) host: Option<Name>,
 }
 
 impl Peer {
@@ -82,11 +95,36 @@ impl Peer {
             why: "has not answered since this node was started".to_owned(),
             generation: 0,
             agrees: true,
+            host: None,
             held: None,
         };
         let silence_time_max = config.silence_time_max;
         let (up, silent) = (watch::Sender::new(false), watch::Sender::new(false));
-        Self { node, identity, silence_time_max, state: Mutex::new(state), up, silent, metrics }
+        Self {
+            node,
+            identity,
+            silence_time_max,
+            state: Mutex::new(state),
+            up,
+            silent,
+            orders: Arc::new(Semaphore::new(ORDERS_MAX)),
+            wrong: Seldom::new(),
+            metrics,
+        }
+    }
+
+    /// A place among what it has this node do at once, when there is one.
+    pub(crate) async fn order(&self) -> OwnedSemaphorePermit {
+        let place = self.orders.clone().acquire_owned().await;
+        place.expect("nobody closes it")
+    }
+
+    /// What it has said is wrong: counts it, and says so.
+    pub(crate) fn is_wrong(&self, why: &str) {
+        self.metrics.wrong.inc();
+        if self.wrong.is_due() {
+            tracing::warn!(node = %self.name(), why, "a node says what it may not; its link ends");
+        }
     }
 
     pub(crate) fn name(&self) -> &NodeName {
@@ -132,6 +170,7 @@ impl Peer {
             since: state.since,
             why: if is_up { differs } else { Some(state.why.clone()) },
             pipelines: state.held.as_ref().map(|held| held.pipelines.len()),
+            host: state.host.clone(),
         }
     }
 
@@ -202,15 +241,16 @@ impl Peer {
         })
     }
 
-    /// It answers. `held` is what it has, if that is news.
-    pub(super) fn came(&self, agrees: bool, held: Option<Held>) {
+    /// It answers: whether it has the same list, and where it is. `held` is what it has, if that is
+    /// news.
+    pub(super) fn came(&self, (agrees, host): (bool, Option<Name>), held: Option<Held>) {
         {
             let mut state = self.lock();
             if !self.is_up() {
                 state.since = Instant::now();
                 state.generation += 1;
             }
-            state.agrees = agrees;
+            (state.agrees, state.host) = (agrees, host);
             if let Some(held) = held {
                 state.held = Some(Arc::new(held));
             }

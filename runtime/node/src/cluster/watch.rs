@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluicebox_core::ids::Name;
+
 use super::ask::{self, ANSWER_BYTES_MAX, PEER, Questions};
 use super::held::State;
 use super::peer::{Peer, Unreached};
@@ -73,7 +75,7 @@ async fn follow(
             Err(why) if has_answered => return why,
             Err(why) => return wrong(peer, format!("cannot be asked: {why}")),
         };
-        let State { nodes, ready, tag, held } = state;
+        let State { nodes, ready, host, tag, held } = state;
         if tag.len() > TAG_BYTES_MAX || !tag.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return wrong(peer, "answers nonsense: its tag".to_owned());
         }
@@ -82,7 +84,8 @@ async fn follow(
             if held.is_some() {
                 *seen = tag;
             }
-            peer.came(nodes == list, held);
+            let host = host.and_then(|host| Name::new(&host).ok());
+            peer.came((nodes == list, host), held);
         } else {
             peer.went("is starting".to_owned(), false);
         }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluicebox_core::ids::Name;
 use sluicebox_link::tls::NodeName;
 
 use super::cluster::{NODES_MAX, NodeAddress};
@@ -319,6 +320,36 @@ impl Shape for MaybeNode {
 
     fn allowed(&self) -> String {
         "a name that DNS allows, such as \"node-1\", or empty for none".to_owned()
+    }
+}
+
+/// A name, or empty for none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MaybeName;
+
+impl Shape for MaybeName {
+    type Value = Option<Name>;
+
+    fn default(&self) -> Option<Name> {
+        None
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<Name>, Wrong> {
+        match raw {
+            Raw::Text(text) | Raw::Word(text) if text.is_empty() => Ok(None),
+            Raw::Text(text) | Raw::Word(text) => {
+                Name::new(text).map(Some).map_err(|_| wrong(self, raw))
+            }
+            _ => Err(wrong(self, raw)),
+        }
+    }
+
+    fn write(&self, value: &Option<Name>) -> String {
+        format!("\"{}\"", value.as_ref().map_or("", Name::as_str))
+    }
+
+    fn allowed(&self) -> String {
+        "a name such as \"rack-3\": 1 to 63 of a-z, 0-9 and '-'; or empty for none".to_owned()
     }
 }
 

@@ -198,6 +198,22 @@ impl Connection {
         self.node.get().cloned()
     }
 
+    /// It is for nodes, and has not shown whose it is.
+    pub(super) fn is_a_strangers(&self) -> bool {
+        self.via == Via::Node && self.node.get().is_none() && !self.closing.get()
+    }
+
+    /// It is this node's.
+    pub(super) fn is_of(&self, node: &NodeName) -> bool {
+        self.node.get() == Some(node)
+    }
+
+    /// It has shown that it is this node's.
+    pub(super) fn is_a_nodes(&self, node: NodeName) {
+        // It is said once.
+        let _is_new = self.node.set(node);
+    }
+
     /// It is a client's own, and not one of somebody who counts those of clients.
     pub(super) const fn is_a_clients(&self) -> bool {
         matches!(self.via, Via::Plain | Via::Tls)

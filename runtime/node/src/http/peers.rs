@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use sluicebox_core::ids::{Digest, Name, PipelineId};
 use sluicebox_link::tls::NodeName;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, collect_control};
 use super::control::to_its_end;
@@ -64,6 +65,11 @@ async fn look(
             let [seen] = parameters(query, ["seen"])?;
             Ok(respond::json(StatusCode::OK, &node.state(&seen)))
         }
+        ["home"] => {
+            let [pipeline] = parameters(query, ["pipeline"])?;
+            let id = pipeline.parse().map(PipelineId).map_err(|_| unknown())?;
+            Ok(respond::json(StatusCode::OK, &node.has_id(id)))
+        }
         ["report"] => Ok(respond::json(StatusCode::OK, &node.report())),
         ["still"] => {
             let [pipeline] = parameters(query, ["pipeline"])?;
@@ -114,7 +120,8 @@ async fn act(
     };
     match step {
         "prepare" => {
-            let (id, preparing): (_, Preparing) = (number()?, read(edge, body).await?);
+            let (id, (preparing, _turn)): (_, (Preparing, _)) =
+                (number()?, read(edge, from, body).await?);
             let prepared = node.prepare_arrival((&tenant, &name), (id, &preparing)).await;
             // Why it does not want it is told to who asked for the move.
             let refusal = prepared.err().map(|error| error.to_string());
@@ -130,10 +137,12 @@ async fn act(
             Ok(respond::json(StatusCode::OK, &true))
         }
         "open" => {
-            let opening: Opening = read(edge, body).await?;
+            let (opening, turn): (Opening, _) = read(edge, from, body).await?;
             let from = from.clone();
-            let opening =
-                async move { node.open_arrival((&tenant, &name), (&from, opening)).await };
+            let opening = async move {
+                let _turn = turn;
+                node.open_arrival((&tenant, &name), (&from, opening)).await
+            };
             Ok(respond::json(StatusCode::OK, &to_its_end(opening).await?))
         }
         "settled" => {
@@ -147,12 +156,20 @@ async fn act(
     }
 }
 
-async fn read<T: DeserializeOwned>(edge: &Edge, body: Incoming) -> Result<T, Error> {
+/// What `from` has this node do with what it says, in its turn: what is said is in memory from here
+/// until what is given besides is dropped.
+async fn read<T: DeserializeOwned>(
+    edge: &Edge,
+    from: &NodeName,
+    body: Incoming,
+) -> Result<(T, OwnedSemaphorePermit), Error> {
+    let unknown = || Error::not_found("node", from.as_str());
+    let turn = edge.node().peer(from).ok_or_else(unknown)?.order().await;
     let body = axum::body::Body::new(body);
     let time_max = edge.node().config().http.body_time_max;
     let body = collect_control(body, BODY_BYTES_MAX, time_max).await?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Error::request("request.body", format!("not what was asked for: {error}")))
+    let wrong = |error| Error::request("request.body", format!("not what was asked for: {error}"));
+    serde_json::from_slice(&body).map(|read| (read, turn)).map_err(wrong)
 }
 
 /// The values of these parameters, in order; empty for those that are not there.

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use http::Response;
+use sluicebox_link::tls::NodeName;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Notify, mpsc, watch};
@@ -44,7 +45,8 @@ const TICK: Duration = Duration::from_millis(100);
 const BACKLOG: i32 = 1024;
 
 /// Connections of other nodes that a worker takes; a node keeps a few dozen of each worker of
-/// another, and those of clients do not take their place.
+/// another, and one more for each session that it passes on. Those of clients do not take their
+/// place, and those that have not shown yet whose they are give way.
 const NODE_CONNECTIONS_MAX: usize = 4096;
 
 /// How long to wait when the system has no more file handles.
@@ -155,7 +157,7 @@ pub(crate) async fn serve(
             _ = shutdown.wait_for(|stop| *stop) => break,
             Some(ended) = open.join_next(), if !open.is_empty() => note_end(ended),
             _ = tick.tick(), if !open.is_empty() => edge.sweep(),
-            accepted = accept_node(nodes.as_ref()), if edge.nodes.get() < NODE_CONNECTIONS_MAX => {
+            accepted = accept_node(nodes.as_ref()), if edge.has_room_for_nodes() => {
                 edge.admit(accepted, Some(Via::Node), &mut open).await;
             }
             accepted = listener.accept(), if edge.clients() < connections_max => {
@@ -311,6 +313,33 @@ impl Edge {
         }
     }
 
+    /// There is room for a connection of another node, or will be when a stranger has gone.
+    fn has_room_for_nodes(&self) -> bool {
+        self.nodes.get() < NODE_CONNECTIONS_MAX || self.oldest_stranger().is_some()
+    }
+
+    /// Of the connections for nodes the oldest that has not shown whose it is.
+    fn oldest_stranger(&self) -> Option<Rc<Connection>> {
+        let open = self.open.borrow();
+        open.values().find(|connection| connection.is_a_strangers()).cloned()
+    }
+
+    /// A connection is of this node, from now on. False if that has its share of them, so that one
+    /// node does not take the place of all others.
+    pub(super) fn welcome(&self, connection: &Connection, node: NodeName) -> bool {
+        let others = self.node.cluster().map_or(0, |cluster| cluster.names().len());
+        let most = NODE_CONNECTIONS_MAX / if others > 1 { 2 } else { 1 };
+        let open = self.open.borrow();
+        let its = open.values().filter(|known| known.is_of(&node)).count();
+        let is_welcome = its < most;
+        if is_welcome {
+            connection.is_a_nodes(node);
+        } else if let Some(peer) = self.node.peer(&node) {
+            peer.metrics.refused.inc();
+        }
+        is_welcome
+    }
+
     /// Open connections of clients.
     fn clients(&self) -> usize {
         self.open.borrow().len() - self.nodes.get()
@@ -349,6 +378,13 @@ impl Edge {
         let via = via.unwrap_or(usual);
         let connection = Rc::new(Connection::new(peer, self.now(), via));
         let is_a_nodes = via == Via::Node;
+        if is_a_nodes
+            && self.nodes.get() >= NODE_CONNECTIONS_MAX
+            && let Some(stranger) = self.oldest_stranger()
+        {
+            self.node.metrics().node().closed.add("stranger", 1);
+            stranger.close();
+        }
         self.nodes.update(|nodes| nodes + usize::from(is_a_nodes));
         self.open.borrow_mut().insert(number, Rc::clone(&connection));
         let metrics = self.node.metrics().node();

@@ -14,6 +14,10 @@ pub struct PeerMetrics {
     pub passed: Counter,
     /// Time of the last question and its answer.
     pub round_trip_micros: Gauge,
+    /// Links of its that were ended for what it said.
+    pub wrong: Counter,
+    /// Its connections that were more than its share.
+    pub refused: Counter,
     /// What goes there by links, through memory and by the network.
     pub links: [Arc<LinkMetrics>; 2],
 }
@@ -38,6 +42,8 @@ pub(super) const LINK_ROWS: &[Row<LinkMetrics>] = &[
 pub(super) const PEER_ROWS: &[Row<PeerMetrics>] = &[
     Row::gauge("peer_up", "1 while the node is reached", |m| m.up.get()),
     Row::counter("peer_passed", "Requests passed on to the node", |m| m.passed.get()),
+    Row::counter("peer_wrong", "Links of the node ended for what it said", |m| m.wrong.get()),
+    Row::counter("peer_refused", "Connections of the node beyond its share", |m| m.refused.get()),
     Row::seconds("peer_round_trip_seconds", "Time of the last question and its answer", |m| {
         m.round_trip_micros.get() as f64 / 1e6
     }),

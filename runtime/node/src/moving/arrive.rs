@@ -128,10 +128,19 @@ impl Node {
             taken,
             opened: false,
         };
-        self.note_arrival(id, &arrival(false)).await?;
         let of = Of::new(tenant, id);
-        self.expect(of).await?;
-        self.clear(of).await?;
+        {
+            let _nobody_joins = self.joining().lock().await;
+            if self.spread(id).is_some() || self.is_broken(id) {
+                // All that is here under its number is about to be removed, and whoever asks can
+                // ask for what it likes.
+                return Err(refused(name, "the other node has partitions of it"));
+            }
+            self.drop_taken(id).await?;
+            self.note_arrival(id, &arrival(false)).await?;
+            self.expect(of).await?;
+            self.clear(of).await?;
+        }
         // Nobody else writes to the store for long.
         self.backing().ask();
         let (mut next, mut renamed) = (Some(Vec::new()), 0);
@@ -204,7 +213,7 @@ impl Node {
     }
 
     /// A pipeline of this number is here, whatever it does.
-    fn has_id(&self, id: PipelineId) -> bool {
+    pub(crate) fn has_id(&self, id: PipelineId) -> bool {
         let of = |running: &Arc<Running>| running.durable().map(|durable| durable.id);
         self.all_running().iter().any(|running| of(running) == Some(id))
             || self.is_dormant(id)

@@ -177,7 +177,8 @@ impl Node {
         }
         let nodes = self.cluster.as_ref().map_or_else(String::new, |c| c.list().to_owned());
         let held = (seen != tag).then(|| self.held());
-        State { nodes, ready: self.has_started(), tag, held }
+        let host = self.config().cluster.host.as_ref().map(ToString::to_string);
+        State { nodes, ready: self.has_started(), host, tag, held }
     }
 
     fn held(&self) -> Held {

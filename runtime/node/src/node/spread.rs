@@ -83,6 +83,14 @@ impl Node {
         }
     }
 
+    /// Has the home of a part be asked where the others are, whoever says that it may be news. Not
+    /// at the home, which knows.
+    pub(crate) fn ask_again_where(&self, id: PipelineId) {
+        if self.part(id).is_some() {
+            self.spread.whereabouts.ask(id);
+        }
+    }
+
     /// Which parts want to know where the others are.
     pub(crate) fn whereabouts(&self) -> &Whereabouts {
         &self.spread.whereabouts

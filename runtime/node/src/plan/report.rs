@@ -69,10 +69,18 @@ impl Node {
         let workers = self.workers().len() as u64;
         let all = self.all_by_id();
         Report {
-            host: host(self.cluster().map_or("", |own| own.name().as_str())),
+            host: self.host(),
             cpu_milli: workers.min(cores) * 1000,
             host_cpu_milli: cores * 1000,
             pipelines: all.iter().map(|(id, running)| self.report_of(*id, running)).collect(),
+        }
+    }
+
+    /// The machine this node is on, as it is told or as far as the system says.
+    fn host(&self) -> String {
+        match &self.config().cluster.host {
+            Some(host) => host.to_string(),
+            None => booted(self.cluster().map_or("", |own| own.name().as_str())),
         }
     }
 
@@ -121,7 +129,7 @@ impl Node {
 }
 
 /// The name of this machine, or that of the node if the system does not say.
-fn host(own: &str) -> String {
+fn booted(own: &str) -> String {
     let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
     let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
     match digits.len() {

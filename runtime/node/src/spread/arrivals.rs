@@ -1,17 +1,21 @@
 //! What another node says by its trunk.
 //!
 //! Whoever is at the other end has shown a node's certificate, or is the same user of the same
-//! machine, and is believed what it has; everything is checked all the same, so that what is wrong
-//! ends its link and nothing else. What is for a partition that is not here, or not yet, is
-//! answered with *later*: it comes again.
+//! machine, and is believed what it has: of partitions that are there it says what they consumed,
+//! what they sent and what left them, and of all others nothing. Everything is checked all the
+//! same, so that what is wrong ends its link and nothing else, and memory is bounded by what is
+//! here, not by what it says. What is for a partition that is not here, or not yet, is answered
+//! with *later*, and so is what comes from one that this node does not know to be there: it comes
+//! again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluicebox_core::frame::{Frame, FrameLimits};
 use sluicebox_core::ids::{EdgeId, OutputId, PipelineId, StageId};
 use sluicebox_core::message::{At, Message};
-use sluicebox_core::position::{Arrival, RunHeader, Source};
+use sluicebox_core::position::{Arrival, Place, RunHeader, Source};
 
 use super::Site;
 use super::reports::Kept;
@@ -20,10 +24,18 @@ use crate::mailbox::{Delivery, Mailbox};
 use crate::node::Node;
 use crate::running::Running;
 use crate::running::event_time::Words;
-use crate::worker::said::answer;
+use crate::worker::said::answer_of;
 
 /// Bytes of a message: a run with the largest frame a commit may hold.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The same of one without a frame, which says something of as many sources or requests as there
+/// are. Each takes more memory when it is read.
+const WORDS_BYTES_MAX: usize = 4 << 20;
+
+/// No output has so many events that its offsets come near this; one that does would run over when
+/// its partition goes on elsewhere.
+const OFFSET_MAX: u64 = 1 << 62;
 
 /// Bytes that other nodes may have put into an inbox beyond its room. A node has no more under way
 /// than a window for each partition, and waits when it is told *later*.
@@ -38,15 +50,13 @@ impl Node {
     /// # Errors
     /// It is nothing a node says; its link is to be ended.
     pub(crate) fn heard(&self, from: u16, bytes: &Bytes) -> Result<(), Wrong> {
+        if bytes.len() > WORDS_BYTES_MAX && !Message::has_frame(bytes) {
+            return Err(format!("a message without events has {} bytes", bytes.len()));
+        }
         let message = Message::decode(bytes).map_err(|error| error.to_string())?;
         match message {
             Message::Run { to, run, frame, .. } => self.run_came((from, to), run, (bytes, frame)),
-            Message::Settled { of, places } => {
-                for (source, place) in places {
-                    self.returned(from, of, Returned::Settled(source, place))?;
-                }
-                Ok(())
-            }
+            Message::Settled { of, places } => self.settled(from, of, places),
             Message::Later { of, .. } => self.returned(from, of, Returned::Later),
             Message::Output { pipeline, output, partition, first, frame } => {
                 let frame = offset_fits(first, parse(bytes, frame)?)?;
@@ -58,10 +68,11 @@ impl Node {
                 self.returned(from, of, Returned::Left(left))
             }
             Message::Kept { pipeline, partition, outputs, dead_letters } => {
-                if let Some(reports) = self.part(pipeline)
+                if let Some(running) = self.spread(pipeline)
+                    && let Some(reports) = &running.shared().part
                     && reports.home() == from
                 {
-                    reports.note_kept(partition, &Kept { outputs, dead_letters });
+                    reports.note_kept(&running, partition, &Kept { outputs, dead_letters });
                 }
                 Ok(())
             }
@@ -75,7 +86,10 @@ impl Node {
             }
             Message::Requests { deltas } => {
                 for (request, delta) in deltas {
-                    self.requests().adjust(request, delta);
+                    let of = self.requests().pipeline_of(request);
+                    if of.is_some_and(|of| self.has_given(of, from)) {
+                        self.requests().adjust(request, delta);
+                    }
                 }
                 Ok(())
             }
@@ -110,6 +124,11 @@ impl Node {
             Arrival::Next { .. } if sender == Site::Here => {
                 return Err("a run of a partition that is here".to_owned());
             }
+            Arrival::Next { .. } if sender != Site::There(from) => {
+                // It may have gone there: whoever knows tells.
+                self.ask_again_where(to.pipeline);
+                later();
+            }
             Arrival::Next { .. } if mailbox.room.over() > FOREIGN_BYTES_MAX => later(),
             Arrival::Next { skip } => {
                 let frame = parse(bytes, frame)?;
@@ -126,7 +145,8 @@ impl Node {
     }
 
     /// A peer says how far a partition that is here has consumed what is sent from there. It is
-    /// believed, and for good: what of it is said of the past stays true.
+    /// believed of what it has, and for good: what is said of the past stays true. What it has
+    /// since a moment ago it says again.
     fn marks_came(&self, from: u16, to: At, (ingest, sources): (u64, &[(StageId, u16, u64)])) {
         let Some(running) = self.spread(to.pipeline) else { return };
         let Some(time) = running.event_time() else { return };
@@ -137,7 +157,9 @@ impl Node {
         };
         let is_home = running.shared().part.as_ref().is_some_and(|part| part.home() == from);
         let source = |(root, partition, mark): &(StageId, u16, u64)| {
-            Some((segment_at(&running, *root)?, *partition, *mark))
+            let is_there = running.shared().sites.of(*partition) == Site::There(from);
+            let segment = segment_at(&running, *root).filter(|_| is_there)?;
+            Some((segment, *partition, *mark))
         };
         let words = Words {
             ingest: if is_home { ingest } else { 0 },
@@ -148,7 +170,7 @@ impl Node {
 
     /// Where a source is that has sent something to a partition which is here.
     fn sender(&self, (from, to): (u16, At), source: Source) -> Result<Site, Wrong> {
-        let wrong = || Err(format!("{source:?} does not send to stage {}", to.root.0));
+        let wrong = || Err(not_a_sender(source, to.root));
         let Some(running) = self.spread(to.pipeline) else { return wrong() };
         match source {
             Source::Ingest => match &running.shared().part {
@@ -156,10 +178,39 @@ impl Node {
                 _ => wrong(),
             },
             Source::Edge { edge, partition } => {
-                let is_one = partition < running.partitions() && leads(&running, edge, to.root);
+                let leads = || edges_to(&running, to.root).contains(&edge);
+                let is_one = partition < running.partitions() && leads();
                 if is_one { Ok(running.shared().sites.of(partition)) } else { wrong() }
             }
         }
+    }
+
+    /// This is the home of a pipeline, and a peer has some of it, or had.
+    fn has_given(&self, pipeline: PipelineId, to: u16) -> bool {
+        let running = self.spread(pipeline).filter(|running| !running.is_part());
+        running.is_some_and(|running| running.shared().sites.have_been_at(to))
+    }
+
+    /// A partition that is there has consumed what this node sent.
+    fn settled(&self, from: u16, of: At, places: Vec<(Source, Place)>) -> Result<(), Wrong> {
+        let there = |mailbox: &Arc<Mailbox>| mailbox.site() == Site::There(from);
+        let running = self.spread(of.pipeline);
+        let Some((running, mailbox)) = running.zip(self.mailbox_at(of).filter(there)) else {
+            return Ok(());
+        };
+        let (edges, partitions) = (edges_to(&running, of.root), running.partitions());
+        for (source, place) in places {
+            let sends = match source {
+                Source::Ingest => true,
+                Source::Edge { edge, partition } => partition < partitions && edges.contains(&edge),
+            };
+            if !sends {
+                return Err(not_a_sender(source, of.root));
+            }
+            // No more than one place for each is kept.
+            let _is_within = mailbox.returned(Returned::Settled(source, place));
+        }
+        Ok(())
     }
 
     /// Something about a partition that is there.
@@ -190,7 +241,7 @@ impl Node {
         }
         if reply {
             // It is in the log of that node: who waits need not wait for ours.
-            answer(&mailbox.segment, &frame);
+            answer_of(pipeline, &mailbox.segment, &frame);
         }
         let left = Left { way: Way::Output(output), first, frame };
         match mailbox.returned(Returned::Left(left)) {
@@ -222,19 +273,24 @@ fn segment_at(running: &Running, root: StageId) -> Option<usize> {
 /// The events of a frame whose first has this offset have one each.
 fn offset_fits(first: u64, frame: Frame) -> Result<Frame, Wrong> {
     match first.checked_add(frame.len() as u64) {
-        Some(_) => Ok(frame),
-        None => Err(format!("no event has an offset behind {first}")),
+        Some(end) if end <= OFFSET_MAX => Ok(frame),
+        _ => Err(format!("no event has an offset behind {first}")),
     }
 }
 
-/// An edge goes to the segment with this root.
-fn leads(running: &Running, edge: EdgeId, root: StageId) -> bool {
-    let root_of = |mailbox: &Arc<Mailbox>| mailbox.segment.durable.as_ref().map(|to| to.root());
-    running.mailboxes().iter().filter_map(|segment| segment.first()).any(|from| {
-        let edges = from.segment.durable.iter().flat_map(|durable| &durable.edges);
-        let mut to = edges.filter(|(known, _)| *known == edge).filter_map(|(_, to)| to.first());
-        to.any(|to| root_of(to) == Some(root))
-    })
+fn not_a_sender(source: Source, root: StageId) -> Wrong {
+    format!("{source:?} does not send to stage {}", root.0)
+}
+
+/// The edges that go to the segment with this root.
+fn edges_to(running: &Running, root: StageId) -> BTreeSet<EdgeId> {
+    let goes_there = |to: &[Arc<Mailbox>]| {
+        let durable = to.first().and_then(|mailbox| mailbox.segment.durable.as_ref());
+        durable.is_some_and(|durable| durable.root() == root)
+    };
+    let segments = running.mailboxes().iter().filter_map(|segment| segment.first());
+    let edges = segments.flat_map(|from| &from.segment.durable).flat_map(|own| &own.edges);
+    edges.filter(|(_, to)| goes_there(to)).map(|(edge, _)| *edge).collect()
 }
 
 /// The mailbox of the partition that an output belongs to, and whether it answers requests.

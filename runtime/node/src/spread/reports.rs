@@ -7,7 +7,7 @@
 //! - Requests are told after everything that left before: who waits for a result gets that first.
 //!   They do not outlive a link.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 
 use sluicebox_core::frame::Frame;
@@ -90,12 +90,14 @@ impl Reports {
         self.nudge();
     }
 
-    /// The home has kept this.
-    pub(super) fn note_kept(&self, partition: u16, kept: &Kept) {
+    /// The home has kept this, of what leaves a partition by exits that there are.
+    pub(super) fn note_kept(&self, running: &Running, partition: u16, kept: &Kept) {
+        let exits: BTreeSet<Exit> =
+            exits(running, partition).into_iter().map(|(exit, ..)| exit).collect();
         let mut ways = lock(&self.ways);
         let outputs = kept.outputs.iter().map(|(id, next)| (Exit::Output(*id), *next));
         let dead = kept.dead_letters.iter().map(|(root, next)| (Exit::DeadLetters(*root), *next));
-        for (exit, next) in outputs.chain(dead) {
+        for (exit, next) in outputs.chain(dead).filter(|(exit, _)| exits.contains(exit)) {
             ways.entry((partition, exit)).or_default().keep(next);
         }
         drop(ways);

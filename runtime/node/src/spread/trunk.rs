@@ -20,7 +20,7 @@ use sluicebox_core::message::Message;
 use sluicebox_link::End;
 use sluicebox_link::message::Outgoing;
 use sluicebox_link::way::{self, Class, Meeting};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::{Cluster, Peer};
 use crate::mailbox::{Mailbox, lock};
@@ -58,6 +58,8 @@ pub(crate) struct Trunk {
     peer: Arc<Peer>,
     queue: Mutex<Queue>,
     news: Notify,
+    /// Links that have come from there.
+    incoming: watch::Sender<u64>,
     /// Somebody has something to send, or will have.
     wanted: AtomicBool,
 }
@@ -102,8 +104,20 @@ impl Trunks {
 
 impl Trunk {
     fn new(number: u16, peer: Arc<Peer>) -> Self {
-        let (queue, news) = (Mutex::default(), Notify::new());
-        Self { number, peer, queue, news, wanted: AtomicBool::new(false) }
+        let (queue, news, incoming) = (Mutex::default(), Notify::new(), watch::Sender::new(0));
+        Self { number, peer, queue, news, incoming, wanted: AtomicBool::new(false) }
+    }
+
+    /// A link has come from there. Returns when there is a newer one.
+    pub(super) fn is_linked_anew(&self) -> impl Future<Output = ()> + use<> {
+        let mut own = 0;
+        self.incoming.send_modify(|count| {
+            *count += 1;
+            own = *count;
+        });
+        let mut newest = self.incoming.subscribe();
+        // The sender is gone when the node is.
+        async move { drop(newest.wait_for(|count| *count != own).await) }
     }
 
     pub(crate) fn peer(&self) -> &Arc<Peer> {

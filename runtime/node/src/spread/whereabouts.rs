@@ -19,6 +19,9 @@ use crate::node::Node;
 /// How long nobody is asked after nobody could be.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The same after there was an answer, as others can say often that there are news.
+const BREATH: Duration = Duration::from_millis(10);
+
 /// The parts whose homes are to be asked. At most those that are here.
 #[derive(Debug, Default)]
 pub(crate) struct Whereabouts {
@@ -55,9 +58,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                 failed = true;
             }
         }
-        if failed {
-            tokio::time::sleep(PAUSE).await;
-        }
+        tokio::time::sleep(if failed { PAUSE } else { BREATH }).await;
     }
 }
 

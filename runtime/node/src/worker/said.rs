@@ -2,6 +2,7 @@
 //! word for a trap.
 
 use sluicebox_core::frame::Frame;
+use sluicebox_core::ids::PipelineId;
 use sluicebox_core::layer::request_of;
 use sluicebox_engine::invoker::{LogLevel, Metric, Said};
 
@@ -13,6 +14,21 @@ pub(crate) fn answer(segment: &SegmentRuntime, frame: &Frame) {
     for event in frame.events() {
         if let Some(request) = request_of(&event) {
             segment.shared.requests.answer(request, frame, start as u32);
+        }
+        start += event.size();
+    }
+}
+
+/// The same of events that left on another node: requests of this pipeline and no others, as that
+/// node says which they are.
+pub(crate) fn answer_of(pipeline: PipelineId, segment: &SegmentRuntime, frame: &Frame) {
+    let requests = &segment.shared.requests;
+    let mut start = sluicebox_core::frame::HEADER_BYTES;
+    for event in frame.events() {
+        let request = request_of(&event);
+        let its = request.filter(|request| requests.pipeline_of(*request) == Some(pipeline));
+        if let Some(request) = its {
+            requests.answer(request, frame, start as u32);
         }
         start += event.size();
     }

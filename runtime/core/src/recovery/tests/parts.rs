@@ -488,6 +488,32 @@ fn partitions_that_cannot_join_are_refused() {
 }
 
 #[test]
+fn numbers_that_would_run_over_are_not_gone_on_from() {
+    const HIGH: u64 = u64::MAX - 1;
+    fn reader(folded: &mut Folded) -> &mut ReaderState {
+        folded.readers.entry((SPLIT, 2)).or_default()
+    }
+    let lies: [(&str, fn(&mut Folded)); 4] = [
+        ("an offset", |folded| drop(folded.offsets.insert((COUNTS, 2), HIGH))),
+        ("a commit", |folded| reader(folded).number = HIGH),
+        ("dead letters", |folded| reader(folded).dead_letters = HIGH),
+        ("a place", |folded| {
+            reader(folded).positions.advance(INGEST, place(HIGH, 0)).expect("forward");
+        }),
+    ];
+    for (what, lie) in lies {
+        let (mut home, part) = apart();
+        let mut folded = part.folded().clone();
+        lie(&mut folded);
+        let pipelines = BTreeMap::from([(ONE, folded)]);
+        let fold = Fold { pipelines, checkpoint: None, last: None };
+        let kept = fold.keep_part(ONE).expect("it is there");
+        let over = Wrong::Joined("a number of it is higher than any that are given out");
+        assert_eq!(home.join(("b", None), &[2], &kept), Err(over), "{what}");
+    }
+}
+
+#[test]
 fn a_part_is_not_opened_and_a_stopped_one_takes_nothing() {
     let (home, part) = apart();
     for log in [&home, &part] {

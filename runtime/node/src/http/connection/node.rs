@@ -8,7 +8,11 @@ use sluicebox_link::tls::{Knock, Settings, accept_stream, peer_name};
 use tokio_rustls::server::TlsStream;
 
 use super::{Connection, Edge, Socket, Watched};
+use crate::cluster::Seldom;
 use crate::spread::receive::receive;
+
+/// For what the log says of strangers.
+static REFUSED: Seldom = Seldom::new();
 
 /// A connection of another node, on which questions are asked. `None` if it is a link, which is
 /// served here to its end, or nobody's.
@@ -21,7 +25,10 @@ pub(super) async fn open_of_node(
     // Strangers are not to take the place of nodes for long.
     let time_max = edge.node().config().cluster.silence_time_max;
     let refused = |error: &dyn Display| {
-        tracing::warn!(peer = %connection.peer, %error, "somebody is no node of ours");
+        edge.node().metrics().node().closed.add("stranger", 1);
+        if REFUSED.is_due() {
+            tracing::warn!(peer = %connection.peer, %error, "somebody is no node of ours");
+        }
     };
     let knock = tokio::time::timeout(time_max, Knock::hear(stream)).await.ok()?.ok()?;
     if knock.wants_link() {
@@ -35,6 +42,9 @@ pub(super) async fn open_of_node(
         let settings = Settings::default();
         let link = accept_stream(stream, cluster.identity(), settings).await;
         let (from, receiver) = link.inspect_err(|error| refused(error)).ok()?;
+        if !edge.welcome(connection, from.clone()) {
+            return None;
+        }
         tokio::select! {
             biased;
             () = edge.draining() => {}
@@ -49,11 +59,7 @@ pub(super) async fn open_of_node(
     let taken = tokio::time::timeout(time_max, knock.accept(cluster.identity())).await.ok()?;
     let stream = taken.inspect_err(|error| refused(error)).ok()?;
     match peer_name(stream.get_ref().1, cluster.names()) {
-        Ok(name) => {
-            // It is set once, here.
-            let _is_new = connection.node.set(name);
-            Some(stream)
-        }
+        Ok(name) => edge.welcome(connection, name).then_some(stream),
         Err(error) => {
             refused(&error);
             None

@@ -33,7 +33,8 @@ impl Call<'_> {
     ) -> Result<Waiting, Error> {
         let retry_after = Duration::from_secs(1);
         let full = || Error::Overloaded { what: "more waiting clients", retry_after };
-        let waiting = self.edge.node().requests().register().ok_or_else(full)?;
+        let of = self.running.durable().map(|durable| durable.id);
+        let waiting = self.edge.node().requests().register(of).ok_or_else(full)?;
         let _fits = push_field(&mut host_fields, field::REQUEST, &waiting.id.0.to_le_bytes());
         let mut armed = 0;
         loop {

@@ -89,7 +89,10 @@ pub(super) async fn act(
         "join" => join(edge, from, asked, body).await,
         "end-part" => end(edge, from, asked).await,
         "resume-part" => asked.id().map(|id| {
-            if let Some(running) = edge.node().spread(id) {
+            let number = edge.node().trunks().number_of(from.as_str());
+            if let Some(running) = edge.node().spread(id)
+                && running.shared().part.as_ref().map(|reports| reports.home()) == number
+            {
                 running.resume();
             }
             respond::json(StatusCode::OK, &true)
@@ -105,12 +108,14 @@ async fn prepare(
     asked: &Asked<'_>,
     body: Incoming,
 ) -> Result<Response<Body>, Error> {
-    let (id, preparing): (_, Preparing) = (asked.id()?, read(edge, body).await?);
+    let (id, (preparing, turn)): (_, (Preparing, _)) = (asked.id()?, read(edge, from, body).await?);
     let node = edge.node().clone();
     let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
-    let preparing =
-        async move { node.prepare_part((&tenant, &name), (id, &peer), &preparing).await };
+    let preparing = async move {
+        let _turn = turn;
+        node.prepare_part((&tenant, &name), (id, &peer), &preparing).await
+    };
     let prepared = to_its_end(preparing).await;
     // Why it does not want them is told to who asked for the move.
     Ok(respond::json(StatusCode::OK, &prepared.err().map(|error| error.to_string())))
@@ -147,11 +152,14 @@ async fn join(
     asked: &Asked<'_>,
     body: Incoming,
 ) -> Result<Response<Body>, Error> {
-    let joining: Joining = read(edge, body).await?;
+    let (joining, turn): (Joining, _) = read(edge, from, body).await?;
     let node = edge.node().clone();
     let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
-    let joined = async move { node.join_partitions((&tenant, &name), (&peer, joining)).await };
+    let joined = async move {
+        let _turn = turn;
+        node.join_partitions((&tenant, &name), (&peer, joining)).await
+    };
     Ok(respond::json(StatusCode::OK, &to_its_end(joined).await?))
 }
 

@@ -145,16 +145,11 @@ impl Node {
     ) -> Result<(), Error> {
         let _one_at_a_time = self.joining().lock().await;
         let home = from.and_then(|from| self.trunks().number_of(from.name().as_str()));
-        // Of another pipeline of this name at this home, which has one of the name now; or of this
-        // pipeline at another home, from which it has gone, with all it had.
-        let is_gone = |other: PipelineId, its: Option<u16>| {
-            home.is_some() && its.is_some() && (other != id) == (its == home)
-        };
         for (other, part) in self.all_broken() {
             if (&part.tenant, &part.name) != (tenant, name) {
                 continue;
             }
-            if !is_gone(other, part.home) {
+            if !self.is_gone((other, part.home), (id, home)).await? {
                 let why = "the other node has a part of this name and could not start it";
                 return Err(refused(name, why));
             }
@@ -166,13 +161,33 @@ impl Node {
         for part in self.parts_named(tenant, name) {
             let other = id_of(&part)?;
             let its = part.shared().part.as_ref().map(|reports| reports.home());
-            if is_gone(other, its) || (is_empty(&part) && part.is_idle()) {
+            let is_over = is_empty(&part) && part.is_idle();
+            if is_over || self.is_gone((other, its), (id, home)).await? {
                 self.end_part(&part).await?;
             } else if other != id || from.is_none() {
                 return Err(refused(name, "the other node has partitions of one of this name"));
             }
         }
         Ok(())
+    }
+
+    /// A part is of another pipeline of its name at a home which has one of the name now; or of the
+    /// same pipeline at another home, from which it has gone, with all it had. That home is asked:
+    /// whoever says that it has the pipeline now can say what it likes.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    async fn is_gone(
+        &self,
+        (other, its): (PipelineId, Option<u16>),
+        (id, home): (PipelineId, Option<u16>),
+    ) -> Result<bool, Error> {
+        let (Some(its), Some(home)) = (its, home) else { return Ok(false) };
+        if other != id || its == home {
+            return Ok(other != id && its == home);
+        }
+        let Some(trunk) = self.trunks().get(its) else { return Ok(false) };
+        Ok(!trunk.peer().has_pipeline(id).await?)
     }
 
     /// Writes down that a pipeline is about to end, if others may have parts of it.
