@@ -27,6 +27,8 @@ mod disk;
 mod expire;
 #[path = "durable/follow.rs"]
 mod follow;
+#[path = "durable/groups.rs"]
+mod groups;
 #[path = "durable/ingest.rs"]
 mod ingest;
 #[path = "durable/kills.rs"]

@@ -186,7 +186,6 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     }
 }
 
-/// Memory of a node's process.
 /// Memory of a node that is its own: not what of its program was read from the disk so far, which
 /// grows as it first does something.
 pub(crate) fn resident_bytes(node: &Node) -> u64 {

@@ -15,7 +15,7 @@ use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Home, Node, Setup};
 
 /// The processes of tenants that a node has.
-fn processes(node: &Node) -> Vec<Pid> {
+pub(crate) fn processes(node: &Node) -> Vec<Pid> {
     let front = node.process().expect("the node runs").as_raw_nonzero().get().to_string();
     let all = fs::read_dir("/proc").expect("it can be read");
     let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
@@ -31,7 +31,7 @@ fn processes(node: &Node) -> Vec<Pid> {
     numbers.filter(of_front).filter_map(Pid::from_raw).collect()
 }
 
-async fn until_processes(node: &Node, count: usize) -> Vec<Pid> {
+pub(crate) async fn until_processes(node: &Node, count: usize) -> Vec<Pid> {
     eventually("so many processes of tenants", SOON, || async {
         let all = processes(node);
         (all.len() == count).then_some(all)
@@ -48,14 +48,14 @@ async fn starts(client: &Client) -> u64 {
 }
 
 /// A pipeline that gives back what it gets, with a log.
-async fn deploy(client: &Client) {
+pub(crate) async fn deploy(client: &Client) {
     client.push("conformance-rust").await;
     let manifest = single("kept", "conformance-rust", "").replace("best-effort", "exactly-once");
     client.apply("kept", manifest).await;
 }
 
 /// Sends an event until it is taken; numbered, so that it is taken once.
-async fn send(client: &Client, sequence: u64) {
+pub(crate) async fn send(client: &Client, sequence: u64) {
     let number = sequence.to_string();
     let headers = [("sluicebox-producer", "p"), ("sluicebox-sequence", number.as_str())];
     eventually("the event is taken", SOON, || async {
@@ -69,7 +69,7 @@ async fn send(client: &Client, sequence: u64) {
 }
 
 /// The results are those of so many events, each once and in order.
-async fn until_results(client: &Client, count: u64) {
+pub(crate) async fn until_results(client: &Client, count: u64) {
     let records = client.records("kept", "outputs/reply", count as usize).await;
     let texts: Vec<String> =
         records.iter().map(|one| String::from_utf8_lossy(&payload(one)).into_owned()).collect();
@@ -79,7 +79,7 @@ async fn until_results(client: &Client, count: u64) {
     assert!(ends.iter().all(|end| *end) && texts.len() == count as usize, "{texts:?}");
 }
 
-fn isolated(home: &std::sync::Arc<Home>, tenant: &str, how: &str) {
+pub(crate) fn isolated(home: &std::sync::Arc<Home>, tenant: &str, how: &str) {
     home.tenant(&["isolation", tenant, how]);
 }
 

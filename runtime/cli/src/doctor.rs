@@ -5,7 +5,7 @@
 
 use hyper::Method;
 use serde_json::{Value, json};
-use sluicebox_node::config::{Config, EngineConfig};
+use sluicebox_node::config::{Config, EngineConfig, GroupPlace};
 use sluicebox_node::inspect::{self, Look, Room, Verdict as LogVerdict};
 
 use crate::args::DoctorArgs;
@@ -51,6 +51,7 @@ pub(crate) async fn run(screen: Screen, args: DoctorArgs) -> Result<(), Failure>
         data_dir(&config.node.data_dir),
         disk(inspect::room(&config.node.data_dir)),
         log(inspect::log(&config.node.data_dir).map_err(|error| error.to_string())),
+        processes(&config.isolation.cgroup),
     ];
     findings.push(node(&Client::new(&args.connection)?).await);
     let rows = findings.iter().map(Finding::row).collect();
@@ -192,6 +193,23 @@ fn log(found: Result<Option<Look>, String>) -> Finding {
     Finding::new(Verdict::Good, what, format!("{says}; {records} records in {files}"))
 }
 
+/// What tenants' processes are held to together with what they start. A node finds that out for
+/// itself; here it is found out for a node that is started as this command is.
+fn processes(place: &GroupPlace) -> Finding {
+    let what = "tenants' processes";
+    let alone = "memory of each process by itself";
+    match inspect::groups(place) {
+        None => Finding::new(Verdict::Note, what, format!("{alone}: isolation.cgroup is off")),
+        Some(Ok(found)) => Finding::new(Verdict::Good, what, found),
+        Some(Err(error)) if *place == GroupPlace::Auto => {
+            Finding::new(Verdict::Note, what, format!("{alone}, as seen from here: {error}"))
+                .fix("a service can be given a group; the guide, operate.md, says how")
+        }
+        Some(Err(error)) => Finding::new(Verdict::Bad, what, error.to_string())
+            .fix("set isolation.cgroup to a group that the node may use, or to auto"),
+    }
+}
+
 /// A node need not be running for the machine to be fit.
 async fn node(client: &Client) -> Finding {
     match client.send(Call::new(Method::GET, "/readyz")).await {
@@ -233,6 +251,22 @@ mod tests {
         assert_eq!(soft_limit(text, "Max open files"), Some(1024));
         assert_eq!(soft_limit(text, "Max address space"), Some(u64::MAX));
         assert_eq!(soft_limit(text, "Max stack size"), None);
+    }
+
+    #[test]
+    fn what_processes_are_held_to_is_said_and_a_group_that_was_named_has_to_be_there() {
+        let of = |place: &GroupPlace| processes(place);
+        assert_eq!(
+            of(&GroupPlace::Off).says,
+            "memory of each process by itself: isolation.cgroup is off"
+        );
+        let named = of(&GroupPlace::Named("/no/such/group".into()));
+        assert_eq!(named.verdict, Verdict::Bad);
+        let auto = of(&GroupPlace::Auto);
+        let is_found = auto.says.contains(" by cgroup v");
+        let verdict = if is_found { Verdict::Good } else { Verdict::Note };
+        assert_eq!(auto.verdict, verdict, "{auto:?}");
+        assert!(is_found || auto.says.contains("as seen from here: control groups: "), "{auto:?}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What can go wrong while a process locks itself in, and which kind each is.
+//! What can go wrong while a process is locked in, by itself or from outside, and which kind each
+//! is.
 //!
 //! What the kernel does not have is no error but a row of the [`Report`](crate::Report). After an
 //! error some measures are in place and others are not: the process must end.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sluicebox_core::error::{Classify, Kind};
 
@@ -34,6 +35,12 @@ pub enum Error {
         /// What was tried, and what the system says.
         why: String,
     },
+    /// Control groups cannot be had, made or emptied.
+    #[error("control groups: {why}")]
+    Groups {
+        /// What was tried, and what the system says.
+        why: String,
+    },
 }
 
 impl Error {
@@ -44,13 +51,18 @@ impl Error {
     ) -> impl FnOnce(rustix::io::Errno) -> Self {
         move |errno| Self::Measure { measure, why: format!("{what}: {errno}") }
     }
+
+    /// Something could not be done with a file or folder of control groups.
+    pub(crate) fn group(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Groups { why: format!("cannot {doing} {}: {error}", path.display()) }
+    }
 }
 
 impl Classify for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Threads { .. } => Kind::Internal,
-            Self::Path { .. } | Self::Measure { .. } => Kind::Unavailable,
+            Self::Path { .. } | Self::Measure { .. } | Self::Groups { .. } => Kind::Unavailable,
         }
     }
 
@@ -59,6 +71,7 @@ impl Classify for Error {
             Self::Threads { .. } => "confine.threads",
             Self::Path { .. } => "confine.path",
             Self::Measure { .. } => "confine.measure",
+            Self::Groups { .. } => "confine.groups",
         }
     }
 }

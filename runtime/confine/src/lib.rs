@@ -1,4 +1,5 @@
-//! A process locks itself in: it keeps one directory, what it was handed open, and few calls.
+//! A process locks itself in: it keeps one directory, what it was handed open, and few calls. And
+//! who starts it holds it to what it may use, by a control group.
 //!
 //! [`confine`] is called first thing in `main`, while there is one thread. What it puts in place
 //! holds for all threads and programs the process starts later, and nothing takes it back.
@@ -11,14 +12,15 @@
 //! - `apart`: a network without any device, where the kernel lets the process make one.
 //! - `rights`: no capabilities, none to be gained by programs, no dumps and no tracers.
 //! - `limits`: memory, open files and core dumps.
+//! - [`cgroup`]: memory, processors and tasks of all processes together. From outside.
 //!
 //! Leaves to who starts the process: a user of its own (as root, what Landlock cannot see, such as
 //! whether a file exists, can be asked of the whole machine), a directory no other user can enter,
-//! a control group (bounds of shared memory, the processor, and all processes together), and
-//! closing all descriptors the process is not meant to have: what is open stays open.
+//! and closing all descriptors the process is not meant to have: what is open stays open.
 
 mod apart;
 mod calls;
+pub mod cgroup;
 mod error;
 mod files;
 mod limits;

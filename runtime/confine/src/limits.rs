@@ -12,7 +12,8 @@
 //! It holds for guests and for mistakes. Whoever runs code of his own in the process gets around
 //! it: pages that were written and made read-only are not counted, and shared memory never is.
 //!
-//! Leaves to a control group: that, the sum over several processes, and how many there are.
+//! Leaves to a control group (`cgroup`): that, the sum over several processes, and how many there
+//! are.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

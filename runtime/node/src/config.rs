@@ -30,6 +30,7 @@ use sluicebox_core::quota::Allowance;
 use sluicebox_link::tls::NodeName;
 
 pub use self::cluster::NodeAddress;
+pub use self::isolation::{GroupPlace, IsolationConfig};
 use self::machine::{cores, memory_share, standard_data_dir};
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
@@ -68,7 +69,7 @@ macro_rules! section {
         }
 
         impl $name {
-            fn read(reader: &mut Reader) -> Self {
+            pub(in crate::config) fn read(reader: &mut Reader) -> Self {
                 $(let $field = {
                     let path = concat!($section, ".", stringify!($field)).replace('_', "-");
                     reader.field(&path, concat!($($help),+), &$shape)
@@ -77,7 +78,7 @@ macro_rules! section {
             }
 
             /// The section as a file has it.
-            fn write(&self, text: &mut String) {
+            pub(in crate::config) fn write(&self, text: &mut String) {
                 let Self { $($field),+ } = self;
                 text.push_str(concat!("\n[", $section, "]\n"));
                 $({
@@ -89,6 +90,9 @@ macro_rules! section {
         }
     };
 }
+
+// Behind the macro, which it uses.
+mod isolation;
 
 section! {
     /// The node as a whole.
@@ -235,25 +239,6 @@ section! {
         requests_max: usize = Count { default: 65_536, least: 1, most: 1_000_000 };
         /// Pipelines of the whole node.
         pipelines_max: usize = Count { default: 10_000, least: 1, most: 1_000_000 };
-    }
-}
-
-section! {
-    /// Tenants in processes of their own, and what holds for each such process.
-    IsolationConfig in "isolation" {
-        /// Whether tenants have processes of their own, unless the tenants file says otherwise.
-        processes: bool = Switch { default: false };
-        /// Processes of tenants at once; a tenant that would be one more waits until one ends.
-        processes_max: u16 = Count { default: 64, least: 1, most: 10_000 };
-        /// How long a process with nothing to do goes on before it ends.
-        idle_time_max: Duration =
-            Period { default: MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
-        /// Longest time until a process is ready; also how long a request waits for it.
-        start_time_max: Duration = Period { default: 30 * SECOND, least: SECOND, most: HOUR };
-        /// Component instances that may exist at once in one process; fewer start sooner.
-        instances: u32 = Count { default: 1_000, least: 1, most: 30_000 };
-        /// Memory a process may write to, its guests' included.
-        memory_bytes_max: usize = Bytes { default: 4 * GIB, least: 256 * MIB, most: 64 * TIB };
     }
 }
 

@@ -221,6 +221,9 @@ pub enum Error {
     /// What shows other nodes who this is.
     #[error(transparent)]
     Link(#[from] sluicebox_link::Error),
+    /// Tenants' processes cannot be held in as they are to be.
+    #[error(transparent)]
+    Confine(#[from] sluicebox_confine::Error),
     /// The listener's certificate or its key cannot be used.
     #[error("{field}: {file}: {why}")]
     Tls {
@@ -334,6 +337,7 @@ impl Classify for Error {
             | Self::Io { .. } => Kind::Unavailable,
             Self::Log(error) => error.kind(),
             Self::Link(error) => error.kind(),
+            Self::Confine(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Tenants(error) => error.kind(),
@@ -375,6 +379,7 @@ impl Classify for Error {
             Self::Process { .. } => "tenant.process",
             Self::Peer { .. } => "peer.unavailable",
             Self::Link(error) => error.code(),
+            Self::Confine(error) => error.code(),
             Self::Starting => "node.starting",
             Self::Draining => "node.draining",
             Self::Trimmed { .. } => "output.trimmed",

@@ -14,13 +14,15 @@
 //! - Whatever happens in it, a trap, a leak, a crash, an escape from the sandbox, happens to it
 //!   alone. It is started again, more slowly each time.
 //!
-//! How requests are passed on: `http/pass`. What holds a process in: the crate `confine`. See ADR
-//! 0036.
+//! How requests are passed on: `http/pass`. What holds a process in: the crate `confine`, and from
+//! outside `groups`. See ADR 0036 and 0044.
 
 mod control;
 pub(crate) mod figures;
+mod groups;
 mod keeper;
 mod process;
+mod said;
 pub(crate) mod tenant_process;
 
 use std::io::Read as _;
@@ -33,12 +35,14 @@ use sluicebox_core::ids::Name;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, IsolationConfig};
+use crate::config::{Config, GroupPlace, IsolationConfig};
+use crate::error::Error;
 use crate::mailbox::lock;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::tenants::{Isolation, Tenants};
 
+use groups::Groups;
 use keeper::Keeper;
 pub(crate) use process::{Inside, Process};
 
@@ -52,6 +56,11 @@ const REST_FILE: &str = ".at-rest";
 
 /// Bytes of that file at most.
 const REST_BYTES_MAX: u64 = 32;
+
+/// Eighths of a process's memory that its guests may have together.
+const GUEST_EIGHTHS: usize = 5;
+
+const MIB: usize = 1 << 20;
 
 /// Time brings nothing to do.
 const NEVER: u64 = u64::MAX;
@@ -68,6 +77,7 @@ pub(crate) struct Front {
     directory: PathBuf,
     /// What a process runs with, but for its directory.
     template: Config,
+    groups: Arc<Groups>,
     processes: DashMap<Name, Arc<Process>>,
     /// Starts of all processes so far.
     starts: AtomicU64,
@@ -91,11 +101,17 @@ impl Front {
         template.tls.certificate = None;
         template.tls.key = None;
         template.isolation.processes = false;
+        template.isolation.cgroup = GroupPlace::Off;
         // The front is its way to other nodes.
         template.cluster.node = None;
         template.cluster.nodes.clear();
         let instances = config.isolation.instances.min(config.engine.instances);
         template.engine.instances = instances;
+        // Guests are refused memory, while the process has some left for everything else.
+        let guests = config.isolation.memory_bytes_max / 8 * GUEST_EIGHTHS / MIB * MIB;
+        let engine = &mut template.engine;
+        engine.memory_bytes_total = engine.memory_bytes_total.min(guests);
+        engine.memory_bytes_max = engine.memory_bytes_max.min(engine.memory_bytes_total);
         template.engine.warm_slots = config.engine.warm_slots.min(instances);
         // So that the front is there to see them end.
         template.node.drain_time_max = config.node.drain_time_max * 3 / 4;
@@ -106,6 +122,7 @@ impl Front {
             program,
             directory,
             template,
+            groups: Groups::new(config),
             processes: DashMap::new(),
             starts: AtomicU64::new(0),
             changes: AtomicU64::new(0),
@@ -116,6 +133,15 @@ impl Front {
             stop: watch::Sender::new(false),
             ended: watch::Sender::new(false),
         }
+    }
+
+    /// Finds out what processes can be held to. Blocks; the data directory is this node's by then.
+    ///
+    /// # Errors
+    /// Not to what the configuration says.
+    pub(crate) fn begin(&self, tenants: &Tenants) -> Result<(), Error> {
+        let any = || tenants.current().iter().any(|tenant| self.isolates(tenants, &tenant.name));
+        self.groups.begin(self.config.processes || any())
     }
 
     /// Whether the tenant has a process of its own.
@@ -191,6 +217,7 @@ impl Front {
         while let Some(ended) = keepers.join_next().await {
             note(ended);
         }
+        self.groups.close();
         self.ended.send_replace(true);
     }
 

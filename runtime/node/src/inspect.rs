@@ -1,4 +1,5 @@
-//! Looking at a node's data directory from outside: its log, and the room on its disk.
+//! Looking at a node's data directory from outside: its log, and the room on its disk. And at what
+//! the machine offers its processes.
 //!
 //! - Nothing is changed and no lock is taken, so that it can be done beside a running node and on
 //!   a directory that no node starts on.
@@ -14,6 +15,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use sluicebox_confine::cgroup::Place;
 use sluicebox_core::codec::{
     self, CommitRecord, FrameAt, IngestRecord, JoinRecord, Record, RecordError,
 };
@@ -24,6 +26,7 @@ use sluicebox_store::log::{self, inspect};
 pub use sluicebox_store::log::Position;
 pub use sluicebox_store::log::inspect::{Inspection, Problem, Segment, Verdict};
 
+use crate::config::GroupPlace;
 use crate::error::Error;
 
 /// The folder of the log in a data directory.
@@ -317,6 +320,15 @@ pub fn room(path: &Path) -> io::Result<Room> {
     let found = rustix::fs::statvfs(exists.unwrap_or_else(|| Path::new(".")))?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     Ok(Room { free_bytes: bytes(found.f_bavail), bytes: bytes(found.f_blocks) })
+}
+
+/// To what control groups would hold tenants' processes of a node that is started where this is
+/// called, and where; `None` if none are wanted. Changes nothing.
+///
+/// # Errors
+/// Why there can be none.
+pub fn groups(place: &GroupPlace) -> Option<Result<String, sluicebox_confine::Error>> {
+    Some(Place::find(&place.wanted()?).map(|place| place.to_string()))
 }
 
 #[cfg(test)]

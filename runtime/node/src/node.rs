@@ -161,6 +161,7 @@ impl Node {
             None if config.node.dev => Tenants::dev(allowance),
             None => Tenants::open(&config.node.tenants_file, allowance)?,
         };
+        front.begin(&tenants)?;
         let workers = (0..config.node.workers).map(|_| Arc::default()).collect();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {

@@ -42,7 +42,7 @@ pub(super) trait Shape {
     fn allowed(&self) -> String;
 }
 
-fn wrong<S: Shape>(shape: &S, raw: &Raw) -> Wrong {
+pub(super) fn wrong<S: Shape>(shape: &S, raw: &Raw) -> Wrong {
     Wrong {
         message: format!("{raw} is not allowed"),
         fix: format!("it must be {}", shape.allowed()),

@@ -4,7 +4,8 @@
 //! ```text
 //!  message   tag (1 byte), then what belongs to it; one socket may come along
 //!
-//!  front ─► process   b  begin: the configuration, a zero byte, the tenant     once, first
+//!  front ─► process   b  begin: the configuration, the tenant, and what the    once, first
+//!                        group leaves it, with zero bytes between
 //!                     c  a connection, the socket that comes along
 //!                     t  the tenant has changed: its text
 //!                     r  are you at rest?
@@ -23,6 +24,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -66,6 +68,29 @@ impl Tag {
 
     fn of(byte: u8) -> Option<Self> {
         Self::ALL.iter().find(|(_, known)| *known == byte).map(|(tag, _)| *tag)
+    }
+}
+
+/// What a process's control group leaves it, as it is told: bytes, then a directory a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaves {
+    /// Bytes of memory it may write to.
+    pub(super) writable_bytes: u64,
+    /// Where it may read what the group has; none without a group.
+    pub(super) groups: Vec<PathBuf>,
+}
+
+impl Leaves {
+    pub(super) fn to_text(&self) -> String {
+        let groups = self.groups.iter().map(|path| format!("\n{}", path.display()));
+        format!("{}{}", self.writable_bytes, groups.collect::<String>())
+    }
+
+    /// `None` if it is none.
+    pub(super) fn of_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let writable_bytes = lines.next()?.parse().ok()?;
+        Some(Self { writable_bytes, groups: lines.map(PathBuf::from).collect() })
     }
 }
 
@@ -185,6 +210,15 @@ mod tests {
         rustix::io::write(&process, &long).unwrap();
         assert_eq!(receive(&front).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(send(&front, Tag::Begin, &long, None).is_err());
+    }
+
+    #[test]
+    fn what_a_group_leaves_is_read_as_it_was_written() {
+        for groups in [vec![], vec![PathBuf::from("/sys/fs/a b"), PathBuf::from("/c")]] {
+            let leaves = Leaves { writable_bytes: 7, groups };
+            assert_eq!(Leaves::of_text(&leaves.to_text()), Some(leaves));
+        }
+        assert_eq!((Leaves::of_text(""), Leaves::of_text("/c\n7")), (None, None));
     }
 
     #[test]

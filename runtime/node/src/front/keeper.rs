@@ -2,25 +2,30 @@
 //! it to rest, and starts it again when it ended by itself.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram as StdUnixDatagram;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sluicebox_core::ids::Name;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Interest};
+use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
-use super::control::{self, Message, Tag};
+use super::control::{self, Leaves, Message, Tag};
+use super::groups::Held;
 use super::process::{Phase, Process, Up};
+use super::said::relay;
 use super::{Front, NEVER};
-use crate::error::shown;
+use crate::error::{Error, shown};
+use crate::mailbox::lock;
 use crate::node::{Node, TENANT_ARGUMENT};
+use crate::tenants::WEIGHT_DEFAULT;
 
 /// How long after an end by itself a process is started again: longer each time, up to a bound.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -39,9 +44,12 @@ const LOOK_MAX: Duration = Duration::from_millis(500);
 /// What a process that ends has at least besides the time in which it drains.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// Bytes of a line of a process's log, and lines a second; more is left out.
-const LINE_BYTES_MAX: u64 = 8 * 1024;
-const LINES_MAX: u32 = 5_000;
+/// Tells the program's allocator to take memory from the system as it is used. By itself it begins
+/// with 1 GiB that can be written to, which counts in full against the limit of a process.
+const FRUGAL: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+
+/// Why a process ended for which there was no memory.
+const OUT_OF_MEMORY: &str = "used more memory than it may, and was ended by the system";
 
 /// Variables of the environment that a process gets; no others, as they may hold secrets.
 const ENVIRONMENT: [&str; 4] =
@@ -63,6 +71,8 @@ enum Ended {
     Stopped,
     /// By itself, or it never began.
     Failed(&'static str),
+    /// By the kernel, as its group had no memory left.
+    OutOfMemory,
 }
 
 /// A process and the way to it.
@@ -72,6 +82,8 @@ struct Running {
     control: Arc<UnixDatagram>,
     /// Passes on what it logs, to the last line, which may be why it ended.
     said: Option<JoinHandle<()>>,
+    /// Holds it to what it may use.
+    held: Option<Held>,
 }
 
 /// On its drop nobody waits for the process any more.
@@ -135,7 +147,11 @@ impl Keeper {
                     until
                 }
                 Ended::Failed(why) => {
-                    self.pause(why, began.elapsed(), &mut stop).await;
+                    self.pause(("failed", why), began.elapsed(), &mut stop).await;
+                    0
+                }
+                Ended::OutOfMemory => {
+                    self.pause(("memory", OUT_OF_MEMORY), began.elapsed(), &mut stop).await;
                     0
                 }
             };
@@ -177,9 +193,14 @@ impl Keeper {
         permit
     }
 
-    /// Lets some time pass after an end that nobody asked for.
-    async fn pause(&mut self, why: &'static str, up: Duration, stop: &mut watch::Receiver<bool>) {
-        self.process.metrics.ends.add("failed", 1);
+    /// Lets some time pass after an end that nobody asked for, of this sort and for this reason.
+    async fn pause(
+        &mut self,
+        (sort, why): (&'static str, &'static str),
+        up: Duration,
+        stop: &mut watch::Receiver<bool>,
+    ) {
+        self.process.metrics.ends.add(sort, 1);
         self.failures = if up >= SOUND { 0 } else { self.failures.saturating_add(1) };
         let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.clamp(1, 16) >> 1).min(PAUSE_MAX);
         let tenant = self.process.tenant();
@@ -196,7 +217,7 @@ impl Keeper {
     async fn keep(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
         self.process.set_phase(Phase::Starting);
         let began = Instant::now();
-        let mut running = match self.start() {
+        let mut running = match self.start().await {
             Ok(running) => running,
             Err(error) => {
                 tracing::error!(tenant = %self.process.tenant(), %error, "cannot be started");
@@ -205,6 +226,7 @@ impl Keeper {
         };
         let metrics = &self.process.metrics;
         metrics.starts.inc();
+        *lock(&metrics.group) = running.held.as_ref().map(|held| Arc::clone(held.group()));
         metrics.pid.store(running.child.id().unwrap_or(0), Ordering::Relaxed);
         let ready = timeout(self.front().config.start_time_max, self.until_ready(&running));
         let ended = match ready.await {
@@ -219,8 +241,16 @@ impl Keeper {
             Err(_) => Ended::Failed("was not ready in time"),
         };
         metrics.pid.store(0, Ordering::Relaxed);
+        *lock(&metrics.group) = None;
         // What has not ended by now is not to go on beside the next one.
         drop(running.child.kill().await);
+        let ended = match running.held.take() {
+            Some(held) => match (held.end(self.process.tenant(), metrics).await, ended) {
+                (true, Ended::Failed(_)) => Ended::OutOfMemory,
+                (_, ended) => ended,
+            },
+            None => ended,
+        };
         if let Some(said) = running.said.take() {
             // Who else has its end open is not waited for.
             drop(timeout(SLACK, said).await);
@@ -229,30 +259,59 @@ impl Keeper {
     }
 
     /// Starts the program and tells it what to be.
-    fn start(&self) -> io::Result<Running> {
+    async fn start(&self) -> Result<Running, Error> {
         let (front, tenant) = (self.front(), self.process.tenant());
         let directory = front.directory_of(tenant);
-        make_private(&directory)?;
-        front.set_rest(tenant, None)?;
-        let (ours, theirs) = control::pair()?;
-        let mut command = Command::new(&front.program);
-        command.arg(TENANT_ARGUMENT).env_clear().kill_on_drop(true);
-        command
-            .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        command.current_dir(&directory).stdin(Stdio::from(theirs)).stdout(Stdio::null());
-        command.stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        // Its end is in the command, and closed with it: else the front would not see it go.
-        drop(command);
+        front.groups.prepare().await;
+        let (ours, mut child) = self.spawn(&directory).map_err(failed)?;
+        let number = child.id().ok_or_else(|| failed(io::Error::other("it has no number")))?;
+        // Before it is told of the tenant: until then it only waits for that.
+        let tenants = self.node.tenants().current();
+        let weight = tenants.tenant(tenant).map_or(WEIGHT_DEFAULT, |known| known.weight);
+        let held = front.groups.hold(tenant, weight, number).await?;
         let mut config = front.template.clone();
         config.node.data_dir = directory;
+        let leaves = Leaves {
+            writable_bytes: front.groups.writable_bytes(held.as_ref()),
+            groups: held
+                .iter()
+                .flat_map(|held| held.group().directories())
+                .map(Into::into)
+                .collect(),
+        };
         let entry = self.node.tenants().text_of(tenant).unwrap_or_default();
-        let text = [config.to_text().as_bytes(), &[0], entry.as_bytes()].concat();
-        control::send(&ours, Tag::Begin, &text, None)?;
-        let control = UnixDatagram::from_std(StdUnixDatagram::from(ours))?;
+        let text = [config.to_text(), entry, leaves.to_text()].join("\0");
         let said = child.stderr.take().map(|said| relay(said, tenant.clone()));
         let said = said.map(tokio::task::spawn_local);
-        Ok(Running { child, control: Arc::new(control), said })
+        let told = control::send(&ours, Tag::Begin, text.as_bytes(), None);
+        let control = told.and_then(|()| UnixDatagram::from_std(StdUnixDatagram::from(ours)));
+        match control {
+            Ok(control) => Ok(Running { child, control: Arc::new(control), said, held }),
+            Err(error) => {
+                drop(child.kill().await);
+                // Else the group stays, with all that is in it.
+                if let Some(held) = held {
+                    held.end(tenant, &self.process.metrics).await;
+                }
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Starts the program, which waits to be told what to be.
+    fn spawn(&self, directory: &Path) -> io::Result<(OwnedFd, Child)> {
+        let front = self.front();
+        make_private(directory)?;
+        front.set_rest(self.process.tenant(), None)?;
+        let (ours, theirs) = control::pair()?;
+        let mut command = Command::new(&front.program);
+        command.arg(TENANT_ARGUMENT).env_clear().env(FRUGAL.0, FRUGAL.1).kill_on_drop(true);
+        command
+            .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.current_dir(directory).stdin(Stdio::from(theirs)).stdout(Stdio::null());
+        command.stderr(Stdio::piped());
+        // Its end is in the command, and closed with it: else the front would not see it go.
+        Ok((ours, command.spawn()?))
     }
 
     /// Waits until the process is ready.
@@ -329,6 +388,9 @@ impl Keeper {
                     Err(_) => return Ended::Failed("said nonsense"),
                 },
                 _ = look.tick() => {
+                    if let Some(held) = &mut running.held {
+                        held.look(self.process.tenant(), &self.process.metrics);
+                    }
                     if let Some(why) = self.look(running, up, &mut asked) {
                         return Ended::Failed(why);
                     }
@@ -412,32 +474,9 @@ async fn next(control: &UnixDatagram) -> io::Result<Option<Message>> {
     control.async_io(Interest::READABLE, || control::receive(control)).await
 }
 
-/// Logs what a process says on standard error, in its name. What it says may be made up, and too
-/// much: the node's own lines must not suffer.
-async fn relay(said: ChildStderr, tenant: Name) {
-    let mut said = BufReader::new(said);
-    let (mut since, mut lines, mut dropped) = (Instant::now(), 0, 0_u64);
-    loop {
-        let mut line = Vec::new();
-        let read = (&mut said).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
-        if !matches!(read, Ok(count) if count > 0) {
-            return;
-        }
-        if since.elapsed() >= Duration::from_secs(1) {
-            if dropped > 0 {
-                tracing::warn!(%tenant, "{dropped} log lines of its process are left out");
-            }
-            (since, lines, dropped) = (Instant::now(), 0, 0);
-        }
-        lines += 1;
-        if lines > LINES_MAX {
-            dropped += 1;
-            continue;
-        }
-        let text = String::from_utf8_lossy(&line);
-        let plain: String = text.trim_end().chars().filter(|c| !c.is_control()).collect();
-        tracing::info!(target: "tenant-process", %tenant, "{plain}");
-    }
+/// The system does not do what a process needs to begin.
+fn failed(source: io::Error) -> Error {
+    Error::Io { doing: "start the process".to_owned(), source }
 }
 
 fn told(status: Option<ExitStatus>) -> &'static str {
@@ -449,7 +488,7 @@ fn told(status: Option<ExitStatus>) -> &'static str {
     }
 }
 
-fn make_private(directory: &std::path::Path) -> io::Result<()> {
+fn make_private(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

@@ -22,6 +22,9 @@ use crate::metrics::ProcessMetrics;
 /// A request waits for a process that is to be started again soon, and is told of one that is not.
 const SOON: Duration = Duration::from_secs(1);
 
+/// How long it takes at most until the end of a process is known that has gone away.
+const END_TIME_MAX: Duration = Duration::from_millis(500);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -45,6 +48,10 @@ struct State {
     entries: u64,
     /// When the last one left.
     left: Instant,
+    /// Which start of it ended last by itself, and why.
+    end: Option<(u64, &'static str)>,
+    /// The start that was up last.
+    generation: u64,
 }
 
 /// How it is.
@@ -84,7 +91,14 @@ impl Process {
         start_time_max: Duration,
         metrics: Arc<ProcessMetrics>,
     ) -> Arc<Self> {
-        let state = State { phase: Phase::AtRest, inside: 0, entries: 0, left: Instant::now() };
+        let state = State {
+            phase: Phase::AtRest,
+            inside: 0,
+            entries: 0,
+            left: Instant::now(),
+            end: None,
+            generation: 0,
+        };
         Arc::new(Self {
             tenant,
             state: Mutex::new(state),
@@ -145,8 +159,20 @@ impl Process {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.metrics.up.set(i64::from(matches!(phase, Phase::Up(_))));
-        self.lock().phase = phase;
+        let mut state = self.lock();
+        match &phase {
+            Phase::Up(up) => state.generation = up.generation,
+            Phase::Failed { why, .. } => state.end = Some((state.generation, *why)),
+            _ => {}
+        }
+        state.phase = phase;
+        drop(state);
         self.news.notify_waiters();
+    }
+
+    /// Why this start of it ended, if it ended by itself and is the last that did.
+    fn end_of(&self, generation: u64) -> Option<&'static str> {
+        self.lock().end.filter(|(ended, _)| *ended == generation).map(|(_, why)| why)
     }
 
     /// How long nobody was inside, and how many have entered so far; `None` while somebody is.
@@ -212,6 +238,20 @@ impl Inside {
         let mut state = self.process.lock();
         if matches!(&state.phase, Phase::Up(up) if up.generation == self.up.generation) {
             state.phase = Phase::Ending;
+        }
+    }
+
+    /// Why the process ended, once its keeper knows; `None` if that does not come out soon, as it
+    /// goes on or something else is wrong.
+    pub(crate) async fn end(&self) -> Option<&'static str> {
+        let end = tokio::time::Instant::now() + END_TIME_MAX;
+        loop {
+            let mut news = pin!(self.process.news.notified());
+            news.as_mut().enable();
+            let why = self.process.end_of(self.up.generation);
+            if why.is_some() || tokio::time::timeout_at(end, news).await.is_err() {
+                return why;
+            }
         }
     }
 

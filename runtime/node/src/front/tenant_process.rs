@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use sluicebox_confine::{Bounds, Outcome, Report, confine};
 use tokio::sync::mpsc;
 
-use super::control::{self, Message, Tag};
+use super::control::{self, Leaves, Message, Tag};
 use crate::config::{Config, Sources};
 use crate::error::Error;
 use crate::node::Node;
@@ -32,13 +32,16 @@ const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
 /// What the process reads of the system besides: how many processors and how much memory there is,
 /// and what it may do with it.
-const SYSTEM: [&str; 5] = [
+const SYSTEM: [&str; 4] = [
     "/proc/meminfo",
     "/proc/sys/vm",
     "/sys/devices/system/cpu",
     "/sys/kernel/mm/transparent_hugepage",
-    "/sys/fs/cgroup",
 ];
+
+/// Where control groups are. Read by a process without one of this node's; else it reads its own
+/// alone, as those beside it have the names of other tenants.
+const GROUPS: &str = "/sys/fs/cgroup";
 
 /// A tenant's process that is held in and not started yet.
 #[derive(Debug)]
@@ -66,11 +69,11 @@ impl TenantProcess {
         };
         let stdin = io::stdin();
         let control = stdin.as_fd().try_clone_to_owned().map_err(io("take the control channel"))?;
-        let begun = Self::hear(&control).and_then(|(config, tenants)| {
+        let begun = Self::hear(&control).and_then(|(config, tenants, leaves)| {
             let program = std::env::current_exe().map_err(io("find the program itself"))?;
             let place = PathBuf::from(format!("/proc/{}", std::process::id()));
             let own = File::open(&place).map_err(io("look at the process itself"))?;
-            let measures = hold_in(&config, &program, place)?;
+            let measures = hold_in(&config, &program, place, leaves)?;
             Ok((config, tenants, program, measures, own))
         });
         match begun {
@@ -85,18 +88,20 @@ impl TenantProcess {
         }
     }
 
-    fn hear(control: &OwnedFd) -> Result<(Config, Tenants), Error> {
+    fn hear(control: &OwnedFd) -> Result<(Config, Tenants, Leaves), Error> {
         let nonsense = || Error::Internal("this is not how a tenant's process begins".to_owned());
         let message = control::receive(control)
             .map_err(|source| Error::Io { doing: "hear what to be".to_owned(), source })?;
         let message = message.filter(|message| message.tag == Tag::Begin).ok_or_else(nonsense)?;
         let text = message.text();
-        let (config, tenant) = text.split_once('\0').ok_or_else(nonsense)?;
+        let (config, rest) = text.split_once('\0').ok_or_else(nonsense)?;
+        let (tenant, leaves) = rest.split_once('\0').ok_or_else(nonsense)?;
+        let leaves = Leaves::of_text(leaves).ok_or_else(nonsense)?;
         let name = PathBuf::from("what the front says");
         let sources = Sources { file: Some((name, config.to_owned())), ..Sources::default() };
         let loaded = Config::load(&sources).map_err(|error| Error::Internal(error.to_string()))?;
         let tenants = Tenants::of_process(tenant, loaded.config.quota.allowance())?;
-        Ok((loaded.config, tenants))
+        Ok((loaded.config, tenants, leaves))
     }
 
     /// Runs the node until the front says so or is gone.
@@ -172,15 +177,19 @@ fn listen(control: &OwnedFd, running: &RunningNode, doors: &[mpsc::Sender<OwnedF
 }
 
 /// Gives up what the node does not need.
-fn hold_in(config: &Config, program: &Path, own: PathBuf) -> Result<Report, Error> {
+fn hold_in(config: &Config, program: &Path, own: PathBuf, leaves: Leaves) -> Result<Report, Error> {
     let existing = |paths: &[&str]| -> Vec<PathBuf> {
         paths.iter().map(PathBuf::from).filter(|path| path.exists()).collect()
     };
     let (mut read, mut execute) = (existing(&SYSTEM), existing(&LIBRARIES));
     read.push(own);
+    if leaves.groups.is_empty() {
+        read.extend(existing(&[GROUPS]));
+    }
+    read.extend(leaves.groups);
     execute.push(program.to_owned());
     // The engine's pools count as memory that can be written, though little of them ever is.
-    let memory = config.isolation.memory_bytes_max as u64 + config.engine.tuning().writable_space();
+    let memory = leaves.writable_bytes + config.engine.tuning().writable_space();
     let bounds = Bounds {
         directory: &config.node.data_dir,
         read: &read,

@@ -238,7 +238,7 @@ async fn send(
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if !is_new => request = unsent,
                 unsent => {
-                    let error = reached.gone(&failed.into_error());
+                    let error = reached.gone(&failed.into_error()).await;
                     return Err(Unsent { error, is_gone: false, request: unsent });
                 }
             },

@@ -14,7 +14,7 @@ use super::hop::HOP_ROWS;
 use super::kinds::LATENCY_MICROS;
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
 use super::peer::{LINK_ROWS, LinkMetrics, PEER_ROWS, WAYS};
-use super::process::PROCESS_ROWS;
+use super::process::{PROCESS_ROWS, Seen};
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
 use super::{
@@ -247,6 +247,8 @@ impl Collector for Sets {
                 Some((vec![("tenant", tenant.to_string())], set.upgrade()?))
             })
             .collect();
+        let seen = |(labels, set)| (labels, Arc::new(Seen::new(set)));
+        let processes: Vec<(Labels, Arc<Seen>)> = processes.into_iter().map(seen).collect();
         encode_rows(&mut encoder, PROCESS_ROWS, &borrowed(&processes))?;
         let peers: Vec<(Labels, Arc<PeerMetrics>)> = lock(&self.peers)
             .iter()

@@ -48,7 +48,10 @@ async fn figures_of(inside: Inside) -> Result<String, Error> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = Uri::from_static("/metrics");
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-    let response = sender.send_request(request).await.map_err(|error| reached.gone(&error))?;
+    let response = match sender.send_request(request).await {
+        Ok(response) => response,
+        Err(error) => return Err(reached.gone(&error).await),
+    };
     let body = Limited::new(response.into_body(), FIGURES_BYTES_MAX).collect().await;
     let body = body.map_err(|error| Error::Internal(format!("its figures: {error}")))?;
     Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())

@@ -110,9 +110,14 @@ impl Reached {
         }
     }
 
-    pub(super) fn gone(&self, error: &hyper::Error) -> Error {
+    /// What the client is told of an end that went away; why, if that is known soon.
+    pub(super) async fn gone(&self, error: &hyper::Error) -> Error {
         tracing::debug!(end = ?self.end(), %error, "a request that was passed on has no answer");
-        self.failed("went away before it answered", true)
+        let why = match self {
+            Self::Process(inside) => inside.end().await,
+            Self::Peer(..) => None,
+        };
+        self.failed(why.unwrap_or("went away before it answered"), true)
     }
 
     /// A new connection to it.
@@ -154,11 +159,12 @@ impl Reached {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (sender, serving) = http1::Builder::new()
-            .max_buf_size(BUFFER_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.gone(&error))?;
+        let mut builder = http1::Builder::new();
+        let begun = builder.max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(stream)).await;
+        let (sender, serving) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.gone(&error).await),
+        };
         // It ends with the other end, or when nobody has the sender any more.
         drop(tokio::task::spawn_local(async move {
             tokio::select! {
