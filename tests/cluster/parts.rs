@@ -1,14 +1,16 @@
 //! Partitions of a pipeline on several nodes: they go and come back under load, counted once, in
 //! order, with everything they keep.
 //!
-//! Nodes that die or stand still are in `faults`, nodes on machines that are cut off from each
-//! other in `apart`, one that was taken over in `liar`, what else clients do and what is refused in
+//! Nodes that die or stand still are in `faults`, and between the steps of a move in `copies`,
+//! nodes on machines that are cut off from each other in `apart`, one that was taken over in `liar`, what else clients do and what is refused in
 //! `serves`, where partitions would better be in `plan`, event time in `time`.
 
 #[path = "parts/apart.rs"]
 mod apart;
 #[path = "parts/bytes.rs"]
 mod bytes;
+#[path = "parts/copies.rs"]
+mod copies;
 #[path = "parts/faults.rs"]
 mod faults;
 #[path = "parts/liar.rs"]

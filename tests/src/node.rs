@@ -221,6 +221,13 @@ impl Setup {
         self
     }
 
+    /// With these lines in its log: `info,sluicebox_node::moving=debug`.
+    #[must_use]
+    pub fn saying(mut self, lines: &str) -> Self {
+        self.settings.push(("SLUICEBOX_LOG".to_owned(), lines.to_owned()));
+        self
+    }
+
     /// At this address, which another node had: clients that know it find this one.
     #[must_use]
     pub fn at(self, listen: SocketAddr) -> Self {

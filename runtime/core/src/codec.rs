@@ -1,4 +1,4 @@
-//! What is in the log: the bodies of its records, format version 4.
+//! What is in the log: the bodies of its records, format version 5.
 //!
 //! ```text
 //! every body     format u8 · oldest format a reader must know u8 · fields · extensions
@@ -30,6 +30,7 @@
 //! 8 leave        pipeline n · name of a node bytes · n × partition n
 //! 9 join         pipeline n · name of a node bytes · name of the home bytes (empty: none)
 //!                · n × partition n · kept bytes
+//!                · extension 25: state, as in a commit: what changed since it was copied
 //! 10 release     pipeline n · n × partition n
 //! extensions     { id n · bytes } … to the end of the body; a reader skips what it does not know
 //! ```
@@ -43,8 +44,8 @@ pub(crate) mod wire;
 mod writer;
 
 pub use commit::{
-    Batch, CommitHead, CommitRecord, DeadRun, EdgeRun, OutputRun, Piece, Sent, StateChanges,
-    StateWriter, Usage,
+    Batch, Changed, CommitHead, CommitRecord, DeadRun, EdgeRun, OutputRun, Piece, Sent,
+    StateChanges, StateWriter, Usage,
 };
 pub(crate) use commit::{put_source, source};
 pub(crate) use control::name_table;
@@ -62,6 +63,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::frame::{Frame, FrameError, expand};
+use crate::ids::PipelineId;
 
 use wire::Reader;
 
@@ -69,11 +71,11 @@ use wire::Reader;
 const TIME: u64 = 22;
 
 /// The format this code writes, and the newest it reads.
-pub const FORMAT: u8 = 4;
+pub const FORMAT: u8 = 5;
 
 /// The format a kind is written in, and the oldest reader that understands it: that in which the
 /// kind changed last. Compact frames came with 2, pipelines that move with 3, those whose
-/// partitions are on several nodes with 4.
+/// partitions are on several nodes with 4; with 5 those may bring what they changed last.
 pub(crate) const fn format_of(kind: u8) -> u8 {
     match kind {
         kind::LEAVE | kind::JOIN | kind::RELEASE => 4,
@@ -168,6 +170,17 @@ pub struct RecordError {
     pub at: usize,
     /// What is wrong.
     pub fault: Fault,
+}
+
+/// The pipeline a record is of, without a look at the rest; `None` if that cannot be told so.
+#[must_use]
+pub fn pipeline_of(kind: u8, body: &[u8]) -> Option<PipelineId> {
+    if matches!(kind, kind::APPLY | kind::CHECKPOINT) {
+        return None;
+    }
+    let mut reader = Reader::new(kind, body);
+    reader.format().ok()?;
+    reader.number("the pipeline").ok().map(PipelineId)
 }
 
 /// What is wrong with a record.

@@ -179,6 +179,13 @@ impl Fold {
         self.pipelines.get(&pipeline)
     }
 
+    /// The same of one pipeline and of no other: to follow that one further.
+    #[must_use]
+    pub fn only(mut self, pipeline: PipelineId) -> Self {
+        self.pipelines.retain(|id, _| *id == pipeline);
+        self
+    }
+
     /// The last checkpoint the log speaks of.
     #[must_use]
     pub fn checkpoint(&self) -> Option<CheckpointRecord> {
@@ -239,7 +246,7 @@ impl Fold {
             let here = Wrong::Opened("there is a pipeline with its number");
             return Err(if known.moved.is_some() { Wrong::Moved } else { here });
         }
-        let folded = only(id, record.kept).map_err(Wrong::Opened)?;
+        let folded = only_one(id, record.kept).map_err(Wrong::Opened)?;
         let refused = [
             (!folded.parts.is_whole(), "only a part of it was there"),
             (folded.waiting().next().is_some(), "runs wait that are in the log of that node"),
@@ -259,7 +266,7 @@ impl Fold {
 }
 
 /// The pipeline another node kept, and it alone; or why it cannot go on here.
-fn only(pipeline: PipelineId, kept: &[u8]) -> Result<Folded, &'static str> {
+fn only_one(pipeline: PipelineId, kept: &[u8]) -> Result<Folded, &'static str> {
     let kept = Fold::from_kept(kept).map_err(|_| "what was kept of it cannot be read")?;
     let mut pipelines = kept.pipelines.into_iter();
     let (Some((found, folded)), None) = (pipelines.next(), pipelines.next()) else {

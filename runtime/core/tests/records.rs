@@ -1,6 +1,6 @@
 //! Records of the log: what was written once is read for ever, and what is written reads back.
 //!
-//! The fixtures in `golden/record-v1` to `-v4` are bytes of published formats and never change.
+//! The fixtures in `golden/record-v1` to `-v5` are bytes of published formats and never change.
 //! With `SLUICEBOX_GOLDEN=new` those that are missing are made, which is for a new kind only.
 
 #[path = "records/moves.rs"]
@@ -429,7 +429,7 @@ fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
         assert!(decode(kind, &later).is_err(), "{name}");
     }
     let unknown = decode(11, &[1, 1]).unwrap_err().to_string();
-    assert!(unknown.contains("kind 11") && unknown.contains("1 to 10 of format 4"), "{unknown}");
+    assert!(unknown.contains("kind 11") && unknown.contains("1 to 10 of format 5"), "{unknown}");
 }
 
 #[test]

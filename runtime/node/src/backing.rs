@@ -14,6 +14,7 @@
 //! `checkpoint`.
 
 mod aged;
+mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 
 pub(crate) use aged::{Aged, AgedPage};
+pub(crate) use readers::Reading;
 
 use bytes::Bytes;
 use sluicebox_core::ids::{PipelineId, StageId};
@@ -36,6 +38,7 @@ use tokio::sync::Semaphore;
 use crate::checkpoint::{Health, Of};
 use crate::error::Error;
 use crate::mailbox::{Mailbox, lock};
+use readers::Readers;
 
 /// Names of slots that are noted for a stage, besides that of stamps; with more a key is looked
 /// through.
@@ -114,6 +117,7 @@ pub(crate) struct Backing {
     maker: OnceLock<Thread>,
     /// The right to look through the store for what is over.
     looking: Semaphore,
+    readers: Arc<Readers>,
 }
 
 impl Backing {
@@ -134,6 +138,7 @@ impl Backing {
             joining: Mutex::default(),
             maker: OnceLock::new(),
             looking: Semaphore::new(1),
+            readers: Arc::default(),
         }
     }
 
@@ -232,6 +237,16 @@ impl Backing {
     /// has to read is bounded by this.
     pub(crate) fn is_behind(&self, synced: Position) -> bool {
         synced.0.saturating_sub(self.horizon().0) > self.log_bytes_max
+    }
+
+    /// Somebody begins to read the log: nothing of it is recycled that it has still to read.
+    pub(crate) fn read_log(&self) -> Reading {
+        self.readers.begin()
+    }
+
+    /// How far the log may be recycled behind a checkpoint: others may not have read so far.
+    pub(crate) fn recyclable(&self, horizon: Position) -> Position {
+        self.readers.first().map_or(horizon, |first| first.min(horizon))
     }
 
     /// Grows with each checkpoint, and each that was asked for and had nothing to do.

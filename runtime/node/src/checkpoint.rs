@@ -265,7 +265,8 @@ impl Checkpointer {
         followed.map_err(Trouble::Reading)?;
         let written = written.map_err(|error| Trouble::Writing(error.into()))?;
         if let Some(written) = &written {
-            reader.log.trim(end).map_err(|error| Trouble::Writing(error.into()))?;
+            let behind = backing.recyclable(end);
+            reader.log.trim(behind).map_err(|error| Trouble::Writing(error.into()))?;
             let whole = |number| usize::try_from(number).unwrap_or(usize::MAX);
             let limit = PageLimit { entries: whole(written.entries), bytes: whole(written.bytes) };
             self.weigh(config, limit, stop);
@@ -306,6 +307,14 @@ pub(crate) fn note_partitions(fold: &Fold, record: &Record<'_>, collected: &mut 
             groups.iter().for_each(|groups| collected.note_released(groups));
         }
         _ => {}
+    }
+}
+
+/// What partitions that came brought with their record goes into the next checkpoint. Behind
+/// [`note_partitions`], and whatever is done about what lies in the store of them.
+pub(crate) fn note_brought(record: &Record<'_>, collected: &mut Collected) {
+    if let Record::Join(join) = record {
+        collected.note_brought(join.pipeline, &join.changed);
     }
 }
 
@@ -369,6 +378,7 @@ impl Reader {
                         return ControlFlow::Break(());
                     } else {
                         note_partitions(fold, &decoded, collected);
+                        note_brought(&decoded, collected);
                     }
                     ControlFlow::Continue(())
                 }

@@ -247,7 +247,9 @@ impl Node {
         let _held = self.hold_name(tenant, name);
         let running = {
             // Nothing of it comes from other nodes from here on, nor is it about to.
-            let _joining = self.joining().lock().await;
+            let running = self.running(tenant, name.as_str());
+            let id = running.and_then(|running| running.durable().map(|durable| durable.id));
+            let _nobody_joins = self.joining((tenant, name), id).await;
             self.take_running(tenant, name.as_str())
         };
         let dormant = self.dormant(tenant, name);

@@ -244,6 +244,7 @@ fn join_facts(record: &JoinRecord<'_>) -> Vec<(&'static str, Fact)> {
     facts.extend(record.home.clone().map(|home| ("home", Fact::Text(home))));
     facts.push(("partitions", partitions(&record.partitions)));
     facts.push(("kept", Fact::Number(record.kept.len() as u64)));
+    push_some(&mut facts, "changes", record.changed.iter().count() as u64);
     facts
 }
 

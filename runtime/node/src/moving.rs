@@ -23,6 +23,7 @@ mod arrive;
 mod depart;
 pub(crate) mod pages;
 mod partitions;
+mod steps;
 
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ use sluicebox_link::tls::NodeName;
 
 pub(crate) use arrive::{Opening, Preparing};
 pub(crate) use partitions::groups::Groups;
-pub(crate) use partitions::take::Shape;
+pub(crate) use partitions::take::{Copied, Shape};
 pub(crate) use partitions::{Joining, Placed, why_in_one_place};
 
 /// A pipeline that is going to another node.

@@ -12,6 +12,7 @@ mod rest;
 mod spread;
 
 use std::fs::DirBuilder;
+use std::hash::Hash;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -72,6 +73,9 @@ pub const TENANT_ARGUMENT: &str = "tenant-process";
 /// Tenant and pipeline.
 type Named = (Name, Name);
 
+/// Locks, each for as long as somebody has it.
+pub(crate) type Locks<K> = DashMap<K, Weak<tokio::sync::Mutex<()>>>;
+
 /// One process that runs pipelines.
 #[derive(Debug)]
 pub struct Node {
@@ -107,7 +111,7 @@ pub struct Node {
     /// Pipelines that have gone, for as long as others may not know.
     moved: DashMap<Named, Gone>,
     /// Held by whoever changes a pipeline.
-    deploying: DashMap<Named, Weak<tokio::sync::Mutex<()>>>,
+    deploying: Locks<Named>,
     memory: Arc<MemoryMeter>,
     next_tenant: AtomicUsize,
     next_uid: AtomicU64,
@@ -416,14 +420,19 @@ impl Node {
 
     /// The lock on changes of one pipeline.
     pub(crate) fn deploying(&self, tenant: &Name, name: &Name) -> Arc<tokio::sync::Mutex<()>> {
-        self.deploying.retain(|_, lock| lock.strong_count() > 0);
-        let mut entry = self.deploying.entry((tenant.clone(), name.clone())).or_default();
-        entry.upgrade().unwrap_or_else(|| {
-            let lock = Arc::default();
-            *entry = Arc::downgrade(&lock);
-            lock
-        })
+        lock_of(&self.deploying, (tenant.clone(), name.clone()))
     }
+}
+
+/// The lock of one of them.
+fn lock_of<K: Eq + Hash>(locks: &Locks<K>, of: K) -> Arc<tokio::sync::Mutex<()>> {
+    locks.retain(|_, lock| lock.strong_count() > 0);
+    let mut entry = locks.entry(of).or_default();
+    entry.upgrade().unwrap_or_else(|| {
+        let lock = Arc::default();
+        *entry = Arc::downgrade(&lock);
+        lock
+    })
 }
 
 /// The directory of compiled code, made if there is none.

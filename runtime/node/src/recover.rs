@@ -20,6 +20,7 @@ use sluicebox_core::codec::{self, CommitHead, DeadRun, FrameAt, IngestRecord, Ou
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::{Frame, FrameBuilder, expand, field, push_field};
 use sluicebox_core::ids::{Name, OutputId, Part, PipelineId, StageId};
+use sluicebox_core::key;
 use sluicebox_core::layer::request_of;
 use sluicebox_core::recovery::{Fold, Sink, Waiting};
 use sluicebox_core::state::{Change, KeyedState, StateLimits, redistribute};
@@ -177,6 +178,8 @@ fn take(reading: &mut Reading, store: &dyn Store, record: &Record<'_>) -> Result
             codec::Record::Join(join) => {
                 let of = (&*fold, join.pipeline);
                 checkpoint::load_joined(store, of, &join.partitions, (found, collected))?;
+                checkpoint::note_brought(&decoded, collected);
+                found.brought(fold, join);
             }
             _ => {}
         }
@@ -201,6 +204,27 @@ impl Found {
     pub(crate) fn held_at(&mut self, place: (PipelineId, StageId, u16)) -> &mut KeyedState {
         let seed = self.seed;
         self.held.entry(place).or_insert_with(|| KeyedState::new(seed, StateLimits::NONE))
+    }
+
+    /// What is held of partitions that came is as their record says, where it says so.
+    fn brought(&mut self, fold: &Fold, join: &codec::JoinRecord<'_>) {
+        let Some(folded) = fold.pipeline(join.pipeline) else { return };
+        for (stage, change) in join.changed.iter() {
+            let at = key::partition_of(key::group_of(change.key), folded.partitions());
+            self.change((join.pipeline, stage, at), change);
+        }
+    }
+
+    /// A slot has another value, or is gone: it is kept here if it is held.
+    fn change(&mut self, place: (PipelineId, StageId, u16), change: Change<'_>) {
+        if !Part::HELD.contains(&place.1.split().1) {
+            return;
+        }
+        let held = self.held_at(place);
+        match change.value {
+            Some(value) => held.restore(change.key, change.slot, value),
+            None => held.forget(change.key, change.slot),
+        }
     }
 
     /// Events that left by an output.
@@ -242,13 +266,7 @@ impl Visit<'_> {
 impl Sink for Visit<'_> {
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.collected.changed(commit, stage, change);
-        if Part::HELD.contains(&stage.split().1) {
-            let held = self.found.held_at((commit.pipeline, stage, commit.partition));
-            match change.value {
-                Some(value) => held.restore(change.key, change.slot, value),
-                None => held.forget(change.key, change.slot),
-            }
-        }
+        self.found.change((commit.pipeline, stage, commit.partition), change);
     }
 
     fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {

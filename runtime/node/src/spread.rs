@@ -38,6 +38,8 @@ use sluicebox_core::ids::{Name, PipelineId};
 
 use crate::cluster::Cluster;
 use crate::mailbox::Mailbox;
+use crate::moving::Copied;
+use crate::node::Locks;
 use crate::running::Running;
 pub(crate) use reports::Reports;
 pub(crate) use trunk::Trunks;
@@ -52,8 +54,12 @@ pub(crate) struct Spread {
     pub(crate) broken: DashMap<PipelineId, Broken>,
     pub(crate) trunks: Arc<Trunks>,
     pub(crate) whereabouts: Whereabouts,
-    /// Held by whoever takes partitions in, or lets a part go.
-    pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Held by whoever takes partitions of a pipeline in, or lets a part of it go, by its name.
+    pub(crate) joining: Locks<(Name, Name)>,
+    /// The same by its number.
+    pub(crate) joining_number: Locks<PipelineId>,
+    /// What was taken of partitions that are not here yet, since the node was started.
+    pub(crate) copies: DashMap<PipelineId, Copied>,
 }
 
 /// A part that is in the log and could not be started.
@@ -73,7 +79,9 @@ impl Spread {
             broken: DashMap::new(),
             trunks: Arc::new(Trunks::new(cluster)),
             whereabouts: Whereabouts::default(),
-            joining: tokio::sync::Mutex::default(),
+            joining: DashMap::new(),
+            joining_number: DashMap::new(),
+            copies: DashMap::new(),
         }
     }
 }
@@ -94,6 +102,7 @@ pub(crate) enum Site {
 pub(crate) struct Sites {
     at: Box<[AtomicU32]>,
     leaving: Box<[AtomicBool]>,
+    copied: Box<[AtomicBool]>,
     /// A bit for each peer that has had one since the node was started.
     been: [AtomicU64; PEERS_MAX / 64],
 }
@@ -109,8 +118,8 @@ impl Sites {
     /// So many, all of them here.
     pub(crate) fn new(partitions: u16) -> Self {
         let at = (0..partitions).map(|_| AtomicU32::new(HERE)).collect();
-        let leaving = (0..partitions).map(|_| AtomicBool::new(false)).collect();
-        Self { at, leaving, been: Default::default() }
+        let none = || (0..partitions).map(|_| AtomicBool::new(false)).collect();
+        Self { at, leaving: none(), copied: none(), been: Default::default() }
     }
 
     /// Where one is.
@@ -161,6 +170,19 @@ impl Sites {
         at.is_some_and(|leaving| leaving.load(Ordering::Acquire))
     }
 
+    /// Notes whether the state of one is copied to where it is about to go.
+    pub(crate) fn set_copied(&self, partition: u16, copied: bool) {
+        if let Some(at) = self.copied.get(usize::from(partition)) {
+            at.store(copied, Ordering::Release);
+        }
+    }
+
+    /// Another node may read the state of one: it goes there, or is about to.
+    pub(crate) fn is_given(&self, partition: u16) -> bool {
+        let at = self.copied.get(usize::from(partition));
+        at.is_some_and(|copied| copied.load(Ordering::Acquire)) || self.is_leaving(partition)
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> u16 {
         self.at.len() as u16
@@ -209,5 +231,10 @@ mod tests {
         assert_eq!(been, [3, 200]);
         sites.set_leaving(1, true);
         assert!(sites.is_leaving(1) && !sites.is_leaving(2) && !sites.is_leaving(9));
+        sites.set_copied(2, true);
+        let given: Vec<u16> = (0..4).filter(|at| sites.is_given(*at)).collect();
+        assert_eq!(given, [1, 2]);
+        sites.set_copied(2, false);
+        assert!(!sites.is_given(2) && !sites.is_given(9));
     }
 }

@@ -140,6 +140,11 @@ impl Changes {
         self.parts.iter().all(|part| part.len() == 0)
     }
 
+    /// Each key that changed, in the order of keys, with its value; `None` if it was deleted.
+    pub fn each<'a>(&'a self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+        self.order().into_iter().map(|position| self.entry(position))
+    }
+
     /// Bytes of memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -219,8 +224,7 @@ mod tests {
     use super::*;
 
     fn listed(changes: &Changes) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let order = changes.order().into_iter().map(|position| changes.entry(position));
-        order.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
+        changes.each().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
     }
 
     fn change() -> impl Strategy<Value = (Vec<u8>, Option<Vec<u8>>)> {

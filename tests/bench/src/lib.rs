@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, reason = "the result of a bench is what it prints")]
 
 pub mod client;
+pub mod cluster;
 pub mod cores;
 pub mod disk;
 pub mod events;

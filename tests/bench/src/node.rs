@@ -30,11 +30,13 @@ pub struct Setup {
     pub tenants: bool,
     /// Settings as environment variables, without the prefix.
     pub settings: Vec<(&'static str, String)>,
+    /// Which lines its log has.
+    pub log: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { workers: None, core: Core::Any, tenants: false, settings: Vec::new() }
+        Self { workers: None, core: Core::Any, tenants: false, settings: Vec::new(), log: "warn" }
     }
 }
 
@@ -104,6 +106,7 @@ impl Home {
         for (name, value) in &setup.settings {
             command.env(format!("SLUICEBOX__{name}"), value);
         }
+        command.env("SLUICEBOX_LOG", setup.log);
         let log = self.dir.path().join("log");
         let log_file = std::fs::File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
@@ -124,7 +127,7 @@ impl Home {
 }
 
 /// The program, without settings of whoever runs the bench.
-fn command() -> Result<Command> {
+pub(crate) fn command() -> Result<Command> {
     let mut command = Command::new(program(PROGRAM)?);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SLUICEBOX") {
@@ -162,6 +165,13 @@ impl Node {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// The lines of its log that have some text in them.
+    #[must_use]
+    pub fn lines(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     /// Puts something at a path of a tenant; an answer other than 200 or 201 is an error.

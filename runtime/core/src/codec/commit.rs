@@ -143,6 +143,11 @@ pub struct StateChanges<'a> {
     at: usize,
 }
 
+/// Changed slots by themselves, in the bytes they have in a commit: what partitions changed that go
+/// to another node. They were checked when this was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed<'a>(&'a [u8]);
+
 /// Bits of the byte before a change. A byte of 0 ends the changes of a stage.
 const CHANGE: u8 = 1;
 const DELETED: u8 = 2;
@@ -194,6 +199,12 @@ impl RecordWriter {
         self.extension(TIME, |out| put(out, time));
     }
 
+    /// Begins changes by themselves, to be read as [`Changed`]. Ends with [`StateWriter::end`].
+    pub fn changed(&mut self) -> StateWriter<'_> {
+        self.clear();
+        StateWriter { writer: self, stage: None, key: 0..0, slot: 0..0 }
+    }
+
     fn piece(&mut self, piece: &Piece) {
         self.source(piece.source);
         self.number(piece.from.seq);
@@ -230,11 +241,15 @@ impl StateWriter<'_> {
         }
     }
 
+    /// Ends changes that are by themselves.
+    pub fn end(mut self) {
+        self.end_all();
+    }
+
     /// Appends what left the batch and what it took; the record is whole.
     pub fn finish(mut self, sent: &Sent<Frame>, usage: &Usage) {
-        self.end_stage();
+        self.end_all();
         let writer = self.writer;
-        writer.number(0);
         writer.number(sent.runs.len() as u64);
         for run in &sent.runs {
             writer.number(run.edge.0.into());
@@ -257,6 +272,11 @@ impl StateWriter<'_> {
         for number in [usage.fuel, usage.events, usage.reruns] {
             writer.number(number);
         }
+    }
+
+    fn end_all(&mut self) {
+        self.end_stage();
+        self.writer.number(0);
     }
 
     fn end_stage(&mut self) {
@@ -380,6 +400,37 @@ impl<'a> StateChanges<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (StageId, Change<'a>)> + use<'a> {
         let mut changes = Changes::at(Reader::behind(kind::COMMIT, self.body, self.at));
         // It was read once without an error, and reads the same again.
+        std::iter::from_fn(move || changes.step().ok().flatten())
+    }
+}
+
+impl<'a> Changed<'a> {
+    /// Checks bytes that hold changes and nothing else; none at all are no changes.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut changes = Changes::at(Reader::behind(kind::JOIN, bytes, 0));
+        while changes.step()?.is_some() {}
+        match changes.reader.is_at_end() {
+            true => Ok(Self(bytes)),
+            false => Err(changes.reader.bad("the end of what changed")),
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The changes in order, each with its stage.
+    pub fn iter(&self) -> impl Iterator<Item = (StageId, Change<'a>)> + use<'a> {
+        let mut changes = Changes::at(Reader::behind(kind::JOIN, self.0, 0));
+        // They were read once without an error, and read the same again; no bytes are none.
         std::iter::from_fn(move || changes.step().ok().flatten())
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! Each names partitions of one pipeline, in order and at least one. Each of the two nodes has its
 //! own record of what goes from one to the other; which of them comes first is not decided here.
+//! Partitions that came may bring what they changed last with their record: a reader that skipped
+//! that would take old state for theirs, so such a record is of a later format.
 
 use super::control::ascending;
 use super::wire::Reader;
-use super::{RecordError, RecordWriter, kind};
+use super::{Changed, RecordError, RecordWriter, format_of, kind};
 use crate::ids::PipelineId;
 
 /// Partitions go to another node; those that were elsewhere before are now known to be there.
@@ -33,7 +35,13 @@ pub struct JoinRecord<'a> {
     pub partitions: Vec<u16>,
     /// What the other node kept of the pipeline; not looked at here.
     pub kept: &'a [u8],
+    /// What they changed since their state was copied to this node.
+    pub changed: Changed<'a>,
 }
+
+/// The extension with what partitions changed, and the first format that has it.
+const CHANGED: u64 = 25;
+const FORMAT_OF_CHANGED: u8 = 5;
 
 /// What is still here of partitions that left may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,12 +63,19 @@ impl RecordWriter {
 
     /// Writes the record of partitions that came from another node.
     pub fn join(&mut self, record: &JoinRecord<'_>) {
-        self.begin(kind::JOIN);
+        let format = match record.changed.bytes() {
+            [] => format_of(kind::JOIN),
+            _ => FORMAT_OF_CHANGED,
+        };
+        self.begin_in(format, kind::JOIN);
         self.number(record.pipeline.0);
         self.bytes(record.from.as_bytes());
         self.bytes(record.home.as_deref().unwrap_or_default().as_bytes());
         self.partitions(&record.partitions);
         self.bytes(record.kept);
+        if format == FORMAT_OF_CHANGED {
+            self.extension(CHANGED, |out| out.extend_from_slice(record.changed.bytes()));
+        }
     }
 
     /// Writes the record of partitions that left and of which nothing is needed here any more.
@@ -90,8 +105,14 @@ pub(super) fn join<'a>(reader: &mut Reader<'a>) -> Result<JoinRecord<'a>, Record
     let home = reader.node_or_none("the home")?;
     let partitions = some_partitions(reader)?;
     let kept = reader.bytes(usize::MAX, "what was kept of it")?;
-    reader.extensions()?;
-    Ok(JoinRecord { pipeline, from, home, partitions, kept })
+    let mut changed = Changed::default();
+    reader.extensions_known(|id, reader| {
+        if id == CHANGED {
+            changed = Changed::read(reader.rest())?;
+        }
+        Ok(())
+    })?;
+    Ok(JoinRecord { pipeline, from, home, partitions, kept, changed })
 }
 
 pub(super) fn release(reader: &mut Reader<'_>) -> Result<ReleaseRecord, RecordError> {

@@ -96,6 +96,13 @@ impl<'a> Reader<'a> {
         self.error(Fault::Value(part))
     }
 
+    /// Everything from where it stands to the end.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        let rest = &self.body[self.at..];
+        self.at = self.body.len();
+        rest
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.body.len()
     }
@@ -254,13 +261,13 @@ impl<'a> Reader<'a> {
         Ok(FrameAt { range, events, bytes })
     }
 
-    /// What later writers of this format may have added: skipped.
     /// An event time.
     pub(crate) fn time(&mut self, part: &'static str) -> Result<u64, RecordError> {
         let time = self.number(part)?;
         if time < TIME_END { Ok(time) } else { Err(self.bad(part)) }
     }
 
+    /// What later writers of this format may have added: skipped.
     pub(crate) fn extensions(&mut self) -> Result<(), RecordError> {
         self.extensions_known(|_, _| Ok(()))
     }

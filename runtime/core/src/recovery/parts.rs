@@ -11,15 +11,17 @@
 //! - Runs that were written to another node's log are foreign: they are not in the backlog here.
 //!   Those are what a home took in, as a part sees it, what partitions that are away send, and what
 //!   partitions that came had sent before.
-//! - A partition that comes goes on from the later of what both nodes know of it.
+//! - A partition that comes goes on from the later of what both nodes know of it. What it changed
+//!   last may be in its record; whoever folds has to take that from there, behind all that was here.
 //! - A pipeline of which not all is here gets no version, and does not move as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pipeline::{Folded, ReaderState};
-use super::{Fold, Sink, Wrong, only, running, standing};
+use super::{Fold, Sink, Wrong, only_one, running, standing};
 use crate::codec::{CommitRecord, JoinRecord, LeaveRecord, ReleaseRecord};
 use crate::ids::{EdgeId, PipelineId};
+use crate::key;
 use crate::position::{Counter, Place, Source};
 use crate::replayed::Replayed;
 
@@ -197,6 +199,18 @@ impl Folded {
         }
     }
 
+    /// Wrong if a record brings changes of what does not come with it.
+    fn expect_its_own(&self, record: &JoinRecord<'_>) -> Result<(), Wrong> {
+        for (stage, change) in record.changed.iter() {
+            self.expect_stage(stage.split().0)?;
+            let partition = key::partition_of(key::group_of(change.key), self.partitions);
+            if record.partitions.binary_search(&partition).is_err() {
+                return Err(Wrong::Joined("it brings state of other partitions"));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in partitions that were away, each from the later of what both nodes know of it.
     fn take_in(&mut self, record: &JoinRecord<'_>, kept: Self) {
         let comes = |partition: u16| record.partitions.binary_search(&partition).is_ok();
@@ -283,13 +297,14 @@ impl Fold {
             Err(Wrong::Pipeline) => false,
             Err(wrong) => return Err(wrong),
         };
-        let kept = only(id, record.kept).map_err(Wrong::Joined)?;
+        let kept = only_one(id, record.kept).map_err(Wrong::Joined)?;
         if kept.highest_number() > NUMBER_MAX {
             return Err(Wrong::Joined("a number of it is higher than any that are given out"));
         }
         for partition in &record.partitions {
             kept.expect_partition(*partition)?;
         }
+        kept.expect_its_own(record)?;
         let tenant = kept.tenant.clone();
         if !known {
             if self.has_name(&kept.tenant, &kept.name) {

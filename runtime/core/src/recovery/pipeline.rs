@@ -429,7 +429,7 @@ impl Folded {
         Ok(())
     }
 
-    fn expect_stage(&self, stage: StageId) -> Result<(), Wrong> {
+    pub(super) fn expect_stage(&self, stage: StageId) -> Result<(), Wrong> {
         if has_stage(&self.names, stage) { Ok(()) } else { Err(Wrong::Stage(stage)) }
     }
 

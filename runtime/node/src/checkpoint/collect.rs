@@ -405,10 +405,11 @@ impl Collected {
     }
 }
 
-impl Sink for Collected {
-    fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
-        let of = self.of(commit.pipeline);
-        self.note_changed((commit.pipeline, stage));
+impl Collected {
+    /// A slot has another value, or is gone.
+    fn change(&mut self, (pipeline, stage): (PipelineId, StageId), change: Change<'_>) {
+        let of = self.of(pipeline);
+        self.note_changed((pipeline, stage));
         let mut key = std::mem::take(&mut self.key);
         key.clear();
         of.slot(stage, change.key, change.slot, &mut key);
@@ -417,12 +418,18 @@ impl Sink for Collected {
                 self.dirty.put(&key, value);
                 // The others are read whole, and have a slot for each event and timer.
                 if stage.split().1 == Part::Own {
-                    self.note_slot(commit.pipeline, stage, change.slot);
+                    self.note_slot(pipeline, stage, change.slot);
                 }
             }
             None => self.dirty.delete(&key),
         }
         self.key = key;
+    }
+}
+
+impl Sink for Collected {
+    fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
+        self.change((commit.pipeline, stage), change);
     }
 
     fn output(&mut self, commit: &CommitHead, run: &OutputRun, position: u64) {

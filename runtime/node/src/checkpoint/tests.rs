@@ -388,3 +388,42 @@ fn what_is_discarded_while_a_checkpoint_is_written_goes_with_the_next_two() {
     collected.release();
     assert_eq!(collected.freeze().1.len(), 0);
 }
+
+#[test]
+fn what_partitions_brought_goes_into_the_next_checkpoint_with_the_names_of_its_slots() {
+    let backing = Arc::new(Backing::new(Arc::new(MemoryStore::new()), u64::MAX));
+    let mut collected = Collected::new(1, backing.clone(), OUTPUTS);
+    let (tenant, id) = (Name::new("t").unwrap(), PipelineId(1));
+    collected.applied(&tenant, id);
+    let mut writer = RecordWriter::new();
+    let mut state = writer.changed();
+    let slots: [(&[u8], Option<&[u8]>); 3] = [(b"a", Some(b"1")), (b"b", Some(b"2")), (b"c", None)];
+    for (slot, value) in slots {
+        state.change(STAGE, &sluicebox_core::state::Change { key: b"k", slot, value });
+    }
+    state.end();
+    let bytes = writer.to_bytes();
+    let changed = codec::Changed::read(&bytes).unwrap();
+    // Whoever runs them has looked at it before.
+    assert!(backing.note((id, STAGE), b"a").is_some());
+    collected.note_brought(id, &changed);
+    let of = Of::new(&tenant, id);
+    let (frozen, _) = collected.freeze();
+    let found: Vec<_> = frozen.iter().flat_map(|changes| changes.each()).collect();
+    let key = |slot: &[u8]| {
+        let mut key = Vec::new();
+        of.slot(STAGE, b"k", slot, &mut key);
+        key
+    };
+    let name = |slot: &[u8]| of.slot_name(STAGE, Some(slot));
+    let expected = [
+        (key(b"a"), Some(&b"1"[..])),
+        (key(b"b"), Some(b"2")),
+        (key(b"c"), None),
+        (name(b"a"), Some(b"")),
+        (name(b"b"), Some(b"")),
+    ];
+    let expected: Vec<_> = expected.iter().map(|(key, value)| (&key[..], *value)).collect();
+    assert_eq!(found, expected);
+    assert_eq!(collected.take_changed().into_iter().collect::<Vec<_>>(), [(id, STAGE)]);
+}

@@ -110,6 +110,24 @@ impl Node {
         .await
     }
 
+    /// Removes these versions and the secret of a pipeline that did not come after all.
+    pub(crate) async fn forget_arrival(
+        &self,
+        (tenant, name): (&Name, &Name),
+        versions: &[u32],
+    ) -> Result<(), Error> {
+        let mut keys = vec![chance::own_key(tenant, name)?];
+        for version in versions {
+            keys.push(version_key(tenant, name, *version)?);
+        }
+        let catalog = self.catalog().clone();
+        blocking(move || {
+            keys.iter().try_for_each(|key| catalog.delete(key).map(drop))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Runs a pipeline whose entries are in the store, and whose record is in the log.
     pub(crate) async fn start_arrival(
         self: &Arc<Self>,

@@ -7,6 +7,7 @@
 
 mod partitions;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -163,13 +164,22 @@ async fn read<T: DeserializeOwned>(
     from: &NodeName,
     body: Incoming,
 ) -> Result<(T, OwnedSemaphorePermit), Error> {
+    let (body, turn) = read_bytes(edge, from, body).await?;
+    let wrong = |error| Error::request("request.body", format!("not what was asked for: {error}"));
+    serde_json::from_slice(&body).map(|read| (read, turn)).map_err(wrong)
+}
+
+/// The same, as it comes.
+async fn read_bytes(
+    edge: &Edge,
+    from: &NodeName,
+    body: Incoming,
+) -> Result<(Bytes, OwnedSemaphorePermit), Error> {
     let unknown = || Error::not_found("node", from.as_str());
     let turn = edge.node().peer(from).ok_or_else(unknown)?.order().await;
     let body = axum::body::Body::new(body);
     let time_max = edge.node().config().http.body_time_max;
-    let body = collect_control(body, BODY_BYTES_MAX, time_max).await?;
-    let wrong = |error| Error::request("request.body", format!("not what was asked for: {error}"));
-    serde_json::from_slice(&body).map(|read| (read, turn)).map_err(wrong)
+    Ok((collect_control(body, BODY_BYTES_MAX, time_max).await?, turn))
 }
 
 /// The values of these parameters, in order; empty for those that are not there.

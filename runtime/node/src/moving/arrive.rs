@@ -130,7 +130,7 @@ impl Node {
         };
         let of = Of::new(tenant, id);
         {
-            let _nobody_joins = self.joining().lock().await;
+            let _nobody_joins = self.joining((tenant, name), Some(id)).await;
             if self.spread(id).is_some() || self.is_broken(id) {
                 // All that is here under its number is about to be removed, and whoever asks can
                 // ask for what it likes.
@@ -292,10 +292,16 @@ impl Node {
     }
 
     pub(super) async fn put(&self, entries: Vec<pages::Entry>) -> Result<(), Error> {
+        let puts = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        self.put_or_delete(puts).await
+    }
+
+    /// Writes entries beside checkpoints; those without a value go.
+    pub(super) async fn put_or_delete(&self, puts: Vec<pages::Put>) -> Result<(), Error> {
         let store = self.backing().store().clone();
         blocking(move || {
-            let piece: Vec<Change<'_>> =
-                entries.iter().map(|(key, value)| Change { key, value: Some(value) }).collect();
+            let changes = puts.iter().map(|(key, value)| Change { key, value: value.as_deref() });
+            let piece: Vec<Change<'_>> = changes.collect();
             aside(store.as_ref(), |checkpoint| checkpoint.write(&piece))
         })
         .await

@@ -22,6 +22,9 @@ pub(super) const PAGE: PageLimit = PageLimit { entries: 16 * 1024, bytes: 4 * 10
 /// A key and its value.
 pub(super) type Entry = (Vec<u8>, Vec<u8>);
 
+/// A key, and its value; none if it goes.
+pub(crate) type Put = (Vec<u8>, Option<Vec<u8>>);
+
 /// Bytes of a page at most: one entry may be larger than usual, an image of a stream's memory.
 pub(crate) const PAGE_BYTES_MAX: usize = 80 * 1024 * 1024;
 

@@ -24,24 +24,27 @@
 //! parts end, `gather` brings all home for a new version. Why it is so is in ADR 0039.
 
 mod ends;
+mod follow;
 mod gather;
 pub(super) mod groups;
 pub(super) mod join;
 mod leave;
+mod states;
 pub(super) mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use serde::{Deserialize, Serialize};
 use sluicebox_core::codec::{LeaveRecord, RecordWriter, kind};
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::message::Message;
 use sluicebox_core::pipeline::Scope;
 
+use super::Moved;
 use super::depart::refused;
-use super::{Moved, Preparing};
 use crate::error::Error;
 use crate::node::Node;
 use crate::running::Running;
@@ -49,7 +52,7 @@ use crate::spread::Site;
 use leave::until_settled;
 
 /// What a node is told that is to run partitions from now on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Joining {
     pub(crate) pipeline: u64,
@@ -59,9 +62,42 @@ pub(crate) struct Joining {
     /// The home; none if that is who is told.
     pub(crate) home: Option<String>,
     /// Where the pipeline stands at the source.
-    pub(crate) kept: Vec<u8>,
-    /// For a node that has no part of it yet.
-    pub(crate) preparing: Preparing,
+    #[serde(skip)]
+    pub(crate) kept: Bytes,
+    /// What the partitions changed since their state was taken.
+    #[serde(skip)]
+    pub(crate) changed: Bytes,
+}
+
+impl Joining {
+    /// In bytes: JSON behind its length, where the pipeline stands behind its length, and the rest.
+    ///
+    /// # Errors
+    /// None that is not our bug.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let head = serde_json::to_vec(self);
+        let head = head.map_err(|error| Error::Internal(format!("a question: {error}")))?;
+        let mut bytes = Vec::new();
+        for part in [&head[..], &self.kept] {
+            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+        bytes.extend_from_slice(&self.changed);
+        Ok(bytes)
+    }
+
+    /// From such bytes; none if they are not.
+    pub(crate) fn from_bytes(bytes: &Bytes) -> Option<Self> {
+        let mut rest = bytes.clone();
+        let mut part = || {
+            let length = u32::from_le_bytes(*rest.first_chunk()?) as usize;
+            rest.advance(size_of::<u32>());
+            (length <= rest.len()).then(|| rest.split_to(length))
+        };
+        let (head, kept) = (part()?, part()?);
+        let joining: Self = serde_json::from_slice(&head).ok()?;
+        Some(Self { kept, changed: rest, ..joining })
+    }
 }
 
 /// Where partitions of a pipeline are, as its home says.
@@ -219,8 +255,11 @@ impl Node {
         (from, id): (u16, PipelineId),
         placed: &Placed,
     ) -> Result<(), Error> {
-        let _one_at_a_time = self.joining().lock().await;
         let Some(running) = self.spread(id) else { return Ok(()) };
+        let _one_at_a_time = self.joining((running.tenant(), running.name()), Some(id)).await;
+        if !self.is_spread_as(id, &running) {
+            return Ok(());
+        }
         let mut news: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
         for (at, site) in running.shared().sites.all() {
             let there = placed.away.get(&at).map_or(Some(from), |n| self.trunks().number_of(n));
@@ -318,4 +357,29 @@ fn elsewhere(
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_is_told_comes_as_it_was_and_whole() {
+        let joining = Joining {
+            pipeline: 7,
+            partitions: vec![1, 3],
+            attempt: u64::MAX,
+            home: Some("a".to_owned()),
+            kept: Bytes::from_static(b"kept"),
+            changed: Bytes::from_static(&[1, 2, 3]),
+            ..Joining::default()
+        };
+        let bytes = joining.to_bytes().expect("plain text");
+        assert_eq!(Joining::from_bytes(&bytes.clone().into()), Some(joining.clone()));
+        let kept = bytes.len() - joining.changed.len();
+        for length in 0..kept {
+            let cut = Bytes::copy_from_slice(&bytes[..length]);
+            assert_eq!(Joining::from_bytes(&cut), None, "cut to {length}");
+        }
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use dashmap::DashMap;
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::recovery::Folded;
 
-use super::Node;
+use super::{Node, lock_of};
 use crate::error::Error;
 use crate::mailbox::gate::Gate;
+use crate::moving::Copied;
 use crate::plan::Flows;
 use crate::running::Running;
 use crate::scale::Scales;
@@ -29,14 +31,35 @@ impl Node {
         &self.spread.trunks
     }
 
-    /// Held by whoever takes partitions in, or lets a part go.
-    pub(crate) fn joining(&self) -> &tokio::sync::Mutex<()> {
-        &self.spread.joining
+    /// Held by whoever takes partitions of a pipeline in, or lets a part of it go: what has its
+    /// name and what has its number waits, as other nodes may say one with another's.
+    pub(crate) async fn joining(
+        &self,
+        (tenant, name): (&Name, &Name),
+        id: Option<PipelineId>,
+    ) -> impl Sized + use<> {
+        let of_name = lock_of(&self.spread.joining, (tenant.clone(), name.clone()));
+        let of_name = of_name.lock_owned().await;
+        let of_number = match id {
+            Some(id) => Some(lock_of(&self.spread.joining_number, id).lock_owned().await),
+            None => None,
+        };
+        (of_name, of_number)
+    }
+
+    /// What was taken of partitions that are not here yet.
+    pub(crate) fn copies(&self) -> &DashMap<PipelineId, Copied> {
+        &self.spread.copies
     }
 
     /// A pipeline of which some partitions are elsewhere, or may be in a moment; or a part.
     pub(crate) fn spread(&self, id: PipelineId) -> Option<Arc<Running>> {
         self.spread.running.get(&id).map(|found| found.value().clone())
+    }
+
+    /// It is this that is found under the number.
+    pub(crate) fn is_spread_as(&self, id: PipelineId, running: &Arc<Running>) -> bool {
+        self.spread(id).is_some_and(|there| Arc::ptr_eq(&there, running))
     }
 
     /// A pipeline with this number that runs here, whole or in part.

@@ -4,7 +4,10 @@
 mod scattered;
 
 use super::*;
-use crate::codec::{DeleteRecord, JoinRecord, LeaveRecord, MoveRecord, OpenRecord, ReleaseRecord};
+use crate::codec::{
+    Changed, DeleteRecord, JoinRecord, LeaveRecord, MoveRecord, OpenRecord, ReleaseRecord,
+};
+use crate::key;
 use crate::recovery::pipeline::ReaderState;
 
 const INGEST: Source = Source::Ingest;
@@ -52,7 +55,8 @@ impl Log {
     ) -> Result<(), Wrong> {
         let (from, home) = (from.to_owned(), home.map(str::to_owned));
         let partitions = partitions.to_vec();
-        let record = JoinRecord { pipeline: ONE, from, home, partitions, kept };
+        let changed = Changed::default();
+        let record = JoinRecord { pipeline: ONE, from, home, partitions, kept, changed };
         self.write(|writer| writer.join(&record))
     }
 
@@ -511,6 +515,31 @@ fn numbers_that_would_run_over_are_not_gone_on_from() {
         let over = Wrong::Joined("a number of it is higher than any that are given out");
         assert_eq!(home.join(("b", None), &[2], &kept), Err(over), "{what}");
     }
+}
+
+#[test]
+fn what_changed_last_is_of_partitions_that_come() {
+    let kept = home().part();
+    let bring = |stage, name: &[u8]| {
+        let mut writer = RecordWriter::new();
+        let mut state = writer.changed();
+        state.change(stage, &Change { key: name, slot: b"s", value: Some(b"v") });
+        state.end();
+        let last = writer.to_bytes();
+        let changed = Changed::read(&last).expect("changes");
+        let (from, home) = ("a".to_owned(), Some("a".to_owned()));
+        let record =
+            JoinRecord { pipeline: ONE, from, home, partitions: vec![2], kept: &kept, changed };
+        Log::default().write(|writer| writer.join(&record))
+    };
+    let of = |at| {
+        let is_in = move |n: &u32| key::partition_of(key::group_of(&n.to_le_bytes()), 4) == at;
+        (0_u32..).find(is_in).expect("there are many").to_le_bytes()
+    };
+    assert_eq!(bring(COUNT, &of(2)), Ok(()));
+    let others = Wrong::Joined("it brings state of other partitions");
+    assert_eq!(bring(COUNT, &of(3)), Err(others));
+    assert_eq!(bring(StageId(77), &of(2)), Err(Wrong::Stage(StageId(77))));
 }
 
 #[test]

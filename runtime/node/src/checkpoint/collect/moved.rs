@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use sluicebox_core::codec::Changed;
 use sluicebox_core::ids::{Part, PipelineId};
 use sluicebox_core::recovery::Folded;
 
@@ -33,6 +34,27 @@ impl Collected {
         // All of the pipeline may have been here before, and gone.
         self.keep(|prefix| prefixes.iter().any(|joined| joined.starts_with(prefix)));
         self.backing.note_joined(prefixes.into_iter());
+    }
+
+    /// Takes what partitions that came changed since their state was copied to the store. That is
+    /// in their record and nowhere else, and so may be the names of their slots, though whoever
+    /// runs them knows them by now.
+    pub(in crate::checkpoint) fn note_brought(
+        &mut self,
+        pipeline: PipelineId,
+        changed: &Changed<'_>,
+    ) {
+        let mut names = BTreeSet::new();
+        for (stage, change) in changed.iter() {
+            self.change((pipeline, stage), change);
+            if stage.split().1 == Part::Own && change.value.is_some() {
+                names.insert((stage, change.slot));
+            }
+        }
+        let of = self.of(pipeline);
+        for (stage, slot) in names {
+            self.dirty.put(&of.slot_name(stage, Some(slot)), b"");
+        }
     }
 
     /// Notes that state of partitions that left may go.

@@ -53,11 +53,24 @@ impl Peer {
         &self,
         named: Named<'_>,
         (id, attempt): (PipelineId, u64),
-        (partitions, kept_bytes): (&[u16], usize),
+        (partitions, kept_bytes, preparing): (&[u16], usize, &Preparing),
     ) -> Result<(), Error> {
         let (path, list) = (path(named, "take-groups", id), list(partitions));
         let path = format!("{path}&partitions={list}&attempt={attempt}&kept={kept_bytes}");
-        self.post(&path, Vec::new(), MOVE_TIME_MAX).await.map(drop)
+        self.post(&path, to_json(preparing)?, MOVE_TIME_MAX).await.map(drop)
+    }
+
+    /// Tells it that partitions stay here whose state it has taken.
+    ///
+    /// # Errors
+    /// As [`Self::take_groups`].
+    pub(crate) async fn drop_copied(
+        &self,
+        named: Named<'_>,
+        (id, attempt): (PipelineId, u64),
+    ) -> Result<(), Error> {
+        let path = format!("{}&attempt={attempt}", path(named, "drop-copied", id));
+        self.post(&path, Vec::new(), self.silence_time_max).await.map(drop)
     }
 
     /// How many partitions a pipeline has there, and which stages.
@@ -92,8 +105,22 @@ impl Peer {
     /// As [`Self::take_groups`].
     pub(crate) async fn join(&self, named: Named<'_>, joining: &Joining) -> Result<bool, Error> {
         let path = path(named, "join", PipelineId(joining.pipeline));
-        let joined = self.post(&path, to_json(joining)?, MOVE_TIME_MAX).await?;
+        let joined = self.post(&path, joining.to_bytes()?, MOVE_TIME_MAX).await?;
         self.read(&path, &joined)
+    }
+
+    /// Has it take what partitions changed since it took their state.
+    ///
+    /// # Errors
+    /// As [`Self::take_groups`].
+    pub(crate) async fn take_changes(
+        &self,
+        named: Named<'_>,
+        (id, attempt): (PipelineId, u64),
+        page: Vec<u8>,
+    ) -> Result<(), Error> {
+        let path = format!("{}&attempt={attempt}", path(named, "take-changes", id));
+        self.post(&path, page, MOVE_TIME_MAX).await.map(drop)
     }
 
     /// Has it hand partitions back to this node. Gives how long they took nothing, in milliseconds.

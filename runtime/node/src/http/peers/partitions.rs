@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_link::tls::NodeName;
 
-use super::{parameters, read};
+use super::{parameters, read, read_bytes};
 use crate::error::Error;
 use crate::http::body::Body;
 use crate::http::control::to_its_end;
@@ -85,7 +85,10 @@ pub(super) async fn act(
 ) -> Option<Result<Response<Body>, Error>> {
     let done = match asked.step {
         "prepare-part" => prepare(edge, from, asked, body).await,
-        "take-groups" | "give-back" => take_or_give(edge, from, asked).await,
+        "take-groups" => take(edge, from, asked, body).await,
+        "give-back" => give(edge, from, asked).await,
+        "drop-copied" => drop_copied(edge, from, asked).await,
+        "take-changes" => changes(edge, from, asked, body).await,
         "join" => join(edge, from, asked, body).await,
         "end-part" => end(edge, from, asked).await,
         "resume-part" => asked.id().map(|id| {
@@ -121,29 +124,71 @@ async fn prepare(
     Ok(respond::json(StatusCode::OK, &prepared.err().map(|error| error.to_string())))
 }
 
-async fn take_or_give(
+async fn take(
     edge: &Edge,
     from: &NodeName,
     asked: &Asked<'_>,
+    body: Incoming,
 ) -> Result<Response<Body>, Error> {
     let (id, partitions) = (asked.id()?, asked.partitions()?);
     let node = edge.node().clone();
     let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
+    let [attempt, kept] = parameters(asked.query, ["attempt", "kept"])?;
+    let attempt = attempt.parse().map_err(|_| asked.unknown())?;
+    let kept: usize = kept.parse().map_err(|_| asked.unknown())?;
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
-    if asked.step == "take-groups" {
-        let [attempt, kept] = parameters(asked.query, ["attempt", "kept"])?;
-        let attempt = attempt.parse().map_err(|_| asked.unknown())?;
-        let kept: usize = kept.parse().map_err(|_| asked.unknown())?;
-        node.check_room_for(&name, kept.saturating_add(KEPT_MORE_BYTES))?;
-        let taking = async move {
-            node.take_groups((&tenant, &name), (id, &peer), (&partitions, attempt)).await
-        };
-        to_its_end(taking).await?;
-        return Ok(respond::json(StatusCode::OK, &true));
-    }
+    node.check_room_for(&name, kept.saturating_add(KEPT_MORE_BYTES))?;
+    let (preparing, turn): (Preparing, _) = read(edge, from, body).await?;
+    let taking = async move {
+        let _turn = turn;
+        let what = (&partitions[..], attempt, &preparing);
+        node.take_groups((&tenant, &name), (id, &peer), what).await
+    };
+    to_its_end(taking).await?;
+    Ok(respond::json(StatusCode::OK, &true))
+}
+
+async fn give(edge: &Edge, from: &NodeName, asked: &Asked<'_>) -> Result<Response<Body>, Error> {
+    let (id, partitions, name) = (asked.id()?, asked.partitions()?, asked.name.clone());
+    let node = edge.node().clone();
+    let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
     let giving = async move { node.give_partitions_back(&peer, (id, &partitions), &name).await };
     let given = to_its_end(giving).await.map_err(|error| error.to_string());
     Ok(respond::json(StatusCode::OK, &given))
+}
+
+async fn drop_copied(
+    edge: &Edge,
+    from: &NodeName,
+    asked: &Asked<'_>,
+) -> Result<Response<Body>, Error> {
+    let id = asked.id()?;
+    let peer = edge.node().peer(from).ok_or_else(|| asked.unknown())?;
+    let [attempt] = parameters(asked.query, ["attempt"])?;
+    let attempt = attempt.parse().map_err(|_| asked.unknown())?;
+    let (node, tenant, name) = (edge.node().clone(), asked.tenant.clone(), asked.name.clone());
+    let dropping = async move { node.drop_copied((&tenant, &name), (id, &peer, attempt)).await };
+    to_its_end(dropping).await?;
+    Ok(respond::json(StatusCode::OK, &true))
+}
+
+async fn changes(
+    edge: &Edge,
+    from: &NodeName,
+    asked: &Asked<'_>,
+    body: Incoming,
+) -> Result<Response<Body>, Error> {
+    let (id, (page, turn)) = (asked.id()?, read_bytes(edge, from, body).await?);
+    let peer = edge.node().peer(from).ok_or_else(|| asked.unknown())?;
+    let [attempt] = parameters(asked.query, ["attempt"])?;
+    let attempt = attempt.parse().map_err(|_| asked.unknown())?;
+    let (node, tenant, name) = (edge.node().clone(), asked.tenant.clone(), asked.name.clone());
+    let taking = async move {
+        let _turn = turn;
+        node.take_changes((&tenant, &name), (id, &peer, attempt), &page).await
+    };
+    to_its_end(taking).await?;
+    Ok(respond::json(StatusCode::OK, &true))
 }
 
 async fn join(
@@ -152,7 +197,9 @@ async fn join(
     asked: &Asked<'_>,
     body: Incoming,
 ) -> Result<Response<Body>, Error> {
-    let (joining, turn): (Joining, _) = read(edge, from, body).await?;
+    let wrong = || Error::request("request.body", "not what was asked for");
+    let (body, turn) = read_bytes(edge, from, body).await?;
+    let joining = Joining::from_bytes(&body).ok_or_else(wrong)?;
     let node = edge.node().clone();
     let peer = node.peer(from).ok_or_else(|| asked.unknown())?;
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
@@ -167,6 +214,7 @@ async fn end(edge: &Edge, from: &NodeName, asked: &Asked<'_>) -> Result<Response
     let id = asked.id()?;
     let node = edge.node().clone();
     let number = node.trunks().number_of(from.as_str()).ok_or_else(|| asked.unknown())?;
-    to_its_end(async move { node.end_part_of((number, id)).await }).await?;
+    let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
+    to_its_end(async move { node.end_part_of((&tenant, &name), (number, id)).await }).await?;
     Ok(respond::json(StatusCode::OK, &true))
 }

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::moving::depart::refused;
 use crate::node::Node;
 use crate::running::Running;
-use crate::spread::Site;
+use crate::spread::{Broken, Site};
 
 /// Pauses between two tries, growing.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -74,10 +74,9 @@ impl Node {
         }
         let busy = || refused(running.name(), "what is queued has not been forwarded");
         until(|| running.is_idle() || !is_empty(running)).await.ok_or_else(busy)?;
-        let _one_at_a_time = self.joining().lock().await;
         let id = id_of(running)?;
-        let is_there = self.spread(id).is_some_and(|there| Arc::ptr_eq(&there, running));
-        if !is_there || !is_empty(running) {
+        let _one_at_a_time = self.joining((running.tenant(), running.name()), Some(id)).await;
+        if !self.is_spread_as(id, running) || !is_empty(running) {
             return Ok(());
         }
         if self.awaits_partitions(id).await? {
@@ -115,17 +114,22 @@ impl Node {
     /// The log fails.
     pub(crate) async fn end_part_of(
         self: &Arc<Self>,
+        (tenant, name): (&Name, &Name),
         (home, id): (u16, PipelineId),
     ) -> Result<(), Error> {
-        let _one_at_a_time = self.joining().lock().await;
+        let _one_at_a_time = self.joining((tenant, name), Some(id)).await;
         let is_its = |running: &Arc<Running>| {
-            running.shared().part.as_ref().is_some_and(|reports| reports.home() == home)
+            (running.tenant(), running.name()) == (tenant, name)
+                && running.shared().part.as_ref().is_some_and(|reports| reports.home() == home)
         };
         if let Some(running) = self.spread(id).filter(is_its) {
             return self.end_part(&running).await;
         }
         let broken = self.all_broken().into_iter().find(|(known, _)| *known == id);
-        match broken.filter(|(_, part)| part.home.is_none_or(|its| its == home)) {
+        let is_its = |part: &Broken| {
+            (&part.tenant, &part.name) == (tenant, name) && part.home.is_none_or(|its| its == home)
+        };
+        match broken.filter(|(_, part)| is_its(part)) {
             Some((_, part)) => self.delete_part((&part.tenant, &part.name), id).await,
             None if self.running_by_id(id).is_none() => self.drop_taken(id).await,
             None => Ok(()),
@@ -143,7 +147,7 @@ impl Node {
         id: PipelineId,
         from: Option<&Peer>,
     ) -> Result<(), Error> {
-        let _one_at_a_time = self.joining().lock().await;
+        let _one_at_a_time = self.joining((tenant, name), Some(id)).await;
         let home = from.and_then(|from| self.trunks().number_of(from.name().as_str()));
         for (other, part) in self.all_broken() {
             if (&part.tenant, &part.name) != (tenant, name) {

@@ -4,9 +4,11 @@
 //! key groups the partitions own, of every stage, and the names its slots have. What left a
 //! partition is at the home, and what waits for it where it was sent.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
+use sluicebox_core::codec::Changed;
 use sluicebox_core::ids::{Part, PipelineId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::limits::KEY_GROUPS;
@@ -14,7 +16,7 @@ use sluicebox_core::recovery::Folded;
 use sluicebox_store::store::keys::{self, Id, Place};
 use sluicebox_store::store::{Page, Store};
 
-use super::super::pages::{self, Entry, PAGE};
+use super::super::pages::{self, Entry, PAGE, Put};
 use crate::checkpoint::Of;
 use crate::error::Error;
 
@@ -162,9 +164,37 @@ pub(crate) fn entries(page: &[u8], groups: &Groups) -> Result<Vec<Entry>, &'stat
     if entries.iter().all(is_its) { Ok(entries) } else { Err("a key is of other partitions") }
 }
 
+/// What changes of this state mean to the store: in order, with the names their slots have.
+///
+/// # Errors
+/// They are none of this state; with what is wrong.
+pub(crate) fn changes(page: &[u8], groups: &Groups) -> Result<Vec<Put>, &'static str> {
+    let changed = Changed::read(page).map_err(|_| "changes cannot be read")?;
+    let (mut puts, mut names) = (Vec::<Put>::new(), BTreeSet::new());
+    for (stage, change) in changed.iter() {
+        let mut key = Vec::new();
+        groups.of.slot(stage, change.key, change.slot, &mut key);
+        if !Id::decode(&key).is_some_and(|id| groups.has(&id)) {
+            return Err("a change is of other partitions");
+        }
+        if puts.last().is_some_and(|(last, _)| *last >= key) {
+            return Err("changes are not in order");
+        }
+        if stage.split().1 == Part::Own && change.value.is_some() {
+            names.insert(groups.of.slot_name(stage, Some(change.slot)));
+        }
+        puts.push((key, change.value.map(<[u8]>::to_vec)));
+    }
+    // Their kind is behind that of slots.
+    puts.extend(names.into_iter().map(|name| (name, Some(Vec::new()))));
+    Ok(puts)
+}
+
 #[cfg(test)]
 mod tests {
+    use sluicebox_core::codec::RecordWriter;
     use sluicebox_core::ids::{Name, OutputId, PipelineId};
+    use sluicebox_core::state::Change as Changes;
     use sluicebox_store::store::{Change, MemoryStore};
 
     use super::*;
@@ -240,6 +270,47 @@ mod tests {
         assert!(entries(&page, &groups(&[0, 1])).is_ok());
         assert!(entries(&page, &groups(&[0])).is_ok(), "the first page is of the first of them");
         assert_eq!(entries(&page, &groups(&[1])), Err("a key is of other partitions"));
+    }
+
+    #[test]
+    fn changes_become_entries_in_order_with_the_names_of_their_slots() {
+        let own = groups(&[2]);
+        let is_in = |groups: &Groups, n: &u32| {
+            let mut slot = Vec::new();
+            of().slot(StageId(1), &n.to_le_bytes(), b"s", &mut slot);
+            Id::decode(&slot).is_some_and(|id| groups.has(&id)).then_some(slot)
+        };
+        let mut keys: Vec<(Vec<u8>, u32)> =
+            (0..100).filter_map(|n| Some((is_in(&own, &n)?, n))).collect();
+        keys.sort();
+        let page = |keys: &[(Vec<u8>, u32)], stage| {
+            let mut writer = RecordWriter::new();
+            let mut state = writer.changed();
+            for (_, n) in keys {
+                let value = (n % 3 > 0).then_some(&b"v"[..]);
+                state.change(stage, &Changes { key: &n.to_le_bytes(), slot: b"s", value });
+            }
+            state.end();
+            writer.to_bytes()
+        };
+        let puts = changes(&page(&keys, StageId(1)), &own).expect("its own");
+        assert!(puts.is_sorted() && puts.len() == keys.len() + 1);
+        for ((slot, n), (key, value)) in keys.iter().zip(&puts) {
+            assert_eq!((key, value.is_some()), (slot, n % 3 > 0));
+        }
+        let name = (of().slot_name(StageId(1), Some(b"s")), Some(Vec::new()));
+        assert_eq!(puts.last(), Some(&name));
+        // Timers have a slot for each of them, which nobody looks for by its name.
+        let timers = page(&keys, StageId(1).part(Part::Timers));
+        assert_eq!(changes(&timers, &own).expect("its own").len(), keys.len());
+        let others = changes(&page(&keys, StageId(1)), &groups(&[1]));
+        assert_eq!(others, Err("a change is of other partitions"));
+        assert!(changes(&page(&keys, StageId(2)), &own).is_err(), "there is no such stage");
+        keys.reverse();
+        let wrong = changes(&page(&keys, StageId(1)), &own);
+        assert_eq!(wrong, Err("changes are not in order"));
+        assert_eq!(changes(b"garbage", &own), Err("changes cannot be read"));
+        assert_eq!(changes(b"", &own), Ok(Vec::new()));
     }
 
     #[test]

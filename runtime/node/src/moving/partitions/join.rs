@@ -3,37 +3,40 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluicebox_core::codec::{JoinRecord, Record, RecordWriter, kind};
-use sluicebox_core::ids::{Name, Part, PipelineId, StageId};
-use sluicebox_core::key;
-use sluicebox_core::partition::{Progress, name_of_part};
+use bytes::Bytes;
+use sluicebox_core::codec::{Changed, JoinRecord, Record, RecordError, RecordWriter, kind};
+use sluicebox_core::ids::{Name, PipelineId, StageId};
+use sluicebox_core::partition::Progress;
 use sluicebox_core::pipeline::Pipeline;
 use sluicebox_core::recovery::{Fold, Folded, Nothing};
-use sluicebox_core::state::{KeyedState, StateLimits};
-use sluicebox_store::store::keys::Id;
-use sluicebox_store::store::{PageLimit, Store};
 use tokio::sync::oneshot;
 
 use super::groups::Groups;
 use super::leave::{STAND_MAX, stood_by};
-use super::take::Taken;
+use super::states::States;
 use super::{Joining, id_of};
-use crate::backing::Backing;
 use crate::checkpoint::Of;
 use crate::cluster::Peer;
 use crate::components::blocking;
 use crate::deploy::{read_manifest, secret_number};
 use crate::error::Error;
 use crate::mailbox::gate::Gate;
-use crate::mailbox::{Command, Inherited, Mailbox, States};
+use crate::mailbox::{Command, Inherited, Mailbox};
 use crate::moving::Preparing;
 use crate::moving::depart::refused;
+use crate::moving::steps::Steps;
 use crate::node::Node;
 use crate::running::Running;
 use crate::spread::{Broken, Site};
 
-/// Entries read at a time.
-const PAGE: PageLimit = PageLimit { entries: 4096, bytes: 4 * 1024 * 1024 };
+/// Partitions that are here by the log, and do not run yet.
+struct Came<'a> {
+    /// Where they stand.
+    folded: &'a Folded,
+    partitions: &'a [u16],
+    /// What they changed since their state was taken; it was checked.
+    changed: Bytes,
+}
 
 impl Node {
     /// Sees whether partitions of a pipeline can come, and gets ready for them.
@@ -77,26 +80,30 @@ impl Node {
         (tenant, name): (&Name, &Name),
         (from, joining): (&Arc<Peer>, Joining),
     ) -> Result<bool, Error> {
-        let _one_at_a_time = self.joining().lock().await;
+        let mut steps = Steps::begin();
         let (id, partitions) = (PipelineId(joining.pipeline), &joining.partitions[..]);
+        let _one_at_a_time = self.joining((tenant, name), Some(id)).await;
         if self.has_had_partitions((id, from, name), partitions)? {
             return Ok(true);
         }
-        let taken = self.taken(id).await?;
-        let wanted = |taken: Taken| {
-            taken.whole && taken.partitions == partitions && taken.attempt == joining.attempt
-        };
-        if !taken.is_some_and(wanted) {
+        let is_wanted = self.copies().get(&id).is_some_and(|copied| {
+            copied.is_whole
+                && copied.partitions == partitions
+                && copied.is_of(from, joining.attempt)
+        });
+        if !is_wanted {
             return Ok(false);
         }
         let known = self.running_by_id(id);
         self.expect_from((name, from), joining.home.as_deref(), known.as_deref())?;
+        let wrong = |why: RecordError| refused(name, &why.to_string());
         let record = JoinRecord {
             pipeline: id,
             from: from.name().to_string(),
             home: joining.home.clone(),
             partitions: partitions.to_vec(),
             kept: &joining.kept,
+            changed: Changed::read(&joining.changed).map_err(wrong)?,
         };
         let folded = joined((name, id), &record)?;
         let stood = match &known {
@@ -107,11 +114,10 @@ impl Node {
             }
             None => {
                 self.is_free(tenant, name)?;
-                self.store_arrival((tenant, name), &joining.preparing).await?;
-                self.get_ready_for(tenant, &joining.preparing).await?;
                 Vec::new()
             }
         };
+        steps.done("ready");
         let mut writer = RecordWriter::new();
         writer.join(&record);
         if let Err(error) = self.log_and_wait(kind::JOIN, writer).await {
@@ -121,30 +127,32 @@ impl Node {
             }
             return Err(error);
         }
+        steps.done("JOIN");
         // From here on they are this node's, whatever comes.
-        if let Err(error) = self.run_here((id, known), (&folded, partitions), stood).await {
+        let came = Came { folded: &folded, partitions, changed: joining.changed.clone() };
+        if let Err(error) = self.run_here((id, known), came, stood).await {
             tracing::error!(%tenant, pipeline = %name, %error, "partitions have come and do not \
                 run: the node has to be restarted");
             let home = joining.home.as_deref().and_then(|home| self.trunks().number_of(home));
             self.note_broken(id, Broken { tenant: tenant.clone(), name: name.clone(), home });
-        } else if let Err(error) = self.forget_taken(id).await {
-            // The next start forgets it, and touches nothing that is here.
-            tracing::warn!(%tenant, pipeline = %name, %error, "what was taken is remembered still");
         }
+        self.forget_taken_later((tenant, name), id);
+        steps.done("run");
+        tracing::debug!(%steps, ?partitions, "partitions joined");
         Ok(true)
     }
 
     async fn run_here(
         self: &Arc<Self>,
         (id, known): (PipelineId, Option<Arc<Running>>),
-        (folded, partitions): (&Folded, &[u16]),
+        came: Came<'_>,
         stood: Vec<(Arc<Mailbox>, Inherited)>,
     ) -> Result<(), Error> {
         let running = match known {
             Some(running) => running,
-            None => self.start_part(id, (folded, partitions)).await?,
+            None => self.start_part(id, (came.folded, came.partitions)).await?,
         };
-        self.run_joined((&running, folded), partitions, stood).await?;
+        self.run_joined(&running, came, stood).await?;
         if !running.is_part() {
             self.say_all_moved(&running);
         }
@@ -172,8 +180,8 @@ impl Node {
     /// Lets partitions run that are here by the log.
     async fn run_joined(
         self: &Arc<Self>,
-        (running, folded): (&Arc<Running>, &Folded),
-        partitions: &[u16],
+        running: &Arc<Running>,
+        Came { folded, partitions, changed }: Came<'_>,
         stood: Vec<(Arc<Mailbox>, Inherited)>,
     ) -> Result<(), Error> {
         let id = id_of(running)?;
@@ -182,16 +190,10 @@ impl Node {
             stages_of(running).into_iter(),
             (partitions, running.partitions()),
         );
-        let (store, backing, seed) =
-            (self.backing().store().clone(), self.backing().clone(), secret_number()?);
-        let count = running.partitions();
-        let mut held = blocking(move || {
-            for prefix in groups.names() {
-                each(store.as_ref(), &prefix, |id, _| backing.note_name(id))?;
-            }
-            held(store.as_ref(), (&groups, count), seed)
-        })
-        .await?;
+        let (backing, seed, count) =
+            (self.backing().clone(), secret_number()?, running.partitions());
+        let states = move || States::of(&backing, (&groups, count), (&changed, seed));
+        let mut all = blocking(states).await?;
         let names = running.durable().map(|durable| durable.numbering().names.stages);
         let names = names.unwrap_or_default();
         let mut before: BTreeMap<(usize, u16), Progress> = BTreeMap::new();
@@ -219,7 +221,8 @@ impl Node {
                 }
                 *mailbox.gate() = Some(Box::new(gate));
                 let stages = mailbox.segment.stages.iter().map(|stage| stage.name.as_str());
-                let states = states((&names, stages), (&mut held, *at), (self.backing(), id), seed);
+                let of = (self.backing().as_ref(), id, *at);
+                let states = all.take((&names, stages), of, seed);
                 let inherited = Inherited { states, progress: Some(progress), watermark: 0 };
                 mailbox.set_inherited(inherited);
             }
@@ -337,73 +340,4 @@ fn forward_again(
         running.shared().sites.set(*at, there.map_or(Site::Between, Site::There));
         running.partition(*at).for_each(|mailbox| mailbox.schedule());
     }
-}
-
-/// What is held of stages in these groups, by part of the stage and partition.
-fn held(store: &dyn Store, (groups, count): (&Groups, u16), seed: u64) -> Result<Held, Error> {
-    let mut held = Held::new();
-    for prefix in groups.held() {
-        each(store, &prefix, |id, value| {
-            if let Id::State { place, key, slot } = id
-                && groups.has(id)
-            {
-                let stage = StageId(place.stage);
-                let at = key::partition_of(place.group, count);
-                let state = held.entry((stage, at));
-                let empty = || KeyedState::new(seed, StateLimits::NONE);
-                state.or_insert_with(empty).restore(key, slot, value);
-            }
-        })?;
-    }
-    Ok(held)
-}
-
-type Held = BTreeMap<(StageId, u16), KeyedState>;
-
-/// Everything that begins so.
-fn each(
-    store: &dyn Store,
-    prefix: &[u8],
-    mut take: impl FnMut(&Id<'_>, &[u8]),
-) -> Result<(), Error> {
-    let mut from = prefix.to_vec();
-    loop {
-        let page = store.scan(prefix, &from, PAGE)?;
-        for (key, value) in &page.entries {
-            if let Some(id) = Id::decode(key) {
-                take(&id, value);
-            }
-        }
-        match page.next {
-            Some(next) => from = next.to_vec(),
-            None => return Ok(()),
-        }
-    }
-}
-
-/// What a partition of a segment with these stages goes on with: cold state of those that have any
-/// on disk, and what is held.
-fn states<'a>(
-    (names, stages): (&[(StageId, Name)], impl Iterator<Item = &'a str>),
-    (held, at): (&mut Held, u16),
-    (backing, id): (&Backing, PipelineId),
-    seed: u64,
-) -> States {
-    let mut states = Vec::new();
-    for name in stages {
-        let Some((stage, _)) = names.iter().find(|(_, known)| known.as_str() == name) else {
-            continue;
-        };
-        if backing.has((id, *stage)) {
-            let mut cold = KeyedState::new(seed, StateLimits::NONE);
-            cold.back(false);
-            states.push((name.to_owned(), cold));
-        }
-        for part in Part::HELD {
-            if let Some(state) = held.remove(&(stage.part(part), at)) {
-                states.push((name_of_part(name, part), state));
-            }
-        }
-    }
-    states
 }

@@ -11,8 +11,11 @@ use sluicebox_core::position::Source;
 use sluicebox_core::recovery::Folded;
 use tokio::sync::oneshot;
 
+use super::follow::Follower;
 use super::{Joining, id_of};
+use crate::checkpoint::Of;
 use crate::cluster::Peer;
+use crate::components::blocking;
 use crate::deploy::secret_number;
 use crate::error::Error;
 use crate::mailbox::gate::Gate;
@@ -20,6 +23,7 @@ use crate::mailbox::returns::Returned;
 use crate::mailbox::{Command, Inherited, Mailbox};
 use crate::moving::Preparing;
 use crate::moving::depart::refused;
+use crate::moving::steps::Steps;
 use crate::node::Node;
 use crate::running::Running;
 use crate::spread::{Site, Sites};
@@ -37,6 +41,16 @@ const JOIN_MAX: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// Bytes of changes that go over at once, about, and that may come with the record.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// So little is left to be copied that partitions may stand still; or so often it was tried.
+const REST_BYTES: usize = 64 << 10;
+const ROUNDS_MAX: usize = 16;
+
+/// How often the log is read while another node takes pages.
+const FOLLOW: Duration = Duration::from_millis(100);
+
 /// Partitions on their way to a peer.
 struct Going {
     id: PipelineId,
@@ -50,6 +64,22 @@ struct Going {
 /// What partitions held when they came to a stand.
 type Stood = Vec<(Arc<Mailbox>, Inherited)>;
 
+/// For as long as it lives another node may read the state of partitions.
+struct Given<'a>(&'a Sites, &'a [u16]);
+
+impl<'a> Given<'a> {
+    fn new(sites: &'a Sites, partitions: &'a [u16]) -> Self {
+        partitions.iter().for_each(|at| sites.set_copied(*at, true));
+        Self(sites, partitions)
+    }
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        self.1.iter().for_each(|at| self.0.set_copied(*at, false));
+    }
+}
+
 impl Node {
     /// Hands partitions that are here over to a peer. Gives how long they took nothing.
     pub(super) async fn send_partitions(
@@ -59,8 +89,9 @@ impl Node {
         preparing: Preparing,
     ) -> Result<Duration, Error> {
         let id = id_of(running)?;
-        let number = self.trunks().number_of(peer.name().as_str());
-        let number = number.ok_or_else(|| peer.failed("is none of the peers", false))?;
+        let trunk = self.trunks().number_of(peer.name().as_str());
+        let trunk = trunk.and_then(|number| self.trunks().get(number));
+        let trunk = trunk.ok_or_else(|| peer.failed("is none of the peers", false))?;
         self.expect_forwarding(running, partitions)?;
         let going = Going {
             id,
@@ -70,28 +101,100 @@ impl Node {
             attempt: secret_number()?,
         };
         self.keep_spread(running);
-        let begun = Instant::now();
-        let mut stood = stand(running, partitions).await?;
-        if let Err(error) = self.hand_over_partitions(running, &going, &mut stood).await {
-            stay(running, partitions, stood);
-            return Err(error);
-        }
+        trunk.want();
+        let given = Given::new(&running.shared().sites, partitions);
+        let (follower, stood, mut steps) = match self.leave_partitions(running, &going).await {
+            Ok(left) => left,
+            Err(error) => {
+                // If it cannot be told now, it finds out when it takes them again or is started.
+                let named = (running.tenant(), running.name());
+                if let Err(why) = peer.drop_copied(named, (id, going.attempt)).await {
+                    tracing::debug!(node = %peer.name(), error = %why, "what it took is there still");
+                }
+                return Err(error);
+            }
+        };
         // From here on there is no way back.
         for at in partitions {
             running.shared().sites.set_leaving(*at, true);
-            running.shared().sites.set(*at, Site::There(number));
+            running.shared().sites.set(*at, Site::There(trunk.number));
         }
-        for (mailbox, inherited) in stood {
-            mailbox.close_gate();
-            let progress = inherited.progress;
-            mailbox.set_inherited(Inherited { progress, ..Inherited::default() });
-            mailbox.schedule();
+        drop(given);
+        forward(stood);
+        let (joined, runs) = oneshot::channel();
+        let last = Last { follower, joined };
+        let ended = tokio::task::spawn_local(self.clone().end_leaving(going, Some(last)));
+        let pause = tokio::time::timeout(JOIN_MAX, runs).await;
+        if matches!(pause, Ok(Ok(()))) {
+            steps.done("join");
         }
-        let ended = tokio::task::spawn_local(self.clone().end_leaving(going));
+        let pause = steps.elapsed();
+        tracing::debug!(%steps, ?partitions, "partitions left");
         match tokio::time::timeout(JOIN_MAX, ended).await {
-            Ok(Ok(())) => Ok(begun.elapsed()),
+            Ok(Ok(())) => Ok(pause),
             _ => Err(peer.failed("has not taken the partitions yet; they are on their way", true)),
         }
+    }
+
+    /// Everything up to the record that says that partitions left: their state is copied while they
+    /// run, then they stand still.
+    async fn leave_partitions(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        going: &Going,
+    ) -> Result<(Follower, Stood, Steps), Error> {
+        let follower = self.copy_ahead(running, going).await?;
+        let mut steps = Steps::begin();
+        let mut stood = stand(running, &going.partitions).await?;
+        steps.done("stand");
+        let handed = self.hand_over_partitions(running, going, (&mut stood, &mut steps)).await;
+        if let Err(error) = handed {
+            stay(running, &going.partitions, stood);
+            return Err(error);
+        }
+        Ok((follower, stood, steps))
+    }
+
+    /// Has a peer take the state of partitions while they run, until little is left of it. Gives
+    /// who finds that.
+    async fn copy_ahead(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        going: &Going,
+    ) -> Result<Follower, Error> {
+        let Going { id, partitions, peer, preparing, attempt } = going;
+        let (named, mut steps) = ((running.tenant(), running.name()), Steps::begin());
+        self.until_kept(self.log().status().appended).await?;
+        steps.done("checkpoint");
+        let (log, backing, seed) = (self.log().clone(), self.backing().clone(), secret_number()?);
+        let of = (*id, Of::new(running.tenant(), *id), partitions.clone());
+        let begin = move || Follower::begin((log, &backing), of, seed);
+        let mut follower = blocking(begin).await?;
+        let kept = follower.kept().map_or(0, |kept| kept.len());
+        let taking = peer.take_groups(named, (*id, *attempt), (partitions, kept, preparing));
+        tokio::pin!(taking);
+        loop {
+            tokio::select! {
+                // Whichever comes first; the other is still there.
+                biased;
+                taken = &mut taking => break taken?,
+                () = tokio::time::sleep(FOLLOW) => {}
+            }
+            follower = read_on(follower).await?;
+        }
+        steps.done("take");
+        for _ in 0..ROUNDS_MAX {
+            follower = read_on(follower).await?;
+            if follower.bytes() <= REST_BYTES {
+                break;
+            }
+            for page in follower.take(PAGE_BYTES)? {
+                peer.take_changes(named, (*id, *attempt), page).await?;
+            }
+        }
+        steps.done("changes");
+        tracing::debug!(%steps, ?partitions, left = follower.bytes(), "partitions are copied");
+        Ok(follower)
     }
 
     /// Refuses a move that would wait in vain: what partitions sent waits for a node that is away.
@@ -106,18 +209,19 @@ impl Node {
         Ok(())
     }
 
-    /// Everything up to the record that says that they left.
+    /// Writes down that they left, once nothing they sent waits for anybody.
     async fn hand_over_partitions(
         self: &Arc<Self>,
         running: &Arc<Running>,
         going: &Going,
-        stood: &mut Stood,
+        (stood, steps): (&mut Stood, &mut Steps),
     ) -> Result<(), Error> {
-        let Going { id, partitions, peer, attempt, .. } = going;
+        let Going { id, partitions, peer, .. } = going;
         until(|| is_forwarded(running, partitions)).await.ok_or_else(|| {
             let why = "another node does not take what they have sent it; try again";
             refused(running.name(), why)
         })?;
+        steps.done("forwarded");
         if let Some(reports) = &running.shared().part {
             let stands: Vec<_> = stood.iter().filter_map(where_it_stands).collect();
             let has_all =
@@ -126,21 +230,21 @@ impl Node {
                 .await
                 .ok_or_else(|| peer.failed("does not keep what left here; try again", false))?;
         }
-        self.until_kept(self.log().status().appended).await?;
-        let (named, of) = ((running.tenant(), running.name()), *id);
-        let kept = self.kept_as(move |fold| fold.keep_part(of)).await?.len();
-        peer.take_groups(named, (*id, *attempt), (partitions, kept)).await?;
+        steps.done("kept at home");
         open_gates(running, partitions, stood);
         let (to, partitions) = (peer.name().to_string(), partitions.clone());
         let mut writer = RecordWriter::new();
         writer.leave(&LeaveRecord { pipeline: *id, to, partitions });
-        self.log_and_wait(kind::LEAVE, writer).await
+        self.log_and_wait(kind::LEAVE, writer).await?;
+        steps.done("LEAVE");
+        Ok(())
     }
 
     /// Has a peer run partitions that left here, however long that takes, and lets go of them.
-    async fn end_leaving(self: Arc<Self>, going: Going) {
+    /// After a start nothing is known of what was copied.
+    async fn end_leaving(self: Arc<Self>, going: Going, mut last: Option<Last>) {
         let mut pause = PAUSE_MIN;
-        while let Err(error) = self.try_to_join(&going).await {
+        while let Err(error) = self.try_to_join(&going, last.take()).await {
             if self.spread(going.id).is_none() {
                 return;
             }
@@ -151,49 +255,98 @@ impl Node {
         }
     }
 
-    async fn try_to_join(self: &Arc<Self>, going: &Going) -> Result<(), Error> {
-        let Going { id, partitions, peer, attempt, .. } = going;
-        let (id, attempt) = (*id, *attempt);
+    async fn try_to_join(self: &Arc<Self>, going: &Going, last: Option<Last>) -> Result<(), Error> {
+        let Going { id, partitions, peer, .. } = going;
         let gone = || Error::Internal("its pipeline is gone".to_owned());
-        let running = self.spread(id).ok_or_else(gone)?;
-        let named = (running.tenant().clone(), running.name().clone());
-        let (tenant, name) = (&named.0, &named.1);
-        self.until_kept(self.log().status().synced).await?;
-        let kept = self.kept_as(move |fold| fold.keep_part(id)).await?;
-        let own = self.cluster().map(|own| own.name().to_string());
-        let part = running.shared().part.clone();
-        // A part gives partitions to nobody but the home.
-        let home = if part.is_some() { None } else { own };
-        let joining = Joining {
-            pipeline: id.0,
-            partitions: partitions.clone(),
-            attempt,
-            home,
-            kept,
-            preparing: going.preparing.clone(),
+        let running = self.spread(*id).ok_or_else(gone)?;
+        let (follower, joined) = last.map(|Last { follower, joined }| (follower, joined)).unzip();
+        let has_joined = match follower {
+            Some(follower) => self.join_copied(&running, going, follower).await?,
+            None => false,
         };
-        if !peer.join((tenant, name), &joining).await? {
-            let bytes = joining.kept.len();
-            peer.take_groups((tenant, name), (id, attempt), (partitions, bytes)).await?;
-            if !peer.join((tenant, name), &joining).await? {
-                return Err(peer.failed("does not join partitions it has taken", false));
-            }
+        if !has_joined {
+            // It has lost what it took, or nobody knows here what it has.
+            self.take_and_join(&running, going).await?;
         }
+        // Nobody may wait any more.
+        let _told = joined.map(|joined| joined.send(()));
         for mailbox in partitions.iter().flat_map(|at| running.partition(*at)) {
             mailbox.returned(Returned::Anew);
         }
         let mut writer = RecordWriter::new();
-        writer.release(&ReleaseRecord { pipeline: id, partitions: partitions.clone() });
+        writer.release(&ReleaseRecord { pipeline: *id, partitions: partitions.clone() });
         self.log_and_wait(kind::RELEASE, writer).await?;
         partitions.iter().for_each(|at| running.shared().sites.set_leaving(*at, false));
-        let node = peer.name();
+        let (node, tenant, name) = (peer.name(), running.tenant(), running.name());
         tracing::info!(%tenant, pipeline = %name, ?partitions, %node, "partitions moved");
         if running.is_part() {
             // What the home said of them meanwhile was not for us.
-            self.whereabouts().ask(id);
+            self.whereabouts().ask(*id);
         }
         self.tidy_later(&running);
         Ok(())
+    }
+
+    /// Has a peer run partitions whose state it has, but for what is found now. False if it does
+    /// not have it any more.
+    async fn join_copied(
+        &self,
+        running: &Running,
+        going: &Going,
+        follower: Follower,
+    ) -> Result<bool, Error> {
+        let Going { id, peer, attempt, .. } = going;
+        let (named, mut steps) = ((running.tenant(), running.name()), Steps::begin());
+        let mut follower = read_on(follower).await?;
+        let mut pages = follower.take(PAGE_BYTES)?;
+        let changed = pages.pop().unwrap_or_default();
+        let changes = changed.len();
+        for page in pages {
+            peer.take_changes(named, (*id, *attempt), page).await?;
+        }
+        let gone = || Error::Internal("its pipeline is gone".to_owned());
+        let joining = self.joining_of(running, going, (follower.kept().ok_or_else(gone)?, changed));
+        steps.done("changes");
+        let joined = peer.join(named, &joining).await;
+        steps.done("join");
+        tracing::debug!(%steps, changes, kept = joining.kept.len(), "partitions joined there");
+        joined
+    }
+
+    /// Has a peer take all state of partitions that stand still, and run them.
+    async fn take_and_join(&self, running: &Running, going: &Going) -> Result<(), Error> {
+        let Going { id, partitions, peer, preparing, attempt } = going;
+        let named = (running.tenant(), running.name());
+        self.until_kept(self.log().status().synced).await?;
+        let of = *id;
+        let kept = self.kept_as(move |fold| fold.keep_part(of)).await?;
+        let joining = self.joining_of(running, going, (kept, Vec::new()));
+        // They may be there already; then there is nothing to be taken.
+        let bytes = joining.kept.len();
+        peer.take_groups(named, (*id, *attempt), (partitions, bytes, preparing)).await?;
+        match peer.join(named, &joining).await? {
+            true => Ok(()),
+            false => Err(peer.failed("does not join partitions it has taken", false)),
+        }
+    }
+
+    /// What a peer is told that is to run partitions.
+    fn joining_of(
+        &self,
+        running: &Running,
+        going: &Going,
+        (kept, changed): (Vec<u8>, Vec<u8>),
+    ) -> Joining {
+        let own = self.cluster().map(|own| own.name().to_string());
+        Joining {
+            pipeline: going.id.0,
+            partitions: going.partitions.clone(),
+            attempt: going.attempt,
+            // A part gives partitions to nobody but the home.
+            home: own.filter(|_| !running.is_part()),
+            kept: kept.into(),
+            changed: changed.into(),
+        }
     }
 
     /// Hands partitions of a part back to the home, which asks for them. Gives how long they took
@@ -254,7 +407,7 @@ impl Node {
                 for at in partitions {
                     let (peer, preparing) = (peer.clone(), preparing.clone());
                     let going = Going { id, partitions: vec![at], peer, preparing, attempt };
-                    node.clone().end_leaving(going).await;
+                    node.clone().end_leaving(going, None).await;
                 }
             }));
         }
@@ -263,6 +416,29 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// What is known of partitions that have just left, and who waits for them to run elsewhere.
+struct Last {
+    follower: Follower,
+    joined: oneshot::Sender<()>,
+}
+
+/// Reads what partitions changed since.
+async fn read_on(mut follower: Follower) -> Result<Follower, Error> {
+    blocking(move || follower.read_on().map(|()| follower)).await
+}
+
+/// Forwards to partitions that left. What they had in memory goes in its own time.
+fn forward(stood: Stood) {
+    let mut states = Vec::new();
+    for (mailbox, inherited) in stood {
+        mailbox.close_gate();
+        states.push(inherited.states);
+        mailbox.set_inherited(Inherited { progress: inherited.progress, ..Inherited::default() });
+        mailbox.schedule();
+    }
+    drop(tokio::task::spawn_blocking(move || drop(states)));
 }
 
 /// Lets partitions come to a stand, in all segments; what is queued stays queued, but for what they

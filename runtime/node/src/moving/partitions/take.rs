@@ -1,9 +1,12 @@
 //! What a node takes of the state of partitions before they come, and what is remembered of it.
 //!
+//! - It is taken while they run where they are: pages of what the source has in its store, then
+//!   what they changed meanwhile, again and again. What is left in the end comes with the record.
 //! - Entries of partitions that are not here mean nothing: they are removed before others are
 //!   taken, and at a start. Those of partitions that are here are never touched.
-//! - What is taken is noted before anything is in the store, in the document `joins/<id>` of the
-//!   catalogue, with the attempt of the source it is for.
+//! - That something is taken is noted before it is in the store, in the document `joins/<id>` of
+//!   the catalogue. How far it has come, and for which attempt of the source, is known in memory
+//!   alone: a start removes it all.
 
 use std::sync::Arc;
 
@@ -11,7 +14,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sluicebox_core::ids::{Name, PipelineId, StageId};
 use sluicebox_core::limits::KEY_GROUPS;
-use sluicebox_core::recovery::Fold;
+use sluicebox_core::recovery::{Fold, Folded};
+use sluicebox_link::tls::NodeName;
 use sluicebox_store::key::Key;
 
 use super::groups::{self, Groups};
@@ -21,23 +25,44 @@ use crate::checkpoint::Of;
 use crate::cluster::Peer;
 use crate::components::blocking;
 use crate::error::Error;
+use crate::moving::Preparing;
+use crate::moving::depart::refused;
+use crate::moving::steps::Steps;
 use crate::node::Node;
-use crate::spread::Site;
 
-/// What is remembered of partitions whose state is in the store and that are not here yet.
+/// What is remembered of partitions of which something may be in the store, and that are not here
+/// yet: what to remove if they do not come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Taken {
+struct Taken {
     tenant: String,
-    pub(super) partitions: Vec<u16>,
-    /// For which attempt of the source.
-    pub(super) attempt: u64,
-    /// How many there are in all, and the numbers of the stages: what to remove if they do not
-    /// come.
+    partitions: Vec<u16>,
+    /// How many there are in all, and the numbers of the stages.
     of: u16,
     stages: Vec<u32>,
-    /// All their entries are in the store.
-    pub(super) whole: bool,
+    /// The name of the pipeline, if nothing of it was here, and its versions that were stored.
+    name: Option<String>,
+    #[serde(default)]
+    versions: Vec<u32>,
+}
+
+/// What was taken of partitions that are not here yet, since the node was started.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    pub(super) partitions: Vec<u16>,
+    /// Of which node, and for which attempt of it.
+    from: NodeName,
+    attempt: u64,
+    groups: Groups,
+    /// All pages are here: what the source had in its store. Changes may come behind it.
+    pub(super) is_whole: bool,
+}
+
+impl Copied {
+    /// It was taken for this attempt of this node.
+    pub(super) fn is_of(&self, from: &Peer, attempt: u64) -> bool {
+        self.from == *from.name() && self.attempt == attempt
+    }
 }
 
 fn taken_key(id: PipelineId) -> Result<Key, Error> {
@@ -78,12 +103,8 @@ impl Node {
         let Some(shape) = self.shape(id) else { return Ok(None) };
         let groups = shape.groups(Of::new(tenant, id), partitions)?;
         let running = self.spread(id);
-        let goes = |at: &u16| {
-            running.as_ref().is_some_and(|running| {
-                let sites = &running.shared().sites;
-                sites.of(*at) == Site::Between || sites.is_leaving(*at)
-            })
-        };
+        let goes =
+            |at: &u16| running.as_ref().is_some_and(|running| running.shared().sites.is_given(*at));
         if !partitions.iter().all(goes) {
             let why = "a partition is wanted that does not leave";
             return Err(Error::Internal(why.to_owned()));
@@ -104,54 +125,119 @@ impl Node {
         self: &Arc<Self>,
         (tenant, name): (&Name, &Name),
         (id, from): (PipelineId, &Arc<Peer>),
-        (partitions, attempt): (&[u16], u64),
+        (partitions, attempt, preparing): (&[u16], u64, &Preparing),
     ) -> Result<(), Error> {
         if let Some(running) = self.running_by_id(id) {
             // They may have left for there a moment ago.
             until_settled(&running, partitions).await?;
         }
-        let _one_at_a_time = self.joining().lock().await;
+        if let Some(number) = self.trunks().number_of(from.name().as_str()) {
+            // What leaves them here is to find a link.
+            self.trunks().get(number).iter().for_each(|trunk| trunk.want());
+        }
+        let _one_at_a_time = self.joining((tenant, name), Some(id)).await;
+        let mut steps = Steps::begin();
         let known = self.running_by_id(id);
         if self.has_had_partitions((id, from, name), partitions)? {
             return Ok(());
         }
         if known.is_none() {
+            self.is_free(tenant, name)?;
             // What an earlier part had is removed before anything comes.
             self.until_kept(self.log().status().appended).await?;
         }
         let shape = from.shape((tenant, name), id).await?;
         self.expect_from((name, from), shape.home.as_deref(), known.as_deref())?;
         let groups = shape.groups(Of::new(tenant, id), partitions)?;
-        let taken = |whole| Taken {
+        // If they do not leave there then nothing is touched here.
+        let first = from.groups_page((tenant, name), (id, partitions), &[]).await?;
+        let mut taken = Taken {
             tenant: tenant.to_string(),
             partitions: partitions.to_vec(),
-            attempt,
             of: shape.partitions,
-            stages: shape.stages.clone(),
-            whole,
+            stages: shape.stages,
+            name: None,
+            versions: Vec::new(),
         };
-        // If they do not leave there then nothing is touched here.
-        let named = (tenant, name);
-        let mut page = Some(from.groups_page(named, (id, partitions), &[]).await?);
-        self.note_taken(id, &taken(false)).await?;
+        if known.is_none() {
+            taken.name = Some(name.to_string());
+            taken.versions = preparing.versions.iter().map(|(version, _)| *version).collect();
+        }
+        self.note_taken(id, &taken).await?;
+        if known.is_none() {
+            self.store_arrival((tenant, name), preparing).await?;
+            // What somebody tidied away meanwhile, as it was nobody's, is back.
+            self.get_ready_for(tenant, preparing).await?;
+        }
+        let copied = Copied {
+            partitions: partitions.to_vec(),
+            from: from.name().clone(),
+            attempt,
+            groups: groups.clone(),
+            is_whole: false,
+        };
+        self.copies().insert(id, copied);
+        steps.done("ready");
         if self.backing().note_joining(groups.prefixes().chain(groups.names())) {
             // Behind this no checkpoint is under way that does not know, and all that was to be
             // done about an earlier visit is done.
             self.until_kept(self.log().status().appended).await?;
         }
+        steps.done("checkpoint");
         self.clear_all(groups.prefixes().collect()).await?;
+        steps.done("clear");
+        self.take_pages((tenant, name), (id, from), first).await?;
+        steps.done("pages");
+        tracing::debug!(%steps, ?partitions, "partitions taken");
+        Ok(())
+    }
+
+    /// Takes all pages, of which this is the first.
+    async fn take_pages(
+        &self,
+        named: (&Name, &Name),
+        (id, from): (PipelineId, &Arc<Peer>),
+        first: (Bytes, Option<Vec<u8>>),
+    ) -> Result<(), Error> {
+        let gone = || Error::Internal("what is taken is forgotten".to_owned());
+        let copied = self.copies().get(&id).ok_or_else(gone)?;
+        let (groups, partitions) = (copied.groups.clone(), copied.partitions.clone());
+        drop(copied);
         // Nobody else writes to the store for long.
         self.backing().ask();
+        let mut page = Some(first);
         while let Some((entries, behind)) = page {
             let entries = groups::entries(&entries, &groups)
                 .map_err(|why| from.failed(&format!("sends what is no state: {why}"), false))?;
             self.put(entries).await?;
             page = match behind {
-                Some(place) => Some(from.groups_page(named, (id, partitions), &place).await?),
+                Some(place) => Some(from.groups_page(named, (id, &partitions), &place).await?),
                 None => None,
             };
         }
-        self.note_taken(id, &taken(true)).await
+        self.copies().get_mut(&id).ok_or_else(gone)?.is_whole = true;
+        Ok(())
+    }
+
+    /// Takes what partitions changed since their state was taken, from the node that has them.
+    ///
+    /// # Errors
+    /// It was not taken, or not for this attempt; these are no changes of theirs; the store fails.
+    pub(crate) async fn take_changes(
+        &self,
+        (tenant, name): (&Name, &Name),
+        (id, from, attempt): (PipelineId, &Peer, u64),
+        page: &[u8],
+    ) -> Result<(), Error> {
+        let _one_at_a_time = self.joining((tenant, name), Some(id)).await;
+        let none = || refused(name, "the other node has not taken the state of its partitions");
+        let groups = {
+            let copied = self.copies().get(&id);
+            let copied = copied.filter(|copied| copied.is_whole && copied.is_of(from, attempt));
+            copied.ok_or_else(none)?.groups.clone()
+        };
+        let puts = groups::changes(page, &groups).map_err(|why| refused(name, why))?;
+        self.put_or_delete(puts).await
     }
 
     /// At the start: what was taken and did not come is removed.
@@ -170,30 +256,64 @@ impl Node {
             others.retain(|at| !is_kept(at));
             if !others.is_empty() {
                 let of = Of::new(&Name::new(&taken.tenant)?, id);
-                let shape = Shape { partitions: taken.of, stages: taken.stages, home: None };
-                self.clear_all(shape.groups(of, &others)?.prefixes().collect()).await?;
+                self.clear_all(taken.shape().groups(of, &others)?.prefixes().collect()).await?;
+            }
+            let has_name = |folded: &Folded| {
+                folded.tenant().as_str() == taken.tenant
+                    && taken.name.as_deref() == Some(folded.name().as_str())
+            };
+            if !fold.pipelines().any(|(_, folded)| has_name(folded)) {
+                self.forget_stored(&taken).await?;
             }
             self.forget_taken(id).await?;
         }
         Ok(())
     }
 
-    /// State was taken of partitions that are about to come.
+    /// State may have been taken of partitions that are about to come.
     pub(super) async fn awaits_partitions(&self, id: PipelineId) -> Result<bool, Error> {
         Ok(self.taken(id).await?.is_some())
     }
 
     /// Removes what was taken of partitions that do not come any more.
-    pub(crate) async fn drop_taken(&self, id: PipelineId) -> Result<(), Error> {
+    pub(crate) async fn drop_taken(self: &Arc<Self>, id: PipelineId) -> Result<(), Error> {
         let Some(taken) = self.taken(id).await? else { return Ok(()) };
-        let of = Of::new(&Name::new(&taken.tenant)?, id);
-        let shape = Shape { partitions: taken.of, stages: taken.stages, home: None };
-        self.clear_all(shape.groups(of, &taken.partitions)?.prefixes().collect()).await?;
+        let tenant = Name::new(&taken.tenant)?;
+        let of = Of::new(&tenant, id);
+        self.clear_all(taken.shape().groups(of, &taken.partitions)?.prefixes().collect()).await?;
         self.backing().note_gone(of);
+        let name = taken.name.as_deref().and_then(|name| Name::new(name).ok());
+        if name.is_some_and(|name| self.is_free(&tenant, &name).is_ok()) {
+            self.forget_stored(&taken).await?;
+            self.tidy_files(&tenant).await;
+        }
         self.forget_taken(id).await
     }
 
-    pub(super) async fn taken(&self, id: PipelineId) -> Result<Option<Taken>, Error> {
+    /// The same, as the node says so that they are on: they stay there.
+    ///
+    /// # Errors
+    /// The store or the catalogue fails.
+    pub(crate) async fn drop_copied(
+        self: &Arc<Self>,
+        (tenant, name): (&Name, &Name),
+        (id, from, attempt): (PipelineId, &Peer, u64),
+    ) -> Result<(), Error> {
+        let _one_at_a_time = self.joining((tenant, name), Some(id)).await;
+        match self.copies().get(&id).is_some_and(|copied| copied.is_of(from, attempt)) {
+            true => self.drop_taken(id).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Removes what was stored of a pipeline of which nothing came.
+    async fn forget_stored(&self, taken: &Taken) -> Result<(), Error> {
+        let Some(name) = &taken.name else { return Ok(()) };
+        let named = (&Name::new(&taken.tenant)?, &Name::new(name)?);
+        self.forget_arrival(named, &taken.versions).await
+    }
+
+    async fn taken(&self, id: PipelineId) -> Result<Option<Taken>, Error> {
         self.document(taken_key(id)?).await
     }
 
@@ -201,8 +321,35 @@ impl Node {
         self.put_document(taken_key(id)?, taken).await
     }
 
+    /// Forgets what was taken: it is here, or is gone.
     pub(super) async fn forget_taken(&self, id: PipelineId) -> Result<(), Error> {
+        self.copies().remove(&id);
         self.forget_document(taken_key(id)?).await
+    }
+
+    /// The same of what is here, when there is time for it, unless more is taken by then.
+    pub(super) fn forget_taken_later(
+        self: &Arc<Self>,
+        (tenant, name): (&Name, &Name),
+        id: PipelineId,
+    ) {
+        self.copies().remove(&id);
+        let (node, tenant, name) = (self.clone(), tenant.clone(), name.clone());
+        drop(tokio::task::spawn_local(async move {
+            let _one_at_a_time = node.joining((&tenant, &name), Some(id)).await;
+            if !node.copies().contains_key(&id)
+                && let Err(error) = node.forget_taken(id).await
+            {
+                // The next start forgets it, and touches nothing that is here.
+                tracing::warn!(%error, "what was taken is remembered still");
+            }
+        }));
+    }
+}
+
+impl Taken {
+    fn shape(&self) -> Shape {
+        Shape { partitions: self.of, stages: self.stages.clone(), home: None }
     }
 }
 

@@ -1,0 +1,202 @@
+//! State of partitions that is copied while they run: what changes meanwhile comes with them, and
+//! nodes that die between the steps lose nothing.
+//!
+//! A third node that stands still holds a move up: what a partition has sent there is consumed
+//! before it leaves. So there is time to kill one of the other two in between.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use sluicebox_tests::client::NDJSON;
+use sluicebox_tests::cluster::Cluster;
+use sluicebox_tests::eventually::{SOON, eventually};
+use sluicebox_tests::node::{Node, Setup};
+use tokio::task::JoinSet;
+
+use crate::load::{Load, each_is_counted, each_word, with_words};
+
+use super::{NAMES, Scene, ask};
+
+/// What is said when the state of partitions is copied, and they are about to stand still.
+const COPIED: &str = "partitions are copied";
+
+/// Lines with the steps of moves.
+const STEPS: &str = "info,sluicebox_node::moving=debug";
+
+/// With these in the log.
+fn setup() -> Setup {
+    Setup::dev().saying(STEPS)
+}
+
+/// Kills a node, and starts it again. Gives what it had logged.
+async fn killed_and_started(scene: &mut Scene, at: usize) -> String {
+    let old = scene.nodes.remove(at);
+    let setup = scene.again(&old, NAMES[at]).saying(STEPS);
+    let log = old.log();
+    drop(old.kill());
+    scene.nodes.insert(at, setup.start().await);
+    scene.all_up().await;
+    log
+}
+
+/// Words in four partitions on three nodes, of which the last of the partitions is on the third.
+async fn on_three_nodes() -> Scene {
+    let scene = Scene::of(Cluster::of(&NAMES), setup).await;
+    with_words(&scene.through[0], 4).await;
+    let scene = scene.about("words").await;
+    scene.moved(&[3], scene.other(2)).await;
+    scene
+}
+
+/// How often a node has said something.
+fn times(node: &Node, what: &str) -> usize {
+    node.log().matches(what).count()
+}
+
+/// Waits until a node has said something more than so often.
+async fn until_said(node: &Node, what: &str, before: usize) {
+    eventually(what, SOON, || async { (times(node, what) > before).then_some(()) }).await;
+}
+
+/// What a node remembers of partitions whose state it took and that did not come.
+fn remembered(node: &Node) -> Vec<PathBuf> {
+    let log = node.log_file();
+    let joins = log.with_file_name("data").join("catalog/documents/joins");
+    let found = std::fs::read_dir(joins).into_iter().flatten();
+    found.map(|entry| entry.expect("a folder can be read").path()).collect()
+}
+
+/// Moves a partition of `scene` while the third node stands still, and does something with the
+/// others when its state is copied and it waits to leave; then the third goes on.
+async fn while_it_waits(scene: &mut Scene, then: impl AsyncFnOnce(&mut Scene)) -> Vec<u16> {
+    let (other, third) = (scene.other(1), scene.other(2));
+    let before = times(&scene.nodes[scene.home], COPIED);
+    let stopped = scene.nodes[third].process().expect("it runs");
+    let asker = scene.at_home().clone();
+    let query = format!("to={}&partitions=1", NAMES[other]);
+    let mut asked = JoinSet::new();
+    asked.spawn(async move { ask(&asker, "words", &query).await.status });
+    kill_process(stopped, Signal::STOP).expect("it runs");
+    until_said(&scene.nodes[scene.home], COPIED, before).await;
+    then(scene).await;
+    kill_process(stopped, Signal::CONT).expect("it is there");
+    asked.join_all().await
+}
+
+/// The load of clients that speak to the home alone: the third stands still for a while.
+async fn at_home(scene: &Scene) -> Load {
+    let load = Load::begin(vec![scene.at_home().clone()]);
+    load.goes_on(30).await;
+    load
+}
+
+#[tokio::test]
+async fn what_partitions_change_while_they_are_copied_comes_with_them_and_outlives_a_kill() {
+    let mut scene = Scene::of(Cluster::of(&NAMES[..2]), setup).await;
+    with_words(&scene.through[0], 4).await;
+    scene = scene.about("words").await;
+    let (home, other) = (scene.home, scene.other(1));
+    let load = Load::begin(scene.through.clone());
+    load.goes_on(30).await;
+    let mut log = String::new();
+    for _ in 0..3 {
+        for to in [other, home] {
+            scene.moved(&[1, 2], to).await;
+            // What they changed last is in the record that they came, and in no checkpoint yet.
+            log += &killed_and_started(&mut scene, to).await;
+            load.goes_on(20).await;
+        }
+    }
+    load.ends_counted_once(&scene.through[other]).await;
+    let lines = log.lines().filter(|line| line.contains("partitions joined there"));
+    let changes: Vec<u64> = lines
+        .filter_map(|line| line.split("changes=").nth(1)?.split(' ').next()?.parse().ok())
+        .collect();
+    assert!(changes.iter().any(|bytes| *bytes > 0), "nothing changed meanwhile: {changes:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_behind_the_copy_takes_all_of_it_again() {
+    let mut scene = on_three_nodes().await;
+    let load = at_home(&scene).await;
+    let (other, third) = (scene.other(1), scene.other(2));
+    let old = scene.nodes.remove(other);
+    let setup = scene.again(&old, NAMES[other]);
+    scene.nodes.insert(other, old);
+    let statuses = while_it_waits(&mut scene, async |scene: &mut Scene| {
+        // It is started when the partition has left: what it had taken is lost.
+        drop(scene.nodes.remove(other).kill());
+    })
+    .await;
+    let home = if scene.home < other { scene.home } else { scene.home - 1 };
+    until_said(&scene.nodes[home], "partitions are not taken yet", 0).await;
+    scene.nodes.insert(other, setup.start().await);
+    assert!(matches!(statuses[..], [200 | 503]), "{statuses:?}");
+    scene.all_up().await;
+    let places = scene.settled(scene.at_home()).await;
+    let expected = [(1, NAMES[other].to_owned()), (3, NAMES[third].to_owned())];
+    assert_eq!(places, BTreeMap::from(expected));
+    load.goes_on(30).await;
+    scene.all_back().await;
+    load.ends_counted_once(scene.at_home()).await;
+}
+
+#[tokio::test]
+async fn a_home_that_dies_when_partitions_have_just_left_has_them_joined() {
+    let mut scene = on_three_nodes().await;
+    let load = at_home(&scene).await;
+    let (home, other, third) = (scene.home, scene.other(1), scene.other(2));
+    let target = scene.nodes[other].process().expect("it runs");
+    let left = times(&scene.nodes[home], "partitions left");
+    let statuses = while_it_waits(&mut scene, async |_: &mut Scene| {
+        // It hears of nothing any more, and so does not join.
+        kill_process(target, Signal::STOP).expect("it runs");
+    });
+    let statuses = tokio::select! {
+        biased;
+        statuses = statuses => statuses,
+        () = tokio::time::sleep(Duration::from_secs(3)) => Vec::new(),
+    };
+    assert!(statuses.iter().all(|status| *status == 503), "{statuses:?}");
+    assert_eq!(times(&scene.nodes[home], "partitions left"), left, "nobody has joined them");
+    scene.killed_and_started(home).await;
+    kill_process(target, Signal::CONT).expect("it is there");
+    scene.all_up().await;
+    let places = scene.settled(scene.at_home()).await;
+    let expected = [(1, NAMES[other].to_owned()), (3, NAMES[third].to_owned())];
+    assert_eq!(places, BTreeMap::from(expected));
+    load.goes_on(30).await;
+    scene.all_back().await;
+    load.ends_counted_once(scene.at_home()).await;
+}
+
+#[tokio::test]
+async fn partitions_that_stay_after_all_leave_nothing_where_they_were_copied_to() {
+    let mut scene = on_three_nodes().await;
+    let headers = [("content-type", NDJSON)];
+    scene.at_home().send("words", "", &headers, each_word()).await.is(202);
+    each_is_counted(scene.at_home(), 1).await;
+    let other = scene.other(1);
+    // What was sent to the third waits there for longer than a move waits for it.
+    let third = scene.nodes[scene.other(2)].process().expect("it runs");
+    let query = format!("to={}&partitions=1", NAMES[other]);
+    let asked = ask(scene.at_home(), "words", &query);
+    let stopped = async {
+        kill_process(third, Signal::STOP).expect("it runs");
+        scene.at_home().send("words", "", &headers, each_word()).await.is(202);
+    };
+    let (refused, ()) = tokio::join!(asked, stopped);
+    refused.problem(409, "pipeline.conflict");
+    assert_eq!(remembered(&scene.nodes[other]), Vec::<PathBuf>::new());
+    let places = scene.settled(scene.at_home());
+    kill_process(third, Signal::CONT).expect("it is there");
+    assert_eq!(places.await.into_keys().collect::<Vec<_>>(), [3]);
+    each_is_counted(scene.at_home(), 2).await;
+    scene.moved(&[1], other).await;
+    scene.killed_and_started(other).await;
+    scene.all_up().await;
+    scene.all_back().await;
+    each_is_counted(scene.at_home(), 2).await;
+}
