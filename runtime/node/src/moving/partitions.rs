@@ -1,10 +1,12 @@
 //! Some partitions of a pipeline move: from its home to another node, or back.
 //!
 //! ```text
-//! source:  stand still ─► checkpoint ─► take ─► log LEAVE ─► forward ─► join ─► log RELEASE
-//! target:                     their state in the store            log JOIN, run
+//! source:  take, changes ─► stand still ─► log LEAVE ─► forward ─► join ─► log RELEASE
+//! target:  their state in the store                          log JOIN, run
 //! ```
 //!
+//! - Their state is copied while they run, and so is what they change meanwhile (`follow`); the
+//!   rest comes with the record JOIN.
 //! - Only the partitions that move stand still; what is for them waits where it is queued, and is
 //!   forwarded from there. The others go on.
 //! - Up to the record LEAVE the partitions are the source's. From there on it refuses them and
@@ -21,7 +23,7 @@
 //!   where they are; until they know they send to where they were, and are told: later.
 //!
 //! `leave` is the source, `take` and `join` the target, `groups` what goes over, `ends` how
-//! parts end, `gather` brings all home for a new version. Why it is so is in ADR 0039.
+//! parts end, `gather` brings all home for a new version. Why it is so is in ADRs 0039 and 0045.
 
 mod ends;
 mod follow;
