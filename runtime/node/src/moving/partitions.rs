@@ -22,8 +22,9 @@
 //! - Other nodes that have partitions of the pipeline are told that some moved, and ask the home
 //!   where they are; until they know they send to where they were, and are told: later.
 //!
-//! `leave` is the source, `take` and `join` the target, `groups` what goes over, `ends` how
-//! parts end, `gather` brings all home for a new version. Why it is so is in ADRs 0039 and 0045.
+//! `leave` is the source (`stand`: how they come to rest; `follow`: what they change meanwhile),
+//! `take` and `join` the target (`states`: what they go on with), `groups` what goes over, `ends`
+//! how parts end, `gather` brings all home for a new version. Why it is so is in ADRs 0039 and 0045.
 
 mod ends;
 mod follow;
@@ -31,6 +32,7 @@ mod gather;
 pub(super) mod groups;
 pub(super) mod join;
 mod leave;
+mod stand;
 mod states;
 pub(super) mod take;
 
@@ -51,7 +53,7 @@ use crate::error::Error;
 use crate::node::Node;
 use crate::running::Running;
 use crate::spread::Site;
-use leave::until_settled;
+use stand::until_settled;
 
 /// What a node is told that is to run partitions from now on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

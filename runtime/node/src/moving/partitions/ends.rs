@@ -17,7 +17,7 @@ use sluicebox_core::recovery::Fold;
 use sluicebox_store::key::Key;
 
 use super::id_of;
-use super::leave::{until, until_settled};
+use super::stand::{until, until_settled};
 use crate::checkpoint::Of;
 use crate::cluster::Peer;
 use crate::components::blocking;

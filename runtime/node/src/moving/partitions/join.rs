@@ -12,7 +12,7 @@ use sluicebox_core::recovery::{Fold, Folded, Nothing};
 use tokio::sync::oneshot;
 
 use super::groups::Groups;
-use super::leave::{STAND_MAX, stood_by};
+use super::stand::{STAND_MAX, stood_by};
 use super::states::States;
 use super::{Joining, id_of};
 use crate::checkpoint::Of;

@@ -20,7 +20,7 @@ use sluicebox_store::key::Key;
 
 use super::groups::{self, Groups};
 use super::join::stages_of;
-use super::leave::until_settled;
+use super::stand::until_settled;
 use crate::checkpoint::Of;
 use crate::cluster::Peer;
 use crate::components::blocking;
