@@ -175,12 +175,13 @@ mod tests {
         #[test]
         fn what_is_read_was_written_so(head in heads(), at in 0..200_usize, byte: u8) {
             let mut bytes = head.encode().to_vec();
+            // Cut before it is changed: what is changed may be whole without its last byte.
+            prop_assert_eq!(Head::decode(&bytes[..bytes.len() - 1]), None);
             let at = at % bytes.len();
             bytes[at] = byte;
             if let Some(other) = Head::decode(&bytes) {
                 prop_assert_eq!(&other.encode()[..], &bytes);
             }
-            prop_assert_eq!(Head::decode(&bytes[..bytes.len() - 1]), None);
         }
     }
 
