@@ -2,8 +2,9 @@
 //! order, with everything they keep.
 //!
 //! Nodes that die or stand still are in `faults`, and between the steps of a move in `copies`,
-//! nodes on machines that are cut off from each other in `apart`, one that was taken over in `liar`, what else clients do and what is refused in
-//! `serves`, where partitions would better be in `plan`, event time in `time`.
+//! nodes on machines that are cut off from each other in `apart`, one that was taken over in
+//! `liar`, what else clients do and what is refused in `serves`, where partitions would better be
+//! in `plan`, event time in `time`.
 
 #[path = "parts/apart.rs"]
 mod apart;

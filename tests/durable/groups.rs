@@ -1,8 +1,8 @@
 //! Control groups of tenants' processes: memory and processors are held to from outside, the
 //! kernel is who says why a process ended, and nothing of it is left.
 //!
-//! Where this machine lets nobody make groups, the node says so, each test passes that on, and looks
-//! at what a process is held to by itself.
+//! Where this machine lets nobody make groups, the node says so, each test passes that on, and
+//! looks at what a process is held to by itself.
 
 #![expect(clippy::print_stderr, reason = "a test that does not look says so")]
 

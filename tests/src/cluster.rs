@@ -155,7 +155,7 @@ impl Cluster {
             .set("cluster.key", &path(&self.file(&format!("{name}.key"))))
             .set("cluster.authority", &path(&self.file("authority.crt")))
             // Short, so that tests are; long enough for a machine with other things to do.
-            .set("cluster.silence-time-max", "1500ms")
+            .set_unless_set("cluster.silence-time-max", "1500ms")
     }
 
     /// Starts all nodes, each as `setup` says, and waits until they know each other.

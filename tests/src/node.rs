@@ -178,6 +178,11 @@ pub struct Refused {
     pub message: String,
 }
 
+/// The variable of the environment that sets a field.
+fn variable(field: &str) -> String {
+    format!("SLUICEBOX__{}", field.replace('.', "__").replace('-', "_")).to_uppercase()
+}
+
 impl Setup {
     /// In development mode: one tenant, no tokens.
     #[must_use]
@@ -216,9 +221,15 @@ impl Setup {
     /// With a field of the configuration: `http.body-bytes-max`.
     #[must_use]
     pub fn set(mut self, field: &str, value: &str) -> Self {
-        let name = format!("SLUICEBOX__{}", field.replace('.', "__").replace('-', "_"));
-        self.settings.push((name.to_uppercase(), value.to_owned()));
+        self.settings.push((variable(field), value.to_owned()));
         self
+    }
+
+    /// The same, unless it was set before.
+    #[must_use]
+    pub fn set_unless_set(self, field: &str, value: &str) -> Self {
+        let is_set = self.settings.iter().any(|(name, _)| *name == variable(field));
+        if is_set { self } else { self.set(field, value) }
     }
 
     /// With these lines in its log: `info,sluicebox_node::moving=debug`.

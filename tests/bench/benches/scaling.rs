@@ -4,8 +4,9 @@
 //! The stage computes for about a millisecond an event, so that one partition is one worker's time.
 //! The load before takes a third of one worker, the burst three workers' time where there are two:
 //! so the best there is has a backlog as well, and the time until it is gone is what is compared.
-//! Rounds take turns, each with a node of its own. Which way the number of partitions goes is looked
-//! at from the burst on, until the pipeline has as few as before: there and back is one reversal.
+//! Rounds take turns, each with a node of its own. Which way the number of partitions goes is
+//! looked at from the burst on, until the pipeline has as few as before: there and back is one
+//! reversal.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -167,8 +168,8 @@ impl Burst<'_> {
         Ok(sent)
     }
 
-    /// Looks until all that was sent is done, for the last time after there are as few partitions as
-    /// at first. Gives when it was, and each number of partitions there was.
+    /// Looks until all that was sent is done, for the last time after there are as few partitions
+    /// as at first. Gives when it was, and each number of partitions there was.
     async fn watch(&self, begun: Instant, before: usize) -> Result<(Duration, Vec<f64>)> {
         let (mut counts, mut done): (Vec<f64>, Option<Duration>) = (Vec::new(), None);
         loop {

@@ -106,12 +106,17 @@ pub(super) fn join<'a>(reader: &mut Reader<'a>) -> Result<JoinRecord<'a>, Record
     let partitions = some_partitions(reader)?;
     let kept = reader.bytes(usize::MAX, "what was kept of it")?;
     let mut changed = Changed::default();
+    let (needs, mut has) = (reader.needed() >= FORMAT_OF_CHANGED, false);
     reader.extensions_known(|id, reader| {
         if id == CHANGED {
-            changed = Changed::read(reader.rest())?;
+            (changed, has) = (Changed::read(reader.rest())?, true);
         }
         Ok(())
     })?;
+    // Only they make it one of that format: without them it is not whole.
+    if needs && !has {
+        return Err(reader.bad("what changed"));
+    }
     Ok(JoinRecord { pipeline, from, home, partitions, kept, changed })
 }
 

@@ -72,6 +72,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The oldest format whose readers understand the record.
+    pub(crate) fn needed(&self) -> u8 {
+        self.body.get(1).copied().unwrap_or_default()
+    }
+
     /// How many partitions a pipeline has.
     pub(crate) fn partitions(&mut self) -> Result<u16, RecordError> {
         let number = self.number("the partitions")?;

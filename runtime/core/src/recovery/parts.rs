@@ -12,7 +12,8 @@
 //!   Those are what a home took in, as a part sees it, what partitions that are away send, and what
 //!   partitions that came had sent before.
 //! - A partition that comes goes on from the later of what both nodes know of it. What it changed
-//!   last may be in its record; whoever folds has to take that from there, behind all that was here.
+//!   last may be in its record; whoever folds has to take that from there, behind all that was
+//!   here.
 //! - A pipeline of which not all is here gets no version, and does not move as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};

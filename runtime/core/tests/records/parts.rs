@@ -76,7 +76,7 @@ fn what_changed_last_comes_with_the_record() {
     let body: Bytes = std::fs::read(golden(5).join("9-join-with-changes.bin")).unwrap().into();
     let Ok(Record::Join(read)) = decode(kind::JOIN, &body) else { panic!("a join") };
     let all: Vec<_> = read.changed.iter().collect();
-    let values: Vec<_> = all.iter().map(|(stage, change)| (*stage, change.slot, change.value));
+    let values = all.iter().map(|(stage, change)| (*stage, change.slot, change.value));
     assert_eq!(
         values.collect::<Vec<_>>(),
         [

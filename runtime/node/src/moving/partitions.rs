@@ -24,7 +24,8 @@
 //!
 //! `leave` is the source (`stand`: how they come to rest; `follow`: what they change meanwhile),
 //! `take` and `join` the target (`states`: what they go on with), `groups` what goes over, `ends`
-//! how parts end, `gather` brings all home for a new version. Why it is so is in ADRs 0039 and 0045.
+//! how parts end, `gather` brings all home for a new version. Why it is so is in ADRs 0039 and
+//! 0045.
 
 mod ends;
 mod follow;

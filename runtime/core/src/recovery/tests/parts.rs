@@ -498,7 +498,9 @@ fn numbers_that_would_run_over_are_not_gone_on_from() {
         folded.readers.entry((SPLIT, 2)).or_default()
     }
     let lies: [(&str, fn(&mut Folded)); 4] = [
-        ("an offset", |folded| drop(folded.offsets.insert((COUNTS, 2), HIGH))),
+        ("an offset", |folded| {
+            folded.offsets.insert((COUNTS, 2), HIGH);
+        }),
         ("a commit", |folded| reader(folded).number = HIGH),
         ("dead letters", |folded| reader(folded).dead_letters = HIGH),
         ("a place", |folded| {
