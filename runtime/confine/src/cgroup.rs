@@ -219,7 +219,7 @@ fn described(version: Version, dirs: &[Dir], lacks: &[(Resource, String)]) -> St
     let held: Vec<&str> = held.map(Resource::name).collect();
     // That of memory, if there are several.
     let first = dirs.iter().find(|dir| dir.holds.contains(&Resource::Memory));
-    let path = first.or(dirs.first()).map(|dir| dir.path.display().to_string());
+    let path = first.or_else(|| dirs.first()).map(|dir| dir.path.display().to_string());
     let version = if version == Version::V1 { 1 } else { 2 };
     let mut text =
         format!("{} by cgroup v{version} at {}", held.join(", "), path.unwrap_or_default());

@@ -200,7 +200,9 @@ impl Node {
         // From here on they are known to be needed: what somebody tidied away before is back.
         self.fetch_files(tenant, &pipeline).await?;
         let next = Next { version, pipeline, code, codes, handover, restored: None };
-        let switched = self.switch_gathered(old.as_ref(), (tenant, name), next).await;
+        let switching = self.switch_gathered(old.as_ref(), (tenant, name), next);
+        // What brings partitions home is large, and hardly ever needed.
+        let switched = Box::pin(switching).await;
         if switched.is_err() {
             // Whoever applied it wants to know why it does not run, not what follows from that.
             if let Err(error) = self.forget_version(tenant, name, applied.version).await {

@@ -141,7 +141,7 @@ impl Changes {
     }
 
     /// Each key that changed, in the order of keys, with its value; `None` if it was deleted.
-    pub fn each<'a>(&'a self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+    pub fn each(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.order().into_iter().map(|position| self.entry(position))
     }
 

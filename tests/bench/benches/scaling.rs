@@ -48,19 +48,20 @@ fn bench() -> Result<()> {
     let Some(options) = Options::read()? else { return Ok(()) };
     let runtime = runtime()?;
     let [mut fixed, mut scaled, mut turns] = [(); 3].map(|()| Rounds::default());
+    let mut said = Vec::new();
     for _ in 0..if options.quick { 1 } else { 3 } {
         for scales in [false, true] {
             let home = Home::new()?;
             let node = home.start(&setup())?;
             let burst = Burst { node: &node, scales, done: Cell::new(0.0) };
             let took = runtime.block_on(burst.drive(&options));
-            let (took, reversals) = took.with_context(|| node.log())?;
+            let took = took.with_context(|| node.log())?;
+            let rounds = if scales { &mut scaled } else { &mut fixed };
+            rounds.add(took.time.as_secs_f64());
             if scales {
-                scaled.add(took.as_secs_f64());
-                turns.add(reversals as f64);
-            } else {
-                fixed.add(took.as_secs_f64());
+                turns.add(took.reversals as f64);
             }
+            said.push(took.said);
         }
     }
     let mut report = Report::new("A burst of ten times the load, two workers");
@@ -70,6 +71,7 @@ fn bench() -> Result<()> {
     report.row("scaled by the best", ratio.quantile(1.0), "", Target::AtMost(RATIO));
     report.note(&format!("rounds from {} on", number(ratio.quantile(0.0))));
     report.row("most reversals", turns.quantile(1.0), "", Target::AtMost(REVERSALS));
+    said.iter().for_each(|line| report.note(line));
     Ok(())
 }
 
@@ -92,6 +94,16 @@ fn manifest(scales: bool) -> String {
     )
 }
 
+/// What a burst came to.
+struct Took {
+    /// Until nothing of it waited.
+    time: Duration,
+    /// How often the number of partitions went the other way than before.
+    reversals: usize,
+    /// For people.
+    said: String,
+}
+
 /// One pipeline, once.
 struct Burst<'a> {
     node: &'a Node,
@@ -101,8 +113,7 @@ struct Burst<'a> {
 }
 
 impl Burst<'_> {
-    /// How long until the burst was done with, and how often partitions changed their direction.
-    async fn drive(&self, options: &Options) -> Result<(Duration, usize)> {
+    async fn drive(&self, options: &Options) -> Result<Took> {
         let tenant = Tenant::dev();
         self.node.push(&tenant, &format!("hostile/{GUEST}")).await?;
         self.node.apply(&tenant, PIPELINE, &manifest(self.scales)).await?;
@@ -115,13 +126,12 @@ impl Burst<'_> {
         let (burst, counts) =
             tokio::try_join!(self.send(rate * BURST, time), self.watch(begun, sent))?;
         let (took, counts) = counts;
-        println!(
-            "  {}: {burst} events of {} us, done after {:.2} s; partitions: {counts:?}",
-            if self.scales { "scaled" } else { "fixed" },
-            each.as_micros(),
-            took.as_secs_f64(),
+        let what = if self.scales { "scaled" } else { "a partition a worker" };
+        let (each, seconds) = (each.as_micros(), took.as_secs_f64());
+        let said = format!(
+            "{what}: {burst} events of {each} us, gone after {seconds:.2} s; partitions {counts:?}"
         );
-        Ok((took, reversals(&counts)))
+        Ok(Took { time: took, reversals: reversals(&counts), said })
     }
 
     /// How long one event takes, of events of one key.
@@ -142,15 +152,15 @@ impl Burst<'_> {
 
     async fn pour(&self, batches: &[Batch]) -> Result<u64> {
         let tenant = Tenant::dev();
-        let poured = pour(&Pour {
+        let what = Pour {
             address: self.node.address,
             tenant: &tenant,
             pipeline: PIPELINE,
             batches,
             connections: 1,
             until: Until::Sent,
-        });
-        Ok(poured.await?.events)
+        };
+        Ok(pour(&what).await?.events)
     }
 
     /// Sends so many events a second for so long, whatever becomes of them; what is refused is sent

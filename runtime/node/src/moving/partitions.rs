@@ -57,7 +57,7 @@ use crate::spread::Site;
 use stand::until_settled;
 
 /// What a node is told that is to run partitions from now on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Joining {
     pub(crate) pipeline: u64,
@@ -377,7 +377,6 @@ mod tests {
             home: Some("a".to_owned()),
             kept: Bytes::from_static(b"kept"),
             changed: Bytes::from_static(&[1, 2, 3]),
-            ..Joining::default()
         };
         let bytes = joining.to_bytes().expect("plain text");
         assert_eq!(Joining::from_bytes(&bytes.clone().into()), Some(joining.clone()));

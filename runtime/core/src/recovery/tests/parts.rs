@@ -497,7 +497,8 @@ fn numbers_that_would_run_over_are_not_gone_on_from() {
     fn reader(folded: &mut Folded) -> &mut ReaderState {
         folded.readers.entry((SPLIT, 2)).or_default()
     }
-    let lies: [(&str, fn(&mut Folded)); 4] = [
+    type Lie = (&'static str, fn(&mut Folded));
+    let lies: [Lie; 4] = [
         ("an offset", |folded| {
             folded.offsets.insert((COUNTS, 2), HIGH);
         }),

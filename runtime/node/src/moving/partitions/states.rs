@@ -187,8 +187,13 @@ mod tests {
         Of::new(&Name::new("acme").expect("a name"), ID)
     }
 
+    /// A slot of a key, and its value.
+    type Slot<'a> = (StageId, &'a [u8], &'a [u8], &'a [u8]);
+    /// The same as it changed.
+    type Changes<'a> = (StageId, &'a [u8], &'a [u8], Option<&'a [u8]>);
+
     /// Over a store with these slots of keys, and their names.
-    fn backing(slots: &[(StageId, &[u8], &[u8], &[u8])]) -> Backing {
+    fn backing(slots: &[Slot<'_>]) -> Backing {
         let mut entries = Vec::new();
         for (stage, key, slot, value) in slots {
             let mut entry = Vec::new();
@@ -210,10 +215,7 @@ mod tests {
     }
 
     /// What the one partition there is goes on with, by the name of the state.
-    fn came(
-        backing: &Backing,
-        changes: &[(StageId, &[u8], &[u8], Option<&[u8]>)],
-    ) -> BTreeMap<String, KeyedState> {
+    fn came(backing: &Backing, changes: &[Changes<'_>]) -> BTreeMap<String, KeyedState> {
         let mut writer = RecordWriter::new();
         let mut state = writer.changed();
         for (stage, key, slot, value) in changes {
@@ -236,7 +238,7 @@ mod tests {
             (STAGE, b"gone", b"a", b"3"),
             (STAGE, b"other", b"a", b"4"),
         ]);
-        let changes: [(StageId, &[u8], &[u8], Option<&[u8]>); 4] = [
+        let changes: [Changes<'_>; 4] = [
             (STAGE, b"gone", b"a", None),
             (STAGE, b"k", b"b", Some(b"new")),
             (STAGE, b"k", b"c", Some(b"more")),
