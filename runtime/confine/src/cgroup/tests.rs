@@ -223,6 +223,7 @@ fn a_limit_that_is_refused_is_done_without_unless_it_is_memory_or_a_group_was_na
     let held = limit(true).unwrap();
     assert!(held.starts_with("memory, processors by cgroup v2 at /"), "{held}");
     assert!(held.contains("; not tasks: cannot write to /"), "{held}");
+    fs::remove_file(path.join("cpu.weight")).unwrap();
     fs::create_dir(path.join("cpu.weight")).unwrap();
     let held = limit(true).unwrap();
     assert!(held.starts_with("memory by ") && held.contains("; not processors: "), "{held}");
