@@ -10,12 +10,13 @@ use toml::{Table, Value};
 use super::tree::{File, Tree};
 
 /// Our crates: package, folder, and which of ours it may import. Guests are held to [`GUEST`].
-const EDGES: [(&str, &str, &[&str]); 14] = [
+const EDGES: [(&str, &str, &[&str]); 15] = [
     ("sluicebox-core", "runtime/core", &[]),
     ("sluicebox-store", "runtime/store", &["sluicebox-core"]),
     ("sluicebox-engine", "runtime/engine", &["sluicebox-core"]),
     ("sluicebox-link", "runtime/link", &["sluicebox-core"]),
     ("sluicebox-confine", "runtime/confine", &["sluicebox-core"]),
+    ("sluicebox-gpu", "gpu-host", &["sluicebox-core"]),
     (
         "sluicebox-node",
         "runtime/node",
@@ -69,7 +70,7 @@ const OUTSIDE: [&str; 1] = ["fuzz"];
 const HOMES: &[(&str, &[&str])] = &[
     // The vocabulary everybody shares.
     ("bytes", &["core", "store", "engine", "link", "node", "cli"]),
-    ("thiserror", &["core", "store", "engine", "link", "confine", "node"]),
+    ("thiserror", &["core", "store", "engine", "link", "confine", "gpu-host", "node"]),
     ("serde", &["core", "node", "cli", "guest-sdk", "guest"]),
     // Core takes keys out of JSON payloads and publishes the manifest's schema; the node speaks
     // JSON at its edge and in what it stores.
@@ -91,7 +92,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // Files below a directory that was opened once.
     ("cap-std", &["store", "engine", "node"]),
     // Checksums and seals; digests that users see.
-    ("blake3", &["store", "engine", "node"]),
+    ("blake3", &["store", "engine", "gpu-host", "node"]),
     ("sha2", &["engine", "node"]),
     // Checksums of the log's records.
     ("crc32c", &["store"]),
@@ -102,6 +103,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("landlock", &["confine"]),
     ("seccompiler", &["confine"]),
     ("libc", &["confine"]),
+    // The system's Vulkan; kernels.
+    ("ash", &["gpu-host"]),
+    ("naga", &["gpu-host"]),
     // The edge, and the client of it.
     ("hyper", &["node", "cli"]),
     ("hyper-util", &["node", "cli"]),

@@ -28,7 +28,8 @@ const ADR_SECTIONS: [&str; 4] =
 /// Codes in the source and codes in the guide are the same.
 pub(crate) fn error_codes(tree: &Tree) -> Vec<String> {
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
-    for file in tree.rust().filter(|file| file.path.starts_with("runtime/")) {
+    let ours = ["runtime/", "gpu-host/"];
+    for file in tree.rust().filter(|file| ours.iter().any(|at| file.path.starts_with(at))) {
         known.extend(codes_of(file).into_iter().map(|code| (code, file.path.as_str())));
     }
     let documented = first_column(tree.text(ERRORS), is_code);

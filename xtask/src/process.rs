@@ -52,17 +52,27 @@ pub(crate) fn provide((program, argument): (&str, &str), package: &str) -> Resul
     if succeeds(Command::new(program).arg(argument)) {
         return Ok(());
     }
-    if !is_root() || !succeeds(Command::new("apt-get").arg("--version")) {
+    if !can_install() {
         bail!("`{program}` is not installed; {}", how_to_install(program));
     }
-    say(&format!("installing {package}"));
+    install(&[package])
+}
+
+/// Whether Debian packages may be installed here.
+pub(crate) fn can_install() -> bool {
+    is_root() && succeeds(Command::new("apt-get").arg("--version"))
+}
+
+/// Installs Debian packages.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    say(&format!("installing {}", packages.join(", ")));
     let apt = |words: &[&str]| {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").args(words).stdout(Stdio::null());
         run(&mut command)
     };
     apt(&["update", "-qq"])?;
-    apt(&["install", "-qq", "-y", "--no-install-recommends", package])
+    apt(&[&["install", "-qq", "-y", "--no-install-recommends"], packages].concat())
 }
 
 fn not_started(command: &Command, error: std::io::Error) -> anyhow::Error {

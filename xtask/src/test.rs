@@ -2,7 +2,10 @@
 //! documentation.
 //!
 //! Tests of nodes on several machines make networks, which takes root and iproute2. As somebody
-//! else there is nothing to be fetched for them: they say that they cannot run.
+//! else there is nothing to be fetched for them: they say that they cannot run. Tests of GPUs use
+//! the driver that needs none, and a layer that looks at every call.
+
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -20,6 +23,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     } else {
         say("test: not as root, so that tests of nodes in networks of their own check nothing");
     }
+    provide_vulkan()?;
     if !process::succeeds(&mut workspace.cargo_unlocked(&["nextest", "--version"])) {
         say("test: cargo test, since cargo-nextest is not installed");
         return process::run(workspace.cargo(&["test", "--workspace"]).args(arguments));
@@ -34,5 +38,29 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         say("test: documentation");
         process::run(&mut workspace.cargo(&["test", "--workspace", "--doc"]))?;
     }
+    Ok(())
+}
+
+/// What tests of GPUs need: Debian's packages, and a file of each.
+fn provide_vulkan() -> Result<()> {
+    let arch = std::env::consts::ARCH;
+    let packages = [
+        ("libvulkan1", format!("lib/{arch}-linux-gnu/libvulkan.so.1")),
+        ("mesa-vulkan-drivers", format!("share/vulkan/icd.d/lvp_icd.{arch}.json")),
+        (
+            "vulkan-validationlayers",
+            "share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json".to_owned(),
+        ),
+    ];
+    let is_missing = |(_, file): &&(&str, String)| !Path::new("/usr").join(file).exists();
+    let missing: Vec<&str> =
+        packages.iter().filter(is_missing).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if process::can_install() {
+        return process::install(&missing);
+    }
+    say(&format!("test: without {}, tests of GPUs check nothing", missing.join(", ")));
     Ok(())
 }
