@@ -389,6 +389,14 @@ impl Collected {
         }
     }
 
+    /// A stage has state in the store and no names: whoever reads it knows as much from now on,
+    /// here and where it goes.
+    pub(super) fn note_many(&mut self, pipeline: PipelineId, stage: StageId) {
+        self.backing.note_many((pipeline, stage));
+        let name = self.of(pipeline).slot_name(stage, None);
+        self.dirty.put(&name, b"");
+    }
+
     fn leave(
         &mut self,
         (commit, way): (&CommitHead, Way),

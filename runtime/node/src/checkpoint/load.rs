@@ -179,7 +179,7 @@ impl Loading<'_> {
             // Written by a checkpoint that did not stand, or before names were kept.
             let prefix = keys::state_of_stage(of.tenant, self.id.0, stage.0);
             if !store.scan(&prefix, &prefix, ONE)?.entries.is_empty() {
-                self.found.backing.note_many(place);
+                self.collected.note_many(self.id, *stage);
             }
         }
         Ok(())

@@ -56,6 +56,9 @@ use crate::running::Running;
 use crate::spread::Site;
 use stand::until_settled;
 
+/// How long it is waited until nobody takes partitions of a pipeline in.
+const TURN_MAX: Duration = Duration::from_millis(200);
+
 /// What a node is told that is to run partitions from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -261,7 +264,11 @@ impl Node {
         placed: &Placed,
     ) -> Result<(), Error> {
         let Some(running) = self.spread(id) else { return Ok(()) };
-        let _one_at_a_time = self.joining((running.tenant(), running.name()), Some(id)).await;
+        let joining = self.joining((running.tenant(), running.name()), Some(id));
+        // Some of it may be coming, which takes its time: then it is asked again.
+        let Ok(_one_at_a_time) = tokio::time::timeout(TURN_MAX, joining).await else {
+            return Err(refused(running.name(), "partitions of it are coming"));
+        };
         if !self.is_spread_as(id, &running) {
             return Ok(());
         }

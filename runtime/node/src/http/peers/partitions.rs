@@ -39,8 +39,10 @@ impl Asked<'_> {
     fn partitions(&self) -> Result<Vec<u16>, Error> {
         let [list] = parameters(self.query, ["partitions"])?;
         let numbers: Result<Vec<u16>, _> = list.split(',').map(str::parse).collect();
-        let wrong = |_| Error::request("request.query", "`partitions` are numbers, with commas");
-        numbers.map_err(wrong)
+        let wrong = || Error::request("request.query", "`partitions` are ascending numbers");
+        let numbers = numbers.map_err(|_| wrong())?;
+        // They are written into records as they come.
+        if numbers.is_sorted_by(|one, next| one < next) { Ok(numbers) } else { Err(wrong()) }
     }
 }
 
@@ -138,9 +140,9 @@ async fn take(
     let kept: usize = kept.parse().map_err(|_| asked.unknown())?;
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
     node.check_room_for(&name, kept.saturating_add(KEPT_MORE_BYTES))?;
-    let (preparing, turn): (Preparing, _) = read(edge, from, body).await?;
+    // It takes as long as the state is large, and others of that node have their turn.
+    let (preparing, _): (Preparing, _) = read(edge, from, body).await?;
     let taking = async move {
-        let _turn = turn;
         let what = (&partitions[..], attempt, &preparing);
         node.take_groups((&tenant, &name), (id, &peer), what).await
     };
@@ -217,4 +219,24 @@ async fn end(edge: &Edge, from: &NodeName, asked: &Asked<'_>) -> Result<Response
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
     to_its_end(async move { node.end_part_of((&tenant, &name), (number, id)).await }).await?;
     Ok(respond::json(StatusCode::OK, &true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_told_in_order() {
+        let name = |text| Name::new(text).expect("a name");
+        let asked = |query: &str| {
+            let query = Some(query).filter(|query| !query.is_empty());
+            let asked = Asked { tenant: name("t"), name: name("p"), step: "give-back", query };
+            asked.partitions()
+        };
+        assert_eq!(asked("partitions=0,2,1023").expect("they are"), [0, 2, 1023]);
+        for wrong in ["2,1", "1,1", "1,", "", "-1", "65536", "a"] {
+            let error = asked(&format!("partitions={wrong}")).expect_err(wrong).to_string();
+            assert!(error.contains("`partitions` are ascending numbers"), "{wrong}: {error}");
+        }
+    }
 }

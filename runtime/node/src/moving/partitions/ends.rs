@@ -125,13 +125,19 @@ impl Node {
         if let Some(running) = self.spread(id).filter(is_its) {
             return self.end_part(&running).await;
         }
+        if self.running_by_id(id).is_some_and(|running| !running.is_part()) {
+            // Its home is here, whatever of it could not be started.
+            return Ok(());
+        }
         let broken = self.all_broken().into_iter().find(|(known, _)| *known == id);
         let is_its = |part: &Broken| {
             (&part.tenant, &part.name) == (tenant, name) && part.home.is_none_or(|its| its == home)
         };
         match broken.filter(|(_, part)| is_its(part)) {
             Some((_, part)) => self.delete_part((&part.tenant, &part.name), id).await,
-            None if self.running_by_id(id).is_none() => self.drop_taken(id).await,
+            None if self.running_by_id(id).is_none() && !self.is_broken(id) => {
+                self.drop_taken(id).await
+            }
             None => Ok(()),
         }
     }

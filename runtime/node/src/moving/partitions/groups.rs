@@ -16,7 +16,7 @@ use sluicebox_core::recovery::Folded;
 use sluicebox_store::store::keys::{self, Id, Place};
 use sluicebox_store::store::{Page, Store};
 
-use super::super::pages::{self, Entry, PAGE, Put};
+use super::super::pages::{self, Entry, PAGE, PAGE_BYTES_MAX, Put};
 use crate::checkpoint::Of;
 use crate::error::Error;
 
@@ -74,6 +74,13 @@ impl Groups {
         let of = self.of;
         let held = self.stages.iter().filter(|stage| stage.split().1 != Part::Own);
         held.map(move |stage| keys::state_of_stage(of.tenant, of.pipeline.0, stage.0))
+    }
+
+    /// Each stage with what its own state begins with, in any group.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (StageId, Vec<u8>)> {
+        let of = self.of;
+        let own = self.stages.iter().filter(|stage| stage.split().1 == Part::Own);
+        own.map(move |stage| (*stage, keys::state_of_stage(of.tenant, of.pipeline.0, stage.0)))
     }
 
     /// What the names of slots begin with.
@@ -171,6 +178,7 @@ pub(crate) fn entries(page: &[u8], groups: &Groups) -> Result<Vec<Entry>, &'stat
 pub(crate) fn changes(page: &[u8], groups: &Groups) -> Result<Vec<Put>, &'static str> {
     let changed = Changed::read(page).map_err(|_| "changes cannot be read")?;
     let (mut puts, mut names) = (Vec::<Put>::new(), BTreeSet::new());
+    let mut bytes = 0;
     for (stage, change) in changed.iter() {
         let mut key = Vec::new();
         groups.of.slot(stage, change.key, change.slot, &mut key);
@@ -179,6 +187,11 @@ pub(crate) fn changes(page: &[u8], groups: &Groups) -> Result<Vec<Put>, &'static
         }
         if puts.last().is_some_and(|(last, _)| *last >= key) {
             return Err("changes are not in order");
+        }
+        // Keys that repeat take a byte in a page, and all of their own here.
+        bytes += key.len() + change.value.map_or(0, <[u8]>::len);
+        if bytes > PAGE_BYTES_MAX {
+            return Err("changes are larger than any page");
         }
         if stage.split().1 == Part::Own && change.value.is_some() {
             names.insert(groups.of.slot_name(stage, Some(change.slot)));
@@ -311,6 +324,26 @@ mod tests {
         assert_eq!(wrong, Err("changes are not in order"));
         assert_eq!(changes(b"garbage", &own), Err("changes cannot be read"));
         assert_eq!(changes(b"", &own), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn changes_that_are_small_on_their_way_and_large_here_are_refused() {
+        let all = groups(&[0, 1, 2, 3]);
+        let key = [7; 500];
+        let page = |slots: u32| {
+            let mut writer = RecordWriter::new();
+            let mut state = writer.changed();
+            for slot in 0..slots {
+                let slot = slot.to_be_bytes();
+                state.change(StageId(1), &Changes { key: &key, slot: &slot, value: None });
+            }
+            state.end();
+            writer.to_bytes()
+        };
+        assert_eq!(changes(&page(100), &all).map(|puts| puts.len()), Ok(100));
+        let many = page((PAGE_BYTES_MAX / key.len()) as u32);
+        assert!(many.len() < PAGE_BYTES_MAX / 10);
+        assert_eq!(changes(&many, &all), Err("changes are larger than any page"));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Node {
             }
             Some(part) => {
                 let home = from.name().as_str();
-                self.expect_from((name, from), Some(home), Some(&part))?;
+                self.expect_from(((tenant, name), from), Some(home), Some(&part))?;
                 let version = preparing.versions.last().map(|(version, _)| *version);
                 if version.is_some_and(|version| version != part.version()) {
                     return Err(refused(name, "the other node has partitions of another version"));
@@ -95,7 +95,7 @@ impl Node {
             return Ok(false);
         }
         let known = self.running_by_id(id);
-        self.expect_from((name, from), joining.home.as_deref(), known.as_deref())?;
+        self.expect_from(((tenant, name), from), joining.home.as_deref(), known.as_deref())?;
         let wrong = |why: RecordError| refused(name, &why.to_string());
         let record = JoinRecord {
             pipeline: id,
@@ -105,7 +105,7 @@ impl Node {
             kept: &joining.kept,
             changed: Changed::read(&joining.changed).map_err(wrong)?,
         };
-        let folded = joined((name, id), &record)?;
+        let folded = joined((tenant, name), id, &record)?;
         let stood = match &known {
             Some(running) => {
                 expect_same(running, &folded)?;
@@ -162,10 +162,13 @@ impl Node {
     /// Refuses partitions from who has none to give.
     pub(super) fn expect_from(
         &self,
-        (name, from): (&Name, &Peer),
+        ((tenant, name), from): ((&Name, &Name), &Peer),
         home: Option<&str>,
         known: Option<&Running>,
     ) -> Result<(), Error> {
+        if known.is_some_and(|running| (running.tenant(), running.name()) != (tenant, name)) {
+            return Err(refused(name, "the other node has it under another name"));
+        }
         let number = self.trunks().number_of(from.name().as_str());
         let is_right = match known.map(|running| running.shared().part.as_ref()) {
             // This is the home.
@@ -268,14 +271,20 @@ impl Node {
 }
 
 /// Where the partitions stand by a record: as the log has it when there is nothing else of them.
-fn joined((name, id): (&Name, PipelineId), record: &JoinRecord<'_>) -> Result<Folded, Error> {
+fn joined(
+    (tenant, name): (&Name, &Name),
+    id: PipelineId,
+    record: &JoinRecord<'_>,
+) -> Result<Folded, Error> {
     // A node that has some of the pipeline, as one that has none, is told all that matters.
     let home = record.home.clone().or_else(|| Some(record.from.clone()));
     let record = Record::Join(JoinRecord { home, ..record.clone() });
     let mut fold = Fold::new();
     fold.apply(0, &record, &mut Nothing).map_err(|error| refused(name, &error.to_string()))?;
     let none = || refused(name, "the other node says where another one stands");
-    fold.pipeline(id).cloned().ok_or_else(none)
+    // Under another name the record would not fold in the log, and stop what runs here.
+    let is_it = |folded: &&Folded| (folded.tenant(), folded.name()) == (tenant, name);
+    fold.pipeline(id).filter(is_it).cloned().ok_or_else(none)
 }
 
 /// The numbers of the stages of a pipeline.

@@ -42,6 +42,12 @@ const PAGE_BYTES: usize = 4 << 20;
 const REST_BYTES: usize = 64 << 10;
 const ROUNDS_MAX: usize = 16;
 
+/// How long it is tried.
+const ROUNDS_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of what was found and not sent yet: a move of partitions that change more is given up.
+const FOUND_BYTES_MAX: usize = 256 << 20;
+
 /// How often the log is read while another node takes pages.
 const FOLLOW: Duration = Duration::from_millis(100);
 
@@ -134,7 +140,8 @@ impl Node {
         running: &Arc<Running>,
         going: &Going,
     ) -> Result<(Follower, Stood, Steps), Error> {
-        let follower = self.copy_ahead(running, going).await?;
+        // It is large, and lives for long.
+        let follower = Box::pin(self.copy_ahead(running, going)).await?;
         let mut steps = Steps::begin();
         let mut stood = stand(running, &going.partitions).await?;
         steps.done("stand");
@@ -163,24 +170,17 @@ impl Node {
         let mut follower = blocking(begin).await?;
         let kept = follower.kept().map_or(0, |kept| kept.len());
         let taking = peer.take_groups(named, (*id, *attempt), (partitions, kept, preparing));
-        tokio::pin!(taking);
-        loop {
-            tokio::select! {
-                // Whichever comes first; the other is still there.
-                biased;
-                taken = &mut taking => break taken?,
-                () = tokio::time::sleep(FOLLOW) => {}
-            }
-            follower = read_on(follower).await?;
-        }
+        follower = following(running.name(), follower, taking).await?;
         steps.done("take");
+        let end = tokio::time::Instant::now() + ROUNDS_TIME_MAX;
         for _ in 0..ROUNDS_MAX {
             follower = read_on(follower).await?;
-            if follower.bytes() <= REST_BYTES {
+            if follower.bytes() <= REST_BYTES || tokio::time::Instant::now() >= end {
                 break;
             }
             for page in follower.take(PAGE_BYTES)? {
-                peer.take_changes(named, (*id, *attempt), page).await?;
+                let taking = peer.take_changes(named, (*id, *attempt), page);
+                follower = following(running.name(), follower, taking).await?;
             }
         }
         steps.done("changes");
@@ -357,6 +357,9 @@ impl Node {
         if home.is_none() || home != self.trunks().number_of(from.name().as_str()) {
             return Err(refused(name, "partitions are given to their home only"));
         }
+        if partitions.iter().any(|at| *at >= running.partitions()) {
+            return Err(refused(name, "it has fewer partitions on the other node"));
+        }
         let turn = self.deploying(running.tenant(), running.name());
         let _turn = turn.lock().await;
         until_settled(&running, partitions).await?;
@@ -413,6 +416,28 @@ impl Node {
 struct Last {
     follower: Follower,
     joined: oneshot::Sender<()>,
+}
+
+/// Reads on while another node does something, so that the log is not held up by it.
+async fn following(
+    name: &Name,
+    mut follower: Follower,
+    does: impl Future<Output = Result<(), Error>>,
+) -> Result<Follower, Error> {
+    tokio::pin!(does);
+    loop {
+        tokio::select! {
+            // Whichever comes first; the other is still there.
+            biased;
+            done = &mut does => return done.map(|()| follower),
+            () = tokio::time::sleep(FOLLOW) => {}
+        }
+        follower = read_on(follower).await?;
+        if follower.bytes() > FOUND_BYTES_MAX {
+            let why = "partitions change faster than another node takes what they change";
+            return Err(refused(name, why));
+        }
+    }
 }
 
 /// Reads what partitions changed since.

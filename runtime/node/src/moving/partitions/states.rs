@@ -24,6 +24,9 @@ use crate::mailbox;
 /// Entries read at a time.
 const PAGE: PageLimit = PageLimit { entries: 4096, bytes: 4 * 1024 * 1024 };
 
+/// Enough to know whether there is any.
+const ONE: PageLimit = PageLimit { entries: 1, bytes: 1 };
+
 /// State by part of the stage and partition.
 #[derive(Debug, Default)]
 pub(super) struct States(BTreeMap<(StageId, u16), KeyedState>);
@@ -41,6 +44,13 @@ impl States {
         let store = backing.store().as_ref();
         for prefix in groups.names() {
             each(store, &prefix, |id, _| backing.note_name(id))?;
+        }
+        for (stage, prefix) in groups.own() {
+            // A store may have state whose names were never written.
+            let place = (groups.of.pipeline, stage);
+            if !backing.has(place) && !store.scan(&prefix, &prefix, ONE)?.entries.is_empty() {
+                backing.note_many(place);
+            }
         }
         let mut states = Self::default();
         for prefix in groups.held() {

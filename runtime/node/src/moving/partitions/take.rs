@@ -8,12 +8,14 @@
 //!   the catalogue. How far it has come, and for which attempt of the source, is known in memory
 //!   alone: a start removes it all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sluicebox_core::ids::{Name, PipelineId, StageId};
 use sluicebox_core::limits::KEY_GROUPS;
+use sluicebox_core::manifest::bounds::STAGES_MAX;
 use sluicebox_core::recovery::{Fold, Folded};
 use sluicebox_link::tls::NodeName;
 use sluicebox_store::key::Key;
@@ -29,6 +31,7 @@ use crate::moving::Preparing;
 use crate::moving::depart::refused;
 use crate::moving::steps::Steps;
 use crate::node::Node;
+use crate::running::Running;
 
 /// What is remembered of partitions of which something may be in the store, and that are not here
 /// yet: what to remove if they do not come.
@@ -85,7 +88,8 @@ impl Node {
     /// What a node needs to know to take state of partitions from here.
     pub(crate) fn shape(&self, id: PipelineId) -> Option<Shape> {
         let running = self.spread(id)?;
-        let stages = stages_of(&running).into_iter().map(|stage| stage.0).collect();
+        let stages: BTreeSet<u32> = stages_of(&running).into_iter().map(|stage| stage.0).collect();
+        let stages = stages.into_iter().collect();
         let own = self.cluster().map(|own| own.name().to_string());
         // A part gives partitions to nobody but the home.
         let home = own.filter(|_| !running.is_part());
@@ -143,11 +147,18 @@ impl Node {
         }
         if known.is_none() {
             self.is_free(tenant, name)?;
+            if self.has_id(id) {
+                return Err(refused(name, "it is about to go from the other node"));
+            }
             // What an earlier part had is removed before anything comes.
             self.until_kept(self.log().status().appended).await?;
         }
         let shape = from.shape((tenant, name), id).await?;
-        self.expect_from((name, from), shape.home.as_deref(), known.as_deref())?;
+        self.expect_from(((tenant, name), from), shape.home.as_deref(), known.as_deref())?;
+        if known.as_ref().is_some_and(|running| !shape.is_of(running)) {
+            // What is removed below would be of other partitions.
+            return Err(refused(name, "the nodes do not agree what it consists of"));
+        }
         let groups = shape.groups(Of::new(tenant, id), partitions)?;
         // If they do not leave there then nothing is touched here.
         let first = from.groups_page((tenant, name), (id, partitions), &[]).await?;
@@ -181,7 +192,11 @@ impl Node {
         if self.backing().note_joining(groups.prefixes().chain(groups.names())) {
             // Behind this no checkpoint is under way that does not know, and all that was to be
             // done about an earlier visit is done.
-            self.until_kept(self.log().status().appended).await?;
+            if let Err(error) = self.until_kept(self.log().status().appended).await {
+                // The next that comes has to wait as well.
+                self.backing().note_joined(groups.prefixes().chain(groups.names()));
+                return Err(error);
+            }
         }
         steps.done("checkpoint");
         self.clear_all(groups.prefixes().collect()).await?;
@@ -354,15 +369,46 @@ impl Taken {
 }
 
 impl Shape {
+    /// It is what a pipeline here consists of.
+    fn is_of(&self, running: &Running) -> bool {
+        let stages: BTreeSet<u32> = stages_of(running).into_iter().map(|stage| stage.0).collect();
+        self.partitions == running.partitions() && self.stages.iter().copied().eq(stages)
+    }
+
     /// The state of some partitions.
     pub(super) fn groups(&self, of: Of, partitions: &[u16]) -> Result<Groups, Error> {
         let is_ascending = partitions.windows(2).all(|pair| pair[0] < pair[1]);
         let is_there = partitions.last().is_some_and(|last| *last < self.partitions);
+        let has_stages = self.stages.len() <= STAGES_MAX && self.stages.is_sorted_by(|a, b| a < b);
+        if !has_stages {
+            return Err(Error::request("request.query", "stages are not ascending, or too many"));
+        }
         if !is_ascending || !is_there || self.partitions > KEY_GROUPS {
             let message = "partitions are not ascending numbers of those there are";
             return Err(Error::request("request.query", message));
         }
         let stages = self.stages.iter().map(|stage| StageId(*stage));
         Ok(Groups::new(of, stages, (partitions, self.partitions)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_that_cannot_be_is_no_state_of_partitions() {
+        let of = Of::new(&Name::new("acme").expect("a name"), PipelineId(3));
+        let groups = |stages: &[u32], partitions: &[u16]| {
+            let shape = Shape { partitions: 4, stages: stages.to_vec(), home: None };
+            shape.groups(of, partitions).is_ok()
+        };
+        assert!(groups(&[1, 2, 9], &[0, 3]));
+        assert!(!groups(&[2, 1], &[0]), "stages that are not in order");
+        assert!(!groups(&[1, 1], &[0]), "one twice");
+        let many: Vec<u32> = (0..=STAGES_MAX as u32).collect();
+        assert!(groups(&many[1..], &[0]) && !groups(&many, &[0]), "more than there can be");
+        assert!(!groups(&[1], &[3, 2]) && !groups(&[1], &[2, 2]) && !groups(&[1], &[4]));
+        assert!(!groups(&[1], &[]));
     }
 }
