@@ -26,6 +26,9 @@ use crate::metrics::PeerMetrics;
 /// What it may have this node do at once with what it says; more waits unread.
 const ORDERS_MAX: usize = 2;
 
+/// Copies of partitions it may have this node take at once, which last; more wait unread.
+const COPIES_MAX: usize = 2;
+
 /// When another try is worth it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,8 @@ pub(crate) struct Peer {
     silent: watch::Sender<bool>,
     /// For what it has this node do, with a body that may be large.
     orders: Arc<Semaphore>,
+    /// For copies of partitions, with what is to be known for them.
+    copies: Arc<Semaphore>,
     /// For what the log says of what is wrong with it.
     wrong: Seldom,
     pub(crate) metrics: Arc<PeerMetrics>,
@@ -108,6 +113,7 @@ impl Peer {
             up,
             silent,
             orders: Arc::new(Semaphore::new(ORDERS_MAX)),
+            copies: Arc::new(Semaphore::new(COPIES_MAX)),
             wrong: Seldom::new(),
             metrics,
         }
@@ -116,6 +122,12 @@ impl Peer {
     /// A place among what it has this node do at once, when there is one.
     pub(crate) async fn order(&self) -> OwnedSemaphorePermit {
         let place = self.orders.clone().acquire_owned().await;
+        place.expect("nobody closes it")
+    }
+
+    /// The same among copies it has this node take.
+    pub(crate) async fn copy(&self) -> OwnedSemaphorePermit {
+        let place = self.copies.clone().acquire_owned().await;
         place.expect("nobody closes it")
     }
 

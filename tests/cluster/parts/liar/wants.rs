@@ -13,6 +13,8 @@ async fn a_node_that_wants_what_it_likes_of_others_takes_nothing_from_them() {
     let peer = Peer::of(&taken.scene.cluster, NAMES[taken.third]);
     let (id, shared) = (taken.words.0, taken.shared.0);
     let preparing = format!("{{\"versions\":[],\"chance\":{:?}}}", [0; 32]);
+    let (kept, more) = (&*preparing, "&attempt=1&kept=1");
+    let joining = joining(id);
     let pipelines = "/peer/v1/tenants/dev/pipelines";
     for at in [second, taken.scene.home] {
         for (line, body) in [
@@ -21,18 +23,21 @@ async fn a_node_that_wants_what_it_likes_of_others_takes_nothing_from_them() {
             (format!("POST {pipelines}/other/take?pipeline={shared}&kept=1"), ""),
             (format!("POST {pipelines}/words/take?pipeline={id}&kept=1"), ""),
             // As if it was the home now.
-            (format!("POST {pipelines}/words/prepare-part?pipeline={id}"), &*preparing),
+            (format!("POST {pipelines}/words/prepare-part?pipeline={id}"), kept),
             (format!("POST {pipelines}/words/end-part?pipeline={id}"), ""),
             (format!("POST {pipelines}/words/resume-part?pipeline={id}"), ""),
             (format!("POST {pipelines}/words/give-back?pipeline={id}&partitions=2,3"), ""),
+            (format!("POST {pipelines}/words/give-back?pipeline={id}&partitions=3,2"), ""),
+            (format!("POST {pipelines}/words/take-groups?pipeline={id}&partitions=2{more}"), kept),
             (
-                format!(
-                    "POST {pipelines}/words/take-groups?pipeline={id}&partitions=2&attempt=1&kept=1"
-                ),
-                "",
+                format!("POST {pipelines}/words/take-groups?pipeline={id}&partitions=3,2{more}"),
+                kept,
             ),
+            (format!("POST {pipelines}/other/take-groups?pipeline={id}&partitions=2{more}"), kept),
+            (format!("POST {pipelines}/words/take-changes?pipeline={id}&attempt=1"), ""),
+            (format!("POST {pipelines}/words/drop-copied?pipeline={id}&attempt=1"), ""),
             (format!("POST {pipelines}/words/settled?pipeline={id}"), ""),
-            (format!("POST {pipelines}/words/join"), "{}"),
+            (format!("POST {pipelines}/words/join"), &*joining),
             (format!("GET {pipelines}/words/groups?pipeline={id}&partitions=2&from="), ""),
             (format!("GET {pipelines}/words/page?from="), ""),
         ] {
@@ -48,4 +53,14 @@ async fn a_node_that_wants_what_it_likes_of_others_takes_nothing_from_them() {
     taken.scene.nodes.insert(second, setup.start().await);
     under_way.0.goes_on(50).await;
     taken.ends_well(under_way).await;
+}
+
+/// That partitions have come from the home, with nothing behind them: the head behind its length,
+/// and no bytes of where the pipeline stands.
+fn joining(id: u64) -> String {
+    let head =
+        format!("{{\"pipeline\":{id},\"partitions\":[2],\"attempt\":1,\"home\":\"{}\"}}", NAMES[0]);
+    let length = char::from(u8::try_from(head.len()).expect("it is short"));
+    assert!(length.is_ascii());
+    format!("{length}\0\0\0{head}\0\0\0\0")
 }

@@ -140,9 +140,11 @@ async fn take(
     let kept: usize = kept.parse().map_err(|_| asked.unknown())?;
     let (tenant, name) = (asked.tenant.clone(), asked.name.clone());
     node.check_room_for(&name, kept.saturating_add(KEPT_MORE_BYTES))?;
-    // It takes as long as the state is large, and others of that node have their turn.
+    // It takes as long as the state is large: so it has a place of its own, and no other's turn.
+    let place = peer.copy().await;
     let (preparing, _): (Preparing, _) = read(edge, from, body).await?;
     let taking = async move {
+        let _place = place;
         let what = (&partitions[..], attempt, &preparing);
         node.take_groups((&tenant, &name), (id, &peer), what).await
     };
