@@ -118,6 +118,17 @@ async fn at_home(scene: &Scene) -> Load {
     load
 }
 
+/// Sees that the partition is at the node it was to go to, and that nothing was lost or doubled.
+async fn ends_at_the_other(scene: &Scene, load: Load) {
+    scene.all_up().await;
+    let places = scene.settled(scene.at_home()).await;
+    let expected = [(1, scene.other(1)), (3, scene.other(2))];
+    assert_eq!(places, BTreeMap::from(expected.map(|(at, node)| (at, NAMES[node].to_owned()))));
+    load.goes_on(30).await;
+    scene.all_back().await;
+    load.ends_counted_once(scene.at_home()).await;
+}
+
 #[tokio::test]
 async fn what_partitions_change_while_they_are_copied_comes_with_them_and_outlives_a_kill() {
     let mut scene = Scene::of(Cluster::of(&NAMES[..2]), setup).await;
@@ -147,7 +158,7 @@ async fn what_partitions_change_while_they_are_copied_comes_with_them_and_outliv
 async fn a_node_that_dies_behind_the_copy_takes_all_of_it_again() {
     let mut scene = on_three_nodes().await;
     let load = at_home(&scene).await;
-    let (other, third) = (scene.other(1), scene.other(2));
+    let other = scene.other(1);
     let old = scene.nodes.remove(other);
     let setup = scene.again(&old, NAMES[other]);
     scene.nodes.insert(other, old);
@@ -160,20 +171,14 @@ async fn a_node_that_dies_behind_the_copy_takes_all_of_it_again() {
     until_said(&scene.nodes[home], "partitions are not taken yet", 0).await;
     scene.nodes.insert(other, setup.start().await);
     assert!(matches!(statuses[..], [200 | 503]), "{statuses:?}");
-    scene.all_up().await;
-    let places = scene.settled(scene.at_home()).await;
-    let expected = [(1, NAMES[other].to_owned()), (3, NAMES[third].to_owned())];
-    assert_eq!(places, BTreeMap::from(expected));
-    load.goes_on(30).await;
-    scene.all_back().await;
-    load.ends_counted_once(scene.at_home()).await;
+    ends_at_the_other(&scene, load).await;
 }
 
 #[tokio::test]
 async fn a_home_that_dies_when_partitions_have_just_left_has_them_joined() {
     let mut scene = on_three_nodes().await;
     let load = at_home(&scene).await;
-    let (home, other, third) = (scene.home, scene.other(1), scene.other(2));
+    let (home, other) = (scene.home, scene.other(1));
     let target = scene.nodes[other].process().expect("it runs");
     let statuses = while_it_waits(&mut scene, async |_: &mut Scene| {
         // It hears of nothing any more, and so does not join.
@@ -188,13 +193,7 @@ async fn a_home_that_dies_when_partitions_have_just_left_has_them_joined() {
     assert_eq!(times(&scene.nodes[other], "partitions joined"), 0, "it has not joined them");
     scene.killed_and_started(home).await;
     kill_process(target, Signal::CONT).expect("it is there");
-    scene.all_up().await;
-    let places = scene.settled(scene.at_home()).await;
-    let expected = [(1, NAMES[other].to_owned()), (3, NAMES[third].to_owned())];
-    assert_eq!(places, BTreeMap::from(expected));
-    load.goes_on(30).await;
-    scene.all_back().await;
-    load.ends_counted_once(scene.at_home()).await;
+    ends_at_the_other(&scene, load).await;
 }
 
 #[tokio::test]
