@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use sluicebox_core::frame::{Frame, FrameError, FrameLimits};
 use sluicebox_core::pipeline::{Facts, build};
+use sluicebox_gpu::wire::{reread_ask, reread_reply};
 use sluicebox_node::manifest_text::{Format, parse};
 use sluicebox_store::store::{extent_again, keys::Id};
 
@@ -161,6 +162,7 @@ smoke! {
     any_bytes_may_be_found_in_the_memory_of_a_link: "link_ring";
     any_bytes_may_begin_a_link: "link_hello";
     any_bytes_may_be_said_by_another_node: "message";
+    any_bytes_may_be_said_of_a_device: "gpu_packet";
 }
 
 #[test]
@@ -220,6 +222,10 @@ fn the_good_seeds_are_taken() {
         let message = sluicebox_core::message::Message::decode(&bytes);
         assert!(message.is_ok(), "{}: {message:?}", bytes.escape_ascii());
     }
+    for bytes in good("gpu_packet") {
+        let again = [reread_ask(&bytes), reread_reply(&bytes)];
+        assert!(again.contains(&Ok(bytes)), "{again:?}");
+    }
     let all = [
         "frame",
         "manifest_toml",
@@ -230,6 +236,7 @@ fn the_good_seeds_are_taken() {
         "link_ring",
         "link_hello",
         "message",
+        "gpu_packet",
     ];
     for target in all {
         assert!(!good(target).is_empty(), "{target} has no good seed");

@@ -7,6 +7,10 @@
 //! This file is compiled twice: into the fuzzers beside it, and into `tests/fuzz_smoke.rs`, which
 //! runs it on stable over the corpus and mutations of it.
 
+// Both that compile this file find it so.
+#[path = "said.rs"]
+mod said;
+
 use std::cell::OnceCell;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -25,7 +29,6 @@ use sluicebox_core::frame::{check, expand, field, push_field};
 use sluicebox_core::ids::{Digest, Name, PipelineId, StageId};
 use sluicebox_core::json_key::{self, Pointer};
 use sluicebox_core::layer::{self, KeyRule, Layer, LayerLimits, Ports, Spread};
-use sluicebox_core::message::Message;
 use sluicebox_core::pipeline::{self, Facts};
 use sluicebox_core::quota::Allowance;
 use sluicebox_core::recovery::{Fold, Sink};
@@ -34,8 +37,6 @@ use sluicebox_engine::artefact::Artefacts;
 use sluicebox_engine::component;
 use sluicebox_engine::image;
 use sluicebox_engine::tuning::{Fingerprint, compile_engine};
-use sluicebox_link::ring::forge as ring_forge;
-use sluicebox_link::tls::wire::reread_hello;
 use sluicebox_node::config::{Config, Sources};
 use sluicebox_node::manifest_text::{self, Format};
 use sluicebox_node::ring::{Cursor, Output};
@@ -47,11 +48,13 @@ use sluicebox_store::log::{self, Config as LogConfig, DurableLog, Position, forg
 use sluicebox_store::store::{self, keys::Id};
 use tempfile::TempDir;
 
+pub use said::{gpu_packet, link_hello, link_ring, message};
+
 /// Something that reads foreign bytes.
 pub type Target = fn(&[u8]);
 
 /// Name, also of the corpus, and function of every target.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("frame", frame),
     ("emit", emit),
     ("state_batch", state_batch),
@@ -73,6 +76,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("link_ring", link_ring),
     ("link_hello", link_hello),
     ("message", message),
+    ("gpu_packet", gpu_packet),
 ];
 
 /// Longest message that anybody should have to read.
@@ -457,36 +461,6 @@ pub fn component(data: &[u8]) {
 pub fn image_head(data: &[u8]) {
     if let Some(again) = image::reread_head(data) {
         assert_eq!(&again[..], data, "what is read was written so");
-    }
-}
-
-/// The memory that another process shares with a link: moves of two honest ends, and of somebody
-/// who writes into it between them. What must hold is beside the moves, in `play`.
-pub fn link_ring(data: &[u8]) {
-    let played = ring_forge::play(data);
-    for end in [played.reader, played.writer].into_iter().flatten() {
-        expect_message(&end.to_string());
-    }
-}
-
-/// How another node begins a link. Names are read without regard to case.
-pub fn link_hello(data: &[u8]) {
-    match reread_hello(data) {
-        Ok(again) => assert_eq!(reread_hello(&again), Ok(again.clone())),
-        Err(error) => expect_message(&error.to_string()),
-    }
-}
-
-/// What another node says of the partitions of a pipeline. There is one way to write it.
-pub fn message(data: &[u8]) {
-    match Message::decode(data) {
-        Ok(message) => {
-            let mut again = Vec::new();
-            message.encode_head(&mut again);
-            again.extend(message.frame());
-            assert_eq!(again, data);
-        }
-        Err(error) => expect_message(&error.to_string()),
     }
 }
 

@@ -126,7 +126,9 @@ fn deciding(tenants: u32) {
         let opened = slicer.open(Duration::ZERO, tenant, terms);
         let opened = opened
             .and_then(|()| slicer.open_stage(stage, StageTerms { weight: 1, dispatches_max: 1 }));
-        let work = Work { kernel: [1; 32], grid: [u32::MAX, 1, 1], is_whole: false };
+        let grid = [u32::MAX, 1, 1];
+        let (is_whole, chunk_groups_max) = (false, u64::MAX);
+        let work = Work { kernel: [1; 32], grid, is_whole, chunk_groups_max };
         if let Err(refused) = opened.and_then(|()| slicer.submit(stage, work)) {
             println!("{tenants} tenants: {refused}");
             return;

@@ -16,11 +16,13 @@ pub(crate) mod check;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Error;
 use crate::kernel::Kernel;
 
 /// What a device is and what fits into it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// As the driver names it.
     pub name: String,
@@ -30,12 +32,17 @@ pub struct Info {
     pub kind: Kind,
     /// Memory of the largest heap that kernels may use.
     pub memory_bytes: u64,
+    /// Reading and writing wait for all work that was submitted before: the processor does not
+    /// reach its memory.
+    pub copies_wait: bool,
+    /// Loading a kernel does: it is run once.
+    pub loads_wait: bool,
     /// What one dispatch may be.
     pub limits: Limits,
 }
 
 /// What kind of machine it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// With memory of its own.
     Discrete,
@@ -48,7 +55,7 @@ pub enum Kind {
 }
 
 /// What one dispatch may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Workgroups on each axis.
     pub groups: u32,
@@ -63,7 +70,7 @@ pub struct Limits {
     /// What offsets of bindings are multiples of.
     pub offset_bytes: u64,
     /// Iterations of loops of an invocation behind which the driver goes on without a word; none
-    /// if there is no such end. Work ends before that, as without fuel, from half of it on.
+    /// if there is no such end. Work ends before that, as without fuel, from about half of it on.
     pub iterations: Option<u64>,
 }
 
@@ -210,4 +217,47 @@ pub trait Device: Send {
 
     /// Has kernels of some work end soon. It has still to be waited for.
     fn cancel(&mut self, ticket: Ticket);
+}
+
+/// One that is chosen as the process starts.
+impl<D: Device + ?Sized> Device for Box<D> {
+    fn info(&self) -> &Info {
+        (**self).info()
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<Block, Error> {
+        (**self).allocate(bytes)
+    }
+
+    fn free(&mut self, block: Block) {
+        (**self).free(block);
+    }
+
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        (**self).write(block, offset, bytes)
+    }
+
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+        (**self).read(block, offset, into)
+    }
+
+    fn load(&mut self, kernel: &Arc<Kernel>) -> Result<Loaded, Error> {
+        (**self).load(kernel)
+    }
+
+    fn unload(&mut self, kernel: Loaded) {
+        (**self).unload(kernel);
+    }
+
+    fn submit(&mut self, steps: &[Step]) -> Result<Ticket, Error> {
+        (**self).submit(steps)
+    }
+
+    fn wait(&mut self, ticket: Ticket, longest: Duration) -> Result<Option<Done>, Error> {
+        (**self).wait(ticket, longest)
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        (**self).cancel(ticket);
+    }
 }

@@ -117,6 +117,8 @@ impl Fake {
             driver: concat!("sluicebox ", env!("CARGO_PKG_VERSION")).to_owned(),
             kind: Kind::Fake,
             memory_bytes,
+            copies_wait: false,
+            loads_wait: false,
             limits: LIMITS,
         };
         let stock = Holdings { limits: LIMITS, blocks: BTreeMap::new(), kernels: BTreeMap::new() };

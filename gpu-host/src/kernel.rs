@@ -10,7 +10,9 @@
 //! - It is within its limits, and uses buffers of group 0 only. It was checked again after the
 //!   passes.
 //! - It ends, after at most twice as many iterations of loops as it is given fuel, and soon after
-//!   the host says so. It says so itself when it was ended.
+//!   the host says so. It says so itself when it was ended. Up to 64 iterations that every
+//!   invocation makes it may make with less fuel; one that does no more than these, and little
+//!   besides or with barriers, cannot be ended. How much a workgroup of it does is known.
 //! - All invocations of a workgroup reach each barrier, also when it is ended.
 //! - Indices out of range reach nothing outside the variable or buffer they are used on. What is
 //!   out of a buffer reads as 0 and takes no writes.
@@ -40,12 +42,16 @@ use naga::back::pipeline_constants::process_overrides;
 use naga::compact::{KeepUnused, compact};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
+use serde::{Deserialize, Serialize};
 
 pub use limits::KernelLimits;
 pub use rejected::Rejected;
 
 /// Words of the control buffer.
 pub const CONTROL_WORDS: usize = 6;
+/// Iterations paid for one by one from one look at the cancel word to the next; a power of two.
+/// With fuel that is a multiple of it the first is a look.
+pub const LOOK_ITERATIONS: u32 = 1024;
 /// The group of the control buffer, which is its binding 0.
 pub const CONTROL_GROUP: u32 = 1;
 
@@ -70,7 +76,7 @@ pub mod trap {
 }
 
 /// Goes into hashes: changes whenever the same source comes to another program.
-const PASSES: &[u8] = b"sluicebox kernel 1, naga 30.0.1";
+const PASSES: &[u8] = b"sluicebox kernel 3, naga 30.0.1";
 
 /// Bytes of stack for the compiler, and for each byte of the source: four times what the worst
 /// was seen to need, long chains of operands.
@@ -81,7 +87,7 @@ const STACK_BYTES_PER_BYTE: usize = 1024;
 const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
 /// How a kernel uses a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Access {
     /// A uniform buffer: it only reads.
     Uniform,
@@ -92,7 +98,7 @@ pub enum Access {
 }
 
 /// A buffer that a kernel uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Slot {
     /// Its `@binding`, in `@group(0)`.
     pub number: u32,
@@ -117,6 +123,8 @@ pub struct Kernel {
     info: ModuleInfo,
     slots: Vec<Slot>,
     group_bytes: u32,
+    /// Of an invocation.
+    stubborn_operations: u64,
     hash: [u8; 32],
 }
 
@@ -177,6 +185,15 @@ impl Kernel {
         self.group_bytes
     }
 
+    /// How many operations a workgroup makes at most though it was cancelled before it began, if
+    /// its fuel is a multiple of [`LOOK_ITERATIONS`]. An operation handles a number or moves
+    /// a word.
+    #[must_use]
+    pub fn stubborn_operations(&self) -> u64 {
+        let threads = self.threads().into_iter().map(u64::from);
+        threads.fold(self.stubborn_operations, u64::saturating_mul)
+    }
+
     /// The program as it is run, and what the compiler knows of it.
     pub(crate) fn module(&self) -> (&Module, &ModuleInfo) {
         (&self.module, &self.info)
@@ -216,12 +233,13 @@ fn compile(source: &str, entry: &str, limits: &KernelLimits) -> Result<Kernel, R
     let info = validate(&module, source)?;
     let measured = limits::check(&module, &info, limits)?;
     let counts = uniform::check(&module, source)?;
-    fuel::apply(&mut module, &counts);
+    let stubborn_operations = fuel::apply(&mut module, &info, &counts);
     compact(&mut module, KeepUnused::No);
     let info = validate(&module, source)?;
     Ok(Kernel {
         group_bytes: limits::group_bytes(&module),
         slots: measured,
+        stubborn_operations,
         hash: hash(source, entry),
         module,
         info,

@@ -9,7 +9,8 @@
 //! - Limits of the driver that it keeps to itself are found out when it is opened (`probe`).
 //!
 //! Of a uniform binding, a kernel with an index out of range may read up to 252 bytes of the same
-//! block behind it, if the driver bounds only so coarsely.
+//! block behind it, if the driver bounds only so coarsely. Whoever places buffers sees to what is
+//! there.
 //!
 //! Leaves to others: the time work may take, and ending the process if it does not end at all.
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::device::check::{Stock, check, inside};
 use crate::device::{Block, Device, Done, Info, Kind, Limits, Loaded, Run, Span, Step, Ticket};
-use crate::kernel::{Access, Kernel, Slot, SpirvOptions};
+use crate::kernel::{Access, Kernel, LOOK_ITERATIONS, Slot, SpirvOptions};
 
 mod adapter;
 #[cfg(feature = "contract")]
@@ -139,11 +140,13 @@ impl Vulkan {
         let instance = Instance::open(options.validation)?;
         let adapter = Adapter::choose(&instance, &options.choice)?;
         let gpu = Gpu::open(instance, adapter)?;
-        let info = gpu.adapter.info.clone();
+        let mut info = gpu.adapter.info.clone();
         let limits = info.limits;
         let blank = Arc::new(Buffer::new(&gpu, limits.offset_bytes, Use::Far)?);
         let stock = Holdings { limits, blocks: BTreeMap::new(), kernels: BTreeMap::new() };
         let memory = if options.in_place { Use::Near } else { Use::Far };
+        let is_mapped = gpu.adapter.memory_type(u32::MAX, memory).is_some_and(|(_, it)| it);
+        info.copies_wait = !is_mapped;
         let queue = Queue::new(&gpu);
         let mut opened = Self { info, queue, stock, named: 0, memory, blank, lost: None };
         opened.info.limits.iterations = probe::iterations(&mut opened)?;
@@ -239,6 +242,9 @@ impl Vulkan {
         // Where the driver cuts loops, work ends before that, and says so. A kernel may make twice
         // as many iterations as it has fuel.
         let most = self.info.limits.iterations.map_or(u64::MAX, |most| most / 2);
+        // With a multiple of these it looks at once whether it is cancelled.
+        let look = u64::from(LOOK_ITERATIONS);
+        let most = if most < look { most } else { most - most % look };
         let fuel = u32::try_from(most).map_or(run.fuel, |most| run.fuel.min(most));
         Dispatch::new(&self.stock.kernels[&run.kernel], bindings, groups, fuel)
     }

@@ -7,7 +7,7 @@ use std::mem;
 
 use naga::{
     AtomicFunction, BinaryOperator, Block, Expression, Function, GlobalVariable, Handle, Literal,
-    Range, Span, Statement,
+    MathFunction, Range, Span, Statement,
 };
 
 /// A function that is being written.
@@ -53,10 +53,6 @@ impl Code {
         self.add(Expression::Literal(Literal::U32(word)))
     }
 
-    pub(super) fn truth(&mut self, truth: bool) -> Handle<Expression> {
-        self.add(Expression::Literal(Literal::Bool(truth)))
-    }
-
     pub(super) fn binary(
         &mut self,
         op: BinaryOperator,
@@ -64,6 +60,29 @@ impl Code {
         right: Handle<Expression>,
     ) -> Handle<Expression> {
         self.add(Expression::Binary { op, left, right })
+    }
+
+    pub(super) fn argument(&mut self, number: u32) -> Handle<Expression> {
+        self.add(Expression::FunctionArgument(number))
+    }
+
+    /// One of two values, without a branch.
+    pub(super) fn choose(
+        &mut self,
+        condition: Handle<Expression>,
+        accept: Handle<Expression>,
+        reject: Handle<Expression>,
+    ) -> Handle<Expression> {
+        self.add(Expression::Select { condition, accept, reject })
+    }
+
+    pub(super) fn less_of(
+        &mut self,
+        one: Handle<Expression>,
+        other: Handle<Expression>,
+    ) -> Handle<Expression> {
+        let fun = MathFunction::Min;
+        self.add(Expression::Math { fun, arg: one, arg1: Some(other), arg2: None, arg3: None })
     }
 
     pub(super) fn equals(&mut self, left: Handle<Expression>, word: u32) -> Handle<Expression> {
@@ -109,10 +128,6 @@ impl Code {
 
     pub(super) fn call(&mut self, function: Handle<Function>, arguments: Vec<Handle<Expression>>) {
         self.push(Statement::Call { function, arguments, result: None });
-    }
-
-    pub(super) fn returns(&mut self, value: Handle<Expression>) {
-        self.push(Statement::Return { value: Some(value) });
     }
 
     pub(super) fn when(

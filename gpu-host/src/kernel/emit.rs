@@ -3,8 +3,8 @@
 //! - Indices are kept in range where memory is an invocation's or a workgroup's own, and in buffers
 //!   by the device (`robustBufferAccess2`) or by checks with the same meaning: reads give 0, writes
 //!   vanish. Restricting them there instead would let a write hit the last element.
-//! - Loops get no second bound: each has a counter already (`fuel`), so that no compiler may take
-//!   one for endless.
+//! - Loops get no second bound: each has a counter already, or an end that shows in its form
+//!   (`fuel`), so that no compiler may take one for endless.
 //! - Workgroup memory is zeroed by the driver. Without a device that can, a kernel is not loaded.
 //! - Nothing but the base of Vulkan 1.1 and that is asked of a device.
 

@@ -257,6 +257,6 @@ fn bytes_of(module: &Module, alignment: u32, is_meant: impl Fn(AddressSpace) -> 
 }
 
 /// Bytes of a type; of an array whose length is only known when it is bound, those of one element.
-fn type_bytes(module: &Module, inner: &TypeInner) -> u64 {
+pub(super) fn type_bytes(module: &Module, inner: &TypeInner) -> u64 {
     inner.try_size(module.to_ctx()).map_or(u64::MAX >> 16, u64::from)
 }

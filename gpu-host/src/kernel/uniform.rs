@@ -20,7 +20,8 @@
 //!   these alone, and so is the same in all invocations of a workgroup at any time.
 //!
 //! If a kernel is only right with other loops uniform as well, all that can be are counted
-//! together; those without a barrier then do not look whether they are cancelled.
+//! together. All of these look together whether they are cancelled: where they begin an iteration
+//! a barrier is in place.
 //!
 //! Relies on buffers: no two that a kernel is given overlap, unless it only reads both.
 
@@ -42,9 +43,8 @@ use values::Root;
 pub(super) enum Counting {
     /// By each invocation for itself.
     Alone,
-    /// By all invocations of a workgroup alike; if the loop has a barrier anyway, they look
-    /// together whether they are cancelled.
-    Together { looks: bool },
+    /// By all invocations of a workgroup alike, which look together whether they are cancelled.
+    Together,
 }
 
 /// How all loops of a kernel are counted.
@@ -71,7 +71,7 @@ pub(super) fn check(module: &Module, source: &str) -> Result<Counts, Rejected> {
     if let Some((span, why)) = flow.wrong {
         return Err(Rejected::Barrier { line: line(span, source), why });
     }
-    Ok(Counts { loops: flow.counting(&barriers), has_barriers: true })
+    Ok(Counts { loops: flow.counting(), has_barriers: true })
 }
 
 /// Which ways out of a construct some invocations may take and others not.
@@ -164,19 +164,12 @@ impl<'m> Flow<'m> {
         }
     }
 
-    fn counting(&self, barriers: &Barriers) -> Vec<Vec<Counting>> {
-        let functions = self.loops.iter().zip(&barriers.loops);
-        functions
-            .map(|(varying, holding)| {
-                let loops = varying.iter().zip(holding);
-                loops
-                    .map(|(varies, looks)| match varies {
-                        true => Counting::Alone,
-                        false => Counting::Together { looks: *looks },
-                    })
-                    .collect()
-            })
-            .collect()
+    fn counting(&self) -> Vec<Vec<Counting>> {
+        let counting = |varies: &bool| match varies {
+            true => Counting::Alone,
+            false => Counting::Together,
+        };
+        self.loops.iter().map(|loops| loops.iter().map(counting).collect()).collect()
     }
 
     fn block(&mut self, place: &mut Place, block: &Block, varies: bool) -> Exits {

@@ -136,8 +136,8 @@ impl Member {
         let Pending { work, total, done, .. } = pending;
         let chunk_nanos = nanos(settings.chunk_time_max);
         let fitting = estimates.groups(&work.kernel, chunk_nanos);
-        let groups_max =
-            if work.is_whole { *total } else { fitting.unwrap_or(settings.probe_groups) };
+        let fitting = fitting.unwrap_or(settings.probe_groups).min(work.chunk_groups_max);
+        let groups_max = if work.is_whole { *total } else { fitting };
         let cut = cut(work.grid, *done, groups_max);
         (cut, estimates.nanos(&work.kernel, cut.count()).unwrap_or(chunk_nanos))
     }

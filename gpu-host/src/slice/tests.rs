@@ -20,7 +20,7 @@ const fn millis(millis: u64) -> Duration {
 
 /// A dispatch of so many groups of a kernel.
 const fn work(kernel: u8, groups: u32) -> Work {
-    Work { kernel: [kernel; 32], grid: [groups, 1, 1], is_whole: false }
+    Work { kernel: [kernel; 32], grid: [groups, 1, 1], is_whole: false, chunk_groups_max: u64::MAX }
 }
 
 const fn half() -> Terms {
@@ -96,6 +96,22 @@ fn a_new_kernel_is_probed_and_then_cut_by_what_it_took() {
     let rest = [4, 24, 43, 62, 81].map(|from| if from == 4 { (from, 20) } else { (from, 19) });
     let rest = rest.map(|(from, groups)| (from, groups, Duration::from_micros(100) * groups));
     assert_eq!(cuts[1..], rest);
+}
+
+#[test]
+fn no_chunk_has_more_groups_than_it_may() {
+    let mut slicer = slicer(1);
+    // Nothing is known of it first, and then it is quick.
+    for (groups_max, expected) in [(3, 3), (8, 8), (0, 1)] {
+        let work = Work { chunk_groups_max: groups_max, ..work(1, 64) };
+        slicer.submit(first(A), work).unwrap();
+        let mut largest = 0;
+        while let Next::Chunk(chunk) = slicer.next(Duration::ZERO) {
+            largest = largest.max(chunk.groups[0]);
+            slicer.complete(chunk.id, Duration::from_nanos(1), true);
+        }
+        assert_eq!(largest, expected);
+    }
 }
 
 #[test]

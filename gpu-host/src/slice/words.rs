@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The weight of a whole device: a tenant's weight is its guaranteed share in millionths.
@@ -36,11 +37,11 @@ impl Default for Settings {
 }
 
 /// A tenant, by the number its host gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tenant(pub u64);
 
 /// A stage of a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stage {
     /// Whose it is.
     pub tenant: Tenant,
@@ -85,6 +86,8 @@ pub struct Work {
     pub grid: [u32; 3],
     /// It has to be one chunk.
     pub is_whole: bool,
+    /// No chunk has more groups, if it need not be whole. At least 1.
+    pub chunk_groups_max: u64,
 }
 
 /// A dispatch that was taken. It is never used again for another.

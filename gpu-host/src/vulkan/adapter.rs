@@ -127,6 +127,9 @@ impl Adapter {
             driver: format!("{} {version}", text(driver.driver_name_as_c_str())),
             kind: kind(properties.device_type),
             memory_bytes: largest_heap(&memory),
+            // Until it is known where memory is to be.
+            copies_wait: true,
+            loads_wait: true,
             limits: limits_of(&limits),
         };
         let mask = if bits < 64 { (1 << bits) - 1 } else { u64::MAX };

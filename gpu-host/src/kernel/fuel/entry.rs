@@ -8,15 +8,50 @@ use naga::{
     StructMember, Type, TypeInner,
 };
 
-use super::{Code, Variables, control, is_cancelled};
+use super::{Code, Plan, Variables, control, is_cancelled};
 use crate::kernel::{trap, word};
 
-/// Makes an entry point that calls `kernel`, which was one with these arguments.
+/// What comes before the kernel's own.
+pub(super) struct First {
+    /// Iterations that are paid for here; none if nothing is counted.
+    free: Option<u32>,
+    /// How one that was cancelled is kept from beginning.
+    look: Look,
+}
+
+enum Look {
+    /// It is not: it is done soon, and cannot be ended.
+    Never,
+    /// It has nothing left to begin with.
+    Spent,
+    /// It is not called.
+    Skipped,
+}
+
+impl First {
+    pub(super) fn of(plan: &Plan, variables: &Variables) -> Self {
+        let free = plan.has_payers().then_some(plan.free);
+        let look = match free {
+            // With barriers, not all invocations of the workgroup may have seen it.
+            Some(_) if plan.is_light() || variables.has_barriers => Look::Spent,
+            None if plan.is_light() || variables.has_barriers => Look::Never,
+            _ => Look::Skipped,
+        };
+        Self { free, look }
+    }
+
+    /// Whether one that was cancelled does nothing.
+    pub(super) fn is_skipped(&self) -> bool {
+        matches!(self.look, Look::Skipped)
+    }
+}
+
+/// Makes an entry point that calls the kernel, which was one with these arguments.
 pub(super) fn wrap(
     module: &mut Module,
     variables: &Variables,
-    kernel: Handle<Function>,
-    arguments: Vec<FunctionArgument>,
+    first: &First,
+    (kernel, arguments): (Handle<Function>, Vec<FunctionArgument>),
 ) {
     let mut told: Vec<FunctionArgument> = arguments
         .iter()
@@ -25,41 +60,46 @@ pub(super) fn wrap(
         .collect();
     let lane = variables.shared.as_ref().map(|_| lane(module, &mut told, variables));
     let mut code = Code::of(Function { arguments: told, ..Function::default() });
-    begin(&mut code, variables);
     if let (Some(shared), Some(lane)) = (&variables.shared, lane) {
-        let mut value = code.add(Expression::FunctionArgument(lane.argument));
+        let mut value = code.argument(lane.argument);
         if let Some(member) = lane.member {
             value = code.member(value, member);
         }
         code.store_global(shared.lane, value);
     }
     let passed = pass_on(&mut code, module, variables, &arguments);
+    if matches!(first.look, Look::Never) {
+        code.call(kernel, passed);
+        module.entry_points[0].function = code.ended(None);
+        return;
+    }
     let is_cancelled = is_cancelled(&mut code, variables);
-    if variables.has_barriers {
-        // Not all invocations of the workgroup may have seen it.
-        code.when(is_cancelled, |code| {
-            code.store_word(variables.alone, 0);
-            code.store_word(variables.trap, trap::CANCELLED);
-        });
+    begin(&mut code, variables, first, is_cancelled);
+    if matches!(first.look, Look::Spent) {
         code.call(kernel, passed);
     } else {
-        code.when_else(
-            is_cancelled,
-            |code| code.store_word(variables.trap, trap::CANCELLED),
-            |code| code.call(kernel, passed),
-        );
+        code.when_else(is_cancelled, |_| {}, |code| code.call(kernel, passed));
     }
     tell(&mut code, variables);
     module.entry_points[0].function = code.ended(None);
 }
 
 /// Fills the counters.
-fn begin(code: &mut Code, variables: &Variables) {
-    let pointer = control(code, variables, word::FUEL);
-    let fuel = code.load(pointer);
-    code.store_global(variables.alone, fuel);
-    code.store_global(variables.together, fuel);
-    code.store_word(variables.trap, 0);
+fn begin(code: &mut Code, variables: &Variables, first: &First, is_cancelled: Handle<Expression>) {
+    let zero = code.word(0);
+    if let Some(free) = first.free {
+        let pointer = control(code, variables, word::FUEL);
+        let fuel = code.load(pointer);
+        code.store_global(variables.together, fuel);
+        let free = code.word(free);
+        let free = code.less_of(fuel, free);
+        let left = code.binary(BinaryOperator::Subtract, fuel, free);
+        let left = code.choose(is_cancelled, zero, left);
+        code.store_global(variables.alone, left);
+    }
+    let cancelled = code.word(trap::CANCELLED);
+    let reason = code.choose(is_cancelled, cancelled, zero);
+    code.store_global(variables.trap, reason);
 }
 
 /// Tells the host of a trap.
@@ -87,7 +127,7 @@ fn pass_on(
             passed.push(groups(code, variables));
             continue;
         }
-        let mut value = code.add(Expression::FunctionArgument(told));
+        let mut value = code.argument(told);
         told += 1;
         let members = members(module, argument.ty);
         if members.iter().any(|member| is_groups(member.binding.as_ref())) {

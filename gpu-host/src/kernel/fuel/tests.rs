@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::kernel::interpret::{Bound, Buffers, Dispatch, Execution, Program, Stuck};
 use crate::kernel::{CONTROL_WORDS, Kernel, KernelLimits, trap, word};
 
+mod paying;
 mod random;
 
 const AROUND: &str = "
@@ -171,11 +172,69 @@ fn the_number_of_workgroups_is_that_of_the_whole() {
 }
 
 #[test]
-fn a_kernel_that_was_cancelled_before_does_nothing() {
-    let mut trial = Trial::of("out[id.x] = 1u;", 5000);
-    trial.cancel();
-    let trial = trial.ended();
-    assert_eq!((trial.trap(), trial.out()[0]), (trap::CANCELLED, 0));
+fn a_kernel_that_was_cancelled_before_counts_nothing() {
+    let cancelled = |body: &str| {
+        let mut trial = Trial::of(body, 5000);
+        trial.cancel();
+        let trial = trial.ended();
+        (trial.trap(), trial.out()[0], trial.out()[16])
+    };
+    // None of this can be ended, and all of it is short.
+    let short = "out[id.x] = 1u; for (var i = 0u; i < 5u; i++) { out[id.x + 16u] += 1u; }";
+    assert_eq!(cancelled(short), (0, 1, 5));
+    let counted = "out[id.x] = 1u; for (var i = 0u; i < n; i++) { out[id.x + 16u] += 1u; }";
+    assert_eq!(cancelled(counted), (trap::CANCELLED, 1, 0));
+    let once = "out[id.x] = 1u; for (var i = 0u; i < 500u; i++) { out[id.x + 16u] += 1u; }";
+    assert_eq!(cancelled(once), (trap::CANCELLED, 1, 0));
+}
+
+#[test]
+fn loops_that_are_counted_together_look_at_once() {
+    let body = "for (var i = 0u; i < 1000u; i++) { out[id.x] += 1u; workgroupBarrier(); }";
+    for (fuel, made) in [(3072, 0), (3500, 428)] {
+        let mut trial = Trial::of(body, fuel);
+        trial.cancel();
+        let trial = trial.ended();
+        assert_eq!((trial.trap(), trial.out()[0]), (trap::CANCELLED, made));
+    }
+}
+
+#[test]
+fn what_is_left_of_a_kernel_that_was_cancelled_is_known() {
+    let left = |body: &str| {
+        let source = format!("{AROUND}@compute @workgroup_size(8) fn main({IDS}) {{ {body} }}");
+        let kernel = Kernel::check(&source, "main", &KernelLimits::default()).expect("it is right");
+        kernel.stubborn_operations() / 8
+    };
+    let one = left("out[id.x] += 1u;");
+    assert!((3..20).contains(&one), "{one}");
+    let free = left("for (var i = 0u; i < 50u; i++) { out[id.x] += 1u; }");
+    assert!((50 * one..150 * one).contains(&free), "{free}");
+    // What is moved at once counts as much as it is.
+    let moved = left(
+        "var all: array<u32, 500>; all[lane] = 1u;
+        for (var i = 0u; i < 30u; i++) { var copy = all; copy[i] += 1u; all = copy; }
+        workgroupBarrier(); out[id.x] = all[n];",
+    );
+    assert!(moved > 30 * 2 * 500, "{moved}");
+    // Loops that pay do not begin, and without barriers what is long does not either.
+    assert_eq!(left(&"out[id.x] += 1u;".repeat(500)), 0);
+    let payers = left("for (var i = 0u; i < n; i++) { out[id.x] += 1u; }");
+    assert!(payers < 20, "{payers}");
+}
+
+#[test]
+fn a_long_kernel_that_was_cancelled_before_does_nothing() {
+    let more = "out[id.x] += 1u;".repeat(400);
+    let around = format!("out[id.x] = 1u; for (var i = 0u; i < 50u; i++) {{ {} }}", &more[..320]);
+    for body in [more, around] {
+        for counted in ["", "for (var i = 0u; i < n; i++) { out[0] += 1u; }"] {
+            let mut trial = Trial::of(&(body.clone() + counted), 5000);
+            trial.cancel();
+            let trial = trial.ended();
+            assert_eq!((trial.trap(), trial.out()[0]), (trap::CANCELLED, 0), "{body:.80}");
+        }
+    }
 }
 
 #[test]
@@ -185,6 +244,9 @@ fn an_endless_kernel_is_cancelled_soon() {
         "loop { out[id.x] += 1u; workgroupBarrier(); }",
         "loop { loop { out[id.x] += 1u; if out[id.x] % 7u == 0u { break; } } workgroupBarrier(); }",
         "loop { shared_word = 1u; if workgroupUniformLoad(&shared_word) == 2u { break; } }",
+        // All have to leave together what a barrier depends on.
+        "var k = 0u; loop { k++; if k == n - 8u { break; } }
+            for (var i = 0u; i < k; i++) { workgroupBarrier(); }",
     ] {
         let mut trial = Trial::of(body, u32::MAX);
         assert_eq!(trial.execution.run(&mut trial.buffers, 2_000_000), Ok(false), "{body}");

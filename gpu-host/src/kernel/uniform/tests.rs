@@ -108,8 +108,7 @@ fn what_a_workgroup_has_read_before_does_not_count() {
 }
 
 const ALONE: Counting = Counting::Alone;
-const BLIND: Counting = Counting::Together { looks: false };
-const LOOKING: Counting = Counting::Together { looks: true };
+const TOGETHER: Counting = Counting::Together;
 
 /// How the loops of the entry point are counted.
 fn counting(body: &str) -> Vec<Counting> {
@@ -121,7 +120,7 @@ fn counting(body: &str) -> Vec<Counting> {
 fn loops_are_counted_alone_where_they_can_be() {
     let nested = "for (var i = 0u; i < n; i++) { for (var j = 0u; j < n; j++) { out[j] = i; } ";
     assert_eq!(counting(&format!("{nested} }}")), [ALONE, ALONE]);
-    assert_eq!(counting(&format!("{nested} workgroupBarrier(); }}")), [LOOKING, ALONE]);
+    assert_eq!(counting(&format!("{nested} workgroupBarrier(); }}")), [TOGETHER, ALONE]);
     assert_eq!(counting("upto(n); loop { if n > 1u { break; } }"), [ALONE]);
     let counts = checked("for (var i = 0u; i < n; i++) { out[i] = i; }").expect("it is taken");
     assert!(!counts.has_barriers);
@@ -133,7 +132,7 @@ fn loops_are_counted_together_where_barriers_depend_on_them() {
     let levels = "var levels = 0u; while (1u << levels) < n { levels++; }
         for (var i = 0u; i < lane; i++) { out[i] = 1u; }
         for (var i = 0u; i < levels; i++) { workgroupBarrier(); }";
-    assert_eq!(counting(levels), [BLIND, ALONE, LOOKING]);
+    assert_eq!(counting(levels), [TOGETHER, ALONE, TOGETHER]);
 }
 
 #[test]

@@ -129,7 +129,8 @@ impl<'a> World<'a> {
 
     fn submit(&mut self, tenant: usize, groups: u32, again: Option<u32>) {
         let kernel = [tenant as u8; 32];
-        let work = Work { kernel, grid: [groups, 1, 1], is_whole: self.plan.is_whole };
+        let (grid, is_whole) = ([groups, 1, 1], self.plan.is_whole);
+        let work = Work { kernel, grid, is_whole, chunk_groups_max: u64::MAX };
         let submitted = self.slicer.submit(stage(tenant), work);
         let dispatch = submitted.expect("the stage is there, its queue long and the grid small");
         if self.pending.values().all(|pending| pending.tenant != tenant) {

@@ -124,7 +124,8 @@ impl Model {
             }
             Step::CloseStage(tenant, number) => self.close_stage(stage(tenant, number)),
             Step::Submit(tenant, number, grid, is_whole) => {
-                let work = Work { kernel: [number as u8; 32], grid, is_whole };
+                let kernel = [number as u8; 32];
+                let work = Work { kernel, grid, is_whole, chunk_groups_max: u64::MAX };
                 let stage = stage(tenant, number);
                 if let Ok(dispatch) = self.slicer.submit(stage, work) {
                     self.asked.insert(dispatch, Asked::new(grid));
