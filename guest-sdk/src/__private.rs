@@ -126,3 +126,21 @@ pub fn write_json(value: &impl Serialize, bytes: &mut Vec<u8>) {
 pub fn read_json<T: DeserializeOwned>(bytes: &mut &[u8]) -> Option<T> {
     crate::kept::read_json(bytes)
 }
+
+/// Reads a buffer of a GPU by a number: for tests of what a stage may not.
+///
+/// # Errors
+///
+/// As for [`Buffer::read`](crate::gpu::Buffer::read).
+pub fn read_gpu_buffer(handle: u64, offset: u64, bytes: u64) -> crate::gpu::Result<Vec<u8>> {
+    crate::host::gpu::read(handle, offset, bytes).map_err(crate::gpu::Error::new)
+}
+
+/// Writes a buffer of a GPU by a number: for tests of what a stage may not.
+///
+/// # Errors
+///
+/// As for [`Buffer::write`](crate::gpu::Buffer::write).
+pub fn write_gpu_buffer(handle: u64, offset: u64, bytes: &[u8]) -> crate::gpu::Result<()> {
+    crate::host::gpu::write(handle, offset, bytes).map_err(crate::gpu::Error::new)
+}

@@ -23,7 +23,8 @@ pub mod field {
     pub const TRACE_CONTEXT: u16 = 1;
     /// What ties the event to a waiting request; written by the host.
     pub const REQUEST: u16 = 2;
-    /// Handles lent by the host, 8 bytes each.
+    /// Handles of buffers that go with the event, 8 bytes each; the host's but for what a stage
+    /// attaches.
     pub const ATTACHMENTS: u16 = 3;
     /// `CloudEvents` `id`.
     pub const EVENT_ID: u16 = 256;
@@ -294,8 +295,9 @@ impl<'a> Event<'a> {
         Fields { rest: self.fields }
     }
 
-    /// The handles the host lends with this event.
-    pub fn attachments(&self) -> impl Iterator<Item = u64> + 'a {
+    /// The handles of what is attached to this event. For buffers of a GPU there is
+    /// [`Event::buffers`].
+    pub fn attachments(&self) -> impl Iterator<Item = u64> + use<'a> {
         let handles = self.field(field::ATTACHMENTS).unwrap_or_default();
         handles.as_chunks::<8>().0.iter().map(|handle| u64::from_le_bytes(*handle))
     }

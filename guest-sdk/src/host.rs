@@ -11,13 +11,13 @@ mod wasm;
 
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use memory::{
-    asset_read, asset_size, config, config_names, emit, log, metric_count, metric_gauge, now,
+    asset_read, asset_size, config, config_names, emit, gpu, log, metric_count, metric_gauge, now,
     state_add, state_batch, state_delete, state_get, state_put, state_scan, timer_cancel,
     timer_set, watermark,
 };
 #[cfg(target_family = "wasm")]
 pub(crate) use wasm::{
-    asset_read, asset_size, config, config_names, emit, log, metric_count, metric_gauge, now,
+    asset_read, asset_size, config, config_names, emit, gpu, log, metric_count, metric_gauge, now,
     state_add, state_batch, state_delete, state_get, state_put, state_scan, timer_cancel,
     timer_set, watermark,
 };

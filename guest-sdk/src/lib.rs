@@ -21,7 +21,7 @@
 //! - Receiving and emitting events allocates nothing for an event.
 //! - A stage sees the host only through this crate: its state ([`Event::state`], [`StateBatch`]),
 //!   its timers ([`Event::timers`]) and the time ([`watermark`], [`now`]), [`config`], [`assets`],
-//!   [`log`] and [`metrics`].
+//!   [`log`], [`metrics`] and, if it is granted one, a GPU ([`gpu`]).
 //! - The crate is of the world `sluicebox:stage/stage` 0.1 in `wit/`; it imports no crate of the
 //!   runtime.
 //!
@@ -37,6 +37,7 @@ pub mod dedup;
 mod event;
 mod failure;
 mod frame;
+pub mod gpu;
 mod host;
 pub mod join;
 mod json;
@@ -64,7 +65,7 @@ pub use crate::failure::{Class, Failed, Failure, Outcome, Result};
 pub use crate::json::Json;
 pub use crate::kept::Kept;
 pub use crate::memory::Memory;
-pub use crate::output::{Cause, Draft, Origin, Output};
+pub use crate::output::{Attachment, Cause, Draft, Origin, Output};
 pub use crate::stage::StageFunction;
 pub use crate::state::{Refused, Replies, Reply, ReplyIter, State, StateBatch};
 pub use crate::stream::{EventStream, StreamOutput};
@@ -74,3 +75,8 @@ pub use crate::timers::{Clock, Timers, now, watermark};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the guide on GPUs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/gpu.md")]
+struct GpuGuide;

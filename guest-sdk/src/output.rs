@@ -15,16 +15,24 @@ use std::ops::DerefMut;
 
 use serde::Serialize;
 
-use crate::event::{Event, Kind, field};
+use crate::event::{Event, Kind};
 use crate::failure::{Failed, Failure};
 use crate::frame::{self, Head, Parts};
 use crate::host;
+
+mod attached;
+
+pub use attached::Attachment;
+use attached::Given;
+pub(crate) use attached::sealed;
 
 /// A frame is given to the host when the next event would make it larger than this: just below
 /// the 256 KiB a stage is given in one frame, so that the host need not cut it.
 const FLUSH_BYTES: usize = 240 << 10;
 /// The first size of the buffer. An instance that emits little should own little memory.
 const BUFFER_BYTES_FIRST: usize = 4 << 10;
+/// Most attachments of an event; the host takes no more new ones in a frame either.
+const ATTACHMENTS_MAX: usize = 256;
 
 /// Where an emitted event comes from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +65,10 @@ pub struct Output {
     /// Fields of the draft at hand, and whether one of them was too long to be packed.
     fields: Vec<u8>,
     fields_overflow: bool,
+    /// What the draft at hand attaches.
+    attached: Given,
+    /// Attachments that the frame being packed names.
+    attachments: usize,
     /// Where JSON is written before its length is known. Kept for the next value unless it grew
     /// for a large one.
     json: Vec<u8>,
@@ -71,6 +83,8 @@ impl Output {
             failures: Vec::new(),
             fields: Vec::new(),
             fields_overflow: false,
+            attached: Given::default(),
+            attachments: 0,
             json: Vec::new(),
         }
     }
@@ -119,15 +133,17 @@ impl Output {
 
     /// Gives what is left to the host and the failures to the caller: the end of a call.
     pub(crate) fn finish(&mut self) -> Vec<Failed> {
+        self.attached.clear();
         self.flush();
         std::mem::take(&mut self.failures)
     }
 
+    /// Whether it was packed; if not, its cause has failed.
     #[inline]
-    fn push(&mut self, event: Emitted<'_>) {
+    fn push(&mut self, event: Emitted<'_>) -> bool {
         if let Some(excess) = event.excess() {
             self.refuse(event.origin.index, excess);
-            return;
+            return false;
         }
         let parts = event.key.len() + event.payload.len() + event.fields.len();
         let size = frame::HEAD_BYTES + parts;
@@ -155,6 +171,7 @@ impl Output {
         frame::write_event(&mut self.buffer[self.end..end], &Parts { head, key, payload, fields });
         self.end = end;
         self.count += 1;
+        true
     }
 
     #[cold]
@@ -171,6 +188,7 @@ impl Output {
             Excess::Key(bytes) => format!("a key of {bytes} bytes, the limit is 512"),
             Excess::Fields(bytes) => format!("{bytes} bytes of fields, the limit is 16,384"),
             Excess::Payload(bytes) => format!("a payload of {bytes} bytes, the limit is 15 MiB"),
+            Excess::Attachments(count) => format!("{count} attachments, the limit is 256"),
             Excess::Time(time) => format!("the time {time}, the limit is 2^53 microseconds"),
         };
         self.fail_at(cause, Failure::reject(format!("emitted {what}")));
@@ -185,6 +203,7 @@ impl Output {
         host::emit(&self.buffer[..self.end]);
         self.end = frame::HEADER_BYTES;
         self.count = 0;
+        self.attachments = 0;
         if self.buffer.len() > FLUSH_BYTES {
             // It grew for one large event; the next one like it may never come.
             self.buffer = Vec::new();
@@ -197,6 +216,7 @@ enum Excess {
     Key(usize),
     Fields(usize),
     Payload(usize),
+    Attachments(usize),
     Time(u64),
 }
 
@@ -250,6 +270,7 @@ impl<'a, O: DerefMut<Target = Output>> Draft<'a, O> {
     pub(crate) fn new(mut output: O, origin: Origin) -> Self {
         output.fields.clear();
         output.fields_overflow = false;
+        output.attached.clear();
         Self { output, origin, time: origin.time, port: 0, key: "" }
     }
 
@@ -282,7 +303,7 @@ impl<'a, O: DerefMut<Target = Output>> Draft<'a, O> {
         self
     }
 
-    /// Adds an extension field; see [`field`] for ids.
+    /// Adds an extension field; see [`field`](crate::field) for ids.
     pub fn field(mut self, id: u16, value: impl AsRef<[u8]>) -> Self {
         let output = &mut *self.output;
         if !frame::push_field(&mut output.fields, id, value.as_ref()) {
@@ -291,10 +312,37 @@ impl<'a, O: DerefMut<Target = Output>> Draft<'a, O> {
         self
     }
 
-    /// Names handles that the host lent with events of this call.
-    pub fn attachments(self, handles: &[u64]) -> Self {
-        let bytes: Vec<u8> = handles.iter().flat_map(|handle| handle.to_le_bytes()).collect();
-        self.field(field::ATTACHMENTS, bytes)
+    /// Attaches a buffer of the instance, which is given away by that, or passes on what an event
+    /// of this call has attached. Called again it attaches another, at most 256.
+    ///
+    /// From then on everybody may read the buffer and nobody write it. It is freed when the batch
+    /// has ended, or at once if the event is not emitted. Have no submission under way that uses
+    /// it, and have all that the port leads to in the same segment; else the host ends the call.
+    ///
+    /// ```
+    /// # use sluicebox_guest::{Event, Output, Result, gpu::Buffer};
+    /// fn first(event: Event<'_>, out: &mut Output) -> Result {
+    ///     let numbers = Buffer::of(&[1.0_f32, 2.0])?;
+    ///     out.draft(&event).attach(numbers).emit("two numbers");
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn attach(mut self, attachment: impl Attachment) -> Self {
+        let (handle, free) = attachment.parts();
+        self.output.attached.push(handle, free);
+        self
+    }
+
+    /// Attaches by number: what this call's events have attached, or buffers of the instance, for
+    /// one that is attached to an event of this call already and is to go with another as well.
+    ///
+    /// A buffer that was attached is not to be freed, which [`Draft::attach`] sees to and this
+    /// does not.
+    pub fn attachments(mut self, handles: &[u64]) -> Self {
+        for handle in handles {
+            self.output.attached.push(*handle, None);
+        }
+        self
     }
 
     /// Emits the event with this payload.
@@ -323,7 +371,8 @@ impl<'a, O: DerefMut<Target = Output>> Draft<'a, O> {
     fn finish(&mut self, payload: &[u8]) {
         let Self { origin, time, port, key, .. } = *self;
         let output = &mut *self.output;
-        if output.fields.is_empty() && !output.fields_overflow {
+        let is_plain = output.fields.is_empty() && output.attached.is_empty();
+        if is_plain && !output.fields_overflow {
             output.push(Emitted { origin, time, port, key, payload, fields: &[] });
             return;
         }
@@ -340,8 +389,20 @@ impl<'a, O: DerefMut<Target = Output>> Draft<'a, O> {
             output.fail_at(origin.index, failure);
             return;
         }
-        let fields = std::mem::take(&mut output.fields);
-        output.push(Emitted { origin, time, port, key, payload, fields: &fields });
+        let count = output.attached.len();
+        if count > ATTACHMENTS_MAX {
+            output.refuse(origin.index, Excess::Attachments(count));
+            return;
+        }
+        if output.attachments + count > ATTACHMENTS_MAX {
+            output.flush();
+        }
+        let mut fields = std::mem::take(&mut output.fields);
+        output.attached.pack(&mut fields);
+        if output.push(Emitted { origin, time, port, key, payload, fields: &fields }) {
+            output.attachments += count;
+            output.attached.keep();
+        }
         output.fields = fields;
     }
 }

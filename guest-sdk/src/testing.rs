@@ -31,10 +31,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Fields, Kind};
+use crate::event::{Fields, Kind, field};
 use crate::failure::{Failed, Outcome};
 use crate::frame::{Head, NO_CAUSE, Parts, push_field};
-use crate::host::memory::{Due, Memory, Received, frame_of, with_host};
+use crate::host::memory::gpu::Gpu;
+use crate::host::memory::{Due, Memory, Received, attachments, frame_of, with_host};
 use crate::kept::Kept;
 use crate::log::Level;
 use crate::memory::MemoryStage;
@@ -57,14 +58,16 @@ pub struct Input {
     key: String,
     payload: Vec<u8>,
     fields: Vec<u8>,
+    /// What the buffers that are attached to it hold.
+    buffers: Vec<Vec<u8>>,
 }
 
 impl Input {
     /// An event of kind data at input 0, from port 0, at time 0.
     pub fn data(key: impl Into<String>, payload: impl AsRef<[u8]>) -> Self {
         let payload = payload.as_ref().to_vec();
-        let (key, fields) = (key.into(), Vec::new());
-        Self { kind: Kind::Data, input: 0, port: 0, time: 0, key, payload, fields }
+        let (key, fields, buffers) = (key.into(), Vec::new(), Vec::new());
+        Self { kind: Kind::Data, input: 0, port: 0, time: 0, key, payload, fields, buffers }
     }
 
     /// The beginning of a stream.
@@ -112,6 +115,13 @@ impl Input {
         self
     }
 
+    /// Attaches a buffer with these bytes, for a stage with a GPU. It goes when the call ends.
+    #[must_use]
+    pub fn buffer(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.buffers.push(bytes.into());
+        self
+    }
+
     fn parts(&self) -> Parts<'_> {
         let head = Head {
             size: 0,
@@ -126,6 +136,17 @@ impl Input {
             fields_bytes: 0,
         };
         Parts { head, key: self.key.as_bytes(), payload: &self.payload, fields: &self.fields }
+    }
+}
+
+impl From<&Emitted> for Input {
+    /// The event as it arrives at the next stage, with the buffers that are attached to it.
+    fn from(emitted: &Emitted) -> Self {
+        let Emitted { port, time, key, payload, fields, buffers, .. } = emitted;
+        let buffers = buffers.clone();
+        let input = Self { buffers, ..Self::data(key, payload).port(*port).time(*time) };
+        let fields = fields.iter().filter(|(id, _)| *id != field::ATTACHMENTS);
+        fields.fold(input, |input, (id, value)| input.field(*id, value))
     }
 }
 
@@ -144,6 +165,8 @@ pub struct Emitted {
     pub payload: Vec<u8>,
     /// Extension fields: id and value, in order.
     pub fields: Vec<(u16, Vec<u8>)>,
+    /// What the buffers that are attached to it hold.
+    pub buffers: Vec<Vec<u8>>,
 }
 
 impl Emitted {
@@ -258,6 +281,33 @@ impl Harness {
         self
     }
 
+    /// Gives the stage a GPU whose kernels are all this closure: it is given the entry point, what
+    /// is bound to each slot of the kernel in their order, and the workgroups, and does to the
+    /// bytes what the kernel would.
+    ///
+    /// The WGSL is read only for its bindings. Submissions end whole, before they are waited for.
+    #[must_use]
+    pub fn with_gpu(
+        mut self,
+        kernel: impl FnMut(&str, &mut [Vec<u8>], [u32; 3]) + 'static,
+    ) -> Self {
+        self.memory.gpu = Some(Gpu::new(Box::new(kernel)));
+        self
+    }
+
+    /// Loses the GPU and gives the stage another: whatever was made on it is over.
+    pub fn lose_gpu(&mut self) {
+        if let Some(gpu) = &mut self.memory.gpu {
+            gpu.lose();
+        }
+    }
+
+    /// How many buffers, kernels, graphs and submissions the stage has on its GPU.
+    #[must_use]
+    pub fn gpu_handles(&self) -> usize {
+        self.memory.gpu.as_ref().map_or(0, Gpu::made)
+    }
+
     /// Calls the stage with one event of kind data.
     pub fn send(&mut self, key: &str, payload: impl AsRef<[u8]>) -> Handled {
         self.handle([Input::data(key, payload)])
@@ -265,13 +315,34 @@ impl Harness {
 
     /// Calls the stage with these events.
     pub fn handle(&mut self, events: impl IntoIterator<Item = Input>) -> Handled {
-        let events: Vec<Input> = events.into_iter().collect();
+        let mut events: Vec<Input> = events.into_iter().collect();
+        events.iter_mut().for_each(|event| self.lend(event));
+        let handled = self.handle_batch(&events);
+        if let Some(gpu) = &mut self.memory.gpu {
+            gpu.end_batch();
+        }
+        handled
+    }
+
+    /// Makes the buffers that are attached to an event.
+    fn lend(&mut self, event: &mut Input) {
+        if event.buffers.is_empty() {
+            return;
+        }
+        let gpu = self.memory.gpu.as_mut().expect("a stage that is given buffers has a GPU");
+        let lent = event.buffers.iter().map(|bytes| gpu.lend(bytes.clone()).to_le_bytes());
+        let packed =
+            push_field(&mut event.fields, field::ATTACHMENTS, &lent.collect::<Vec<_>>().concat());
+        assert!(packed, "an event has at most 256 buffers");
+    }
+
+    fn handle_batch(&mut self, events: &[Input]) -> Handled {
         // Which of `events` the stage is given: all, then all but those that have failed.
         let mut given: Vec<usize> = (0..events.len()).collect();
         let mut handled = Handled::default();
         loop {
             let before = (self.memory.slots.clone(), self.memory.timers.clone());
-            let failures = self.call(&events, &given);
+            let failures = self.call(events, &given);
             let emitted = std::mem::take(&mut self.memory.emitted);
             let again = self.undoes && !failures.is_empty();
             if again {
@@ -390,6 +461,7 @@ impl Harness {
     fn call(&mut self, events: &[Input], given: &[usize]) -> Vec<Failed> {
         let events = given.iter().map(|place| &events[*place]);
         self.memory.keys = events.clone().map(|event| event.key.clone()).collect();
+        self.memory.lent = events.clone().flat_map(|event| attachments(&event.fields)).collect();
         let frame = frame_of(events.map(Input::parts));
         let stage = &mut self.stage;
         let failures = with_host(&mut self.memory, || stage.handle(frame));
@@ -412,6 +484,7 @@ impl Harness {
             key,
             payload: event.payload,
             fields,
+            buffers: event.buffers,
         }
     }
 }

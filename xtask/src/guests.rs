@@ -3,7 +3,8 @@
 //! What is a guest is found, not listed:
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
 //! - a folder below `tests/guests` or `examples` with an `app.py` is a Python guest, one with a
-//!   `.c` file a C guest, one with `.wat` files holds guests in text form.
+//!   `.c` file a C guest, one with `.wat` files holds guests in text form. A file `world` in it
+//!   names the world of `wit/` it is for, if that is not `stage-typed`.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
 //! `conformance-c.wasm`, `examples/word-count/split` gives `word-count-split.wasm`. The guests of
@@ -29,7 +30,8 @@ use crate::workspace::Workspace;
 /// Where guests live, from the root of the repository.
 const HOMES: [&str; 2] = ["tests/guests", "examples"];
 
-/// The world that guests in C and Python are written for.
+/// The world that guests in C and Python are written for, unless a file `world` beside their
+/// sources names another.
 const TYPED_WORLD: &str = "stage-typed";
 
 /// The languages a guest may be written in.
@@ -120,6 +122,17 @@ impl Guest {
         let name = name_of(relative)
             .with_context(|| format!("{} is no place for a guest", folder.display()))?;
         Ok(Self { name, folder })
+    }
+
+    /// The world it is written for.
+    fn world(&self) -> Result<String> {
+        let file = self.folder.join("world");
+        if !file.is_file() {
+            return Ok(TYPED_WORLD.to_owned());
+        }
+        let name = fs::read_to_string(&file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        Ok(name.trim().to_owned())
     }
 
     /// The finished component.

@@ -22,3 +22,12 @@ pub mod snapshots {
         default_bindings_module: "sluicebox_guest::__private::bindings::snapshots",
     });
 }
+
+/// The interface of GPUs alone: a stage that calls nothing of it does not import it.
+pub mod gpu {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "gpu",
+        generate_all,
+    });
+}

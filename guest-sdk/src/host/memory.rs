@@ -9,20 +9,23 @@
 //! after. Without one the functions find nothing and forget everything.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::Kind;
+use crate::event::{Fields, Kind, field};
 use crate::frame::{self, check};
 use crate::log::Level;
 use crate::timers::Clock;
 
 mod batch;
+pub(crate) mod gpu;
 mod timers;
 
 pub(crate) use timers::{Due, TimerStore};
 
 /// Most bytes of the name of a slot.
 const SLOT_BYTES_MAX: usize = 64;
+/// Most attachments of an event, and most new ones of a frame.
+const ATTACHMENTS_MAX: usize = 256;
 
 /// Key, slot: value.
 pub(crate) type Slots = BTreeMap<(String, String), Vec<u8>>;
@@ -36,6 +39,8 @@ pub(crate) struct Received {
     pub(crate) key: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) fields: Vec<u8>,
+    /// What the buffers that it has attached hold.
+    pub(crate) buffers: Vec<Vec<u8>>,
 }
 
 /// What the host of one instance knows.
@@ -43,6 +48,8 @@ pub(crate) struct Received {
 pub(crate) struct Memory {
     /// Keys of the events of the current call, by index.
     pub(crate) keys: Vec<String>,
+    /// What they have attached.
+    pub(crate) lent: BTreeSet<u64>,
     pub(crate) slots: Slots,
     pub(crate) timers: TimerStore,
     /// State batches done.
@@ -56,12 +63,15 @@ pub(crate) struct Memory {
     pub(crate) lines: Vec<(Level, String)>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) gauges: BTreeMap<String, f64>,
+    /// Nothing without `Harness::with_gpu`.
+    pub(crate) gpu: Option<gpu::Gpu>,
 }
 
 impl Memory {
     pub(crate) const fn new() -> Self {
         Self {
             keys: Vec::new(),
+            lent: BTreeSet::new(),
             slots: BTreeMap::new(),
             timers: TimerStore::new(),
             #[cfg(test)]
@@ -73,6 +83,7 @@ impl Memory {
             lines: Vec::new(),
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
+            gpu: None,
         }
     }
 
@@ -133,6 +144,7 @@ impl Memory {
     fn emit(&mut self, bytes: &[u8]) {
         let events = check::checked(bytes)
             .unwrap_or_else(|error| panic!("trap: the emitted frame is broken: {error}"));
+        let mut new = 0;
         for parts in events {
             let head = parts.head;
             assert_eq!(head.kind, Kind::Data as u8, "trap: only data is emitted");
@@ -141,6 +153,7 @@ impl Memory {
                 "trap: the call has no event {} that could be a cause",
                 head.cause
             );
+            let buffers = self.attach(parts.fields, &mut new);
             self.emitted.push(Received {
                 port: head.port,
                 cause: head.cause,
@@ -148,8 +161,26 @@ impl Memory {
                 key: String::from_utf8_lossy(parts.key).into_owned(),
                 payload: parts.payload.to_vec(),
                 fields: parts.fields.to_vec(),
+                buffers,
             });
         }
+    }
+
+    /// What an emitted event has attached, which adds to what is new in its frame. Traps as the
+    /// host does, but for where it may go.
+    fn attach(&mut self, fields: &[u8], new: &mut usize) -> Vec<Vec<u8>> {
+        let named = attachments(fields);
+        assert!(named.len() <= ATTACHMENTS_MAX, "trap: an event has at most 256 attachments");
+        let attach = |handle: u64| {
+            let found = self.gpu.as_mut().and_then(|gpu| gpu.attach(handle));
+            let is_held = found.is_some() || self.lent.contains(&handle);
+            assert!(is_held, "trap: the call has nothing {handle:#x} that it could attach");
+            let (bytes, is_new) = found.unwrap_or_default();
+            *new += usize::from(is_new);
+            assert!(*new <= ATTACHMENTS_MAX, "trap: a frame has at most 256 new attachments");
+            bytes
+        };
+        named.into_iter().map(attach).collect()
     }
 }
 
@@ -255,6 +286,14 @@ pub(crate) fn metric_count(name: &str, delta: u64) {
 
 pub(crate) fn metric_gauge(name: &str, value: f64) {
     HOST.with_borrow_mut(|host| host.gauges.insert(name.to_owned(), value));
+}
+
+/// The handles that the fields of an event name as attached.
+pub(crate) fn attachments(fields: &[u8]) -> Vec<u64> {
+    let value = Fields::new(fields).find(|(id, _)| *id == field::ATTACHMENTS);
+    let (handles, rest) = value.map_or(&[][..], |(_, value)| value).as_chunks();
+    assert!(rest.is_empty(), "trap: attachments are 8 bytes each");
+    handles.iter().map(|handle| u64::from_le_bytes(*handle)).collect()
 }
 
 /// A frame as the host gives it to a stage.

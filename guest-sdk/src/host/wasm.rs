@@ -6,6 +6,8 @@ use crate::__private::bindings::sluicebox::stage::{
 use crate::log::Level;
 use crate::timers::Clock;
 
+pub(crate) mod gpu;
+
 pub(crate) fn emit(frame: &[u8]) {
     output::emit(frame);
 }

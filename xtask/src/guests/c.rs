@@ -9,7 +9,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 use super::python_tools::PythonTools;
-use super::{Guest, TYPED_WORLD, files_in, has_extension, publish, tools};
+use super::{Guest, files_in, has_extension, publish, tools};
 
 const FLAGS: [&str; 10] = [
     "--target=wasm32-wasi",
@@ -27,7 +27,8 @@ const FLAGS: [&str; 10] = [
 
 pub(super) fn build(workspace: &Workspace, guest: &Guest) -> Result<()> {
     let result = guest.result(workspace);
-    let stamp = guest.stamp(workspace, &format!("c {FLAGS:?} {TYPED_WORLD}"))?;
+    let world = guest.world()?;
+    let stamp = guest.stamp(workspace, &format!("c {FLAGS:?} {world}"))?;
     if stamp.is_current(&result) {
         guest.say("up to date");
         return Ok(());
@@ -36,7 +37,7 @@ pub(super) fn build(workspace: &Workspace, guest: &Guest) -> Result<()> {
     let work = guest.work(workspace)?;
     guest.say("generating bindings");
     let bindings = work.join("bindings");
-    tools::c_bindings(workspace, TYPED_WORLD, &bindings)?;
+    tools::c_bindings(workspace, &world, &bindings)?;
 
     guest.say("compiling C");
     let core = work.join("core.wasm");

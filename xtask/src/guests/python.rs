@@ -11,11 +11,12 @@ use crate::process;
 use crate::workspace::Workspace;
 
 use super::python_tools::PythonTools;
-use super::{Guest, TYPED_WORLD, files_in, has_extension, publish};
+use super::{Guest, files_in, has_extension, publish};
 
 pub(super) fn build(workspace: &Workspace, guest: &Guest) -> Result<()> {
     let result = guest.result(workspace);
-    let stamp = guest.stamp(workspace, &format!("python {TYPED_WORLD}"))?;
+    let world = guest.world()?;
+    let stamp = guest.stamp(workspace, &format!("python {world}"))?;
     if stamp.is_current(&result) {
         guest.say("up to date");
         return Ok(());
@@ -28,7 +29,7 @@ pub(super) fn build(workspace: &Workspace, guest: &Guest) -> Result<()> {
     let mut command = python.command();
     // The package has no `__main__`; this is what its start script does.
     command.args(["-c", "import componentize_py, sys; sys.exit(componentize_py.script())"]);
-    command.arg("--quiet").arg("-d").arg(workspace.root().join("wit")).args(["-w", TYPED_WORLD]);
+    command.arg("--quiet").arg("-d").arg(workspace.root().join("wit")).args(["-w", &world]);
     command.arg("componentize").arg("-p").arg(sources).arg("app").arg("-o").arg(&finished);
     process::run(&mut command)?;
     publish(&finished, &result)?;

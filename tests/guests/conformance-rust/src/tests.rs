@@ -31,7 +31,7 @@ fn answer_to(harness: &mut Harness, payload: &[u8]) -> Vec<u8> {
 
 fn output(payload: &[u8]) -> Emitted {
     let (key, payload) = ("key".to_owned(), payload.to_vec());
-    Emitted { port: 0, cause: 0, time: TIME, key, payload, fields: Vec::new() }
+    Emitted { port: 0, cause: 0, time: TIME, key, payload, fields: Vec::new(), buffers: Vec::new() }
 }
 
 #[test]
