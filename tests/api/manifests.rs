@@ -81,7 +81,7 @@ async fn twenty_mistakes_are_reported_at_once() {
         ("stages.first.assets.table", "manifest.digest"),
         ("stages.first.component", "pipeline.unknown-component"),
         ("stages.first.config.n", "manifest.type"),
-        ("stages.first.grants.network", "manifest.unsupported"),
+        ("stages.first.grants.network", "manifest.unknown-field"),
         ("stages.first.limits.event-bytes", "manifest.range"),
         ("stages.first.limits.fuel-per-event", "manifest.type"),
         ("stages.first.limits.memory", "manifest.unit"),

@@ -72,7 +72,7 @@ pub(crate) const ENDS: &[(&str, u8, End)] = &[
     ("bad-frame", b't', Trap("event 0: its time is not below 2^53")),
     ("bad-frame", b'u', Trap("names event 256 as its cause, the call has 1")),
     ("bad-frame", b'U', Trap("names event 4294967295 as its cause, the call has 1")),
-    ("bad-frame", b'a', Trap("names an attachment the stage does not hold")),
+    ("bad-frame", b'a', Trap("leads out of its segment")),
     ("call-flood", b'x', FUEL),
     ("echo", b'x', Returns(1)),
     ("emit-huge", b'x', Trap("event 0: it is larger than the 262144 bytes allowed")),

@@ -154,6 +154,7 @@ impl Rig {
         let plan = SegmentPlan { stages: plans.collect() };
         let invoker = |(guest, spec): &(&Guest, Spec)| -> Box<dyn Invoker> {
             let settings = Arc::new(StageSettings {
+                gpu: None,
                 limits: spec.limits,
                 config: spec.config.clone(),
                 assets: spec.assets.clone(),

@@ -25,6 +25,7 @@ const EDGES: [(&str, &str, &[&str]); 15] = [
             "sluicebox-core",
             "sluicebox-store",
             "sluicebox-engine",
+            "sluicebox-gpu",
             "sluicebox-link",
         ],
     ),
@@ -34,7 +35,11 @@ const EDGES: [(&str, &str, &[&str]); 15] = [
     ("xtask", "xtask", &[]),
     ("xtask-guest-tools", "xtask/guest-tools", &[]),
     // May import everything, and nobody imports them.
-    ("sluicebox-bench", "tests/bench", &["sluicebox-core", "sluicebox-node", "sluicebox-nexmark"]),
+    (
+        "sluicebox-bench",
+        "tests/bench",
+        &["sluicebox-core", "sluicebox-gpu", "sluicebox-node", "sluicebox-nexmark"],
+    ),
     (
         TESTS,
         "tests",
@@ -42,6 +47,7 @@ const EDGES: [(&str, &str, &[&str]); 15] = [
             "sluicebox-core",
             "sluicebox-store",
             "sluicebox-engine",
+            "sluicebox-gpu",
             "sluicebox-link",
             "sluicebox-node",
             "sluicebox-nexmark",
@@ -71,7 +77,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The vocabulary everybody shares.
     ("bytes", &["core", "store", "engine", "link", "node", "cli"]),
     ("thiserror", &["core", "store", "engine", "link", "confine", "gpu-host", "node"]),
-    ("serde", &["core", "node", "cli", "guest-sdk", "guest"]),
+    ("serde", &["core", "gpu-host", "node", "cli", "guest-sdk", "guest"]),
     // Core takes keys out of JSON payloads and publishes the manifest's schema; the node speaks
     // JSON at its edge and in what it stores.
     ("serde_json", &["core", "node", "cli", "guest-sdk", "guest", "xtask"]),
@@ -103,9 +109,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("landlock", &["confine"]),
     ("seccompiler", &["confine"]),
     ("libc", &["confine"]),
-    // The system's Vulkan; kernels.
+    // The system's Vulkan; kernels; words between a node and the process with its device.
     ("ash", &["gpu-host"]),
     ("naga", &["gpu-host"]),
+    ("postcard", &["gpu-host"]),
     // The edge, and the client of it.
     ("hyper", &["node", "cli"]),
     ("hyper-util", &["node", "cli"]),

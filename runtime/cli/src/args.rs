@@ -150,6 +150,8 @@ pub(crate) enum Command {
     /// Show why partitions are where they are, and which moves would spare traffic
     #[command(after_long_help = PLAN_EXAMPLES)]
     Plan(PlanArgs),
+    /// Show the node's GPU, the tenant's share of it, and what its stages have used
+    Gpu(GpuArgs),
     /// Send events into a pipeline
     #[command(after_long_help = traffic::SEND_EXAMPLES)]
     Send(SendArgs),
@@ -193,6 +195,20 @@ pub(crate) enum Command {
     /// The process of a tenant that has one of its own; not for people
     #[command(hide = true)]
     TenantProcess,
+    /// The process of a node that has its GPU; not for people
+    #[command(hide = true)]
+    GpuHost {
+        /// What it is to be
+        orders: String,
+    },
+    /// A process that tries a kernel; not for people
+    #[command(hide = true)]
+    GpuTrial {
+        /// What it is to be
+        orders: String,
+        /// The kernel's entry point
+        entry: String,
+    },
 }
 
 const PUSH_EXAMPLES: &str = "\
@@ -394,6 +410,13 @@ pub(crate) struct PlanArgs {
     /// Carry the moves out, one after the other
     #[arg(long)]
     pub(crate) apply: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Arguments of `gpu`.
+#[derive(Debug, Args)]
+pub(crate) struct GpuArgs {
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

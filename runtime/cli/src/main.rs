@@ -15,6 +15,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod failure;
+mod gpu;
 mod host_metrics;
 mod log;
 mod logging;
@@ -58,6 +59,13 @@ fn main() -> ExitCode {
     if matches!(cli.command, Command::TenantProcess) {
         return tenant_process(&cli.globals);
     }
+    match &cli.command {
+        Command::GpuHost { orders } => return gpu_process(&cli.globals, orders),
+        Command::GpuTrial { orders, entry } => {
+            return sluicebox_node::gpu_trial_main(orders, entry);
+        }
+        _ => {}
+    }
     match run(screen, &cli.globals, cli.command) {
         Ok(code) => code,
         // Whoever read our output has gone; there is nobody to tell.
@@ -87,6 +95,17 @@ fn tenant_process(globals: &Globals) -> ExitCode {
             let code = exit_code(failure.cause);
             complain(&failure.text());
             ExitCode::from(code)
+        }
+    }
+}
+
+/// Is the process that has the GPU, to its end.
+fn gpu_process(globals: &Globals, orders: &str) -> ExitCode {
+    match logging::start(globals, serve::LOG_USUAL) {
+        Ok(_logging) => sluicebox_node::gpu_main(orders),
+        Err(failure) => {
+            complain(&failure.text());
+            ExitCode::from(exit_code(failure.cause))
         }
     }
 }
@@ -140,6 +159,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Delete(args) => deploy::delete(screen, args).await?,
         Command::Rollback(args) => deploy::roll_back(screen, args).await?,
         Command::Move(args) => deploy::move_to(screen, args).await?,
+        Command::Gpu(args) => gpu::gpu(screen, args).await?,
         Command::Plan(args) => plan::plan(screen, args).await?,
         Command::Resume(args) => deploy::resume(screen, args).await?,
         Command::Send(args) => send::run(screen, args).await?,
@@ -153,7 +173,11 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Log(command) => log::run(screen, command)?,
         Command::Completion(args) => completion(screen, args.shell)?,
         // They are begun before this: they do not share what is set up for the others.
-        Command::Serve(_) | Command::Compile | Command::TenantProcess => {}
+        Command::Serve(_)
+        | Command::Compile
+        | Command::TenantProcess
+        | Command::GpuHost { .. }
+        | Command::GpuTrial { .. } => {}
     }
     Ok(Ended::Done)
 }

@@ -9,9 +9,12 @@
 //! - A guest names events of its own call by index; keys, requests and trace contexts come from
 //!   those events, never from bytes the guest wrote.
 //! - An emitted event is checked, given its key and copied once, straight to where it goes next.
+//! - Buffers of a device that an event names are lent to the call, and stay in the segment
+//!   (`attached`).
 //!
 //! Which calls are made, in what order and how often is decided by [`crate::partition`].
 
+mod attached;
 mod batch;
 mod emit;
 mod ports;
@@ -28,6 +31,7 @@ use crate::limits::MESSAGE_BYTES_MAX;
 use crate::state::{KeyedState, Mark as StateMark, StateLimits};
 use crate::timers::{Mark as TimersMark, Timers};
 
+use attached::Attached;
 use batch::Kept;
 
 /// What the host should do with an event its stage could not handle.
@@ -101,6 +105,7 @@ pub struct Layer {
     /// How many waiting requests' descendants were sent on in this batch.
     sent: Vec<RequestId>,
     scratch: Vec<u8>,
+    attached: Attached,
     /// For [`Staged`]; made when the stage emits for the first time.
     staging: Option<Box<[u8; STAGE_BYTES]>>,
 }
@@ -165,8 +170,20 @@ impl Layer {
             failures: Vec::new(),
         };
         let (filled, sent, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        let staging = None;
-        Self { ports, limits, state, timers, input, call, sinks, filled, sent, scratch, staging }
+        Self {
+            ports,
+            limits,
+            state,
+            timers,
+            input,
+            call,
+            sinks,
+            filled,
+            sent,
+            scratch,
+            attached: Attached::default(),
+            staging: None,
+        }
     }
 
     /// The same with these timers of the stage.
@@ -180,12 +197,14 @@ impl Layer {
     pub fn aside(&self) -> Self {
         let bounds = StateLimits { total_bytes: usize::MAX, ..self.state.limits() };
         let timers = Timers::new(KeyedState::new(0, StateLimits::NONE));
-        Self::new(self.ports.clone(), self.limits, KeyedState::new(0, bounds)).with_timers(timers)
+        let layer = Self::new(self.ports.clone(), self.limits, KeyedState::new(0, bounds));
+        Self { attached: self.attached.aside(), ..layer.with_timers(timers) }
     }
 
     /// Begins a call with these events. The call before must have been accepted or discarded.
     pub fn begin(&mut self, frame: Frame) {
         self.input.begin(frame);
+        self.attached.begin();
         self.call.state_mark = self.state.mark();
         self.call.timers_mark = self.timers.mark();
         self.call.sent_mark = self.sent.len();

@@ -25,6 +25,11 @@ pub const EVENT_BYTES_DEFAULT: usize = 1024 * 1024;
 /// All extension fields of one event together.
 pub const FIELDS_BYTES_MAX: usize = 16 * 1024;
 
+/// Handles of buffers of a device that a stage may lend to the events of one emitted frame, and
+/// that one event may name. Each is asked about at the process of the device. A frame of the most
+/// events has one for each of them.
+pub const ATTACHMENTS_MAX: usize = 256;
+
 /// Event times are below this, so that a double holds them exactly.
 pub const TIME_END: u64 = 1 << 53;
 
@@ -84,6 +89,8 @@ pub const TIMERS_BYTES_MAX: usize = 256 * 1024 * 1024;
 const _: () = {
     assert!(KEY_BYTES_MAX < u16::MAX as usize);
     assert!(BATCH_EVENTS_MAX.is_power_of_two());
+    // What the host writes besides is short.
+    assert!(ATTACHMENTS_MAX * 8 < FIELDS_BYTES_MAX / 2);
     assert!(EVENT_BYTES_DEFAULT <= EVENT_BYTES_HARD);
     // A frame of one event of the largest size still has a length that fits its header.
     assert!(EVENT_BYTES_HARD + FIELDS_BYTES_MAX + KEY_BYTES_MAX + 48 < u32::MAX as usize);

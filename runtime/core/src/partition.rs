@@ -124,7 +124,8 @@ impl Partition {
             state.set_hosted(plan.scope == Scope::Stream);
             let timers = seed.wrapping_mul(3).wrapping_add(at as u64);
             let timers = Timers::new(KeyedState::new(timers, StateLimits::NONE));
-            let layer = Layer::new(plan.ports.clone(), plan.limits, state).with_timers(timers);
+            let layer = Layer::new(plan.ports.clone(), plan.limits, state);
+            let layer = layer.in_segment(&plan.inside).with_timers(timers);
             let streams = seed.rotate_left(32);
             let parked = KeyedState::new(seed.wrapping_sub(at as u64 + 1), plan.state);
             Stage {

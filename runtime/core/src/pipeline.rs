@@ -17,7 +17,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::json_key::Pointer;
@@ -56,6 +56,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Whether a stage may use a GPU: then it runs only where there is one.
+    #[must_use]
+    pub fn needs_gpu(&self) -> bool {
+        self.stages.iter().any(|stage| stage.grants.gpu.is_some())
+    }
+
     /// Sets the number of partitions if the manifest left it open; a number that is there stays.
     /// With `scaling` it is brought within its bounds.
     pub fn fix_partitions(&mut self, partitions: u16) {
@@ -254,14 +260,22 @@ impl Scope {
     }
 }
 
-/// The grants of a stage.
-pub type Grants = BTreeSet<Grant>;
-
-/// Something a stage may do that is not allowed to every stage. None exists yet; a manifest that
-/// names one is refused. The type is here so that the places which ask are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// What a stage may do that is not allowed to every stage.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Grant {}
+pub struct Grants {
+    /// It may use the node's GPU: the imports of `sluicebox:gpu`.
+    pub gpu: Option<GpuGrant>,
+}
+
+/// How much of the tenant's slice of a GPU a stage may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuGrant {
+    /// Its share beside the tenant's other stages that want the device.
+    pub weight: u32,
+    /// Milliseconds in which a submission ends, or is ended.
+    pub deadline_ms: u64,
+}
 
 /// What happens to an event that failed for good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@
 //!
 //! Every stage is in one segment; edges inside segments form trees, all others cross.
 
-use crate::pipeline::{EdgeIndex, EdgeKey, Grants, Pipeline, Stage, StageIndex, graph};
+use crate::pipeline::{EdgeIndex, EdgeKey, Pipeline, Stage, StageIndex, graph};
 
 /// Index of a segment in `Plan::segments`.
 pub type SegmentIndex = usize;
@@ -48,10 +48,10 @@ pub fn cut(pipeline: &Pipeline) -> Plan {
     cut_by(pipeline, |stage| (resources(stage), apart == Some(stage.name.as_str())))
 }
 
-/// What a stage needs that not every worker has. Follows from its grants, of which none exists
-/// yet, so that all stages need the same: nothing.
-const fn resources(stage: &Stage) -> &Grants {
-    &stage.grants
+/// What a stage needs that not every node has: a GPU. Stages that are next to each other and need
+/// the same are together.
+const fn resources(stage: &Stage) -> bool {
+    stage.grants.gpu.is_some()
 }
 
 fn cut_by<'a, R: PartialEq>(pipeline: &'a Pipeline, needs: impl Fn(&'a Stage) -> R) -> Plan {

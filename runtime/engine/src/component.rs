@@ -10,8 +10,9 @@
 //! its parts are instantiated more than once (the pool says so when the artefact is loaded), types
 //! of imported functions (the linker).
 //!
-//! No grant exists yet, so nothing here takes one: what a stage is given is the same for all. The
-//! first grant adds its interfaces to `component/contract.rs` and an argument to [`inspect`].
+//! Interfaces that need a grant pass here, as a component may be uploaded before any manifest names
+//! it: what it needs is in what it imports ([`StageCode::wants_gpu`](crate::stage::StageCode)), and
+//! who applies a manifest looks at it.
 
 mod contract;
 mod shape;

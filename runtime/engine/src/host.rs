@@ -6,6 +6,7 @@
 //! - The limiter counts all memories and tables of the instance together.
 //! - Nothing here reaches another tenant, another key, the network, a file or the real clock.
 
+mod gpu;
 mod log;
 mod metrics;
 mod output;
@@ -13,6 +14,8 @@ mod settings;
 mod state;
 mod timers;
 pub(crate) mod wasi;
+
+pub(crate) use output::emit;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use wasmtime::{CallHook, CallHookHandler, ResourceLimiter, StoreContextMut, Trap
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::gpu::Session;
 use crate::image::head::Standard;
 use crate::invoker::{Said, Short};
 use crate::stage::{Charge, StageSettings, TenantSlots};
@@ -81,6 +85,8 @@ pub(crate) struct Host {
     slice: u64,
     wasi: WasiCtx,
     table: ResourceTable,
+    /// What it has of a GPU, once it has asked for something.
+    gpu: Option<Arc<dyn Session>>,
 }
 
 impl Host {
@@ -101,6 +107,7 @@ impl Host {
             slice,
             wasi,
             table,
+            gpu: None,
         }
     }
 
@@ -163,7 +170,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     timers::add_to_linker(linker)?;
     settings::add_to_linker(linker)?;
     log::add_to_linker(linker)?;
-    metrics::add_to_linker(linker)
+    metrics::add_to_linker(linker)?;
+    gpu::add_to_linker(linker)
 }
 
 fn interface(name: &str) -> String {

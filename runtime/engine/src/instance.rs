@@ -17,12 +17,12 @@ use sluicebox_core::limits::IMAGE_BYTES_MAX;
 use sluicebox_core::partition::Verdict;
 use sluicebox_core::pipeline::StageLimits;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower, TypedFunc};
-use wasmtime::{Store, Trap};
+use wasmtime::{AsContextMut as _, Store, Trap};
 
 use crate::component::World;
 use crate::error::engine_text;
 use crate::explain::{explain, out_of_fuel};
-use crate::host::{Host, RefusedBy, Toll};
+use crate::host::{self, Host, RefusedBy, Toll};
 use crate::image::{self, Access, Before, Fresh};
 use crate::invoker::{Invocation, NoImage, Outcome, Short, Usage};
 use crate::patience::{OutOfPatience, Patience, bounded};
@@ -340,8 +340,7 @@ async fn enter_typed(
     let (outcome,) = handle.call_async(&mut *store, (events.as_slice(),)).await?;
     if !outcome.outputs.is_empty() {
         let frame = typed::lift(&outcome.outputs).map_err(wasmtime::Error::msg)?;
-        let layer = store.data_mut().layer.as_deref_mut().expect("begun with a layer");
-        layer.emit(frame.bytes())?;
+        host::emit(&mut store.as_context_mut(), frame.bytes()).await?;
     }
     Ok(outcome.failures)
 }

@@ -7,7 +7,8 @@
 //! Keeps true: a guest ends within its fuel, memory and stack; what it did in a failed call does
 //! not stand; no instance serves two tenants; a trap ends the instance, never the process.
 //!
-//! Leaves to others: which call is made when (`sluicebox-core`), whose turn it is (`node`).
+//! Leaves to others: what a GPU is (`gpu` is only the port), which call is made when
+//! (`sluicebox-core`), whose turn it is (`node`).
 //! Knows nothing of partitions, HTTP or files beyond its artefacts.
 
 pub mod artefact;
@@ -18,6 +19,7 @@ pub mod component;
 pub mod contract;
 pub mod error;
 mod explain;
+pub mod gpu;
 mod host;
 mod huge_pages;
 pub mod image;

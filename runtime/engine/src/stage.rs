@@ -15,11 +15,15 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use crate::component::World;
 use crate::error::{Error, engine_text};
+use crate::gpu::Gpu;
 use crate::host::Host;
 use crate::image::{Accessor, FreshCell};
 use crate::sandbox::Sandbox;
 use crate::snapshot;
 use crate::tuning::weight;
+
+/// What names of interfaces begin with that need the grant `gpu`.
+const GPU_PACKAGE: &str = "sluicebox:gpu/";
 
 /// A component ready to be instantiated.
 pub struct StageCode {
@@ -32,6 +36,7 @@ pub struct StageCode {
     pub(crate) accessor: Result<Accessor, String>,
     /// What it says of its instances itself, if it does.
     pub(crate) snapshot: Option<snapshot::Exports>,
+    wants_gpu: bool,
 }
 
 impl std::fmt::Debug for StageCode {
@@ -57,9 +62,16 @@ impl StageCode {
             .map_err(|error| Error::Link(engine_text(&error)))?;
         let needs = component.resources_required();
         let weight = needs.map_or(1, |needs| weight(needs.num_memories, needs.num_tables));
-        let accessor = Accessor::of(component);
+        let ty = component.component_type();
+        let mut imports = ty.imports(component.engine());
+        let wants_gpu = imports.any(|(name, _)| name.starts_with(GPU_PACKAGE));
+        // What it has on a device would be missing of an image.
+        let accessor = match wants_gpu {
+            true => Err("it uses a GPU, and no image has what is there".to_owned()),
+            false => Accessor::of(component),
+        };
         let snapshot = snapshot::Exports::of(component);
-        Ok(Self { pre, handle, world, weight, accessor, snapshot })
+        Ok(Self { pre, handle, world, weight, accessor, snapshot, wants_gpu })
     }
 
     /// Whether instances can have images, or why not. Known before any traffic.
@@ -77,6 +89,12 @@ impl StageCode {
     #[must_use]
     pub fn snapshots(&self) -> bool {
         self.snapshot.is_some()
+    }
+
+    /// Whether it imports what only a stage with the grant `gpu` is given.
+    #[must_use]
+    pub fn wants_gpu(&self) -> bool {
+        self.wants_gpu
     }
 
     /// Which world it speaks.
@@ -214,6 +232,8 @@ pub struct StageSettings {
     pub config: BTreeMap<String, String>,
     /// What `assets` gives.
     pub assets: BTreeMap<String, Bytes>,
+    /// What it has of a GPU, if it is granted any.
+    pub gpu: Option<Arc<dyn Gpu>>,
     /// What the randomness of the pipeline's stages grows from, with partition and commit.
     pub secret: [u8; 32],
     /// Live instances of the stage, on all workers.

@@ -111,7 +111,8 @@ fn lower_event(event: Event<'_>) -> EventIn<'_> {
     let mut attachments = Vec::new();
     let mut fields = Vec::new();
     for (id, value) in event.fields.iter() {
-        if id == field::ATTACHMENTS {
+        if id == field::ATTACHMENTS && attachments.is_empty() {
+            // Of several such fields the first counts, as in frames.
             attachments.extend(value.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)));
         } else {
             fields.push(FieldIn { id, value });

@@ -30,6 +30,7 @@ use sluicebox_core::quota::Allowance;
 use sluicebox_link::tls::NodeName;
 
 pub use self::cluster::NodeAddress;
+pub use self::gpu::{GpuConfig, GpuDevice};
 pub use self::isolation::{GroupPlace, IsolationConfig};
 use self::machine::{cores, memory_share, standard_data_dir};
 use self::reader::Reader;
@@ -92,6 +93,7 @@ macro_rules! section {
 }
 
 // Behind the macro, which it uses.
+mod gpu;
 mod isolation;
 
 section! {
@@ -325,6 +327,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Tenants in processes of their own.
     pub isolation: IsolationConfig,
+    /// The GPU, and what tenants have of it.
+    pub gpu: GpuConfig,
     /// See [`ClusterConfig`].
     pub cluster: ClusterConfig,
     /// A tenant's quotas by default.
@@ -364,6 +368,7 @@ impl Config {
             log: LogConfig::read(&mut reader),
             limits: LimitsConfig::read(&mut reader),
             isolation: IsolationConfig::read(&mut reader),
+            gpu: GpuConfig::read(&mut reader),
             cluster: ClusterConfig::read(&mut reader),
             quota: QuotaConfig::read(&mut reader),
         };
@@ -386,6 +391,7 @@ impl Config {
         self.log.write(&mut text);
         self.limits.write(&mut text);
         self.isolation.write(&mut text);
+        self.gpu.write(&mut text);
         self.cluster.write(&mut text);
         self.quota.write(&mut text);
         text

@@ -7,6 +7,7 @@
 mod chance;
 mod codes;
 mod files;
+mod loading;
 mod moving;
 mod rescale;
 mod restore;
@@ -29,10 +30,9 @@ use serde::{Deserialize, Serialize};
 use sluicebox_core::codec::{DeleteRecord, RecordWriter, kind};
 use sluicebox_core::ids::{Digest, Name};
 use sluicebox_core::manifest::{Problem, Problems};
-use sluicebox_core::pipeline::{self, Facts, KnownComponents, OnUpdate, Pipeline, Scope, Stage};
+use sluicebox_core::pipeline::{self, Facts, KnownComponents, Pipeline, Stage};
 use sluicebox_core::plan;
 use sluicebox_core::quota::{Refused, Resource};
-use sluicebox_engine::stage::{StageCode, StageSettings};
 use sluicebox_store::key::Key;
 
 use crate::checkpoint::Of;
@@ -184,7 +184,7 @@ impl Node {
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let (version, handover) = (applied.version, diff.handover);
         self.fetch_files(tenant, &pipeline).await?;
-        self.check_snapshots(tenant, &pipeline).await?;
+        let _admitted = self.check_codes(tenant, &pipeline).await?;
         let codes = match &old {
             Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
             None => codes::first(&pipeline, version),
@@ -343,28 +343,6 @@ impl Node {
         Ok(pipeline)
     }
 
-    /// A stage whose streams are to go over to its code has code that takes them.
-    async fn check_snapshots(
-        self: &Arc<Self>,
-        tenant: &Name,
-        pipeline: &Pipeline,
-    ) -> Result<(), Error> {
-        let mut problems = Problems::new();
-        for stage in &pipeline.stages {
-            if stage.scope != Scope::Stream || stage.stream.on_update != OnUpdate::Snapshot {
-                continue;
-            }
-            if !self.components_of().code(tenant, &digest_of(stage)?).await?.snapshots() {
-                let field = format!("stages.{}.stream.on-update", stage.name);
-                let message = "is \"snapshot\", and the component does not export \
-                               `sluicebox:stage/snapshot@0.1.0`";
-                let fix = "build it with snapshots, or write \"finish\" or \"restart\"";
-                problems.add(Problem::new(field, "pipeline.no-snapshots", message, fix));
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
-    }
-
     pub(crate) fn admit_pipeline(&self, tenant: &Name) -> Result<(), Error> {
         let limit = self.allowance(tenant).limit(Resource::Pipelines);
         let (own, all) = self.count_pipelines(tenant);
@@ -377,38 +355,6 @@ impl Node {
             return Err(Error::Overloaded { what, retry_after: Duration::from_secs(60) });
         }
         Ok(())
-    }
-
-    /// Code and settings for each stage.
-    async fn load_stages(
-        self: &Arc<Self>,
-        tenant: &Name,
-        pipeline: &Pipeline,
-    ) -> Result<Vec<(Arc<StageCode>, Arc<StageSettings>)>, Error> {
-        let secret = self.chance_of(tenant, pipeline).await?;
-        let mut loaded = Vec::new();
-        for stage in &pipeline.stages {
-            let digest = digest_of(stage)?;
-            let code = self.components_of().code(tenant, &digest).await?;
-            let mut assets = BTreeMap::new();
-            for (name, digest) in &stage.assets {
-                let digest = Digest::parse(digest)
-                    .ok_or_else(|| Error::Internal(format!("asset digest {digest:?}")))?;
-                assets.insert(name.clone(), self.components_of().asset(tenant, &digest).await?);
-            }
-            let settings = StageSettings {
-                limits: stage.limits,
-                config: stage.config.clone(),
-                assets,
-                secret,
-                live: Default::default(),
-                away: Default::default(),
-                tenant: self.tenancy(tenant).slots().clone(),
-                fresh: Default::default(),
-            };
-            loaded.push((code, Arc::new(settings)));
-        }
-        Ok(loaded)
     }
 
     async fn store_version(

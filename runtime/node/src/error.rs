@@ -242,6 +242,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The GPU, or who has it.
+    #[error("{}", .0.text)]
+    Gpu(sluicebox_engine::gpu::Refused),
     /// Our own mistake, or bytes that cannot be.
     #[error("internal error: {0}")]
     Internal(String),
@@ -308,6 +311,26 @@ impl Error {
     }
 }
 
+/// Kind and code of what a GPU's process says: only what a manifest can meet is told apart.
+fn gpu_class(why: &sluicebox_engine::gpu::Refused) -> (Kind, &'static str) {
+    match why.code.as_str() {
+        "gpu.none" => (Kind::Unavailable, "gpu.none"),
+        "gpu.lost" => (Kind::Unavailable, "gpu.lost"),
+        "gpu.oversold" => (Kind::Exhausted, "gpu.oversold"),
+        "gpu.limit" => (Kind::Exhausted, "gpu.limit"),
+        "gpu.memory" => (Kind::Exhausted, "gpu.memory"),
+        "gpu.terms" => (Kind::Invalid, "gpu.terms"),
+        "gpu.hung" => (Kind::Unavailable, "gpu.hung"),
+        _ => (Kind::Internal, "gpu.driver"),
+    }
+}
+
+impl From<sluicebox_engine::gpu::Refused> for Error {
+    fn from(why: sluicebox_engine::gpu::Refused) -> Self {
+        Self::Gpu(why)
+    }
+}
+
 impl Classify for Error {
     fn kind(&self) -> Kind {
         match self {
@@ -340,6 +363,7 @@ impl Classify for Error {
             Self::Confine(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Engine(error) => error.kind(),
+            Self::Gpu(why) => gpu_class(why).0,
             Self::Tenants(error) => error.kind(),
             Self::Internal(_) => Kind::Internal,
         }
@@ -390,6 +414,7 @@ impl Classify for Error {
             Self::NoCheckpoint { .. } => "log.no-checkpoint",
             Self::LogFailed => "log.failed",
             Self::Engine(error) => error.code(),
+            Self::Gpu(why) => gpu_class(why).1,
             Self::Tenants(error) => error.code(),
             Self::Tls { .. } => "tls.unusable",
             Self::Io { .. } => "node.io",

@@ -35,7 +35,7 @@ use sluicebox_core::ids::Name;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, GroupPlace, IsolationConfig};
+use crate::config::{Config, GpuDevice, GroupPlace, IsolationConfig};
 use crate::error::Error;
 use crate::mailbox::lock;
 use crate::metrics::Metrics;
@@ -45,6 +45,7 @@ use crate::tenants::{Isolation, Tenants};
 use groups::Groups;
 use keeper::Keeper;
 pub(crate) use process::{Inside, Process};
+pub(crate) use said::relay_lines;
 
 /// Tenants whose keepers may wait to be begun: more than there can be tenants.
 const BEGINNING_MAX: usize = 16 * 1024;
@@ -101,6 +102,8 @@ impl Front {
         template.tls.certificate = None;
         template.tls.key = None;
         template.isolation.processes = false;
+        // Its process may open no device, nor start one that does.
+        template.gpu.device = GpuDevice::Off;
         template.isolation.cgroup = GroupPlace::Off;
         // The front is its way to other nodes.
         template.cluster.node = None;

@@ -23,6 +23,7 @@ mod disk_use;
 mod durable;
 pub mod error;
 mod front;
+mod gpu;
 pub mod http;
 pub mod inspect;
 mod mailbox;
@@ -45,6 +46,7 @@ mod worker;
 
 pub use config::Config;
 pub use front::tenant_process::TenantProcess;
+pub use gpu::process::{main as gpu_main, trial_main as gpu_trial_main};
 pub use node::Node;
 pub use sluicebox_engine::compile::compile_main;
 pub use start::RunningNode;

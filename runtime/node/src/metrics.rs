@@ -13,9 +13,11 @@
 //! who may read it: `http`.
 
 mod encode;
+mod gpu;
 mod hop;
 mod kinds;
 mod log;
+mod output;
 mod peer;
 mod process;
 #[cfg(test)]
@@ -34,12 +36,15 @@ use sluicebox_store::log::Log;
 use crate::backing::Backing;
 use crate::disk_use::DiskUse;
 use crate::durable::Durable;
+use crate::gpu::Gpus;
 use crate::ring::Output;
 use crate::running::PipelineShared;
 use encode::Row;
 
+pub(crate) use gpu::{GpuSeen, GpuTenantSeen};
 pub use hop::{HopMetrics, HopWay, WayMetrics};
 pub use kinds::{ByWord, Counter, Gauge, Latency};
+pub use output::OutputMetrics;
 pub use peer::PeerMetrics;
 pub use process::ProcessMetrics;
 pub use worker::WorkerMetrics;
@@ -321,31 +326,6 @@ fn is_guest_name(name: &str) -> bool {
         && name.bytes().all(allowed)
 }
 
-/// One output, or the dead letters (`output="dead-letters"`).
-#[derive(Debug)]
-pub struct OutputMetrics {
-    /// Where the events are; when a new version of the pipeline has another, so has this.
-    ring: Mutex<Weak<Output>>,
-    /// Events given to readers.
-    pub read_events: Counter,
-    /// Bytes given to readers.
-    pub read_bytes: Counter,
-}
-
-impl OutputMetrics {
-    fn stats(&self) -> crate::ring::OutputStats {
-        lock(&self.ring).upgrade().map(|ring| ring.stats()).unwrap_or_default()
-    }
-}
-
-const OUTPUT_ROWS: &[Row<OutputMetrics>] = &[
-    Row::counter("output_events", "Events that left by the output", |m| m.stats().appended),
-    Row::counter("output_dropped", "Events dropped to make room", |m| m.stats().dropped),
-    Row::gauge("output_kept_bytes", "Bytes kept for readers", |m| m.stats().bytes as u64),
-    Row::counter("output_read_events", "Events given to readers", |m| m.read_events.get()),
-    Row::counter("output_read_bytes", "Bytes given to readers", |m| m.read_bytes.get()),
-];
-
 impl PipelineMetrics {
     /// The figures of a stage; the same ones whenever it is asked for.
     #[must_use]
@@ -385,6 +365,7 @@ struct Sets {
     node: NodeMetrics,
     log: Mutex<Option<Arc<dyn Log>>>,
     kept: Mutex<Option<(Arc<DiskUse>, Arc<Backing>)>>,
+    gpus: Mutex<Option<Arc<Gpus>>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
     processes: Mutex<BTreeMap<Name, Weak<ProcessMetrics>>>,
     peers: Mutex<BTreeMap<NodeName, Weak<PeerMetrics>>>,
@@ -405,6 +386,11 @@ impl Metrics {
     #[must_use]
     pub fn node(&self) -> &NodeMetrics {
         &self.sets.node
+    }
+
+    /// The GPU is shown as well.
+    pub(crate) fn set_gpus(&self, gpus: Arc<Gpus>) {
+        *lock(&self.sets.gpus) = Some(gpus);
     }
 
     /// The figures of a worker.

@@ -45,6 +45,7 @@ use crate::disk_use::DiskUse;
 use crate::durable::{Durable, Ingest, refused};
 use crate::error::Error;
 use crate::front::Front;
+use crate::gpu::Gpus;
 use crate::mailbox::{WorkerHandle, lock};
 use crate::metrics::Metrics;
 use crate::moving::{Gone, Leaving};
@@ -69,6 +70,12 @@ pub const COMPILE_ARGUMENT: &str = "compile";
 
 /// Argument with which the program is started as the process of a tenant.
 pub const TENANT_ARGUMENT: &str = "tenant-process";
+
+/// Argument with which the program is started as the process that has the GPU.
+pub const GPU_ARGUMENT: &str = "gpu-host";
+
+/// Argument with which that process starts the program to try a kernel.
+pub const GPU_TRIAL_ARGUMENT: &str = "gpu-trial";
 
 /// Tenant and pipeline.
 type Named = (Name, Name);
@@ -119,6 +126,7 @@ pub struct Node {
     ready: AtomicBool,
     draining: AtomicBool,
     front: Arc<Front>,
+    gpus: Arc<Gpus>,
     /// The nodes it works with, if it is not alone.
     cluster: Option<Arc<Cluster>>,
     /// When it was started, in nanoseconds since 1970.
@@ -135,6 +143,7 @@ impl Node {
         tenants: Option<Tenants>,
     ) -> Result<Self, Error> {
         let front = Arc::new(Front::new(&config, program.clone()));
+        let gpus = Arc::new(Gpus::new(&config, program.clone()));
         let metrics = Metrics::new();
         let cluster = Cluster::load(&config.cluster, &metrics)?.map(Arc::new);
         let dir = &config.node.data_dir;
@@ -151,10 +160,9 @@ impl Node {
         let sandbox = Arc::new(Sandbox::new(&engine_config)?);
         let artefacts = Arc::new(open_artefacts(dir, &sandbox)?);
         let compiler = Compiler::new(compiler_config(&config, program), sandbox.engine());
-        let limits = Limits {
-            bytes_max: config.engine.upload_bytes_max as u64,
-            memory_bytes_max: config.engine.memory_bytes_max as u64,
-        };
+        let (bytes_max, memory_bytes_max) =
+            (config.engine.upload_bytes_max as u64, config.engine.memory_bytes_max as u64);
+        let limits = Limits { bytes_max, memory_bytes_max };
         let components = Components::new(catalog.clone(), artefacts, compiler, sandbox, limits);
         if cluster.is_some() {
             components.count_tenants()?;
@@ -198,6 +206,7 @@ impl Node {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             front,
+            gpus,
             cluster,
             began: since.as_nanos() as u64,
             changes: AtomicU64::new(0),
@@ -229,6 +238,11 @@ impl Node {
     #[must_use]
     pub fn tenants(&self) -> &Tenants {
         &self.tenants
+    }
+
+    /// The GPU, and who has what of it.
+    pub(crate) fn gpus(&self) -> &Arc<Gpus> {
+        &self.gpus
     }
 
     /// Tenants in processes of their own.

@@ -319,10 +319,15 @@ fn add_node(situation: &mut Situation, at: usize, report: Option<&Report>) {
     let name = Name::new(&plain_name(at)).expect("a good name");
     let host =
         report.and_then(|report| Name::new(&report.host).ok()).unwrap_or_else(|| name.clone());
-    let cpu = |cpu_milli| Resources { cpu_milli, memory_bytes: MEMORY_BYTES, gpu_milli: 0 };
+    let gpu_milli = report.map_or(0, |report| report.gpu_milli);
+    let cpu = |cpu_milli| Resources { cpu_milli, memory_bytes: MEMORY_BYTES, gpu_milli };
     let capacity = cpu(report.map_or(0, |report| report.cpu_milli));
     let of_host = cpu(report.map_or(0, |report| report.host_cpu_milli));
     let known = situation.hosts.iter().position(|known| known.name == host);
+    if let Some(known) = known {
+        let all = &mut situation.hosts[known].capacity.gpu_milli;
+        *all = gpu_milli.max(*all);
+    }
     let host = known.unwrap_or_else(|| {
         let labels = Default::default();
         situation.hosts.push(Host { name: host, capacity: of_host, labels });
@@ -364,7 +369,9 @@ fn add_items(
     for pipeline in &report.pipelines {
         for here in &pipeline.here {
             let key = (pipeline.tenant.clone(), pipeline.name.clone(), here.partition);
-            let needs = Resources { cpu_milli: here.cpu_milli, ..Resources::default() };
+            // How much of a device it needs is for the device to divide: only where there is one.
+            let gpu_milli = u64::from(pipeline.needs_gpu);
+            let needs = Resources { cpu_milli: here.cpu_milli, memory_bytes: 0, gpu_milli };
             let may_move = pipeline.may_move && here.may_move;
             let now = Now { node, may_move, state_bytes: here.state_bytes, is_copied: false };
             add_item(situation, at, key, (needs, now));
@@ -438,7 +445,8 @@ mod tests {
 
     fn node(host: &str, pipelines: Vec<PipelineReport>) -> Result<Report, String> {
         let (cpu_milli, host_cpu_milli) = (2_000, 4_000);
-        Ok(Report { host: host.to_owned(), cpu_milli, host_cpu_milli, pipelines })
+        let gpu_milli = 0;
+        Ok(Report { host: host.to_owned(), cpu_milli, host_cpu_milli, gpu_milli, pipelines })
     }
 
     fn partition(partition: u16, cpu_milli: u64, sent: &[(u16, u64)]) -> PartitionReport {
@@ -453,6 +461,7 @@ mod tests {
             name: "words".to_owned(),
             is_home,
             may_move: true,
+            needs_gpu: false,
             here,
             away: away.iter().map(|(at, node)| (*at, (*node).to_owned())).collect(),
             ingest: BTreeMap::new(),

@@ -331,8 +331,15 @@ impl Scaled {
             ..fuse::Policy::default()
         };
         let since = self.apart_changed.map_or(u64::MAX, |at| millis(now - at));
-        let decision = self.window.fuse(running, since, &policy)?;
-        let (apart, why) = decision;
+        let (apart, why) = self.window.fuse(running, since, &policy)?;
+        // Buffers go from stage to stage of a segment: nobody but its author takes one apart.
+        let needs_gpu = |name: &String| {
+            let mut stages = running.pipeline().stages.iter();
+            stages.any(|stage| stage.name == *name && stage.grants.gpu.is_some())
+        };
+        if apart.as_ref().is_some_and(needs_gpu) {
+            return None;
+        }
         match (apart, why) {
             (Some(_), _) if spare_milli < SPARE_MILLI && scaling.apart.is_none() => None,
             (apart @ Some(_), _) => Some((apart, "it costs more than the rest of its segment")),

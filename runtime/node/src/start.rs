@@ -84,6 +84,7 @@ impl Node {
         };
         let node = Arc::new(Self::build(config, program, tenants)?);
         node.metrics().set_log(node.log().clone());
+        node.metrics().set_gpus(node.gpus().clone());
         node.metrics().set_kept(node.disk().clone(), node.backing().clone());
         let (stop_listening, listening) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
@@ -132,6 +133,7 @@ impl Node {
         }
         let mut running = running;
         running.keep_checkpoints()?;
+        running.keep_gpu()?;
         running.node.set_ready();
         Ok(running)
     }
@@ -148,6 +150,19 @@ impl RunningNode {
             .spawn(move || checkpointer.run(&config, &stop));
         let spawned = spawned.map_err(|source| Error::Io {
             doing: "start the thread of checkpoints".to_owned(),
+            source,
+        })?;
+        self.threads.push(spawned);
+        Ok(())
+    }
+
+    /// Starts the thread that keeps the process with the GPU.
+    fn keep_gpu(&mut self) -> Result<(), Error> {
+        let gpus = self.node.gpus();
+        let Some(keeper) = gpus.keeper().filter(|_| gpus.is_on()) else { return Ok(()) };
+        let spawned = std::thread::Builder::new().name("gpu".to_owned()).spawn(|| keeper.run());
+        let spawned = spawned.map_err(|source| Error::Io {
+            doing: "start the thread of the GPU".to_owned(),
             source,
         })?;
         self.threads.push(spawned);
@@ -225,6 +240,7 @@ impl Drop for RunningNode {
         let _nobody_left = self.stop_listening.send(true);
         let _nobody_left = self.stop.send(true);
         self.stop_checkpoints.store(true, Ordering::Relaxed);
+        self.node.gpus().stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked");

@@ -14,6 +14,7 @@ mod disk;
 mod edit;
 mod error;
 mod file;
+mod gpu;
 mod scope;
 mod token;
 
@@ -27,6 +28,7 @@ use sluicebox_core::quota::{Allowance, Resource};
 pub use self::edit::Edit;
 pub use self::error::Error;
 pub use self::file::{Entry, Isolation, TokenEntry, WEIGHT_DEFAULT, WEIGHT_MAX};
+pub use self::gpu::GpuShare;
 pub use self::scope::{Scope, Scopes};
 pub use self::token::{Token, TokenHash};
 
@@ -55,6 +57,8 @@ pub struct Tenant {
     pub allowance: Allowance,
     /// What it shares with others, if the file says.
     pub isolation: Option<Isolation>,
+    /// What it has of the GPU, where that is not as configured.
+    pub gpu: GpuShare,
 }
 
 /// All tenants, as the file had them at one time.
@@ -78,8 +82,8 @@ impl Set {
         let mut set = Self::default();
         for (name, entry) in entries {
             let allowance = entry.allowance(defaults);
-            let (weight, isolation) = (entry.weight, entry.isolation);
-            let tenant = Tenant { name: name.clone(), weight, allowance, isolation };
+            let Entry { weight, isolation, gpu, .. } = *entry;
+            let tenant = Tenant { name: name.clone(), weight, allowance, isolation, gpu };
             set.tenants.insert(name.clone(), tenant);
             for token in &entry.tokens {
                 let identity = Identity {

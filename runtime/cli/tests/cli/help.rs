@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "serve",
     "demo",
     "push",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 26] = [
     "resume",
     "move",
     "plan",
+    "gpu",
     "send",
     "stream",
     "tail",

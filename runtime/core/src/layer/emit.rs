@@ -1,7 +1,7 @@
 //! Taking emitted events: check, find the key, copy to the sink.
 
 use super::ports::Route;
-use super::{Call, Failure, FailureClass, KeyRule, Layer, Sink, Spread, request_of};
+use super::{Call, Failure, FailureClass, KeyRule, Layer, LayerLimits, Sink, Spread, request_of};
 use crate::frame::{
     CheckedEvents, Event, Frame, FrameBuilder, FrameError, FrameLimits, Head, Kind, NO_CAUSE,
     STAGE_BYTES, Staged, field, push_field,
@@ -34,6 +34,18 @@ pub enum EmitError {
     /// The stage was lent no such handle.
     #[error("an emitted event names an attachment the stage does not hold")]
     Attachment,
+    /// What is attached are not whole handles.
+    #[error("an emitted event has {0} bytes of attachments, which are 8 bytes each")]
+    AttachmentBytes(usize),
+    /// More is attached than may be.
+    #[error("an emitted frame names more than {0} attachments")]
+    Attachments(usize),
+    /// What is attached does not leave the segment.
+    #[error(
+        "an emitted event with attachments leaves by port {0}, which leads out of its segment, \
+         where no buffer goes: read the buffer and emit its bytes"
+    )]
+    AttachmentLeaves(u16),
 }
 
 /// The frame's fault is part of the message, so it is not a source to be shown once more.
@@ -49,21 +61,24 @@ impl Layer {
     /// # Errors
     /// The frame or one of its events is wrong; the call must end and be discarded.
     pub fn emit(&mut self, bytes: &[u8]) -> Result<(), EmitError> {
+        let limits = self.emit_limits(bytes.len());
         self.call.emitted_bytes += bytes.len();
-        if self.call.emitted_bytes > self.limits.emit_bytes {
-            return Err(EmitError::TooMuch(self.limits.emit_bytes));
-        }
-        let limits = FrameLimits {
-            bytes: self.limits.emit_bytes,
-            event_bytes: self.limits.event_bytes,
-            ..FrameLimits::FORMAT
-        };
+        let limits = limits?;
         let mut events = CheckedEvents::new(bytes, &limits)?;
         loop {
             self.emit_simple(&mut events);
             let Some(event) = events.next_event()? else { return Ok(()) };
             self.emit_event(&event)?;
         }
+    }
+
+    /// Bounds on one more frame of so many bytes.
+    pub(super) fn emit_limits(&self, bytes: usize) -> Result<FrameLimits, EmitError> {
+        let LayerLimits { emit_bytes, event_bytes, .. } = self.limits;
+        if self.call.emitted_bytes + bytes > emit_bytes {
+            return Err(EmitError::TooMuch(emit_bytes));
+        }
+        Ok(FrameLimits { bytes: emit_bytes, event_bytes, ..FrameLimits::FORMAT })
     }
 
     /// Takes the events up to the first that needs more than most: data without key or fields of
@@ -102,7 +117,7 @@ impl Layer {
     /// # Errors
     /// As [`Layer::emit`].
     fn emit_event(&mut self, event: &Event<'_>) -> Result<(), EmitError> {
-        let Self { ports, input, call, sinks, filled, sent, scratch, .. } = self;
+        let Self { ports, input, call, sinks, filled, sent, scratch, attached, .. } = self;
         let cause = input.find(event.head.cause);
         let frame = &input.frame;
         let cause = cause.ok_or_else(|| no_cause(event.head.cause, frame))?;
@@ -114,7 +129,8 @@ impl Layer {
         } else {
             let cause = frame.event_at(cause);
             request = request_of(&cause);
-            inherit(&cause, event, scratch)?;
+            let attachments = attached.check(event, ports, frame)?;
+            inherit(&cause, event, attachments, scratch);
             scratch.as_slice()
         };
         let targets = match route {
@@ -210,23 +226,21 @@ fn fail(failures: &mut Vec<Failure>, event: &Event<'_>, why: &dyn std::fmt::Disp
     }
 }
 
-/// Writes the fields an emitted event goes on with: the host's own from its cause, then the
-/// stage's, without those only the host may write.
+/// Writes the fields an emitted event goes on with: the host's own from its cause, what it has
+/// attached, then the stage's, without those only the host may write.
 #[cold]
-fn inherit(cause: &Event<'_>, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), EmitError> {
+fn inherit(cause: &Event<'_>, event: &Event<'_>, attachments: &[u8], out: &mut Vec<u8>) {
     out.clear();
     for (id, value) in cause.fields.iter() {
         if id == field::TRACE_CONTEXT || id == field::REQUEST {
             let _fits = push_field(out, id, value);
         }
     }
-    for (id, value) in event.fields.iter() {
-        if id == field::ATTACHMENTS && !value.is_empty() {
-            return Err(EmitError::Attachment);
-        }
-        if id >= field::HOST_END {
-            let _fits = push_field(out, id, value);
-        }
+    if !attachments.is_empty() {
+        // Before the stage's own, so that it fits: the host's are short.
+        let _fits = push_field(out, field::ATTACHMENTS, attachments);
     }
-    Ok(())
+    for (id, value) in event.fields.iter().filter(|(id, _)| *id >= field::HOST_END) {
+        let _fits = push_field(out, id, value);
+    }
 }

@@ -1,6 +1,7 @@
 //! Where the ports of a stage lead.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::json_key::Pointer;
 
@@ -35,7 +36,8 @@ pub struct Target {
     pub key: KeyRule,
     /// How it is divided.
     pub spread: Spread,
-    /// Events that leave by it stay in the pipeline: a waiting request waits for them too.
+    /// Events that leave by it leave the segment and stay in the pipeline: a waiting request waits
+    /// for them too.
     pub inside: bool,
 }
 
@@ -104,6 +106,17 @@ impl Ports {
     #[inline]
     pub(super) fn of_port(&self, port: u16) -> Option<&Route> {
         self.by_port.get(usize::from(port))
+    }
+
+    /// Of each port whether all its targets, by their indices, are such.
+    pub(super) fn leads_to(&self, is_such: impl Fn(usize) -> bool) -> Arc<[bool]> {
+        let mut ports = vec![true; self.by_port.len()];
+        for (index, target) in self.targets.iter().enumerate() {
+            if let Some(port) = ports.get_mut(usize::from(target.port)) {
+                *port &= is_such(index);
+            }
+        }
+        ports.into()
     }
 
     pub(super) fn first_sink(&self, target: usize) -> usize {

@@ -69,6 +69,10 @@ pub const EVENT_BYTES: Range = Range {
 /// Bytes of state of a key.
 pub const STATE_BYTES: Range =
     Range { min: 64, max: 64 * MIB, default: limits::KEY_STATE_BYTES_DEFAULT as u64 };
+/// Share of a GPU beside the tenant's other stages.
+pub const GPU_WEIGHT_MAX: u64 = 1_000_000;
+/// How long a submission to a GPU may take. A call waits for at most ten seconds.
+pub const GPU_DEADLINE_MS: Range = Range { min: 10, max: 8 * SECOND_MS, default: 2 * SECOND_MS };
 /// The shortest time to live of a key's state.
 pub const STATE_TTL_MS_MIN: u64 = SECOND_MS;
 /// The longest: ten years.

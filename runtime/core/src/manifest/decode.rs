@@ -4,7 +4,7 @@
 //! read. Only what two fields of one stage say to each other is judged here: settings that mean
 //! nothing with the stage's scope. No list is taken beyond its allowed length.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::fields::MANIFEST;
 use super::problem::{Problem, Problems};
@@ -14,8 +14,8 @@ use super::words::{Reference, parse_component, parse_duration, parse_size};
 use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
 use crate::json_key::Pointer;
 use crate::pipeline::{
-    Delivery, EdgeKey, EventTime, OnFailure, OnUpdate, ParkLimits, Scaling, Scope, Stage,
-    StageLimits, StreamLimits, TimeUnit,
+    Delivery, EdgeKey, EventTime, GpuGrant, Grants, OnFailure, OnUpdate, ParkLimits, Scaling,
+    Scope, Stage, StageLimits, StreamLimits, TimeUnit,
 };
 
 /// Reads a manifest. The declaration is complete if and only if there are no problems.
@@ -203,7 +203,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         scope,
         config: view.at("config").text_map(bounds::CONFIG_ENTRIES_MAX),
         assets: view.at("assets").text_map(bounds::ASSETS_MAX),
-        grants: BTreeSet::new(),
+        grants: Grants { gpu: gpu(view.at("grants").at("gpu")) },
         limits: limits(view.at("limits"), scope),
         state_ttl_ms: view.at("state-ttl").text().and_then(|text| parse_duration(text).ok()),
         on_failure: match view.at("on-failure").text() {
@@ -221,6 +221,13 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         },
         park: park(view.at("park")),
     }
+}
+
+fn gpu(view: View<'_>) -> Option<GpuGrant> {
+    view.is_there().then(|| GpuGrant {
+        weight: view.at("weight").small(1),
+        deadline_ms: view.at("deadline").duration(bounds::GPU_DEADLINE_MS),
+    })
 }
 
 /// Parking needs events that can be run again, and its settings need parking.

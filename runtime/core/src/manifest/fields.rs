@@ -70,7 +70,6 @@ pub(crate) enum Kind {
         what: &'static str,
     },
     Table(&'static [Field]),
-    Grants,
 }
 
 /// A word of a choice and what it means.
@@ -293,9 +292,9 @@ static STAGE: [Field; 14] = [
     ),
     field(
         "grants",
-        Kind::Grants,
+        Kind::Table(&GRANTS),
         Need::Optional,
-        "What the stage may do besides the imports every stage has. No grant exists yet.",
+        "What the stage may do besides the imports every stage has.",
     ),
     field("limits", Kind::Table(&LIMITS), Need::Optional, "What the stage may use."),
     field(
@@ -329,6 +328,24 @@ static STAGE: [Field; 14] = [
         Need::Optional,
         "Only with on-failure park: how long and how often parked events are tried.",
     ),
+];
+
+static GRANTS: [Field; 1] = [field(
+    "gpu",
+    Kind::Table(&GPU),
+    Need::Optional,
+    "With this table, even an empty one, the stage may use the node's GPU, within the tenant's \
+     slice: the imports of sluicebox:gpu.",
+)];
+
+static GPU: [Field; 2] = [
+    field(
+        "weight",
+        Kind::Integer { min: 1, max: bounds::GPU_WEIGHT_MAX },
+        Need::Number(1),
+        "Its share of the device's time beside the tenant's other stages that want it.",
+    ),
+    duration("deadline", bounds::GPU_DEADLINE_MS, "How long a submission may take, wait and all."),
 ];
 
 static SCOPE: [Choice; 3] = [

@@ -97,11 +97,6 @@ fn kind(kind: &Kind) -> Table {
         Kind::List { of, min, max, unique } => list(of, (*min, *max), *unique),
         Kind::Map { of, min, max, .. } => map(of, (*min, *max)),
         Kind::Table(fields) => table(fields),
-        Kind::Grants => {
-            let mut schema = typed("object");
-            put(&mut schema, "maxProperties", Value::Integer(0));
-            schema
-        }
     }
 }
 

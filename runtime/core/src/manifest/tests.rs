@@ -126,7 +126,7 @@ fn a_manifest_with_twenty_mistakes_reports_all_twenty_at_once() {
         ("stages.count.scope", "manifest.choice"),
         ("stages.count.on-failure", "manifest.choice"),
         ("stages.count.config.window", "manifest.type"),
-        ("stages.count.grants.wasi-http", "manifest.unsupported"),
+        ("stages.count.grants.wasi-http", "manifest.unknown-field"),
         ("stages.orphan.assets.table", "manifest.digest"),
         ("edges[2].to", "manifest.missing"),
         ("outputs.dead-letters", "pipeline.reserved-name"),
@@ -300,6 +300,8 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text = text.replace("\"ingest\": {", time);
     let scaling = "\"scaling\": { \"max\": 9, \"apart\": \"count\" }, \"stages\": {";
     let text = text.replacen("\"stages\": {", scaling, 1);
+    let grants = "\"split\", \"grants\": { \"gpu\": {} }, \"from\"";
+    let text = text.replace("\"split\", \"from\"", grants);
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");
     let mut known = Vec::new();

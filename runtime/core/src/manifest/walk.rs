@@ -88,7 +88,6 @@ impl<'a> Walk<'a> {
             }
             Kind::Map { of, min, max, what } => self.map((of, what), value, path, (*min, *max)),
             Kind::Table(fields) => self.table(fields, value, path),
-            Kind::Grants => self.grants(value, path),
             Kind::EdgeKey => self.edge_key(value, path),
             Kind::Choice(choices) => self.choice(choices, value, path),
             Kind::Name
@@ -199,22 +198,6 @@ impl<'a> Walk<'a> {
         } else if length > max {
             let message = format!("has {length} entries");
             self.add(path, "manifest.size", message, format!("give at most {max}"));
-        }
-    }
-
-    fn grants(&mut self, value: &Value, path: &str) {
-        let Some(table) = value.as_table() else {
-            return self.wrong_type(path, value, "a table", "remove it; no grant exists yet");
-        };
-        for name in table.keys() {
-            if self.problems.is_full() {
-                self.problems.omit();
-                continue;
-            }
-            let message = format!("this version knows no grant {}", show(name));
-            let fix =
-                "remove it; stages have state, config, assets, log and metrics without a grant";
-            self.add(&member(path, name), "manifest.unsupported", message, fix);
         }
     }
 

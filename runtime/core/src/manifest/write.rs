@@ -9,7 +9,8 @@ use super::value::{Table, Value};
 use super::words::{duration_text, size_text};
 use super::{Declaration, EdgeDeclaration, OutputDeclaration, bounds};
 use crate::pipeline::{
-    EdgeKey, EventTime, OnFailure, ParkLimits, Scaling, Scope, Stage, StageLimits, StreamLimits,
+    EdgeKey, EventTime, GpuGrant, Grants, OnFailure, ParkLimits, Scaling, Scope, Stage,
+    StageLimits, StreamLimits,
 };
 
 impl Declaration {
@@ -79,7 +80,7 @@ fn stage(stage: &Stage) -> Value {
         ("limits", limits(&stage.limits, stage.scope)),
         ("on-failure", Value::from(stage.on_failure.word())),
         ("retries", Value::Integer(stage.retries.into())),
-        ("grants", Value::Table(Table::new())),
+        ("grants", grants(&stage.grants)),
     ]);
     if let Some(from) = &stage.from {
         table.insert("from".to_owned(), text(from));
@@ -92,6 +93,18 @@ fn stage(stage: &Stage) -> Value {
     }
     if stage.on_failure == OnFailure::Park {
         table.insert("park".to_owned(), park(&stage.park));
+    }
+    Value::Table(table)
+}
+
+fn grants(grants: &Grants) -> Value {
+    let mut table = Table::new();
+    if let Some(GpuGrant { weight, deadline_ms }) = &grants.gpu {
+        let gpu = members([
+            ("weight", Value::Integer((*weight).into())),
+            ("deadline", text(&duration_text(*deadline_ms))),
+        ]);
+        table.insert("gpu".to_owned(), Value::Table(gpu));
     }
     Value::Table(table)
 }

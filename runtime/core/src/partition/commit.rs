@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::frame::{Event, Frame, FrameBuilder, push_field};
+use crate::frame::{Event, Frame, FrameBuilder, field, push_field};
 use crate::ids::RequestId;
 use crate::layer::request_of;
 
@@ -67,7 +67,8 @@ impl Draft {
         }
     }
 
-    /// Keeps the event as it was, with who gave up on it and why.
+    /// Keeps the event as it was but for what is attached, which is over with the batch; with who
+    /// gave up on it and why.
     pub(super) fn dead_letter(&mut self, stage: &str, event: &Event<'_>, class: &str, why: &str) {
         let mut fields = Vec::with_capacity(event.fields.bytes().len() + why.len() + 64);
         let own = [
@@ -79,7 +80,8 @@ impl Draft {
             let _fits = push_field(&mut fields, id, value.as_bytes());
         }
         for (id, value) in event.fields.iter() {
-            if !(dead_letter_field::STAGE..=dead_letter_field::MESSAGE).contains(&id) {
+            let replaced = (dead_letter_field::STAGE..=dead_letter_field::MESSAGE).contains(&id);
+            if !replaced && id != field::ATTACHMENTS {
                 let _fits = push_field(&mut fields, id, value);
             }
         }

@@ -1,8 +1,8 @@
 //! The way in: most events enter by the root of the segment, a replayed dead letter by the stage
 //! it failed in.
 //!
-//! - A dead letter is the event as its stage was given it, and two or three fields more. Taking
-//!   those away gives the event back.
+//! - A dead letter is the event as its stage was given it, without attachments, and two or three
+//!   fields more. Taking those away gives the event back.
 //! - Where it enters is said by a field of the host's ([`field::ENTRY`]), which is taken away here:
 //!   no stage sees it, and none can emit it.
 //! - An event for a stage that is not in the segment any more is a dead letter again.

@@ -156,7 +156,8 @@ impl Partition {
                 state.set_hosted(plan.scope == Scope::Stream);
                 let timers = std::mem::replace(layer_of(stage).timers(), Timers::none());
                 let layer = Layer::new(plan.ports.clone(), plan.limits, state);
-                stage.layer = Some(Box::new(layer.with_timers(timers)));
+                let layer = layer.in_segment(&plan.inside).with_timers(timers);
+                stage.layer = Some(Box::new(layer));
             }
         }
     }

@@ -15,6 +15,8 @@
 //! - The history is at most about as long as the image, or [`IMAGE_AFTER`]: then an image takes its
 //!   place, in which only pages that changed are written. Without images it grows up to the stage's
 //!   `replay-bytes-max`; a stream beyond that lives as long as its instance.
+//! - A call whose events had attachments cannot be made again: they are over with its batch. The
+//!   history ends there as if it were too long, and an image is wanted with the batch.
 //!
 //! When an instance is made again, and when an image is taken, is for the worker to do.
 
@@ -22,7 +24,7 @@ use bytes::Bytes;
 
 use crate::codec::put_frame;
 use crate::codec::wire::{self, Reader};
-use crate::frame::{Frame, Kind, expand};
+use crate::frame::{Event, Frame, Kind, expand, field};
 use crate::image::Image;
 use crate::layer::Layer;
 use crate::state::{HOSTED, KeyedState};
@@ -65,7 +67,7 @@ struct Numbers {
     bytes: u64,
     /// Bytes of the image.
     image: u64,
-    /// Nothing is kept any more: there was too much.
+    /// Nothing is kept any more: there was too much, or attachments.
     given_up: bool,
 }
 
@@ -96,9 +98,10 @@ pub struct Revival {
 /// Why there is nothing to make an instance of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRevival {
-    /// More came than may be replayed, and there could be no image.
+    /// More came than may be replayed, or what cannot be, and there could be no image.
     #[error(
-        "its instance is gone, and what came since it opened is more than stream.replay-bytes-max"
+        "its instance is gone, and what came since it opened is more than stream.replay-bytes-max, \
+         or had attachments"
     )]
     GivenUp,
     /// What is kept is not what was written.
@@ -138,7 +141,7 @@ pub(super) fn add(
     let mut is_long = bytes >= at.image.max(IMAGE_AFTER);
     if at.given_up {
         at.bytes = if is_long { 0 } else { bytes };
-    } else if bytes > replay_bytes_max {
+    } else if bytes > replay_bytes_max || has_attachments(&call.frame) {
         for part in [HEAD, PAGE, SLOTS, TIMERS, CALL] {
             state.clear_hosted(key, part);
         }
@@ -265,6 +268,11 @@ impl Numbers {
         let Self { next, bytes, image, given_up } = *self;
         put_numbers(state, (key, NUMBERS), &[next, bytes, image, given_up.into()]);
     }
+}
+
+fn has_attachments(frame: &Frame) -> bool {
+    let has = |event: Event<'_>| event.fields.get(field::ATTACHMENTS).is_some();
+    !frame.is_plain() && frame.events().any(has)
 }
 
 fn read_call(entry: &[u8]) -> Option<Replay> {

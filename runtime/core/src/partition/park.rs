@@ -330,17 +330,18 @@ fn pause(limits: &ParkLimits, attempts: u32) -> u64 {
 }
 
 /// An event as it is kept. Whoever waits for its result is not told of it later: by then nobody
-/// may wait, or somebody else.
+/// may wait, or somebody else. What is attached is over with the batch.
 fn alone(event: &Event<'_>) -> Frame {
     let mut builder = FrameBuilder::new();
     let head = Head { cause: NO_CAUSE, ..event.head };
     let fields = event.fields.bytes();
-    if event.fields.get(field::REQUEST).is_none() {
+    let stays = |id: u16| id != field::REQUEST && id != field::ATTACHMENTS;
+    if event.fields.iter().all(|(id, _)| stays(id)) {
         builder.push(&head, event.key, event.payload, fields);
         return builder.finish();
     }
     let mut kept = Vec::with_capacity(fields.len());
-    for (id, value) in event.fields.iter().filter(|(id, _)| *id != field::REQUEST) {
+    for (id, value) in event.fields.iter().filter(|(id, _)| stays(*id)) {
         let _fits = push_field(&mut kept, id, value);
     }
     builder.push(&head, event.key, event.payload, &kept);

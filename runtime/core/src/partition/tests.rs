@@ -1,5 +1,6 @@
 //! The machine against a naive model, driven by a native stage.
 
+mod attached;
 mod expire;
 mod ledger;
 mod park;

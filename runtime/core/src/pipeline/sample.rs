@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ComponentRef, Delivery, EdgeKey, EventTime, Facts, OnFailure, OnUpdate, ParkLimits, Pipeline,
-    Scaling, Scope, Stage, StageLimits, StreamLimits, TimeUnit, build,
+    ComponentRef, Delivery, EdgeKey, EventTime, Facts, GpuGrant, Grants, OnFailure, OnUpdate,
+    ParkLimits, Pipeline, Scaling, Scope, Stage, StageLimits, StreamLimits, TimeUnit, build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -142,7 +142,7 @@ impl Choices<'_> {
             scope,
             config: (0..self.below(3)).map(|i| (format!("k{i}"), text.clone())).collect(),
             assets: (0..self.below(2)).map(|i| (format!("a{i}"), self.digest())).collect(),
-            grants: BTreeSet::new(),
+            grants: self.grants(),
             limits,
             state_ttl_ms: self.state_ttl_ms(scope),
             on_failure,
@@ -152,6 +152,14 @@ impl Choices<'_> {
             inputs: (0..1 + self.below(2)).map(|i| format!("i{i}")).collect(),
             stream,
         }
+    }
+
+    fn grants(&mut self) -> Grants {
+        let gpu = self.one_in(4).then(|| GpuGrant {
+            weight: 1 + self.below(bounds::GPU_WEIGHT_MAX as usize) as u32,
+            deadline_ms: self.within(bounds::GPU_DEADLINE_MS),
+        });
+        Grants { gpu }
     }
 
     fn reference(&mut self, stage: &str, parts: &[String]) -> Reference {

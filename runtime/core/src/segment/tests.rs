@@ -140,7 +140,10 @@ proptest! {
     #[test]
     fn every_stage_is_in_one_tree_and_other_edges_cross(pipeline in pipelines()) {
         let apart = pipeline.scaling.as_ref().and_then(|scaling| scaling.apart.as_deref());
-        holds(&pipeline, &cut(&pipeline), |stage| u8::from(apart == Some(&*stage.name)))?;
+        let needs = |stage: &Stage| {
+            u8::from(apart == Some(&*stage.name)) + 2 * u8::from(stage.grants.gpu.is_some())
+        };
+        holds(&pipeline, &cut(&pipeline), needs)?;
     }
 
     #[test]

@@ -38,6 +38,7 @@ impl Bed {
             limits: StageLimits::default(),
             config: Default::default(),
             assets: Default::default(),
+            gpu: None,
             secret: [7; 32],
             live: Default::default(),
             away: Default::default(),

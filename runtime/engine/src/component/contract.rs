@@ -36,6 +36,27 @@ const STAGE: &[(&str, &[&str])] = &[
     (OUTPUT, &["emit"]),
 ];
 
+/// The interfaces of `sluicebox:gpu@0.1`, for stages to which the manifest grants `gpu`.
+const GPU: &[(&str, &[&str])] = &[(
+    "compute",
+    &[
+        "describe",
+        "create",
+        "write",
+        "read",
+        "size",
+        "constant",
+        "kernel",
+        "slots",
+        "graph",
+        "submit",
+        "try-submit",
+        "wait",
+        "cancel",
+        "free",
+    ],
+)];
+
 /// The interface only the framed world has.
 const OUTPUT: &str = "output";
 
@@ -290,8 +311,13 @@ fn known(
     interface: &str,
     version: Option<Series>,
 ) -> Result<Option<&'static [&'static str]>, String> {
-    if package == "sluicebox:stage" {
-        let Some((_, functions)) = STAGE.iter().find(|(name, _)| *name == interface) else {
+    let own = match package {
+        "sluicebox:stage" => Some(STAGE),
+        "sluicebox:gpu" => Some(GPU),
+        _ => None,
+    };
+    if let Some(interfaces) = own {
+        let Some((_, functions)) = interfaces.iter().find(|(name, _)| *name == interface) else {
             return Err("the contract has no such interface".to_owned());
         };
         if version != Some((0, 1)) {
@@ -300,8 +326,8 @@ fn known(
         return Ok(Some(functions));
     }
     let Some(wasi) = package.strip_prefix("wasi:") else {
-        return Err("not known here; a stage is given `sluicebox:stage` and the interfaces of \
-                    WASI 0.2 `cli`, anything else is compiled in or composed with it"
+        return Err("not known here; a stage is given `sluicebox:stage`, `sluicebox:gpu` if its manifest \
+                    says so, and the interfaces of WASI 0.2 `cli`, anything else is compiled in or composed with it"
             .to_owned());
     };
     let linked = WASI

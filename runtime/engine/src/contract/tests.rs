@@ -130,6 +130,7 @@ impl Subject for Wasm {
             limits: *limits,
             config: BTreeMap::new(),
             assets: BTreeMap::new(),
+            gpu: None,
             secret: [7; 32],
             live: AtomicI64::new(0),
             away: AtomicI64::new(0),

@@ -106,6 +106,7 @@ fn stage_for(
         limits,
         config: BTreeMap::from([("c".to_owned(), config.to_owned())]),
         assets: BTreeMap::new(),
+        gpu: None,
         secret: [7; 32],
         live: Default::default(),
         away: Default::default(),

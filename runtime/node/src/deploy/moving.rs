@@ -75,6 +75,8 @@ impl Node {
     ) -> Result<(), Error> {
         let Some((_, text)) = preparing.versions.last() else { return Ok(()) };
         let document = read(text)?;
+        let pipeline = read_manifest(document.manifest.to_string().as_bytes())?;
+        drop(self.admit_gpu(tenant, &pipeline).await?);
         let before = document.codes.values().flat_map(super::codes::Written::manifests);
         for manifest in std::iter::once(&document.manifest).chain(before) {
             let pipeline = read_manifest(manifest.to_string().as_bytes())?;

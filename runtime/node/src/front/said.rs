@@ -1,5 +1,5 @@
-//! What a tenant's process says on standard error, in the node's own log: bounded, and in the name
-//! of the tenant.
+//! What processes the node has started say on standard error, in the node's own log: bounded, and
+//! in the name of whoever it is.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,15 @@ use tokio::process::ChildStderr;
 const LINE_BYTES_MAX: u64 = 8 * 1024;
 const LINES_MAX: u32 = 5_000;
 
-/// Logs what a process says on standard error, in its name. What it says may be made up, and too
-/// much: the node's own lines must not suffer.
+/// Logs what a tenant's process says on standard error, in its name.
 pub(super) async fn relay(said: ChildStderr, tenant: Name) {
+    let line = |text: &str| tracing::info!(target: "tenant-process", %tenant, "{text}");
+    relay_lines(said, line).await;
+}
+
+/// Gives what a process says on standard error, line by line. What it says may be made up, and too
+/// much: the node's own lines must not suffer.
+pub(crate) async fn relay_lines(said: ChildStderr, mut log: impl FnMut(&str)) {
     let mut said = BufReader::new(said);
     let (mut since, mut lines, mut dropped) = (Instant::now(), 0, 0_u64);
     loop {
@@ -24,7 +30,7 @@ pub(super) async fn relay(said: ChildStderr, tenant: Name) {
         }
         if since.elapsed() >= Duration::from_secs(1) {
             if dropped > 0 {
-                tracing::warn!(%tenant, "{dropped} log lines of its process are left out");
+                log(&format!("{dropped} lines of its log are left out"));
             }
             (since, lines, dropped) = (Instant::now(), 0, 0);
         }
@@ -35,6 +41,6 @@ pub(super) async fn relay(said: ChildStderr, tenant: Name) {
         }
         let text = String::from_utf8_lossy(&line);
         let plain: String = text.trim_end().chars().filter(|c| !c.is_control()).collect();
-        tracing::info!(target: "tenant-process", %tenant, "{plain}");
+        log(&plain);
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn handler(id: &str) -> Option<MethodRouter<Arc<Node>>> {
         "rollBackPipeline" => post(roll_back),
         "movePipeline" => post(move_pipeline),
         "planPartitions" => get(plan),
+        "describeGpu" => get(gpu),
         _ => return None,
     })
 }
@@ -71,7 +72,7 @@ async fn no_route(uri: Uri) -> Error {
 
 async fn no_method(uri: Uri) -> Error {
     let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
-        ["components" | "pipelines" | "plan"] => "GET, HEAD",
+        ["components" | "pipelines" | "plan" | "gpu"] => "GET, HEAD",
         ["assets"] | [.., "resume" | "replay" | "rollback" | "move"] => "POST",
         _ => "GET, HEAD, PUT, DELETE",
     };
@@ -240,6 +241,12 @@ async fn plan(call: Call, uri: Uri) -> Reply {
     }
     let planned = call.node.plan(&call.tenant, pipeline.as_ref()).await;
     json(StatusCode::OK, &planned?)
+}
+
+async fn gpu(call: Call) -> Reply {
+    call.caller.has(Scope::Read)?;
+    let terms = call.node.gpu_terms(&call.tenant);
+    json(StatusCode::OK, &call.node.gpus().report(&call.tenant, terms))
 }
 
 /// `0,2,5-7`: numbers and ranges of partitions.

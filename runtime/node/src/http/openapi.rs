@@ -282,11 +282,23 @@ fn list(of: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = schemas_of_events();
-    let control = schemas_of_control();
-    if let (Some(all), Value::Object(control)) = (all.as_object_mut(), control) {
-        all.extend(control);
+    for more in [schemas_of_control(), schemas_of_gpu()] {
+        if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
+            all.extend(more);
+        }
     }
     all
+}
+
+fn schemas_of_gpu() -> Value {
+    let text = || json!({ "type": "string" });
+    let of = |member| (member, reference("Object"));
+    json!({
+        "Gpu": object(&[
+            ("state", text()), ("why?", text()), of("device?"), of("process"), of("share"),
+            of("used"), ("stages", list(reference("Object"))),
+        ]),
+    })
 }
 
 /// Of what is sent and read.

@@ -4,24 +4,27 @@
 //! of what is counted; that is in `metrics.rs`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use sluicebox_core::ids::Name;
 
+use super::gpu::{GPU_ROWS, GPU_TENANT_ROWS, GpuSeen};
 use super::hop::HOP_ROWS;
 use super::kinds::LATENCY_MICROS;
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
+use super::output::OUTPUT_ROWS;
 use super::peer::{LINK_ROWS, LinkMetrics, PEER_ROWS, WAYS};
 use super::process::{PROCESS_ROWS, Seen};
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
 use super::{
-    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, NODE_ROWS, OUTPUT_ROWS,
-    PIPELINE_ROWS, PeerMetrics, PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics,
-    WayMetrics, lock,
+    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, NODE_ROWS, PIPELINE_ROWS,
+    PeerMetrics, PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics, WayMetrics, lock,
 };
+use crate::gpu::Gpus;
 
 /// Counts by word.
 pub(super) type Words = Vec<(&'static str, u64)>;
@@ -250,6 +253,7 @@ impl Collector for Sets {
         let seen = |(labels, set)| (labels, Arc::new(Seen::new(set)));
         let processes: Vec<(Labels, Arc<Seen>)> = processes.into_iter().map(seen).collect();
         encode_rows(&mut encoder, PROCESS_ROWS, &borrowed(&processes))?;
+        encode_gpu(&mut encoder, &self.gpus)?;
         let peers: Vec<(Labels, Arc<PeerMetrics>)> = lock(&self.peers)
             .iter()
             .filter_map(|(node, set)| Some((vec![("peer", node.to_string())], set.upgrade()?)))
@@ -294,6 +298,19 @@ impl Collector for Sets {
         encode_guest(&mut encoder, &stages)?;
         encode_rows(&mut encoder, OUTPUT_ROWS, &borrowed(&outputs))
     }
+}
+
+/// The GPU, once somebody may use it.
+fn encode_gpu(encoder: &mut DescriptorEncoder<'_>, gpus: &Mutex<Option<Arc<Gpus>>>) -> fmt::Result {
+    let Some(gpus) = lock(gpus).clone() else { return Ok(()) };
+    let (seen, tenants) = (gpus.seen(), gpus.tenants_seen());
+    if seen == GpuSeen::default() && tenants.is_empty() {
+        return Ok(());
+    }
+    encode_rows(encoder, GPU_ROWS, &[(Labels::new(), &seen)])?;
+    let labels = |name: &Name| vec![("tenant", name.to_string())];
+    let tenants: Vec<_> = tenants.iter().map(|(name, seen)| (labels(name), seen)).collect();
+    encode_rows(encoder, GPU_TENANT_ROWS, &tenants)
 }
 
 /// The ways of a pipeline that something went.

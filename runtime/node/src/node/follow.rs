@@ -30,6 +30,9 @@ impl Node {
         // Whose process is where is said anew.
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.front.tenants_changed(&self.tenants, &self.metrics);
+        for tenant in set.iter() {
+            self.gpus.adjust(&tenant.name, Some(&tenant.gpu));
+        }
         for entry in &self.tenancies {
             let allowance = self.allowance(entry.key());
             let weight = set.tenant(entry.key()).map_or(1, |known| known.weight);

@@ -27,6 +27,9 @@ pub(crate) struct Report {
     /// Thousandths of processors that its workers may use, and that the machine has.
     pub(crate) cpu_milli: u64,
     pub(crate) host_cpu_milli: u64,
+    /// Thousandths of a device that its GPU has; 0 without one.
+    #[serde(default)]
+    pub(crate) gpu_milli: u64,
     pub(crate) pipelines: Vec<PipelineReport>,
 }
 
@@ -40,6 +43,9 @@ pub(crate) struct PipelineReport {
     pub(crate) is_home: bool,
     /// Its partitions can be on other nodes.
     pub(crate) may_move: bool,
+    /// It has stages that need a GPU.
+    #[serde(default)]
+    pub(crate) needs_gpu: bool,
     /// What is there of it.
     pub(crate) here: Vec<PartitionReport>,
     /// At its home: the other partitions, with their nodes.
@@ -72,6 +78,7 @@ impl Node {
             host: self.host(),
             cpu_milli: workers.min(cores) * 1000,
             host_cpu_milli: cores * 1000,
+            gpu_milli: if self.gpus().may_be_there() { 1000 } else { 0 },
             pipelines: all.iter().map(|(id, running)| self.report_of(*id, running)).collect(),
         }
     }
@@ -121,6 +128,7 @@ impl Node {
             name: running.name().to_string(),
             is_home,
             may_move: crate::moving::why_in_one_place(running).is_none(),
+            needs_gpu: running.pipeline().needs_gpu(),
             here,
             away: if is_home { self.away(running) } else { BTreeMap::new() },
             ingest,

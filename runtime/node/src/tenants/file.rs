@@ -11,6 +11,9 @@
 //! events-per-second = 100000
 //! memory-bytes = "512MiB"
 //!
+//! [tenants.acme.gpu]               # see `gpu`
+//! share = 250
+//!
 //! [[tenants.acme.tokens]]
 //! id = "ci"
 //! hash = "sha256:<64 hex digits>"
@@ -32,6 +35,7 @@ use toml::value::Datetime;
 use toml::{Table, Value};
 
 use super::error::Error;
+use super::gpu::{self, GpuShare};
 use super::scope::{Scope, Scopes};
 use super::token::TokenHash;
 use crate::config::quantity::{parse_size, size_text};
@@ -87,6 +91,8 @@ pub struct Entry {
     pub isolation: Option<Isolation>,
     /// The quotas that differ from the defaults.
     pub quota: BTreeMap<Resource, u64>,
+    /// What it has of the GPU, where that is not as configured.
+    pub gpu: GpuShare,
     /// Its tokens, in the order of the file.
     pub tokens: Vec<TokenEntry>,
 }
@@ -106,7 +112,13 @@ pub struct TokenEntry {
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { weight: WEIGHT_DEFAULT, isolation: None, quota: BTreeMap::new(), tokens: Vec::new() }
+        Self {
+            weight: WEIGHT_DEFAULT,
+            isolation: None,
+            quota: BTreeMap::new(),
+            gpu: GpuShare::default(),
+            tokens: Vec::new(),
+        }
     }
 }
 
@@ -209,7 +221,8 @@ impl Reader {
     fn tenant(&mut self, name: &str, value: &Value) -> Option<(Name, Entry)> {
         let field = inner("tenants", name);
         let checked = self.name(&field, name);
-        let table = self.table(&field, value, &["weight", "isolation", "quota", "tokens"])?;
+        let table =
+            self.table(&field, value, &["weight", "isolation", "quota", "gpu", "tokens"])?;
         let mut entry = Entry::default();
         if let Some(weight) = table.get("weight") {
             entry.weight = self.weight(&inner(&field, "weight"), weight);
@@ -219,6 +232,9 @@ impl Reader {
         }
         if let Some(quota) = table.get("quota") {
             entry.quota = self.quota(&inner(&field, "quota"), quota);
+        }
+        if let Some(gpu) = table.get("gpu") {
+            entry.gpu = self.gpu(&inner(&field, "gpu"), gpu);
         }
         if let Some(tokens) = table.get("tokens") {
             entry.tokens = self.tokens(&inner(&field, "tokens"), tokens);
@@ -277,6 +293,15 @@ impl Reader {
             }
         }
         quota
+    }
+
+    fn gpu(&mut self, field: &str, value: &Value) -> GpuShare {
+        let Some(table) = self.table(field, value, &gpu::FIELDS) else {
+            return GpuShare::default();
+        };
+        gpu::read(table, |name, fix| {
+            self.problem(&inner(field, name), "tenants.range", "this is not a limit", fix);
+        })
     }
 
     fn tokens(&mut self, field: &str, value: &Value) -> Vec<TokenEntry> {
@@ -421,6 +446,7 @@ fn render_tenant(text: &mut String, name: &Name, entry: &Entry) -> std::fmt::Res
             false => writeln!(text, "{} = {limit}", resource.as_str())?,
         }
     }
+    gpu::write(text, name, &entry.gpu)?;
     for token in &entry.tokens {
         let scopes: Vec<_> = token.scopes.iter().map(|s| format!("\"{}\"", s.as_str())).collect();
         writeln!(text, "\n[[tenants.{name}.tokens]]\nid = \"{}\"", token.id)?;

@@ -277,10 +277,20 @@ impl Driver {
         self.life.idle_sweeps.set(0);
         self.life.set_warm(&self.local, true);
         self.commits += 1;
-        self.rest.fuel = self.recording.fuel;
+        (self.rest.fuel, self.rest.losses) = (self.recording.fuel, self.losses());
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
         self.machine.set_seed(seed);
+        self.make_calls(now, seed).await;
+        // Whatever became of it: what is run again attaches anew.
+        self.segment.stages.iter().filter_map(|stage| stage.settings.gpu.as_ref()).for_each(
+            |gpu| {
+                gpu.end_batch(seed);
+            },
+        );
+    }
+
+    async fn make_calls(&mut self, now: u64, seed: u64) {
         let mut began = Instant::now();
         loop {
             while let Some(call) = self.machine.next_call() {
@@ -354,6 +364,10 @@ impl Driver {
             Some(Short::Quota) => Verdict::Trapped(said_of(verdict)),
             None => verdict,
         };
+        if self.has_lost(&verdict) {
+            self.set_aside(stage, layer, "a device was lost, with what it was for");
+            return false;
+        }
         let runtime = &self.segment.stages[stage];
         let metrics = &runtime.metrics;
         metrics.calls.inc();

@@ -40,6 +40,8 @@ pub(super) struct Rest {
     pause: u64,
     /// Fuel that was used before the batch.
     pub fuel: u64,
+    /// Losses of devices before it.
+    pub losses: u64,
 }
 
 /// Why an instance is not made again.
@@ -86,6 +88,7 @@ impl Driver {
                 Err(true)
             }
             Err(Gone::NoRoom(why)) => {
+                let why = format!("there is no room for an instance of a stream: {why}");
                 self.set_aside(call.stage, call.layer, &why);
                 Err(false)
             }
@@ -100,7 +103,7 @@ impl Driver {
                 pipeline = %self.segment.shared.name,
                 stage = self.segment.stages[stage].name.as_str(),
                 partition = self.mailbox.partition,
-                "waits for room for an instance of a stream: {why}",
+                "a batch is run again in a while: {why}",
             );
         }
         self.segment.stages[stage].metrics.stream_waits.inc();
@@ -115,6 +118,21 @@ impl Driver {
         self.mailbox.set_short(true);
         self.rest.begin(self.local.clock.now(), self.mailbox.partition);
         self.note_state();
+    }
+
+    /// How often a device was lost that stages use.
+    pub(super) fn losses(&self) -> u64 {
+        let mut gpus = self.segment.stages.iter().filter_map(|stage| stage.settings.gpu.as_ref());
+        gpus.next().map_or(0, |gpu| gpu.losses())
+    }
+
+    /// Whether a call of the batch failed while a device was lost: what it used is gone, and what
+    /// a stage before it had attached can only be made by that. Not without end: a batch that
+    /// takes the device with it each time is one that fails.
+    pub(super) fn has_lost(&self, verdict: &Verdict) -> bool {
+        let is_whole = matches!(verdict, Verdict::Returned(failures) if failures.is_empty());
+        let may_wait = self.segment.durable.is_some() && self.rest.pause < PAUSE_MAX;
+        !is_whole && may_wait && self.losses() != self.rest.losses
     }
 
     /// Makes the instance of a call again if it is one of an open stream and gone.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::frame::{FrameBuilder, Head};
+use crate::frame::{FrameBuilder, Head, push_field};
 use crate::layer::{LayerLimits, Ports};
 use crate::state::StateLimits;
 
@@ -118,4 +118,22 @@ fn what_is_damaged_is_no_revival() {
         layer.state().put_hosted(KEY, &name, &entry[..cut]);
         assert_eq!(Revival::read(layer.state(), KEY).err(), Some(NoRevival::Damaged), "{cut}");
     }
+}
+
+#[test]
+fn a_call_with_attachments_ends_the_history_until_there_is_an_image() {
+    let mut layer = layer();
+    let mut fields = Vec::new();
+    assert!(push_field(&mut fields, field::ATTACHMENTS, &7_u64.to_le_bytes()));
+    let mut builder = FrameBuilder::new();
+    builder.push(&Head::data(2), KEY, b"with", &fields);
+    let with = Replay { frame: builder.finish(), ..call(2, b"") };
+    assert!(!add(layer.state(), KEY, &call(1, b"before"), MUCH));
+    assert!(add(layer.state(), KEY, &with, MUCH), "an image would help");
+    assert_eq!(hosted(layer.state(), CALL), [], "no handle is kept");
+    assert_eq!(Revival::read(layer.state(), KEY).err(), Some(NoRevival::GivenUp));
+    set_image(&mut layer, KEY, &image(&[(0, b"zero")]));
+    add(layer.state(), KEY, &call(3, b"behind"), MUCH);
+    let revival = Revival::read(layer.state(), KEY).expect("there is an image");
+    assert_eq!(revival.calls, [call(3, b"behind")]);
 }

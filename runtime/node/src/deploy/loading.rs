@@ -1,0 +1,117 @@
+//! What the stages of a pipeline run with: whether their code fits the manifest, then code,
+//! settings and what they are granted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sluicebox_core::ids::{Digest, Name};
+use sluicebox_core::manifest::{Problem, Problems};
+use sluicebox_core::pipeline::{OnUpdate, Pipeline, Scope, Stage};
+use sluicebox_engine::gpu::Gpu;
+use sluicebox_engine::stage::{StageCode, StageSettings};
+
+use super::digest_of;
+use crate::components::blocking;
+use crate::error::Error;
+use crate::gpu::{Admitted, Granted, Hashes};
+use crate::node::Node;
+
+impl Node {
+    /// Stages have code that does, and may do, what the manifest says of them; and if one is
+    /// granted the GPU, there is one, as long as what is given is kept.
+    pub(super) async fn check_codes(
+        self: &Arc<Self>,
+        tenant: &Name,
+        pipeline: &Pipeline,
+    ) -> Result<Option<Admitted>, Error> {
+        let mut problems = Problems::new();
+        for stage in &pipeline.stages {
+            let code = self.components_of().code(tenant, &digest_of(stage)?).await?;
+            if let Some(problem) = misfit(stage, &code) {
+                problems.add(problem);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems.into());
+        }
+        self.admit_gpu(tenant, pipeline).await
+    }
+
+    /// There is a device if the pipeline needs one, and it is not promised to others.
+    pub(super) async fn admit_gpu(
+        &self,
+        tenant: &Name,
+        pipeline: &Pipeline,
+    ) -> Result<Option<Admitted>, Error> {
+        if !pipeline.needs_gpu() {
+            return Ok(None);
+        }
+        Ok(Some(self.gpus().admit(tenant, self.gpu_terms(tenant)).await?))
+    }
+
+    /// Code and settings for each stage.
+    pub(super) async fn load_stages(
+        self: &Arc<Self>,
+        tenant: &Name,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<(Arc<StageCode>, Arc<StageSettings>)>, Error> {
+        let secret = self.chance_of(tenant, pipeline).await?;
+        let mut loaded = Vec::new();
+        for stage in &pipeline.stages {
+            let digest = digest_of(stage)?;
+            let code = self.components_of().code(tenant, &digest).await?;
+            let mut assets = BTreeMap::new();
+            for (name, digest) in &stage.assets {
+                let digest = Digest::parse(digest)
+                    .ok_or_else(|| Error::Internal(format!("asset digest {digest:?}")))?;
+                assets.insert(name.clone(), self.components_of().asset(tenant, &digest).await?);
+            }
+            let mut gpu: Option<Arc<dyn Gpu>> = None;
+            if let Some(grant) = &stage.grants.gpu {
+                let all = assets.clone();
+                let hashes = blocking(move || Ok(Hashes::of(&all))).await?;
+                let (whose, what) =
+                    ((tenant, self.gpu_terms(tenant)), (&*pipeline.name, &*stage.name));
+                gpu = Some(Arc::new(Granted(self.gpus().stage(whose, what, grant, hashes))));
+            }
+            let settings = StageSettings {
+                limits: stage.limits,
+                config: stage.config.clone(),
+                assets,
+                gpu,
+                secret,
+                live: Default::default(),
+                away: Default::default(),
+                tenant: self.tenancy(tenant).slots().clone(),
+                fresh: Default::default(),
+            };
+            loaded.push((code, Arc::new(settings)));
+        }
+        Ok(loaded)
+    }
+
+    /// What a tenant has of the GPU.
+    pub(crate) fn gpu_terms(&self, tenant: &Name) -> sluicebox_gpu::wire::Terms {
+        let tenants = self.tenants().current();
+        self.gpus().terms(tenants.tenant(tenant).map(|known| &known.gpu))
+    }
+}
+
+/// What does not fit between a stage and its code.
+fn misfit(stage: &Stage, code: &StageCode) -> Option<Problem> {
+    let goes_over = stage.scope == Scope::Stream && stage.stream.on_update == OnUpdate::Snapshot;
+    if goes_over && !code.snapshots() {
+        let field = format!("stages.{}.stream.on-update", stage.name);
+        let message = "is \"snapshot\", and the component does not export \
+                       `sluicebox:stage/snapshot@0.1.0`";
+        let fix = "build it with snapshots, or write \"finish\" or \"restart\"";
+        return Some(Problem::new(field, "pipeline.no-snapshots", message, fix));
+    }
+    if code.wants_gpu() && stage.grants.gpu.is_none() {
+        let field = format!("stages.{}.grants.gpu", stage.name);
+        let message = "is missing, and the component imports `sluicebox:gpu`";
+        let fix = "write grants = { gpu = {} }, or take a component that does without";
+        return Some(Problem::new(field, "pipeline.no-grant", message, fix));
+    }
+    None
+}

@@ -1,0 +1,138 @@
+//! What is told of the GPU: to a tenant what it has and has used, to operators all of it in
+//! figures.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use sluicebox_core::ids::Name;
+use sluicebox_gpu::device::Kind;
+use sluicebox_gpu::wire::{Terms, Used};
+
+use super::{Gpus, NO_GPU, Phase};
+use crate::mailbox::lock;
+use crate::metrics::{GpuSeen, GpuTenantSeen};
+
+impl Gpus {
+    /// What a tenant may know: the device, its share, and what it has used.
+    pub(crate) fn report(&self, tenant: &Name, terms: Terms) -> Value {
+        let phase = self.status.phase();
+        let mut report = Map::new();
+        let state = if self.is_on() { phase.as_str() } else { "off" };
+        report.insert("state".to_owned(), state.into());
+        let off = || (!self.is_on()).then(|| NO_GPU.to_owned());
+        let why = self.status.why().map(|why| why.to_string()).or_else(off);
+        if let Some(why) = why {
+            report.insert("why".to_owned(), why.into());
+        }
+        if let Phase::Up(up) = &phase {
+            let device = json!({
+                "name": up.info.name,
+                "driver": up.info.driver,
+                "kind": kind(up.info.kind),
+                "memory-bytes": up.info.memory_bytes,
+                "generation": up.generation,
+            });
+            report.insert("device".to_owned(), device);
+        }
+        let counts = self.status.counts();
+        let process = json!({
+            "starts": counts.starts,
+            "failures": counts.failures,
+            "start-micros": counts.start_micros,
+        });
+        report.insert("process".to_owned(), process);
+        let share = json!({
+            "share": terms.weight / super::MILLIONTHS,
+            "share-max": terms.cap.map_or(1_000, |cap| cap / super::MILLIONTHS),
+            "memory-bytes": terms.guaranteed_bytes,
+            "memory-bytes-lent": terms.borrowable_bytes,
+        });
+        report.insert("share".to_owned(), share);
+        self.add_used(tenant, &mut report);
+        Value::Object(report)
+    }
+
+    fn add_used(&self, tenant: &Name, report: &mut Map<String, Value>) {
+        let registry = lock(&self.registry);
+        let known = registry.tenants.get(tenant);
+        let figures = known.map(|known| self.status.tenant(known.number)).unwrap_or_default();
+        let mut used = used(&figures.used);
+        used.insert("held-bytes".to_owned(), figures.held_bytes.into());
+        used.insert("memory-byte-seconds".to_owned(), figures.memory_byte_seconds.into());
+        used.insert("handles".to_owned(), figures.handles.into());
+        report.insert("used".to_owned(), Value::Object(used));
+        let by_stage: BTreeMap<u32, Used> = figures.stages.into_iter().collect();
+        let stages = known.into_iter().flat_map(|known| &known.stages).map(|(number, stage)| {
+            let mut row = Map::new();
+            row.insert("pipeline".to_owned(), stage.pipeline.clone().into());
+            row.insert("stage".to_owned(), stage.name.clone().into());
+            row.insert("weight".to_owned(), stage.weight.into());
+            row.extend(self::used(&by_stage.get(number).copied().unwrap_or_default()));
+            Value::Object(row)
+        });
+        report.insert("stages".to_owned(), stages.collect());
+    }
+
+    /// The process and its device, in figures.
+    pub(crate) fn seen(&self) -> GpuSeen {
+        let (phase, counts) = (self.status.phase(), self.status.counts());
+        let memory_bytes = match &phase {
+            Phase::Up(up) => up.info.memory_bytes.min(self.config.memory_bytes_max as u64),
+            _ => 0,
+        };
+        GpuSeen {
+            up: u64::from(matches!(phase, Phase::Up(_))),
+            starts: counts.starts,
+            failures: counts.failures,
+            hangs: counts.hangs,
+            start_micros: counts.start_micros,
+            busy_micros: counts.busy_nanos / 1_000,
+            memory_bytes,
+            sessions: self.line.sessions().count() as u64,
+        }
+    }
+
+    /// All tenants with stages that may use it, in figures.
+    pub(crate) fn tenants_seen(&self) -> Vec<(Name, GpuTenantSeen)> {
+        let registry = lock(&self.registry);
+        let tenants = registry.tenants.iter().map(|(name, known)| {
+            let figures = self.status.tenant(known.number);
+            let Used { device_nanos, chunks, up_bytes, down_bytes, queued } = figures.used;
+            let seen = GpuTenantSeen {
+                share: known.terms.weight.into(),
+                device_micros: device_nanos / 1_000,
+                chunks,
+                up_bytes,
+                down_bytes,
+                guaranteed_bytes: known.terms.guaranteed_bytes,
+                held_bytes: figures.held_bytes,
+                memory_byte_seconds: figures.memory_byte_seconds,
+                queued,
+                handles: figures.handles,
+            };
+            (name.clone(), seen)
+        });
+        tenants.collect()
+    }
+}
+
+const fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Discrete => "discrete",
+        Kind::Integrated => "integrated",
+        Kind::Software => "software",
+        Kind::Fake => "interpreter",
+    }
+}
+
+fn used(used: &Used) -> Map<String, Value> {
+    let Used { device_nanos, chunks, up_bytes, down_bytes, queued } = used;
+    let rows = [
+        ("device-micros", device_nanos / 1_000),
+        ("chunks", *chunks),
+        ("up-bytes", *up_bytes),
+        ("down-bytes", *down_bytes),
+        ("queued", *queued),
+    ];
+    rows.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
