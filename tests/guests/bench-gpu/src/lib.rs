@@ -59,52 +59,61 @@ fn made(bytes: u64) -> gpu::Result<Made> {
 #[stage]
 fn bench(event: Event<'_>, out: &mut Output) -> Result {
     MADE.with_borrow_mut(|kept| {
-        if let Some(buffer) = event.buffers().next() {
-            let made = ready(kept, 4)?;
-            let word = first_word(made, buffer.whole())?;
-            out.emit(&event, word.to_string());
-            return Ok(());
+        let done = handle(event, kept, out);
+        // If the device was lost, all of it is to be made anew.
+        if done.is_err() {
+            *kept = None;
         }
-        let payload = event.payload();
-        // A picture is longer than any command.
-        if payload.len() > 64 {
-            let made = ready(kept, payload.len() as u64)?;
-            let buffer = match made.picture.take() {
-                Some(buffer) => buffer,
-                None => Buffer::new(payload.len() as u64)?,
-            };
-            buffer.write(0, payload)?;
-            let word = first_word(made, buffer.whole())?;
-            made.picture = Some(buffer);
-            out.emit(&event, word.to_string());
-            return Ok(());
-        }
-        let (command, number) = event.text()?.split_once(' ').unwrap_or_default();
-        let number: u64 = number.parse()?;
-        match command {
-            "submits" => {
-                let made = ready(kept, 4)?;
-                for _ in 0..number {
-                    made.empty.submit(&[])?.whole()?;
-                }
-                out.emit(&event, "done");
-            }
-            "attach" => {
-                let made = ready(kept, number)?;
-                let buffer = Buffer::new(number)?;
-                made.fill.submit(&[buffer.whole()])?.whole()?;
-                out.draft(&event).attach(buffer).emit("");
-            }
-            "copy" => {
-                let made = ready(kept, number)?;
-                let buffer = Buffer::new(number)?;
-                made.fill.submit(&[buffer.whole()])?.whole()?;
-                out.emit(&event, buffer.read_all::<u8>()?);
-            }
-            _ => return Err(Failure::reject("there is no such command")),
-        }
-        Ok(())
+        done
     })
+}
+
+fn handle(event: Event<'_>, kept: &mut Option<Made>, out: &mut Output) -> Result {
+    if let Some(buffer) = event.buffers().next() {
+        let made = ready(kept, 4)?;
+        let word = first_word(made, buffer.whole())?;
+        out.emit(&event, word.to_string());
+        return Ok(());
+    }
+    let payload = event.payload();
+    // A picture is longer than any command.
+    if payload.len() > 64 {
+        let made = ready(kept, payload.len() as u64)?;
+        let buffer = match made.picture.take() {
+            Some(buffer) => buffer,
+            None => Buffer::new(payload.len() as u64)?,
+        };
+        buffer.write(0, payload)?;
+        let word = first_word(made, buffer.whole())?;
+        made.picture = Some(buffer);
+        out.emit(&event, word.to_string());
+        return Ok(());
+    }
+    let (command, number) = event.text()?.split_once(' ').unwrap_or_default();
+    let number: u64 = number.parse()?;
+    match command {
+        "submits" => {
+            let made = ready(kept, 4)?;
+            for _ in 0..number {
+                made.empty.submit(&[])?.whole()?;
+            }
+            out.emit(&event, "done");
+        }
+        "attach" => {
+            let made = ready(kept, number)?;
+            let buffer = Buffer::new(number)?;
+            made.fill.submit(&[buffer.whole()])?.whole()?;
+            out.draft(&event).attach(buffer).emit("");
+        }
+        "copy" => {
+            let made = ready(kept, number)?;
+            let buffer = Buffer::new(number)?;
+            made.fill.submit(&[buffer.whole()])?.whole()?;
+            out.emit(&event, buffer.read_all::<u8>()?);
+        }
+        _ => return Err(Failure::reject("there is no such command")),
+    }
+    Ok(())
 }
 
 fn ready(kept: &mut Option<Made>, bytes: u64) -> Result<&mut Made> {
