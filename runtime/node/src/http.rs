@@ -20,6 +20,7 @@ mod control;
 mod deadline;
 mod home;
 mod ingest;
+mod logs;
 mod openapi;
 mod outputs;
 mod pass;

@@ -48,9 +48,10 @@ fn those_that_wait_are_taken_in_their_order() {
     assert_eq!(set.rig.replies(), [], "who waits hears of the end only");
     let rest = set.rig.run();
     assert_eq!([set.rig.taken(), ended(&rest)], [numbers[2..].to_vec(), numbers]);
-    assert!(rest.iter().all(|(_, answer, _)| {
-        matches!(answer, Answer::Ended { end: End::Whole, .. })
-    }));
+    assert!(
+        rest.iter()
+            .all(|(_, answer, _)| { matches!(answer, Answer::Ended { end: End::Whole, .. }) })
+    );
 }
 
 #[test]
