@@ -8,6 +8,8 @@
 //! Leaves to others: headers and tags of single files (`node/http/dashboard`), what the interface
 //! answers (`api`).
 
+#[path = "dashboard/costs.rs"]
+mod costs;
 #[path = "dashboard/deploys.rs"]
 mod deploys;
 #[path = "dashboard/keyboard.rs"]

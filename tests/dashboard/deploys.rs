@@ -24,7 +24,9 @@ async fn a_pipeline_is_deployed_replayed_and_deleted_from_the_page() {
     browser.until("document.querySelector('input[maxlength]').value === 'conformance-rust'").await;
     browser.click_text("Upload").await;
     browser.shows("conformance-rust is ").await;
-    browser.until("document.querySelector('th.name[scope=row]')?.textContent === 'conformance-rust'").await;
+    browser
+        .until("document.querySelector('th.name[scope=row]')?.textContent === 'conformance-rust'")
+        .await;
 
     // Each mistake with its field, and what to do.
     browser.write("textarea", "version = 1\nname = \"page\"\n[ingest]\nto = [\"nobody\"]\n").await;

@@ -123,6 +123,9 @@ async fn keys_are_listed_and_letters_in_a_field_are_letters() {
     browser.go(&at(&node, "#/deploy")).await;
     browser.write("textarea", "g t ? t 1").await;
     assert_eq!(browser.run("return location.hash", &[]).await, "#/deploy");
-    assert_eq!(browser.run("return document.querySelector('textarea').value", &[]).await, "g t ? t 1");
+    assert_eq!(
+        browser.run("return document.querySelector('textarea').value", &[]).await,
+        "g t ? t 1"
+    );
     nothing_is_wrong(&browser).await;
 }

@@ -35,7 +35,12 @@ async fn with_hostile(client: &Client) {
     client.push(OBEYS).await;
     client.apply("hostile", single("hostile", OBEYS, "ports = [\"out\"]")).await;
     for command in ["e", "x"] {
-        let reply = client.send("hostile", "", &[("sluicebox-key", HOSTILE)], format!("{command}{HOSTILE}"));
+        let reply = client.send(
+            "hostile",
+            "",
+            &[("sluicebox-key", HOSTILE)],
+            format!("{command}{HOSTILE}"),
+        );
         reply.await.is(202);
     }
     client.records("hostile", "outputs/reply", 1).await;
@@ -60,7 +65,9 @@ async fn every_view_shows_what_there_is_in_light_and_dark_wide_and_narrow() {
             // Two readings make a rate.
             say(&client, "the rest is silence").await;
             if place == "#/p/word-count" {
-                browser.until("/[0-9]\\/s/.test(document.querySelector('.edge-rate').textContent)").await;
+                browser
+                    .until("/[0-9]\\/s/.test(document.querySelector('.edge-rate').textContent)")
+                    .await;
             }
             let name = place.trim_matches(['#', '/']).replace('/', "-");
             let name = if name.is_empty() { "pipelines" } else { &name };
@@ -163,7 +170,8 @@ async fn the_policy_stops_what_the_pages_would_never_do() {
     browser.shows("No pipelines yet").await;
     browser.picture(&picture("empty-light")).await;
     // A mistake of ours cannot become HTML: the browser refuses it.
-    let html = "try { document.body.innerHTML = '<b>x</b>'; return 'set' } catch (e) { return e.name }";
+    let html =
+        "try { document.body.innerHTML = '<b>x</b>'; return 'set' } catch (e) { return e.name }";
     assert_eq!(browser.run(html, &[]).await, "TypeError");
     let inline = "const made = document.createElement('img'); made.src = 'http://127.0.0.1:9/x'; \
                   document.body.append(made); return document.body.lastChild.tagName";

@@ -36,7 +36,10 @@ async fn a_token_is_asked_for_once_and_is_in_no_address() {
                 document.documentElement.outerHTML, ...performance.getEntries().map((one) => \
                 one.name)].join(' ')";
     let seen = browser.run(seen, &[]).await;
-    assert!(!seen.as_str().expect("text").contains(&token), "the token is somewhere it was not given to");
+    assert!(
+        !seen.as_str().expect("text").contains(&token),
+        "the token is somewhere it was not given to"
+    );
     // It is good for this tab, also when the page is loaded again.
     browser.go(&at(&node, "#/tenant")).await;
     browser.shows("Tenant ann").await;
@@ -86,6 +89,7 @@ async fn who_may_only_look_is_told_so() {
     browser.shows("GPU").await;
     browser.go(&at(&node, "#/p/anns/versions")).await;
     browser.shows("Manifest, with every default").await;
-    let buttons = "return [...document.querySelectorAll('main button')].map((one) => one.innerText).join()";
+    let buttons =
+        "return [...document.querySelectorAll('main button')].map((one) => one.innerText).join()";
     assert_eq!(browser.run(buttons, &[]).await, "");
 }

@@ -158,6 +158,15 @@ impl Browser {
         self.tell("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await;
     }
 
+    /// Goes on in a window of its own, beside those there are.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn another(&self) {
+        let made = self.post("/window/new", json!({ "type": "window" })).await;
+        self.post("/window", json!({ "handle": made["handle"] })).await;
+    }
+
     /// Has nobody see the page.
     pub async fn hide(&self) {
         self.post("/window/minimize", json!({})).await;

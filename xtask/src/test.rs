@@ -48,9 +48,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 /// these tests fail, and say what to install.
 fn provide_browser() -> Result<()> {
     let programs = [("chromium", "chromium"), ("chromedriver", "chromium-driver")];
-    let is_missing = |(program, _): &&(&str, &str)| {
-        !process::succeeds(Command::new(program).arg("--version"))
-    };
+    let is_missing =
+        |(program, _): &&(&str, &str)| !process::succeeds(Command::new(program).arg("--version"));
     let missing: Vec<&str> =
         programs.iter().filter(is_missing).map(|(_, package)| *package).collect();
     if missing.is_empty() {

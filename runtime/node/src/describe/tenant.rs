@@ -163,8 +163,6 @@ impl Node {
 }
 
 fn state_bytes(running: &Running) -> u64 {
-    let bytes = |mailbox: &Arc<Mailbox>| {
-        mailbox.state_bytes.load(Ordering::Relaxed) as u64
-    };
+    let bytes = |mailbox: &Arc<Mailbox>| mailbox.state_bytes.load(Ordering::Relaxed) as u64;
     running.mailboxes().iter().flatten().map(bytes).sum()
 }

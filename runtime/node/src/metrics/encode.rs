@@ -22,8 +22,8 @@ use super::process::{PROCESS_ROWS, Seen};
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
 use super::{
-    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, PIPELINE_ROWS, PeerMetrics,
-    PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics, WayMetrics, lock,
+    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, PIPELINE_ROWS,
+    PeerMetrics, PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics, WayMetrics, lock,
 };
 use crate::gpu::Gpus;
 

@@ -144,5 +144,5 @@ export function account(app) {
     ];
   }
 
-  return { title: "Tenant", interval: 2_000, poll, render };
+  return { title: "Tenant", interval: 2_000, poll, render, tellsScopes: true };
 }

@@ -25,7 +25,6 @@ export function deploy(app) {
 
   async function poll(signal) {
     components = await app.api.json(app.api.path("components"), { signal });
-    if (app.scopes.size === 0) await app.readScopes(signal);
   }
 
   /** Does something once, and remembers what came of it. */

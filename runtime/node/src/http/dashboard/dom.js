@@ -102,9 +102,16 @@ function update(parent, nodes) {
     const key = child[MADE]?.props?.key;
     if (key !== undefined) keyed.set(key, child);
   }
+  const wanted = new Set(nodes.map((node) => node.props?.key));
   let at = parent.firstChild;
   for (const node of nodes) {
     const key = node.props?.key;
+    // What is no longer wanted goes first, so that what stays need not be moved, which takes focus.
+    while (at && at[MADE]?.props?.key !== undefined && !wanted.has(at[MADE].props.key)) {
+      const gone = at;
+      at = at.nextSibling;
+      gone.remove();
+    }
     let child = key === undefined ? at : (keyed.get(key) ?? null);
     if (child && isSame(child[MADE], node)) {
       keyed.delete(key);

@@ -1,7 +1,7 @@
 // What leaves a pipeline, as it comes: the tail of an output, or its dead letters.
 //
-// - The newest events are kept, so many of them; an output that is faster than people read is not
-//   followed but looked at again and again, and what was left out is said.
+// - The newest events are kept, so many of them; of an output that is faster than can be shown some
+//   are left out, and that is said.
 // - A request waits at the node until there is something, so an output at rest costs a request
 //   every few seconds.
 // - Payloads, keys and messages are anybody's, and are shown as text.
@@ -10,9 +10,12 @@ import { h } from "./dom.js";
 import { count, cut, several, whole } from "./figures.js";
 import { button, failure, pairs, panel } from "./parts.js";
 
-/** Events that are kept, and asked for at a time. */
+/** Events that are shown, and asked for at a time. */
 const KEPT = 200;
-const PAGE = 200;
+const PAGE = 500;
+
+/** So many full pages behind each other are more than can be followed. */
+const FULL_PAGES = 4;
 
 /** How long a request waits for something to come, and how long is between two at least. */
 const WAIT = "5s";
@@ -32,7 +35,9 @@ export class Tail {
     this.name = output.name;
     this.cursor = output.bytes <= ALL_BYTES ? "oldest" : "latest";
     this.records = [];
-    this.skipped = 0;
+    this.skipped = false;
+    this.full = 0;
+    this.once = false;
     this.paused = false;
     this.failed = null;
     this.abort = null;
@@ -56,12 +61,14 @@ export class Tail {
     this.app.draw();
   }
 
-  /** From another place on; what was shown is gone. */
+  /** From another place on; what was shown is gone. The oldest are shown, and then it rests. */
   from(cursor) {
     this.stop();
     this.cursor = cursor;
     this.records = [];
-    this.skipped = 0;
+    this.skipped = false;
+    this.full = 0;
+    this.once = cursor === "oldest";
     this.paused = false;
     this.start();
     this.app.draw();
@@ -72,32 +79,30 @@ export class Tail {
       await shown(signal);
       let pause = PAUSE_MS;
       try {
-        const { records, cursor } = await this.app.api.page(this.parts, { cursor: this.cursor, limit: PAGE, wait: WAIT }, signal);
+        const query = { cursor: this.cursor, limit: this.once ? KEPT : PAGE, wait: WAIT };
+        const { records, cursor } = await this.app.api.page(this.parts, query, signal);
         this.failed = null;
         this.cursor = cursor;
-        this.#take(records);
-        if (records.length === PAGE && this.records.length === KEPT) {
-          // More came than is read: on to what is new.
-          this.cursor = "latest";
-          this.skipped += 1;
-        }
+        this.records = [...this.records, ...records].slice(-KEPT);
+        if (this.once && records.length === KEPT) return this.toggle();
+        this.full = records.length === PAGE ? this.full + 1 : 0;
+        if (this.full === FULL_PAGES) {
+          // More comes than is read: on to what is new.
+          [this.cursor, this.full, this.skipped] = ["latest", 0, true];
+        } else if (this.full > 0) pause = 0;
       } catch (error) {
         if (error.name === "AbortError") return;
         if (error.status === 401) return this.app.refused(error);
-        this.failed = error.status === 410 ? null : error;
+        const isTrimmed = error.status === 410;
+        this.failed = isTrimmed ? null : error;
         // What stood there is no longer kept: the node says where to go on.
-        if (error.status === 410) this.cursor = error.problem.oldest ?? "latest";
-        pause = (error.retryAfter ?? 5) * 1000;
+        if (isTrimmed) this.cursor = error.problem.oldest ?? "latest";
+        else pause = (error.retryAfter ?? 5) * 1000;
       }
       if (signal.aborted) return;
       this.app.draw();
       await rest(pause, signal);
     }
-  }
-
-  #take(records) {
-    this.records.push(...records);
-    this.records = this.records.slice(-KEPT);
   }
 
   render() {
@@ -116,7 +121,7 @@ export class Tail {
           [
             this.paused ? "paused" : "following",
             records.length > 0 && `${several(records.length, this.words.what)} shown, newest first`,
-            this.skipped > 0 && "faster than it can be shown: some are left out",
+            this.skipped && "faster than it can be shown: some are left out",
           ]
             .filter(Boolean)
             .join(" · "),

@@ -82,7 +82,8 @@ export function figuresOf(line, detail, readings) {
   const ways = (busy.length > 0 ? busy.sort((a, b) => b[1] - a[1]) : used).map(([way]) => way);
   const times = hops.flatMap((hop) => readings.times(`hop/${from}/${to}/${hop.way}/waited`));
   const p50 = quantile(merged(times), 0.5);
-  return { rate: readings.rates(`hop/${from}/${to}/`), ways, lag: p50 === null ? null : { micros: p50 } };
+  const all = hops.length === 0 ? null : used.reduce((sum, [, events]) => sum + events, 0);
+  return { rate: all, ways, lag: p50 === null ? null : { micros: p50 } };
 }
 
 /** Rows of times of several ways, as rows of all of them. */

@@ -2,8 +2,8 @@
 //
 // - One view at a time polls, one round at a time, and only while somebody can see it. A node that
 //   is slow or fails is asked less often.
-// - A view is `{ title, interval, poll, render, keys?, help?, close? }`; `poll` reads what `render`
-//   shows, and `render` has no effects.
+// - A view is `{ title, interval, poll, render, tellsScopes?, keys?, help?, close? }`; `poll` reads
+//   what `render` shows, and `render` has no effects.
 // - A token that is refused, or missing, asks for one.
 
 import { account } from "./account.js";
@@ -113,8 +113,8 @@ class App {
     const began = performance.now();
     let next;
     try {
-      if (this.scopes.size === 0) await this.readScopes(round.signal);
-      await view.poll(round.signal);
+      const knows = this.scopes.size > 0 || view.tellsScopes;
+      await Promise.all([view.poll(round.signal), knows || this.readScopes(round.signal)]);
       this.error = null;
       this.failures = 0;
       next = Math.max(view.interval, (performance.now() - began) * EASE);
@@ -128,7 +128,13 @@ class App {
     }
     if (round.signal.aborted) return;
     this.draw();
+    if (!this.error) this.#useful();
     this.#soon(next);
+  }
+
+  /** Marks for who measures when there was first something to see. */
+  #useful() {
+    if (performance.getEntriesByName("useful").length === 0) requestAnimationFrame(() => performance.mark("useful"));
   }
 
   /** The node does not know the token, or wants one. */

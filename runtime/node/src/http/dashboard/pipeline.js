@@ -33,6 +33,7 @@ export function pipeline(app, [name, tab = "graph", output]) {
   let done = null;
   let failed = null;
   let tail = null;
+  let closed = false;
   const at = (...parts) => `#/p/${[name, ...parts].map(encodeURIComponent).join("/")}`;
 
   const isTail = tab === "outputs" || tab === "dead-letters";
@@ -40,7 +41,7 @@ export function pipeline(app, [name, tab = "graph", output]) {
   async function poll(signal) {
     detail = await app.api.json(app.api.path("pipelines", name), { signal });
     readings.add(figuresOf(detail));
-    if (isTail && !tail) begin();
+    if (isTail && !tail && !closed) begin();
   }
 
   function begin() {
@@ -257,7 +258,10 @@ export function pipeline(app, [name, tab = "graph", output]) {
     render,
     keys,
     help: isTail ? [...IN_GRAPH, ...IN_EVENTS] : IN_GRAPH,
-    close: () => tail?.stop(),
+    close: () => {
+      closed = true;
+      tail?.stop();
+    },
   };
 }
 

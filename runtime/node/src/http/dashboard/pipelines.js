@@ -90,7 +90,7 @@ export function pipelines(app) {
     ];
   }
 
-  return { title: "Pipelines", interval: 2_000, poll, render };
+  return { title: "Pipelines", interval: 2_000, poll, render, tellsScopes: true };
 }
 
 const heading = (app, names) =>

@@ -50,13 +50,6 @@ export class Readings {
     return ((to.figures.get(name) - (from.figures.get(name) ?? 0)) * 1000) / (to.at - from.at);
   }
 
-  /** The sum of the rates of all names that begin so. */
-  rates(prefix) {
-    const names = [...(this.all.at(-1)?.figures.keys() ?? [])].filter((name) => name.startsWith(prefix));
-    const all = names.map((name) => this.rate(name));
-    return all.length === 0 || all.includes(null) ? null : all.reduce((sum, one) => sum + one, 0);
-  }
-
   /** Rates between each two readings: `[seconds ago, rate]`. */
   series(name) {
     const last = this.all.at(-1)?.at;
