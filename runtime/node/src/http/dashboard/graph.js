@@ -120,7 +120,11 @@ function wayText(ways) {
 }
 
 /** How much smaller a graph is drawn so that it need not be scrolled. */
-const SMALLER = 0.75;
+const SMALLER = 0.8;
+
+/** Between two layers: as it should be, and as little as the words of a line need. */
+const GAP = 150;
+const GAP_MIN = 122;
 
 /**
  * The drawing, for so much width. `chosen` is the id of the box that is shown beside it, `choose` is
@@ -128,10 +132,12 @@ const SMALLER = 0.75;
  */
 export function graph({ detail, readings, chosen, choose, roving, rove, down, room }) {
   const { boxes, lines } = model(detail);
-  const placed = layout(boxes, lines, down ? { down, gap: 74, apart: 24 } : { gap: 150, apart: 34 });
+  const [pad, beside] = [10, down ? 44 : 10];
+  let placed = layout(boxes, lines, down ? { down, gap: 74, apart: 24 } : { gap: GAP, apart: 34 });
+  if (!down && placed.width + 2 * pad > room) placed = layout(boxes, lines, { gap: GAP_MIN, apart: 34 });
   const focus = boxes.some((box) => box.id === roving) ? roving : boxes[0].id;
-  const pad = 10;
-  const view = [-pad, -pad, placed.width + 2 * pad, placed.height + 2 * pad];
+  const view = [-beside, -pad, placed.width + 2 * beside, placed.height + 2 * pad];
+  const places = labelPlaces(lines);
   const about = new Map(lines.map((line) => [line.id, figuresOf(line, detail, readings)]));
   const top = Math.max(0, ...[...about.values()].map((of) => of.rate ?? 0));
   return h(
@@ -149,7 +155,7 @@ export function graph({ detail, readings, chosen, choose, roving, rove, down, ro
         on: { keydown: (event) => move(event, { boxes, lines, placed, down, rove }) },
       },
       arrow(),
-      lines.map((line) => drawLine(line, about.get(line.id), placed, { down, top })),
+      lines.map((line) => drawLine(line, about.get(line.id), placed, { down, top, part: places.get(line.id) })),
       boxes.map((box) =>
         drawBox(box, placed.places.get(box.id), {
           detail,
@@ -175,7 +181,20 @@ const arrow = () =>
     ),
   );
 
-function drawLine(line, of, placed, { down, top }) {
+/** How far along its last piece the words of a line stand: where it is alone. */
+function labelPlaces(lines) {
+  const many = (end, of) => lines.filter((line) => line[end] === of[end]).length > 1;
+  return new Map(lines.map((line) => [line.id, 0.5 + (many("from", line) ? 0.12 : 0) - (many("to", line) ? 0.12 : 0)]));
+}
+
+/** The point of a curve that leaves and arrives straight. */
+function along([[x0, y0], [x1, y1]], t, down) {
+  const even = 1.5 * t * (1 - t) + t ** 3;
+  const late = 3 * (1 - t) * t ** 2 + t ** 3;
+  return down ? [x0 + (x1 - x0) * late, y0 + (y1 - y0) * even] : [x0 + (x1 - x0) * even, y0 + (y1 - y0) * late];
+}
+
+function drawLine(line, of, placed, { down, top, part }) {
   const points = placed.ways.get(line.id);
   let path = `M${points[0].map(round).join(" ")}`;
   for (let at = 1; at < points.length; at += 1) {
@@ -183,12 +202,11 @@ function drawLine(line, of, placed, { down, top }) {
     const c = down ? [x0, (y0 + y1) / 2, x1, (y0 + y1) / 2] : [(x0 + x1) / 2, y0, (x0 + x1) / 2, y1];
     path += `C${c.map(round).join(" ")} ${round(x1)} ${round(y1)}`;
   }
-  // In the gap before its end, where no other line's words are, as every box has its own place.
-  const [[x0, y0], [x1, y1]] = points.slice(-2);
-  const [x, y] = [(x0 + x1) / 2, (y0 + y1) / 2];
+  const [x, y] = along(points.slice(-2), part, down);
   const width = of.rate > 0 && top > 0 ? 1.4 + 2.2 * Math.sqrt(of.rate / top) : 1.2;
   const lag = lagText(of.lag);
-  const words = [rate(of.rate), wayText(of.ways), lag].filter(Boolean);
+  // That an output is one is seen.
+  const words = [rate(of.rate), line.kind !== "output" && wayText(of.ways), lag].filter(Boolean);
   const full = [rate(of.rate), ...of.ways.map((way) => WAYS[way]?.[1] ?? way), lag].filter(Boolean);
   const from = line.ports.length > 0 && line.ports.join() !== "out" ? ` by ${line.ports.join(", ")}` : "";
   // Beside a line that goes down; the rate above one that goes to the right, the rest below it.

@@ -48,6 +48,7 @@ class App {
     this.round = null;
     this.timer = null;
     this.failures = 0;
+    this.seen = false;
     this.drawn = false;
   }
 
@@ -78,8 +79,7 @@ class App {
     this.view?.close?.();
     this.place = Object.hasOwn(VIEWS, name) ? name : "";
     this.view = VIEWS[this.place](this, params);
-    this.error = null;
-    this.failures = 0;
+    Object.assign(this, { error: null, failures: 0, seen: false });
     document.title = `${this.view.title} · sluicebox`;
     this.draw();
     if (this.drawn) document.getElementById("main").focus({ preventScroll: true });
@@ -115,8 +115,7 @@ class App {
     try {
       const knows = this.scopes.size > 0 || view.tellsScopes;
       await Promise.all([view.poll(round.signal), knows || this.readScopes(round.signal)]);
-      this.error = null;
-      this.failures = 0;
+      Object.assign(this, { error: null, failures: 0, seen: true });
       next = Math.max(view.interval, (performance.now() - began) * EASE);
     } catch (error) {
       if (error.name === "AbortError" || round.signal.aborted) return;
@@ -214,7 +213,7 @@ class App {
   /** Brings the page to what is known now. */
   draw() {
     render(document.getElementById("top"), this.#top());
-    render(document.getElementById("main"), this.asksToken ? this.#signIn() : [this.#trouble(), this.view?.render()]);
+    render(document.getElementById("main"), this.asksToken ? this.#signIn() : [this.#trouble(), (this.seen || !this.error) && this.view?.render()]);
     render(document.getElementById("over"), this.#over());
   }
 
@@ -246,7 +245,8 @@ class App {
     const { error } = this;
     if (!error) return h("div", { key: "trouble" });
     if (error.status === undefined) return h("div", { key: "trouble" }, failure(new Error("The dashboard made a mistake; the console says which.")));
-    const again = this.failures > 0 && h("p", { class: "hint" }, "What is shown is older. It is tried again by itself.");
+    const older = this.seen ? "What is shown is older. " : "";
+    const again = this.failures > 0 && h("p", { class: "hint" }, `${older}It is tried again by itself.`);
     return h("div", { key: "trouble" }, failure(error, again));
   }
 
