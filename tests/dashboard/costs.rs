@@ -29,7 +29,7 @@ fn used(process: Pid) -> Duration {
 }
 
 /// The share of a core that a process takes while something else goes on.
-async fn share(process: Pid, load: impl AsyncFn()) -> f64 {
+async fn share(process: Pid, load: &impl AsyncFn()) -> f64 {
     let (before, began) = (used(process), Instant::now());
     while began.elapsed() < LOOK {
         load().await;
@@ -40,13 +40,14 @@ async fn share(process: Pid, load: impl AsyncFn()) -> f64 {
 
 #[tokio::test]
 #[ignore = "figures: cargo test -p sluicebox-tests --release --test dashboard -- --ignored --nocapture"]
+#[expect(clippy::print_stderr, reason = "figures are for who asks for them")]
 async fn what_it_costs() {
     let node = Setup::dev().start().await;
     let client = node.client();
     with_words(&client).await;
     let process = node.process().expect("it runs");
     let load = async || say(&client, "to be or not to be").await;
-    let alone = share(process, load).await;
+    let alone = share(process, &load).await;
 
     let browser = Browser::start().await;
     browser.size(1280, 900).await;
@@ -62,7 +63,7 @@ async fn what_it_costs() {
         let bytes = browser.run(bytes, &[]).await;
         paints.push((useful.as_f64(), first.as_f64(), bytes.as_u64()));
     }
-    println!("useful, first contentful paint in ms, bytes sent: {paints:?}");
+    eprintln!("useful, first contentful paint in ms, bytes sent: {paints:?}");
 
     for _ in 1..VIEWERS {
         browser.another().await;
@@ -70,8 +71,8 @@ async fn what_it_costs() {
         browser.go(&at(&node, "#/p/word-count")).await;
         browser.shows("Acknowledged in").await;
     }
-    let looked = share(process, load).await;
+    let looked = share(process, &load).await;
     let hidden = browser.run("return document.hidden", &[]).await;
-    println!("node, share of a core: alone {alone:.4}, with {VIEWERS} viewers {looked:.4}");
-    println!("the last is hidden: {hidden}");
+    eprintln!("node, share of a core: alone {alone:.4}, with {VIEWERS} viewers {looked:.4}");
+    eprintln!("the last is hidden: {hidden}");
 }

@@ -87,7 +87,7 @@ pub struct TenantPipeline {
 impl Node {
     /// A tenant on this node, for one whose token has these scopes.
     #[must_use]
-    pub fn describe_tenant(self: &Arc<Self>, tenant: &Name, scopes: Scopes) -> TenantDetail {
+    pub fn describe_tenant(&self, tenant: &Name, scopes: Scopes) -> TenantDetail {
         let running = self.running_of(tenant);
         let weight = self.tenants().current().tenant(tenant).map_or(1, |known| known.weight);
         TenantDetail {
@@ -122,7 +122,8 @@ impl Node {
 
     fn of_tenant(&self, running: &Running) -> TenantPipeline {
         let metrics = running.metrics();
-        let stages = || running.pipeline().stages.iter().map(|stage| metrics.stage(&stage.name));
+        let stages =
+            || running.pipeline().stages.iter().map(move |stage| metrics.stage(&stage.name));
         let mailboxes = || running.mailboxes().iter().flatten();
         let (mut fuel, mut events, mut reruns) = (0, 0, 0);
         for usage in super::usage_details(running) {

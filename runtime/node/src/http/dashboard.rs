@@ -65,7 +65,7 @@ struct Made {
     gzip: Bytes,
 }
 
-macro_rules! file {
+macro_rules! served {
     ($name:expr, $file:expr, $media:expr) => {
         File {
             name: $name,
@@ -75,31 +75,31 @@ macro_rules! file {
         }
     };
     ($file:expr, $media:expr) => {
-        file!($file, $file, $media)
+        served!($file, $file, $media)
     };
 }
 
 /// Every file there is.
 static FILES: [File; 19] = [
-    file!("", "index.html", HTML),
-    file!("style.css", STYLE),
-    file!("icon.svg", IMAGE),
-    file!("main.js", SCRIPT),
-    file!("dom.js", SCRIPT),
-    file!("api.js", SCRIPT),
-    file!("keys.js", SCRIPT),
-    file!("parts.js", SCRIPT),
-    file!("figures.js", SCRIPT),
-    file!("readings.js", SCRIPT),
-    file!("layout.js", SCRIPT),
-    file!("graph.js", SCRIPT),
-    file!("spark.js", SCRIPT),
-    file!("pipelines.js", SCRIPT),
-    file!("pipeline.js", SCRIPT),
-    file!("events.js", SCRIPT),
-    file!("deploy.js", SCRIPT),
-    file!("account.js", SCRIPT),
-    file!("node.js", SCRIPT),
+    served!("", "index.html", HTML),
+    served!("style.css", STYLE),
+    served!("icon.svg", IMAGE),
+    served!("main.js", SCRIPT),
+    served!("dom.js", SCRIPT),
+    served!("api.js", SCRIPT),
+    served!("keys.js", SCRIPT),
+    served!("parts.js", SCRIPT),
+    served!("figures.js", SCRIPT),
+    served!("readings.js", SCRIPT),
+    served!("layout.js", SCRIPT),
+    served!("graph.js", SCRIPT),
+    served!("spark.js", SCRIPT),
+    served!("pipelines.js", SCRIPT),
+    served!("pipeline.js", SCRIPT),
+    served!("events.js", SCRIPT),
+    served!("deploy.js", SCRIPT),
+    served!("account.js", SCRIPT),
+    served!("node.js", SCRIPT),
 ];
 
 impl File {

@@ -139,7 +139,7 @@ export function account(app) {
         ),
         bill(),
         gpuBill(),
-        gpu.used["memory-byte-seconds"] > 0 && h("p", { class: "hint" }, `GPU memory: ${bytes(gpu.used["memory-byte-seconds"])} for a second in all.`),
+        gpu.used["memory-byte-seconds"] > 0 && h("p", { class: "hint" }, `GPU memory held, times how long: ${bytes(gpu.used["memory-byte-seconds"])} · s.`),
       ),
     ];
   }

@@ -7,7 +7,7 @@
 // - Payloads, keys and messages are anybody's, and are shown as text.
 
 import { h } from "./dom.js";
-import { count, cut, several, whole } from "./figures.js";
+import { cut, several, whole } from "./figures.js";
 import { button, failure, pairs, panel } from "./parts.js";
 
 /** Events that are shown, and asked for at a time. */
@@ -237,8 +237,16 @@ async function replayAll(app, name, stage) {
 function payload(record) {
   if (record.data !== undefined) return typeof record.data === "string" ? record.data : JSON.stringify(record.data);
   if (record.data_base64 === undefined) return "(empty)";
-  return `${count(Math.floor((record.data_base64.length * 3) / 4))} bytes: ${record.data_base64}`;
+  const bytes = Uint8Array.from(atob(record.data_base64), (char) => char.charCodeAt(0));
+  try {
+    return TEXT.decode(bytes);
+  } catch {
+    return `${several(bytes.length, "byte")}: ${record.data_base64}`;
+  }
 }
+
+/** Of payloads that are no JSON, those that are text. */
+const TEXT = new TextDecoder("utf-8", { fatal: true });
 
 const full = (record, data) =>
   record.data !== undefined && typeof record.data !== "string" ? JSON.stringify(record.data, null, 2) : data;

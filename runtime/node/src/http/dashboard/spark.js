@@ -19,7 +19,7 @@ export function spark(points, about, { width = 120, height = 28, most = 0 } = {}
   const area = shown.length > 1 ? `${path}L${x(shown.at(-1)[0])} ${height}L${x(shown[0][0])} ${height}Z` : "";
   return s(
     "svg",
-    { class: "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": about },
+    { class: width > 200 ? "spark spark-wide" : "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": about },
     s("path", { class: "spark-floor", d: `M0 ${height - 0.5}H${width}` }),
     area && s("path", { class: "spark-area", d: area }),
     shown.length > 1 && s("path", { class: "spark-line", d: path }),
