@@ -207,3 +207,27 @@ async fn what_nobody_looks_at_is_not_read() {
     browser.until(&format!("{reads} > {before}")).await;
     nothing_is_wrong(&browser).await;
 }
+
+#[tokio::test]
+async fn a_gpu_is_shown_with_the_shares_of_its_time() {
+    let node = Setup::dev().set("gpu.device", "interpreter").start().await;
+    let client = node.client();
+    let browser = Browser::start().await;
+    browser.size(1280, 1000).await;
+    browser.go(&at(&node, "#/node")).await;
+    browser.shows("No stage has used the GPU yet").await;
+    client.push("gpu").await;
+    client.apply("kernels", single("kernels", "gpu", "grants = { gpu = {} }")).await;
+    assert_eq!(client.call("kernels", "k", "double 1 2 3").await.is(200).text(), "2 4 6");
+    for text in ["(interpreter)", "kernels / stage-0", "tenant dev", "Memory in use"] {
+        browser.shows(text).await;
+    }
+    // Time that was used is drawn.
+    let drawn = "[...document.querySelectorAll('td .spark-wide .spark-line')].length === 2";
+    client.call("kernels", "k", "double 4 5").await.is(200);
+    browser.until(drawn).await;
+    browser.picture(&picture("gpu-light")).await;
+    browser.click_text("Tenant").await;
+    browser.shows("Device time").await;
+    nothing_is_wrong(&browser).await;
+}

@@ -66,7 +66,7 @@ struct Made {
 }
 
 macro_rules! served {
-    ($name:expr, $file:expr, $media:expr) => {
+    ($name:literal, $file:literal, $media:expr) => {
         File {
             name: $name,
             media: $media,
@@ -74,7 +74,7 @@ macro_rules! served {
             made: OnceLock::new(),
         }
     };
-    ($file:expr, $media:expr) => {
+    ($file:literal, $media:expr) => {
         served!($file, $file, $media)
     };
 }
