@@ -29,7 +29,13 @@ async fn a_pipeline_is_deployed_replayed_and_deleted_from_the_page() {
         .await;
 
     // Each mistake with its field, and what to do.
-    browser.write("textarea", "version = 1\nname = \"page\"\n[ingest]\nto = [\"nobody\"]\n").await;
+    browser
+        .write(
+            "textarea",
+            "version = 1\nname = \"page\"\n[ingest]\nto = [\"nobody\"]\n\
+                    [stages.some]\ncomponent = \"conformance-rust\"\n",
+        )
+        .await;
     browser.click_text("Check only").await;
     browser.until("document.querySelector('.failure table') !== null").await;
     browser.shows("manifest.invalid").await;
