@@ -15,6 +15,8 @@ mod cloudevents;
 mod coding;
 #[path = "api/failures.rs"]
 mod failures;
+#[path = "api/figures.rs"]
+mod figures;
 #[path = "api/follow.rs"]
 mod follow;
 #[path = "api/ingest.rs"]

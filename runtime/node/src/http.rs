@@ -17,6 +17,7 @@ mod body;
 mod coding;
 mod connection;
 mod control;
+mod dashboard;
 mod deadline;
 mod home;
 mod ingest;

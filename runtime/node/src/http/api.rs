@@ -411,6 +411,13 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .takes(&[query("pipeline", "string", "Of one pipeline; of all of the tenant if left out")]),
     route(
+        ("GET", "/v1/tenants/{tenant}/usage"),
+        ("describeTenant", "The tenant's quotas, and what its pipelines on this node have used"),
+        Scope::Read,
+        &[json(200, "As of now", &[("application/json", "Tenant")])],
+        &[],
+    ),
+    route(
         ("GET", "/v1/tenants/{tenant}/gpu"),
         ("describeGpu", "The GPU, the tenant's share of it, and what it has used"),
         Scope::Read,

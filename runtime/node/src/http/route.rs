@@ -24,7 +24,7 @@ use super::pass::Way;
 use super::server::Edge;
 use super::session::socket;
 use super::text::percent_decode;
-use super::{ingest, logs, openapi, pass, peers, respond, session};
+use super::{dashboard, ingest, logs, openapi, pass, peers, respond, session};
 use crate::error::Error;
 use crate::front::figures::join;
 use crate::tenants::Scope;
@@ -193,6 +193,11 @@ fn only(method: &Method, allowed: &Method, allow: &'static str) -> Result<(), Er
     if method == allowed { Ok(()) } else { Err(Error::Method { allow }) }
 }
 
+fn only_reads(method: &Method) -> Result<(), Error> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    if reads { Ok(()) } else { Err(Error::Method { allow: "GET, HEAD" }) }
+}
+
 /// Hands a request to the router.
 async fn control(
     edge: &Edge,
@@ -214,13 +219,15 @@ async fn plain<B>(
     request: &Request<B>,
 ) -> Result<Response<Body>, Error> {
     let path = request.uri().path();
+    if let Some(found) = dashboard::Found::at(path, request.headers()) {
+        only_reads(request.method())?;
+        return Ok(found.response(request.headers()));
+    }
     let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | NODES | DESCRIPTION);
     if !known {
         return Err(Error::not_found("route", path));
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Error::Method { allow: "GET, HEAD" });
-    }
+    only_reads(request.method())?;
     match path {
         "/healthz" => Ok(text(StatusCode::OK, "ok")),
         "/readyz" => Ok(match edge.node().not_ready() {

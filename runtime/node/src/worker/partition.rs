@@ -353,8 +353,9 @@ impl Driver {
             self.machine.done(invocation.layer, Verdict::Lost(UNKNOWN_CODE.to_owned()));
             return true;
         };
-        let outcome = invoker.invoke(invocation).await;
-        let Outcome { layer, verdict, usage, mut said } = outcome;
+        let entered = Instant::now();
+        let Outcome { layer, verdict, usage, mut said } = invoker.invoke(invocation).await;
+        let took = entered.elapsed();
         let verdict = match usage.short.filter(|_| stream && self.segment.durable.is_some()) {
             Some(Short::Others) => {
                 self.set_aside(stage, layer, &said_of(verdict));
@@ -370,9 +371,7 @@ impl Driver {
         }
         let runtime = &self.segment.stages[stage];
         let metrics = &runtime.metrics;
-        metrics.calls.inc();
-        metrics.events_in.add(events);
-        metrics.fuel.add(usage.fuel);
+        metrics.called((events, usage.fuel), took);
         self.recording.fuel += usage.fuel;
         if usage.cold {
             metrics.instances_created.inc();
