@@ -5,6 +5,7 @@
 
 pub(crate) mod node;
 pub(crate) mod traffic;
+pub(crate) mod watch;
 
 use std::path::PathBuf;
 
@@ -158,9 +159,12 @@ pub(crate) enum Command {
     /// Send a file or standard input as one stream, and write what comes of it
     #[command(after_long_help = traffic::STREAM_EXAMPLES)]
     Stream(StreamArgs),
+    /// Watch what a tenant's pipelines, or the stages of one, do at the moment
+    #[command(after_long_help = watch::TOP_EXAMPLES)]
+    Top(watch::TopArgs),
     /// Show what the stages of a pipeline said last
-    #[command(after_long_help = traffic::LOGS_EXAMPLES)]
-    Logs(traffic::LogsArgs),
+    #[command(after_long_help = watch::LOGS_EXAMPLES)]
+    Logs(watch::LogsArgs),
     /// Follow an output of a pipeline
     #[command(after_long_help = traffic::TAIL_EXAMPLES)]
     Tail(TailArgs),

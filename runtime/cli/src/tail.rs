@@ -13,7 +13,8 @@ use sluicebox_core::ids::Name;
 use sluicebox_node::config::quantity::duration_text;
 
 use crate::args::TailArgs;
-use crate::args::traffic::{DeadLettersArgs, DeadLettersCommand, LogsArgs, Reading};
+use crate::args::traffic::{DeadLettersArgs, DeadLettersCommand, Reading};
+use crate::args::watch::LogsArgs;
 use crate::client::{Call, Client, Reply};
 use crate::failure::{Cause, Failure, printable};
 use crate::replay;

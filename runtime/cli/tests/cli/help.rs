@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "serve",
     "demo",
     "push",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 28] = [
     "gpu",
     "send",
     "stream",
+    "top",
     "logs",
     "tail",
     "dead-letters",
