@@ -12,13 +12,13 @@
 //!   simulation says of the same jobs stands beside.
 //! - Jobs are as long as they should be by the device's clock just before the round; used is what
 //!   that clock says while it works, done is the jobs that ended, by that length.
-//! - A device on the processor needs it to itself: each piece wakes several threads, and beside other
-//!   work each waits for its turn. `chrt -r 1` before the command keeps that out.
+//! - A device on the processor needs it to itself: each piece wakes several threads, and beside
+//!   other work each waits for its turn. `chrt -r 1` before the command keeps that out.
 //! - What is compared takes turns within a round, on the same jobs; figures are medians of rounds.
 //!
-//! Targets: `light` five times better than in order of arrival; `shares` within 2 %; `bursts` at a
-//! load of 0.7, on for 0.5 / 0.25 of the time: 25 / 60 % over equal partitions, 14 / 60 % over those
-//! by demand, and nobody who has work below 95 % of its share.
+//! Targets: `light` five times better than in order of arrival; `shares` within 2 %; `bursts` at
+//! a load of 0.7, on for 0.5 / 0.25 of the time: 25 / 60 % over equal partitions, 14 / 60 % over
+//! those by demand, and nobody who has work below 95 % of its share.
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
@@ -224,7 +224,7 @@ fn shares(effort: Effort) -> Result<(), Failed> {
     }
     println!("\nshares: weights 1, 2, 4, jobs of 60, 5, 1 ms, always busy");
     println!(
-        "depth      1/7    2/7    4/7   error (least, most)              share kept              used"
+        "depth      1/7    2/7    4/7   error (least, most)            share kept            used"
     );
     for (depth, seen) in (1..).zip(&seen) {
         let [error, [kept, ..], [used, ..], parts @ ..] = seen.each_ref().map(|all| spread(all));

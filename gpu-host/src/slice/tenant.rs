@@ -96,8 +96,8 @@ impl Member {
         self.stages.remove(&stage).map(|queue| queue.bill).unwrap_or_default()
     }
 
-    /// The next chunk of the stage whose turn it is, which should take `chunk_nanos` at most, or has
-    /// so many groups if nothing is known of the kernel.
+    /// The next chunk of the stage whose turn it is, which should take `chunk_nanos` at most, or
+    /// has `probe_groups` if nothing is known of the kernel.
     pub(super) fn send(&mut self, chunk_nanos: u64, probe_groups: u64) -> Option<Sent> {
         let stage = self.fair.first()?;
         // It was a number of a stage when it was put in.
