@@ -336,13 +336,26 @@ impl Slicer {
         self.refresh(tenant);
     }
 
+    /// What the next chunk should take at most. Who begins to have work waits for all that is on
+    /// the device, so that together they take a quarter of a chunk less than each by itself could:
+    /// it is left for what takes longer than expected.
+    fn chunk_nanos(&self) -> u64 {
+        let longest = nanos(self.settings.chunk_time_max);
+        if self.flights.is_empty() {
+            return longest;
+        }
+        let sent = self.flights.values().fold(0, |sum: u64, it| sum.saturating_add(it.expected));
+        let together = longest.saturating_mul(self.settings.depth as u64) - longest / 4;
+        together.saturating_sub(sent).clamp((longest / 4).max(1), longest)
+    }
+
     /// Gives the next chunk of a tenant out.
     fn send(&mut self, tenant: u64) -> Next {
         let id = ChunkId(self.chunks + 1);
+        let longest = self.chunk_nanos();
         let member = self.tenants.get_mut(&tenant);
-        let Some(sent) = member.and_then(|member| member.send(&self.settings)) else {
-            return Next::Idle;
-        };
+        let sent = member.and_then(|member| member.send(longest, self.settings.probe_groups));
+        let Some(sent) = sent else { return Next::Idle };
         self.chunks = id.0;
         let tenant_turn = self.fair.serve(tenant, sent.expected);
         self.refresh(tenant);
