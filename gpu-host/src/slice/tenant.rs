@@ -69,6 +69,47 @@ impl Member {
         Ok(())
     }
 
+    /// A copy of a stage waits for its turn.
+    pub(super) fn want_copy(&mut self, stage: u32) -> Result<(), Refused> {
+        let queue = self.stages.get_mut(&stage).filter(|queue| !queue.is_closing);
+        queue.ok_or(Refused::Unknown)?.copies += 1;
+        self.fair.wake(stage.into());
+        Ok(())
+    }
+
+    /// So many copies of a stage wait no longer.
+    pub(super) fn drop_copies(&mut self, stage: u32, count: usize) {
+        if let Some(queue) = self.stages.get_mut(&stage) {
+            queue.copies = queue.copies.saturating_sub(count);
+        }
+        self.refresh(stage);
+    }
+
+    /// The stage whose turn it is, if what it has to do is a copy.
+    pub(super) fn copying(&self) -> Option<u32> {
+        // It was a number of a stage when it was put in.
+        let stage = self.fair.first()? as u32;
+        self.stages.get(&stage).filter(|queue| queue.copies > 0).map(|_| stage)
+    }
+
+    /// A copy of a stage begins, in its turn.
+    pub(super) fn begin_copy(&mut self, stage: u32) {
+        self.fair.begin(stage.into());
+        self.drop_copies(stage, 1);
+    }
+
+    /// Copies of a stage have taken so long.
+    pub(super) fn charge_copy(&mut self, stage: u32, took: u64) {
+        self.bill.copy_nanos += u128::from(took);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.draw(took);
+        }
+        self.fair.charge(stage.into(), took);
+        if let Some(queue) = self.stages.get_mut(&stage) {
+            queue.bill.copy_nanos += u128::from(took);
+        }
+    }
+
     pub(super) fn cancel(&mut self, stage: u32, number: u64) -> Result<(), Refused> {
         let queue = self.stages.get_mut(&stage).ok_or(Refused::Unknown)?;
         queue.cancel(number)?;

@@ -59,11 +59,11 @@ impl Device for Shared {
         self.probe.lock().unwrap().fake.free(block);
     }
 
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error> {
         self.probe.lock().unwrap().fake.write(block, offset, bytes)
     }
 
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error> {
         self.probe.lock().unwrap().fake.read(block, offset, into)
     }
 
@@ -230,6 +230,11 @@ impl Rig {
         assert_eq!(before, [], "nothing waits to be said");
         let number = self.ask(want, tail);
         let mut replies = self.replies();
+        if replies.is_empty() {
+            // What is copied is so in the next turn.
+            self.turn(Duration::ZERO);
+            replies = self.replies();
+        }
         assert_eq!(replies.len(), 1, "{replies:?}");
         let (answered, answer, tail) = replies.remove(0);
         assert_eq!(answered, number);

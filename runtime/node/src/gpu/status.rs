@@ -182,6 +182,8 @@ impl Status {
             before.used = sum(before.used, figures.used);
             before.memory_byte_seconds =
                 before.memory_byte_seconds.saturating_add(figures.memory_byte_seconds);
+            before.evictions = before.evictions.saturating_add(figures.evictions);
+            before.recalls = before.recalls.saturating_add(figures.recalls);
         }
     }
 
@@ -194,6 +196,8 @@ impl Status {
             figures.used = sum(figures.used, before.used);
             figures.memory_byte_seconds =
                 figures.memory_byte_seconds.saturating_add(before.memory_byte_seconds);
+            figures.evictions = figures.evictions.saturating_add(before.evictions);
+            figures.recalls = figures.recalls.saturating_add(before.recalls);
         }
         figures
     }
@@ -218,6 +222,7 @@ fn sum(a: Used, b: Used) -> Used {
     Used {
         device_nanos: a.device_nanos.saturating_add(b.device_nanos),
         chunks: a.chunks.saturating_add(b.chunks),
+        copy_nanos: a.copy_nanos.saturating_add(b.copy_nanos),
         up_bytes: a.up_bytes.saturating_add(b.up_bytes),
         down_bytes: a.down_bytes.saturating_add(b.down_bytes),
         queued: a.queued.max(b.queued),
@@ -231,7 +236,7 @@ mod tests {
     fn figures(tenant: u64, device_nanos: u64) -> Figures {
         let used = Used { device_nanos, chunks: 1, ..Used::default() };
         let tenant = TenantFigures { tenant, used, memory_byte_seconds: 2, ..Default::default() };
-        Figures { busy_nanos: device_nanos, tenants: vec![tenant] }
+        Figures { busy_nanos: device_nanos, tenants: vec![tenant], ..Figures::default() }
     }
 
     #[test]
