@@ -1,0 +1,161 @@
+/* A driver of Vulkan for tests: Mesa's software one, and what a kernel would have it do that has
+ * taken it over.
+ *
+ * As it is loaded it tries what the process should not be able to, and says in a line of standard
+ * error what came of it: `tried NAME=0` or the number of the error, one after the other. Everything
+ * else is passed on to MESA, which is given as the file is compiled. With GREEDY it takes memory
+ * for as long as it is let instead, in a process that tries a kernel.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char said[4096];
+
+static void tell(const char *name, int failed) {
+    size_t at = strlen(said);
+    snprintf(said + at, sizeof said - at, " %s=%d", name, failed ? errno : 0);
+}
+
+static int opened(const char *path, int flags) {
+    int fd = open(path, flags | O_CLOEXEC, 0600);
+    if (fd < 0) return 1;
+    close(fd);
+    return 0;
+}
+
+static void files(const char *data) {
+    char path[4096], parent[64];
+    tell("read-passwd", opened("/etc/passwd", O_RDONLY));
+    if (data) {
+        snprintf(path, sizeof path, "%s/../..", data);
+        tell("list-data", opened(path, O_RDONLY | O_DIRECTORY));
+        snprintf(path, sizeof path, "%s/../../made-by-a-driver", data);
+        tell("write-data", opened(path, O_WRONLY | O_CREAT));
+        snprintf(path, sizeof path, "%s/../made-by-a-driver", data);
+        tell("write-own", opened(path, O_WRONLY | O_CREAT));
+    }
+    tell("write-tmp", opened("/tmp", O_WRONLY | O_TMPFILE));
+    snprintf(parent, sizeof parent, "/proc/%d/mem", getppid());
+    tell("open-memory", opened(parent, O_RDONLY));
+}
+
+static void network(void) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
+    struct sockaddr_un at = {.sun_family = AF_UNIX, .sun_path = "/nowhere"};
+    int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    tell("socket", tcp < 0);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    /* What else could be there to be connected: standard input is a socket. */
+    int failed = connect(tcp < 0 ? 0 : tcp, (struct sockaddr *)&to, sizeof to);
+    tell("connect", failed && errno != ECONNREFUSED);
+    int unix_one = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    tell("unix-socket", unix_one < 0);
+    failed = connect(unix_one < 0 ? 0 : unix_one, (struct sockaddr *)&at, sizeof at);
+    tell("unix-connect", failed && errno != ENOENT);
+}
+
+static void others(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        execl("/bin/true", "true", (char *)0);
+        _exit(1);
+    }
+    tell("fork", child < 0);
+    if (child > 0) waitpid(child, 0, 0);
+    /* What works does not return; this one is not there. */
+    int failed = execl("/bin/there-is-no-such-program", "x", (char *)0);
+    tell("exec", failed && errno != ENOENT);
+    tell("kill-parent", kill(getppid(), 0));
+    tell("kill-itself", kill(getpid(), 0));
+    errno = 0;
+    failed = ptrace(PTRACE_PEEKUSER, getppid(), 0, 0) == -1 && errno;
+    tell("ptrace", failed && errno != ESRCH);
+    char byte;
+    struct iovec here = {&byte, 1}, there = {(void *)0x1000, 1};
+    failed = process_vm_readv(getppid(), &here, 1, &there, 1, 0) < 0;
+    tell("read-memory", failed && errno != EFAULT);
+}
+
+/* Each is called so that a kernel that lets it be called says that the arguments are wrong. */
+static void kernel(void) {
+    static const struct { const char *name; long number; } calls[] = {
+        {"bpf", SYS_bpf},           {"perf", SYS_perf_event_open}, {"keyctl", SYS_keyctl},
+        {"mount", SYS_mount},       {"io-uring", SYS_io_uring_setup}, {"setns", SYS_setns},
+        {"userfaultfd", SYS_userfaultfd}, {"kexec", SYS_kexec_load},
+    };
+    for (size_t at = 0; at < sizeof calls / sizeof calls[0]; at++) {
+        long failed = syscall(calls[at].number, -1, -1, -1, -1, -1, -1) < 0;
+        tell(calls[at].name, failed && errno != EINVAL && errno != EFAULT && errno != EBADF &&
+                                 errno != E2BIG && errno != ENOSYS && errno != EOPNOTSUPP);
+    }
+}
+
+/* So that what is taken is taken. */
+char *volatile kept;
+
+static int is_trial(void) {
+    char line[4096] = "";
+    int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    ssize_t length = read(fd, line, sizeof line - 1);
+    close(fd);
+    size_t first = strlen(line) + 1;
+    return length > (ssize_t)first && !strcmp(line + first, "gpu-trial");
+}
+
+__attribute__((constructor)) static void loaded(void) {
+#ifdef GREEDY
+    for (int pieces = 0; is_trial() && pieces < 64; pieces++) {
+        char *piece = malloc(64 << 20);
+        if (!piece) break;
+        memset(piece, 1, 64 << 20);
+        kept = piece;
+    }
+    if (is_trial()) pause();
+#else
+    files(getenv("MESA_SHADER_CACHE_DIR"));
+    network();
+    others();
+    kernel();
+    dprintf(is_trial() ? 1 : 2, "tried%s\n", said);
+    /* So that what it says is heard of. */
+    if (is_trial()) _exit(1);
+#endif
+}
+
+static void *real(const char *name) {
+    static void *mesa;
+    if (!mesa) mesa = dlopen(MESA, RTLD_NOW | RTLD_LOCAL);
+    return mesa ? dlsym(mesa, name) : 0;
+}
+
+typedef void (*function)(void);
+
+function vk_icdGetInstanceProcAddr(void *instance, const char *name) {
+    function (*get)(void *, const char *) = real("vk_icdGetInstanceProcAddr");
+    return get ? get(instance, name) : 0;
+}
+
+function vk_icdGetPhysicalDeviceProcAddr(void *instance, const char *name) {
+    function (*get)(void *, const char *) = real("vk_icdGetPhysicalDeviceProcAddr");
+    return get ? get(instance, name) : 0;
+}
+
+int vk_icdNegotiateLoaderICDInterfaceVersion(uint32_t *version) {
+    int (*negotiate)(uint32_t *) = real("vk_icdNegotiateLoaderICDInterfaceVersion");
+    return negotiate ? negotiate(version) : -3;
+}
