@@ -103,8 +103,7 @@ impl Driver {
     /// A node whose device has this driver.
     fn node(&self) -> Setup {
         let path = self.description.display();
-        let line =
-            format!("export VK_DRIVER_FILES={path} VK_ICD_FILENAMES={path}; exec \"$@\"");
+        let line = format!("export VK_DRIVER_FILES={path} VK_ICD_FILENAMES={path}; exec \"$@\"");
         with_device("software").shell(Box::leak(line.into_boxed_str()))
     }
 }
@@ -126,7 +125,8 @@ fn is_in_place(measure: &str, log: &str) -> bool {
 fn all_are_refused(tried: &BTreeMap<&str, i32>, log: &str) {
     let (files, calls) = (is_in_place("landlock", log), is_in_place("seccomp", log));
     for (name, expected) in TRIES.iter().filter(|(name, _)| tried.contains_key(name)) {
-        if if BY_FILES.contains(name) { files } else { calls } {
+        let is_in_force = if BY_FILES.contains(name) { files } else { calls };
+        if is_in_force {
             assert_eq!(tried[name], *expected, "{name}: {tried:?}");
         }
     }

@@ -24,6 +24,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef GREEDY
+#define GREEDY 0
+#endif
+
 static char said[4096];
 
 static void tell(const char *name, int failed) {
@@ -92,15 +96,15 @@ static void others(void) {
 }
 
 /* Each is called so that a kernel that lets it be called says that the arguments are wrong. */
-static void kernel(void) {
-    static const struct { const char *name; long number; } calls[] = {
+static void calls(void) {
+    static const struct { const char *name; long number; } all[] = {
         {"bpf", SYS_bpf},           {"perf", SYS_perf_event_open}, {"keyctl", SYS_keyctl},
         {"mount", SYS_mount},       {"io-uring", SYS_io_uring_setup}, {"setns", SYS_setns},
         {"userfaultfd", SYS_userfaultfd}, {"kexec", SYS_kexec_load},
     };
-    for (size_t at = 0; at < sizeof calls / sizeof calls[0]; at++) {
-        long failed = syscall(calls[at].number, -1, -1, -1, -1, -1, -1) < 0;
-        tell(calls[at].name, failed && errno != EINVAL && errno != EFAULT && errno != EBADF &&
+    for (size_t at = 0; at < sizeof all / sizeof all[0]; at++) {
+        long failed = syscall(all[at].number, -1, -1, -1, -1, -1, -1) < 0;
+        tell(all[at].name, failed && errno != EINVAL && errno != EFAULT && errno != EBADF &&
                                  errno != E2BIG && errno != ENOSYS && errno != EOPNOTSUPP);
     }
 }
@@ -117,24 +121,29 @@ static int is_trial(void) {
     return length > (ssize_t)first && !strcmp(line + first, "gpu-trial");
 }
 
-__attribute__((constructor)) static void loaded(void) {
-#ifdef GREEDY
-    for (int pieces = 0; is_trial() && pieces < 64; pieces++) {
+static void take_memory(void) {
+    for (int pieces = 0; pieces < 64; pieces++) {
         char *piece = malloc(64 << 20);
         if (!piece) break;
         memset(piece, 1, 64 << 20);
         kept = piece;
     }
-    if (is_trial()) pause();
-#else
+    pause();
+}
+
+__attribute__((constructor)) static void loaded(void) {
+    int trial = is_trial();
+    if (GREEDY) {
+        if (trial) take_memory();
+        return;
+    }
     files(getenv("MESA_SHADER_CACHE_DIR"));
     network();
     others();
-    kernel();
-    dprintf(is_trial() ? 1 : 2, "tried%s\n", said);
+    calls();
+    dprintf(trial ? 1 : 2, "tried%s\n", said);
     /* So that what it says is heard of. */
-    if (is_trial()) _exit(1);
-#endif
+    if (trial) _exit(1);
 }
 
 static void *real(const char *name) {

@@ -12,7 +12,7 @@ pub(crate) const ALLOWED: &[i64] = &[
     // What a socket that was handed over accepts.
     libc::SYS_accept, libc::SYS_accept4,
     // A program that is started may bound itself further; all of these only ever take away.
-    libc::SYS_seccomp, libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self, libc::SYS_capset,
 ];
 

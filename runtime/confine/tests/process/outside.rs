@@ -163,7 +163,10 @@ fn talk(path: &Path) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         stream.write_all(b"ping").expect("it is read when it is accepted");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer or the end");
-        if answer == "pong" { "ok".to_owned() } else { format!("{answer:?}") }
+        match stream.read_to_string(&mut answer) {
+            Ok(_) if answer == "pong" => "ok".to_owned(),
+            Ok(_) => format!("{answer:?}"),
+            Err(error) => error.to_string(),
+        }
     })
 }

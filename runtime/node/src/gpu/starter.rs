@@ -192,8 +192,9 @@ fn wait(ended: Option<&OwnedFd>) {
     let Some(ended) = ended else { return std::thread::sleep(LOOK) };
     let mut polled = [PollFd::new(ended, PollFlags::IN)];
     let longest = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
-    // Whatever comes of it, it is looked at.
-    drop(poll(&mut polled, Some(&longest)));
+    if poll(&mut polled, Some(&longest)).is_err() {
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Kills it and sees it go.
