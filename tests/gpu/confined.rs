@@ -218,11 +218,13 @@ async fn a_kernel_for_which_a_driver_takes_all_memory_is_refused_and_nobody_else
     let client = node.client();
     super::apply(&client, "gpu", super::GRANT).await;
     let pid = process_of(&node).await;
-    let began = std::time::Instant::now();
-    let said = super::say(&client, "gpu", "kernels 1").await;
-    // By what it took, not by the time for it: that is another refusal, and later.
-    assert_eq!(said, "made 0 kernel.unsupported");
-    assert!(began.elapsed() < std::time::Duration::from_secs(6), "{:?}", began.elapsed());
+    // By what it took. On a machine that is busy it may be ended by the time for it before, which
+    // is another refusal, and is not remembered.
+    eventually("it is refused", SOON, || async {
+        let said = super::say(&client, "gpu", "kernels 1").await;
+        (said == "made 0 kernel.unsupported").then_some(())
+    })
+    .await;
     assert_eq!(process_of(&node).await, pid);
     assert_eq!(gpu(&client).await["process"]["failures"], 0);
 }

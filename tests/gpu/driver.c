@@ -42,15 +42,18 @@ static int opened(const char *path, int flags) {
     return 0;
 }
 
-static void files(const char *data) {
-    char path[4096], parent[64];
+/* `cache` is a folder of the one that the process has, which is one of the node's data. */
+static void files(const char *cache) {
+    char path[4096], own[2048], parent[64];
     tell("read-passwd", opened("/etc/passwd", O_RDONLY));
-    if (data) {
-        snprintf(path, sizeof path, "%s/../..", data);
+    if (cache && strrchr(cache, '/')) {
+        snprintf(own, sizeof own, "%s", cache);
+        *strrchr(own, '/') = 0;
+        snprintf(path, sizeof path, "%s/..", own);
         tell("list-data", opened(path, O_RDONLY | O_DIRECTORY));
-        snprintf(path, sizeof path, "%s/../../made-by-a-driver", data);
+        snprintf(path, sizeof path, "%s/../made-by-a-driver", own);
         tell("write-data", opened(path, O_WRONLY | O_CREAT));
-        snprintf(path, sizeof path, "%s/../made-by-a-driver", data);
+        snprintf(path, sizeof path, "%s/made-by-a-driver", own);
         tell("write-own", opened(path, O_WRONLY | O_CREAT));
     }
     tell("write-tmp", opened("/tmp", O_WRONLY | O_TMPFILE));
@@ -125,7 +128,7 @@ static void take_memory(void) {
     for (int pieces = 0; pieces < 64; pieces++) {
         char *piece = malloc(64 << 20);
         if (!piece) break;
-        memset(piece, 1, 64 << 20);
+        for (size_t at = 0; at < 64 << 20; at += 4096) piece[at] = 1;
         kept = piece;
     }
     pause();
