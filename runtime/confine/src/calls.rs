@@ -147,12 +147,9 @@ fn refusing(
     ];
     let to_others = if signals_bounded { &[][..] } else { &to_others };
     for (call, argument) in lists.refused_by_argument.into_iter().flatten().chain(to_others) {
-        let conditions = match conditions(argument)? {
-            None => {
-                rules.insert(*call, Vec::new());
-                continue;
-            }
-            Some(conditions) => conditions,
+        let Some(conditions) = conditions(argument)? else {
+            rules.insert(*call, Vec::new());
+            continue;
         };
         // Refused whatever its arguments are: a case would narrow that.
         if rules.get(call).is_some_and(Vec::is_empty) {

@@ -173,7 +173,7 @@ impl Found {
         let Some(text) = is_small.then(|| fs::read_to_string(description).ok()).flatten() else {
             return;
         };
-        let folder = description.parent().unwrap_or(Path::new("/"));
+        let folder = description.parent().unwrap_or(description);
         for library in libraries_in(&text).filter(|library| library.contains('/')) {
             let library = folder.join(library);
             self.add(&library);

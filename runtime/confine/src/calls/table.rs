@@ -109,8 +109,8 @@ pub(crate) const REFUSED: &[i64] = &[
     libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
     libc::SYS_process_madvise, libc::SYS_process_mrelease, libc::SYS_pidfd_getfd,
     libc::SYS_tkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_migrate_pages, libc::SYS_move_pages, libc::SYS_sched_setattr, libc::SYS_sched_setparam, libc::SYS_sched_setscheduler,
-    libc::SYS_ioprio_set,
+    libc::SYS_migrate_pages, libc::SYS_move_pages, libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam, libc::SYS_sched_setscheduler, libc::SYS_ioprio_set,
     // Large parts of the kernel that nothing here needs.
     libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_add_key,

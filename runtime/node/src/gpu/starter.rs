@@ -258,7 +258,7 @@ impl Taken {
     /// Of a process that may be gone.
     fn of(process: Pid) -> Self {
         let path = format!("/proc/{}/status", process.as_raw_nonzero());
-        std::fs::read_to_string(path).map_or(Self::default(), |text| Self::read(&text))
+        std::fs::read_to_string(path).map(|text| Self::read(&text)).unwrap_or_default()
     }
 
     fn read(status: &str) -> Self {
