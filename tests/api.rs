@@ -15,12 +15,16 @@ mod cloudevents;
 mod coding;
 #[path = "api/failures.rs"]
 mod failures;
+#[path = "api/figures.rs"]
+mod figures;
 #[path = "api/follow.rs"]
 mod follow;
 #[path = "api/ingest.rs"]
 mod ingest;
 #[path = "api/lifecycle.rs"]
 mod lifecycle;
+#[path = "api/logs.rs"]
+mod logs;
 #[path = "api/manifests.rs"]
 mod manifests;
 #[path = "api/openapi.rs"]

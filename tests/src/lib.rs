@@ -1,5 +1,5 @@
 //! What the end-to-end suites share: built guests, an engine to run them in, a node and a client of
-//! it, patience.
+//! it, a browser, patience.
 //!
 //! Keeps true: what is missing fails with the command that makes it, and is never skipped. Nothing
 //! sleeps: `eventually` polls with a bound. Every process started here ends with the test that
@@ -10,6 +10,7 @@
 // Nothing of this is part of a program: it panics like the tests that call it.
 #![expect(clippy::unwrap_used, reason = "the whole crate is a test")]
 
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod events;

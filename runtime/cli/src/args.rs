@@ -158,6 +158,9 @@ pub(crate) enum Command {
     /// Send a file or standard input as one stream, and write what comes of it
     #[command(after_long_help = traffic::STREAM_EXAMPLES)]
     Stream(StreamArgs),
+    /// Show what the stages of a pipeline said last
+    #[command(after_long_help = traffic::LOGS_EXAMPLES)]
+    Logs(traffic::LogsArgs),
     /// Follow an output of a pipeline
     #[command(after_long_help = traffic::TAIL_EXAMPLES)]
     Tail(TailArgs),

@@ -171,6 +171,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Resume(args) => deploy::resume(screen, args).await?,
         Command::Send(args) => send::run(screen, args).await?,
         Command::Tail(args) => tail::run(screen, args).await?,
+        Command::Logs(args) => tail::logs(screen, args).await?,
         Command::DeadLetters(args) => tail::dead_letters(screen, args).await?,
         Command::Sample(command) => sample::run(screen, command).await?,
         Command::Doctor(args) => doctor::run(screen, args).await?,

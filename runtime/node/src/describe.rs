@@ -1,9 +1,12 @@
 //! What runs, for the people who look: lists of pipelines, and one in detail.
 //!
 //! Figures are read as they are at the moment; they need not fit together to the last event.
-//! Partitions are described in `partitions`.
+//! Partitions are described in `partitions`, what came in and how long things took in `traffic`, a
+//! tenant as a whole in `tenant`.
 
 mod partitions;
+mod tenant;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -18,6 +21,8 @@ use crate::node::Node;
 use crate::running::Running;
 use crate::running::event_time::{EventTime, now_micros};
 use crate::scale::ScalingDetail;
+pub use tenant::{QuotaDetail, TenantDetail, TenantPipeline};
+pub use traffic::{IngestDetail, TimeTaken};
 
 /// One line of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +86,9 @@ pub struct PipelineDetail {
     pub segments: Vec<Vec<String>>,
     /// The partitions of all segments.
     pub partition: Vec<PartitionDetail>,
+    /// What came in.
+    #[serde(default)]
+    pub ingest: IngestDetail,
     /// What went from one segment to the next, by the way it went.
     #[serde(default)]
     pub hop: Vec<HopDetail>,
@@ -177,6 +185,9 @@ pub struct StageDetail {
     pub late_events: u64,
     /// Fuel charged.
     pub fuel: u64,
+    /// Time its calls took, waits in them included.
+    #[serde(default)]
+    pub call: Vec<TimeTaken>,
 }
 
 /// One partition of a segment.
@@ -191,6 +202,9 @@ pub struct PartitionDetail {
     pub worker: usize,
     /// Bytes queued for it.
     pub inbox_bytes: usize,
+    /// Events queued for it.
+    #[serde(default)]
+    pub inbox_events: u64,
     /// Bytes of state it holds.
     pub state_bytes: usize,
     /// Streams open in it.
@@ -228,11 +242,17 @@ pub struct HopDetail {
     pub way: String,
     /// Runs that went it.
     pub runs: u64,
+    /// Their events.
+    #[serde(default)]
+    pub events: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Mean time from handing a run over until it was taken; of another node, until it is on its
     /// disk.
     pub mean_micros: u64,
+    /// The same, by how many took how long.
+    #[serde(default)]
+    pub waited: Vec<TimeTaken>,
 }
 
 /// One output.
@@ -326,6 +346,7 @@ impl Node {
             stage: running.pipeline().stages.iter().map(|s| stage_detail(&running, s)).collect(),
             segments: segments.map(|s| s.stages.iter().map(stage_name).collect()).collect(),
             partition,
+            ingest: IngestDetail::of(running.metrics()),
             hop: hop_details(&running),
             output: output_details(&running),
             time: running.event_time().map(|time| time_detail(time, least)),
@@ -384,6 +405,7 @@ fn stage_detail(running: &Running, stage: &sluicebox_core::pipeline::Stage) -> S
         timers: metrics.timers.get(),
         late_events: metrics.late_events.get(),
         fuel: metrics.fuel.get(),
+        call: TimeTaken::all(&metrics.call_latency),
     }
 }
 
@@ -410,8 +432,16 @@ fn hop_details(running: &Running) -> Vec<HopDetail> {
         let figures = hop.way(way);
         let runs = Some(figures.runs.get()).filter(|runs| *runs > 0)?;
         let (from, to) = (hop.from.clone(), hop.to.clone());
-        let (bytes, mean_micros) = (figures.bytes.get(), figures.mean_micros());
-        Some(HopDetail { from, to, way: way.word().to_owned(), runs, bytes, mean_micros })
+        Some(HopDetail {
+            from,
+            to,
+            way: way.word().to_owned(),
+            runs,
+            events: figures.events.get(),
+            bytes: figures.bytes.get(),
+            mean_micros: figures.mean_micros(),
+            waited: TimeTaken::all(&figures.latency),
+        })
     };
     let hops = running.metrics().hops();
     let ways = hops.iter().flat_map(|hop| HopWay::ALL.map(|way| (hop.as_ref(), way)));

@@ -39,6 +39,7 @@ pub mod running;
 pub mod scale;
 mod sessions;
 mod spread;
+mod stage_log;
 pub mod start;
 pub mod tenancy;
 pub mod tenants;

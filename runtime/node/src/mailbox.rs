@@ -234,9 +234,9 @@ impl Mailbox {
         from: &Arc<Self>,
     ) -> Result<(), Delivery> {
         let hop = *delivery.hop.get_or_insert_with(|| self.hop(from));
-        let bytes = delivery.bytes();
+        let size = (delivery.range.len(), delivery.bytes());
         self.push_or_wait(delivery, from)?;
-        self.segment.shared.hops.passed((hop, self.segment.at), bytes);
+        self.segment.shared.hops.passed((hop, self.segment.at), size);
         Ok(())
     }
 

@@ -7,8 +7,8 @@
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
 //!   `stage`, `output`, `worker`, `peer`, `from`, `to`, and words from short lists in this project.
 //!
-//! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the log, event
-//! time, workers and tenants' processes: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`,
+//! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the node:
+//! `metrics/node.rs`, of the log, event time, workers and tenants' processes: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`,
 //! `metrics/process.rs`, other nodes: `metrics/peer.rs`, ways between segments: `metrics/hop.rs`;
 //! who may read it: `http`.
 
@@ -17,6 +17,7 @@ mod gpu;
 mod hop;
 mod kinds;
 mod log;
+mod node;
 mod output;
 mod peer;
 mod process;
@@ -27,6 +28,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
@@ -39,11 +41,13 @@ use crate::durable::Durable;
 use crate::gpu::Gpus;
 use crate::ring::Output;
 use crate::running::PipelineShared;
+use crate::stage_log::StageLog;
 use encode::Row;
 
 pub(crate) use gpu::{GpuSeen, GpuTenantSeen};
 pub use hop::{HopMetrics, HopWay, WayMetrics};
 pub use kinds::{ByWord, Counter, Gauge, Latency};
+pub use node::NodeMetrics;
 pub use output::OutputMetrics;
 pub use peer::PeerMetrics;
 pub use process::ProcessMetrics;
@@ -54,58 +58,6 @@ pub const GUEST_METRICS_MAX: usize = 32;
 
 /// Longest name of a stage's own metric.
 const GUEST_NAME_BYTES_MAX: usize = 64;
-
-/// The edge and the node as a whole.
-#[derive(Debug, Default)]
-pub struct NodeMetrics {
-    /// Open connections.
-    pub connections: Gauge,
-    /// Clients that follow an output.
-    pub followers: Gauge,
-    /// Sessions that are open.
-    pub sessions: Gauge,
-    /// Connections accepted.
-    pub accepted: Counter,
-    /// Connections closed by us, by reason.
-    pub closed: ByWord,
-    /// Partitions moved by the plan.
-    pub balanced: Counter,
-    /// Bytes of request bodies in memory.
-    pub body_bytes: Gauge,
-    /// Clients that wait for a result.
-    pub waiting: Gauge,
-    /// Replies by class of status, index 0 for 1xx.
-    pub replies: [Counter; 5],
-    /// Time from headers to reply of ingest without waiting.
-    pub ingest_latency: Latency,
-    /// Time from headers to reply of ingest that waits for a result.
-    pub wait_latency: Latency,
-}
-
-const NODE_ROWS: &[Row<NodeMetrics>] = &[
-    Row::gauge("connections", "Open connections", |m| m.connections.get()),
-    Row::gauge("followers", "Clients that follow an output", |m| m.followers.get()),
-    Row::gauge("sessions", "Streams that are sent over a request", |m| m.sessions.get()),
-    Row::counter("connections_accepted", "Connections accepted", |m| m.accepted.get()),
-    Row::words("connections_closed", "Closed by the node, by reason", "reason", |m| m.closed.get()),
-    Row::counter("partitions_balanced", "Partitions moved by the plan", |m| m.balanced.get()),
-    Row::gauge("body_bytes", "Bytes of request bodies in memory", |m| m.body_bytes.get()),
-    Row::gauge("waiting", "Clients that wait for a result", |m| m.waiting.get()),
-    Row::words("replies", "Replies by class of status", "class", |m| {
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-        classes.into_iter().zip(&m.replies).map(|(class, count)| (class, count.get())).collect()
-    }),
-    Row::latency(
-        "ingest_seconds",
-        "Time from the headers of an ingest request to its reply",
-        |m| &m.ingest_latency,
-    ),
-    Row::latency(
-        "result_seconds",
-        "Time from the headers of a request that waits for its result to the reply",
-        |m| &m.wait_latency,
-    ),
-];
 
 /// One pipeline, over all its versions.
 #[derive(Debug)]
@@ -126,6 +78,10 @@ pub struct PipelineMetrics {
     pub commits: Counter,
     /// Events that had come before and were not taken again.
     pub duplicates: Counter,
+    /// Time from headers to reply of ingest without waiting.
+    pub ingest_latency: Latency,
+    /// Time from headers to reply of ingest that waits for a result.
+    pub wait_latency: Latency,
     /// Dead letters that were given to their stage again.
     pub replayed: Counter,
     /// Times it was taken to another scale.
@@ -137,6 +93,8 @@ pub struct PipelineMetrics {
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
     hops: Mutex<Vec<Arc<HopMetrics>>>,
+    /// What its stages said last.
+    stage_log: StageLog,
 }
 
 const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
@@ -167,6 +125,8 @@ pub struct StageMetrics {
     pub events_out: Counter,
     /// Calls.
     pub calls: Counter,
+    /// Time from entering a call until it returned, waits in it included.
+    pub call_latency: Latency,
     /// Fuel it was charged, host work included.
     pub fuel: Counter,
     /// Calls that ended in a trap, by cause.
@@ -226,6 +186,7 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_events_in", "Events given to the stage", |m| m.events_in.get()),
     Row::counter("stage_events_out", "Events emitted by the stage", |m| m.events_out.get()),
     Row::counter("stage_calls", "Calls of the stage", |m| m.calls.get()),
+    Row::latency("stage_call_seconds", "Time a call took, waits included", |m| &m.call_latency),
     Row::counter("stage_fuel", "Fuel charged to the stage", |m| m.fuel.get()),
     Row::words("stage_traps", "Calls that ended in a trap, by cause", "cause", |m| m.traps.get()),
     Row::counter("stage_failures", "Events that failed", |m| m.failures.get()),
@@ -278,6 +239,14 @@ const GUEST_COUNTER: (&str, &str) = ("guest_count", "A counter of the stage's ow
 const GUEST_GAUGE: (&str, &str) = ("guest_gauge", "A gauge of the stage's own");
 
 impl StageMetrics {
+    /// A call returned, with so many events and so much fuel.
+    pub fn called(&self, (events, fuel): (u64, u64), took: Duration) {
+        self.calls.inc();
+        self.call_latency.observe(took);
+        self.events_in.add(events);
+        self.fuel.add(fuel);
+    }
+
     /// Adds to a counter of the stage's own.
     pub fn guest_count(&self, name: &str, delta: u64) {
         self.guest(name, GuestValue::Counter(0), |value| match value {
@@ -327,6 +296,11 @@ fn is_guest_name(name: &str) -> bool {
 }
 
 impl PipelineMetrics {
+    /// What its stages said last.
+    pub(crate) const fn stage_log(&self) -> &StageLog {
+        &self.stage_log
+    }
+
     /// The figures of a stage; the same ones whenever it is asked for.
     #[must_use]
     pub fn stage(&self, name: &str) -> Arc<StageMetrics> {
@@ -447,6 +421,8 @@ impl Metrics {
                 rejected: ByWord::default(),
                 commits: Counter::default(),
                 duplicates: Counter::default(),
+                ingest_latency: Latency::default(),
+                wait_latency: Latency::default(),
                 replayed: Counter::default(),
                 rescales: Counter::default(),
                 durable: Mutex::default(),
@@ -454,6 +430,7 @@ impl Metrics {
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
                 hops: Mutex::default(),
+                stage_log: StageLog::new(crate::deploy::secret_number().unwrap_or_default()),
             });
             *known = Arc::downgrade(&fresh);
             fresh

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use sluicebox_core::ids::Name;
 use sluicebox_core::limits::{EVENT_BYTES_HARD, KEY_BYTES_MAX};
 use sluicebox_node::config::quantity::{parse_duration, parse_size};
@@ -42,6 +42,15 @@ Examples:
 Records are JSON lines {id, source, time, key, port, data | data_base64, partition, offset}, or a
 readable form on a terminal. If records were dropped before they could be read, a warning says so
 and reading goes on with the oldest that are kept.";
+
+pub(crate) const LOGS_EXAMPLES: &str = "\
+Examples:
+  sluicebox logs word-count
+  sluicebox logs orders -f --stage price --level warn
+
+Lines of the stages' own logs and of their standard output and error, and why calls of them ended
+in a trap: JSON lines {time, stage, partition, level, text}, or a readable form on a terminal. A
+node keeps the last of them in memory, for each pipeline a quarter of a megabyte.";
 
 pub(crate) const REPLAY_EXAMPLES: &str = "\
 Examples:
@@ -224,6 +233,53 @@ pub(crate) struct ReplayArgs {
     pub(crate) limit: Option<u64>,
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The pipeline's name
+    #[arg(value_parser = name)]
+    pub(crate) pipeline: Name,
+    /// Only what this stage said
+    #[arg(long, value_parser = name)]
+    pub(crate) stage: Option<Name>,
+    /// Nothing less grave
+    #[arg(long, value_enum, default_value = "debug", value_name = "debug|info|warn|error")]
+    #[arg(hide_possible_values = true)]
+    pub(crate) level: Level,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Where to begin: oldest, latest (what comes from now on) or a cursor
+    #[arg(long, value_name = "CURSOR", default_value = "oldest", value_parser = cursor)]
+    pub(crate) from: String,
+    /// Stop after N lines
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// How grave a line of a stage's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    /// As the node has it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Where to begin and when to stop.

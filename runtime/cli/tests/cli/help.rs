@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "serve",
     "demo",
     "push",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 27] = [
     "gpu",
     "send",
     "stream",
+    "logs",
     "tail",
     "dead-letters",
     "dead-letters replay",

@@ -47,12 +47,13 @@ impl Node {
                 })),
                 Err(why) => Err(why.clone()),
             });
-            let inbox_bytes = detail.inbox_bytes;
+            let (inbox_bytes, inbox_events) = (detail.inbox_bytes, detail.inbox_events);
             match known {
                 Ok(Some(known)) => {
                     *detail = known.clone();
                     // What waits for it does so at both ends.
                     detail.inbox_bytes += inbox_bytes;
+                    detail.inbox_events += inbox_events;
                 }
                 Ok(None) => detail.unavailable = Some("it is on its way".to_owned()),
                 Err(why) => detail.unavailable = Some(why),
@@ -72,11 +73,13 @@ impl Node {
 
     fn partition(&self, mailbox: &Arc<Mailbox>) -> PartitionDetail {
         let worker = self.workers().iter().position(|worker| Arc::ptr_eq(worker, &mailbox.owner));
+        let (arrived, taken) = mailbox.load.events();
         PartitionDetail {
             segment: mailbox.segment.root_name().to_owned(),
             partition: mailbox.partition,
             worker: worker.unwrap_or_default(),
             inbox_bytes: mailbox.bytes(),
+            inbox_events: arrived.saturating_sub(taken),
             state_bytes: mailbox.state_bytes.load(Ordering::Relaxed),
             open_streams: mailbox.open_streams.load(Ordering::Relaxed),
             earlier_code_streams: mailbox.streams_of_before.load(Ordering::Relaxed),

@@ -343,6 +343,20 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .takes(READ),
     route(
+        ("GET", "/v1/tenants/{tenant}/pipelines/{name}/logs"),
+        ("readLogs", "Read what stages said last"),
+        Scope::Read,
+        &[json(200, "A page of lines", &[("application/x-ndjson", "LogLine")])],
+        &[PIPELINE, QUERY, &["output.cursor"]],
+    )
+    .takes(&[
+        query("cursor", "string", "Where to begin: a cursor, `oldest` (the default) or `latest`"),
+        query("limit", "integer", "At most so many lines, 1 to 10000"),
+        query("wait", "string", "How long to wait if there is nothing: `5s`, `500ms`"),
+        query("stage", "string", "Only those of this stage"),
+        query("level", "string", "None less grave: `debug` (the default), `info`, `warn`, `error`"),
+    ]),
+    route(
         ("POST", "/v1/tenants/{tenant}/pipelines/{name}/dead-letters/replay"),
         ("replayDeadLetters", "Give dead letters to their stage again"),
         Scope::Write,
@@ -396,6 +410,13 @@ pub(super) const ROUTES: &[Route] = &[
         &[PIPELINE, QUERY],
     )
     .takes(&[query("pipeline", "string", "Of one pipeline; of all of the tenant if left out")]),
+    route(
+        ("GET", "/v1/tenants/{tenant}/usage"),
+        ("describeTenant", "The tenant's quotas, and what its pipelines on this node have used"),
+        Scope::Read,
+        &[json(200, "As of now", &[("application/json", "Tenant")])],
+        &[],
+    ),
     route(
         ("GET", "/v1/tenants/{tenant}/gpu"),
         ("describeGpu", "The GPU, the tenant's share of it, and what it has used"),

@@ -62,6 +62,7 @@ pub(super) fn handler(id: &str) -> Option<MethodRouter<Arc<Node>>> {
         "movePipeline" => post(move_pipeline),
         "planPartitions" => get(plan),
         "describeGpu" => get(gpu),
+        "describeTenant" => get(usage),
         _ => return None,
     })
 }
@@ -72,7 +73,7 @@ async fn no_route(uri: Uri) -> Error {
 
 async fn no_method(uri: Uri) -> Error {
     let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
-        ["components" | "pipelines" | "plan" | "gpu"] => "GET, HEAD",
+        ["components" | "pipelines" | "plan" | "gpu" | "usage"] => "GET, HEAD",
         ["assets"] | [.., "resume" | "replay" | "rollback" | "move"] => "POST",
         _ => "GET, HEAD, PUT, DELETE",
     };
@@ -247,6 +248,11 @@ async fn gpu(call: Call) -> Reply {
     call.caller.has(Scope::Read)?;
     let terms = call.node.gpu_terms(&call.tenant);
     json(StatusCode::OK, &call.node.gpus().report(&call.tenant, terms))
+}
+
+async fn usage(call: Call) -> Reply {
+    let scopes = call.caller.identity.scopes;
+    json(StatusCode::OK, &call.node.describe_tenant(&call.tenant, scopes))
 }
 
 /// `0,2,5-7`: numbers and ranges of partitions.

@@ -258,7 +258,9 @@ impl Call<'_> {
             // The event is on its way; what it came in need not wait with the client.
             drop((body, held));
             let response = self.result(waiting, wait).await;
-            node.metrics().node().wait_latency.observe(self.started.elapsed());
+            let took = self.started.elapsed();
+            node.metrics().node().wait_latency.observe(took);
+            self.running.metrics().wait_latency.observe(took);
             return Ok((response?, true));
         }
         let _turn = match form.is_one_event() {
@@ -274,7 +276,9 @@ impl Call<'_> {
             }
             self.room().await?;
         };
-        node.metrics().node().ingest_latency.observe(self.started.elapsed());
+        let took = self.started.elapsed();
+        node.metrics().node().ingest_latency.observe(took);
+        self.running.metrics().ingest_latency.observe(took);
         Ok((accepted(&tally), tally.rejected == 0))
     }
 

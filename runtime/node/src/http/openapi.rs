@@ -243,11 +243,18 @@ fn success(reply: &Reply) -> Value {
             .collect();
         response["content"] = json!(content);
     }
-    if reply.content.iter().any(|(_, schema)| *schema == "Record") {
+    let has = |name: &str| reply.content.iter().any(|(_, schema)| *schema == name);
+    if has("Record") || has("LogLine") {
         response["headers"] = json!({ "Sluicebox-Cursor": {
             "description": "Of a page: where to go on",
             "schema": { "type": "string" },
         } });
+    }
+    if has("LogLine") {
+        response["headers"]["Sluicebox-Missed"] = json!({
+            "description": "So many lines were gone before they could be read",
+            "schema": { "type": "integer", "minimum": 1 },
+        });
     }
     response
 }
@@ -282,7 +289,7 @@ fn list(of: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = schemas_of_events();
-    for more in [schemas_of_control(), schemas_of_gpu()] {
+    for more in [schemas_of_control(), schemas_of_pipelines(), schemas_of_tenants()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -290,13 +297,67 @@ fn schemas() -> Value {
     all
 }
 
-fn schemas_of_gpu() -> Value {
+/// Of pipelines.
+fn schemas_of_pipelines() -> Value {
     let text = || json!({ "type": "string" });
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    json!({
+        "Pipeline": object(&[
+            ("name", text()), ("version", number()), ("delivery", text()), ("stages", number()),
+            ("state", text()), ("node?", text()),
+        ]),
+        "Pipelines": list(reference("Pipeline")),
+        "PipelineDetail": { "allOf": [reference("Pipeline"), object(&[
+            ("manifest", reference("Object")), ("versions", list(number())),
+            ("ingest", object(&[
+                ("events", number()), ("bytes", number()), ("rejected", number()),
+                ("duplicates", number()), ("acknowledged", list(reference("TimeTaken"))),
+                ("result", list(reference("TimeTaken"))),
+            ])),
+            ("hop", list(object(&[
+                ("from", text()), ("to", text()), ("way", text()), ("runs", number()),
+                ("events", number()), ("bytes", number()), ("mean-micros", number()),
+                ("waited", list(reference("TimeTaken"))),
+            ]))),
+            ("stage", list(reference("Object"))), ("segments", list(list(text()))),
+            ("partition", list(reference("Partition"))), ("output", list(reference("Object"))),
+            ("disk?", reference("Object")), ("usage?", list(reference("Object"))),
+        ])] },
+        "Partition": object(&[
+            ("segment", text()), ("partition", number()), ("worker", number()),
+            ("inbox-bytes", number()), ("inbox-events", number()), ("state-bytes", number()),
+            ("open-streams", number()),
+            ("earlier-code-streams", number()), ("halted?", text()), ("node?", text()),
+            ("way?", text()), ("unavailable?", text()),
+        ]),
+    })
+}
+
+/// Of what a tenant has and has used.
+fn schemas_of_tenants() -> Value {
+    let text = || json!({ "type": "string" });
+    let number = || json!({ "type": "integer", "minimum": 0 });
     let of = |member| (member, reference("Object"));
     json!({
         "Gpu": object(&[
             ("state", text()), ("why?", text()), of("device?"), of("process"), of("share"),
             of("used"), ("stages", list(reference("Object"))),
+        ]),
+        "Tenant": object(&[
+            ("tenant", text()), ("weight", number()), ("scopes", list(text())),
+            ("quota", list(object(&[
+                ("resource", text()), ("limit", number()), ("used?", number()),
+            ]))),
+            ("pipelines", list(json!({ "allOf": [reference("Pipeline"), object(&[
+                ("since", text()), ("fuel", number()), ("events", number()), ("reruns", number()),
+                ("ingest-events", number()), ("ingest-bytes", number()),
+                ("output-events", number()), ("dead-letters", number()),
+                ("inbox-events", number()), ("state-bytes", number()), ("instances", number()),
+                ("lag-ms?", number()), ("disk-bytes?", number()),
+            ])] }))),
+        ]),
+        "TimeTaken": object(&[
+            ("micros-min", number()), ("micros-max?", number()), ("count", number()),
         ]),
     })
 }
@@ -332,6 +393,10 @@ fn schemas_of_events() -> Value {
             ("datacontenttype?", text()), ("data?", json!(true)), ("data_base64?", text()),
             ("partition", number()), ("offset", number()),
         ]),
+        "LogLine": object(&[
+            ("time", text()), ("stage", text()), ("partition", number()), ("level", text()),
+            ("text", text()),
+        ]),
         "Frames": { "type": "string", "contentEncoding": "binary",
                     "description": "Packed frames, as in wit/FRAME.md" },
         "ServerSent": { "type": "string",
@@ -358,10 +423,6 @@ fn schemas_of_control() -> Value {
             ("name", text()), ("version", number()), ("created", flag()), ("changed", flag()),
             ("changes", list(text())), ("partitions", number()), ("manifest-of?", number()),
         ]),
-        "Pipeline": object(&[
-            ("name", text()), ("version", number()), ("delivery", text()), ("stages", number()),
-            ("state", text()), ("node?", text()),
-        ]),
         "Node": object(&[
             ("name", text()), ("address", text()), ("state", text()), ("seconds", number()),
             ("why?", text()), ("pipelines?", number()), ("round-trip-micros?", number()),
@@ -386,19 +447,6 @@ fn schemas_of_control() -> Value {
         "Moved": object(&[
             ("name", text()), ("from", text()), ("to", text()), ("partitions?", list(number())),
             ("pause-millis", number()),
-        ]),
-        "Pipelines": list(reference("Pipeline")),
-        "PipelineDetail": { "allOf": [reference("Pipeline"), object(&[
-            ("manifest", reference("Object")), ("versions", list(number())),
-            ("stage", list(reference("Object"))), ("segments", list(list(text()))),
-            ("partition", list(reference("Partition"))), ("output", list(reference("Object"))),
-            ("disk?", reference("Object")), ("usage?", list(reference("Object"))),
-        ])] },
-        "Partition": object(&[
-            ("segment", text()), ("partition", number()), ("worker", number()),
-            ("inbox-bytes", number()), ("state-bytes", number()), ("open-streams", number()),
-            ("earlier-code-streams", number()), ("halted?", text()), ("node?", text()),
-            ("way?", text()), ("unavailable?", text()),
         ]),
         "Component": object(&[
             ("name", text()), ("digest", text()), ("bytes", number()), ("world", text()),

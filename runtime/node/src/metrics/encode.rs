@@ -15,13 +15,14 @@ use super::gpu::{GPU_ROWS, GPU_TENANT_ROWS, GpuSeen};
 use super::hop::HOP_ROWS;
 use super::kinds::LATENCY_MICROS;
 use super::log::{CHECKPOINT_ROWS, LOG_ROWS, LOGGED_ROWS, Logged, TENANT_ROWS};
+use super::node::NODE_ROWS;
 use super::output::OUTPUT_ROWS;
 use super::peer::{LINK_ROWS, LinkMetrics, PEER_ROWS, WAYS};
 use super::process::{PROCESS_ROWS, Seen};
 use super::time::{TIMED_ROWS, Timed};
 use super::worker::WORKER_ROWS;
 use super::{
-    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, NODE_ROWS, PIPELINE_ROWS,
+    GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, PIPELINE_ROWS,
     PeerMetrics, PipelineMetrics, ProcessMetrics, STAGE_ROWS, Sets, StageMetrics, WayMetrics, lock,
 };
 use crate::gpu::Gpus;

@@ -51,6 +51,8 @@ pub struct HopMetrics {
 pub struct WayMetrics {
     /// Runs handed over; to another node again when they were sent again.
     pub runs: Counter,
+    /// Their events.
+    pub events: Counter,
     /// Their bytes.
     pub bytes: Counter,
     /// From when a run was handed over until the partition took it, of the first run of each
@@ -68,8 +70,9 @@ impl HopMetrics {
 
 impl WayMetrics {
     /// A run was handed over.
-    pub fn passed(&self, bytes: usize) {
+    pub fn passed(&self, events: usize, bytes: usize) {
         self.runs.inc();
+        self.events.add(events as u64);
         self.bytes.add(bytes as u64);
     }
 
@@ -88,6 +91,7 @@ impl WayMetrics {
 
 pub(super) const HOP_ROWS: &[Row<WayMetrics>] = &[
     Row::counter("hop_runs", "Runs handed from a segment to the next", |m| m.runs.get()),
+    Row::counter("hop_events", "Events handed from a segment to the next", |m| m.events.get()),
     Row::counter("hop_bytes", "Bytes of runs handed to the next segment", |m| m.bytes.get()),
     Row::latency("hop_seconds", "Time from handing a run over until it is taken", |m| &m.latency),
 ];

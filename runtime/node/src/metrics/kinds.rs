@@ -91,4 +91,14 @@ impl Latency {
         self.counts[bucket].inc();
         self.micros.add(micros);
     }
+
+    /// The buckets with something in them: how many took more than so many microseconds, at most
+    /// so many, if there is a bound; the shortest first.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, Option<u64>, u64)> {
+        let begins = [0].into_iter().chain(LATENCY_MICROS);
+        let ends = LATENCY_MICROS.into_iter().map(Some).chain([None]);
+        let counts = self.counts.iter().map(Counter::get);
+        let all = begins.zip(ends).zip(counts).map(|((begin, end), count)| (begin, end, count));
+        all.filter(|(_, _, count)| *count > 0)
+    }
 }

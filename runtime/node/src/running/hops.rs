@@ -43,10 +43,10 @@ impl Hops {
     }
 
     /// A run was handed over.
-    pub(crate) fn passed(&self, (hop, to): (Hop, usize), bytes: usize) {
+    pub(crate) fn passed(&self, (hop, to): (Hop, usize), (events, bytes): (usize, usize)) {
         let way = hop.way.zip(self.of((hop.from.into(), to)));
         if let Some((way, metrics)) = way {
-            metrics.way(way).passed(bytes);
+            metrics.way(way).passed(events, bytes);
         }
     }
 

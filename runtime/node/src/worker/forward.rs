@@ -396,13 +396,13 @@ impl Forwarder {
     /// A run went out, by the link there is.
     fn note_passed(&mut self, at: usize) {
         let Some(delivery) = self.taken.get_mut(at) else { return };
-        let bytes = delivery.bytes();
+        let size = (delivery.range.len(), delivery.bytes());
         if let Some(hop) = &mut delivery.hop {
             hop.way = self.trunk.class().map(|class| match class {
                 Class::Ring => HopWay::Ring,
                 Class::Network => HopWay::Network,
             });
-            self.segment.shared.hops.passed((*hop, self.segment.at), bytes);
+            self.segment.shared.hops.passed((*hop, self.segment.at), size);
         }
     }
 
