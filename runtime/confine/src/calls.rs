@@ -54,14 +54,16 @@ struct Lists {
 
 impl Lists {
     const fn of(calls: Calls) -> Self {
-        const NONE: &[i64] = &[];
         let (allowed, of_old, refused, by_argument) = match calls {
             Calls::Node => {
                 (node::ALLOWED, node::ALLOWED_OF_OLD, node::REFUSED, node::REFUSED_BY_ARGUMENT)
             }
-            Calls::Drivers => {
-                (drivers::ALLOWED, NONE, drivers::REFUSED, drivers::REFUSED_BY_ARGUMENT)
-            }
+            Calls::Drivers => (
+                drivers::ALLOWED,
+                drivers::ALLOWED_OF_OLD,
+                drivers::REFUSED,
+                drivers::REFUSED_BY_ARGUMENT,
+            ),
         };
         Self {
             allowed: [ALLOWED, ALLOWED_OF_OLD, allowed, of_old],

@@ -23,6 +23,13 @@ pub(crate) const ALLOWED: &[i64] = &[
     libc::SYS_kcmp,
 ];
 
+/// The same for what only x86-64 has.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const ALLOWED_OF_OLD: &[i64] =
+    &[libc::SYS_epoll_create, libc::SYS_eventfd, libc::SYS_pause];
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) const ALLOWED_OF_OLD: &[i64] = &[];
+
 /// What is never let through: other processes and programs.
 #[rustfmt::skip]
 pub(crate) const REFUSED: &[i64] = &[
