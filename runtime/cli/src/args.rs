@@ -208,6 +208,12 @@ pub(crate) enum Command {
         /// What it is to be
         orders: String,
     },
+    /// A process that starts those that try kernels; not for people
+    #[command(hide = true)]
+    GpuStarter {
+        /// What they are to be
+        orders: String,
+    },
     /// A process that tries a kernel; not for people
     #[command(hide = true)]
     GpuTrial {

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
     }
     match &cli.command {
         Command::GpuHost { orders } => return gpu_process(&cli.globals, orders),
+        Command::GpuStarter { orders } => return sluicebox_node::gpu_starter_main(orders),
         Command::GpuTrial { orders, entry } => {
             return sluicebox_node::gpu_trial_main(orders, entry);
         }
@@ -100,10 +101,16 @@ fn tenant_process(globals: &Globals) -> ExitCode {
     }
 }
 
-/// Is the process that has the GPU, to its end.
+/// Is the process that has the GPU, to its end. Nothing is started, not even logging, before it is
+/// held in.
 fn gpu_process(globals: &Globals, orders: &str) -> ExitCode {
-    match logging::start(globals, serve::LOG_USUAL) {
-        Ok(_logging) => sluicebox_node::gpu_main(orders),
+    let begun = sluicebox_node::GpuProcess::begin(orders);
+    let logging = begun.map_err(|error| Failure::node(&error)).and_then(|process| {
+        let logging = logging::start(globals, serve::LOG_USUAL)?;
+        Ok((process, logging))
+    });
+    match logging {
+        Ok((process, _logging)) => sluicebox_node::gpu_main(process),
         Err(failure) => {
             complain(&failure.text());
             ExitCode::from(exit_code(failure.cause))
@@ -180,6 +187,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         | Command::Compile
         | Command::TenantProcess
         | Command::GpuHost { .. }
+        | Command::GpuStarter { .. }
         | Command::GpuTrial { .. } => {}
     }
     Ok(Ended::Done)

@@ -9,7 +9,8 @@
 //!
 //! - The device is in a process of its own, which is started when a stage first wants it, and ended
 //!   when no instance has anything of it (`keeper`, `process`). If it crashes or hangs, what was
-//!   under way is lost, and told so; nothing else of the node is.
+//!   under way is lost, and told so; nothing else of the node is. It is held in (`confined`), and
+//!   so are the processes that try kernels (`trial`), which a third one starts (`starter`).
 //! - A tenant has a share of the device's time and memory that it gets in any case. What all are
 //!   promised is never more than there is: who would be one too many is refused as it applies.
 //! - What is on the device is a cache: no promise of delivery rests on it.
@@ -18,6 +19,7 @@
 //!
 //! Leaves to others: what a device does (`gpu-host`), what guests see of it (`engine/host/gpu.rs`).
 
+pub(crate) mod confined;
 mod keeper;
 mod line;
 pub(crate) mod process;
@@ -25,7 +27,9 @@ mod pump;
 mod report;
 mod sending;
 mod session;
+pub(crate) mod starter;
 pub(crate) mod status;
+pub(crate) mod trial;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -47,7 +47,10 @@ mod worker;
 
 pub use config::Config;
 pub use front::tenant_process::TenantProcess;
-pub use gpu::process::{main as gpu_main, trial_main as gpu_trial_main};
+pub use gpu::confined::GpuProcess;
+pub use gpu::process::main as gpu_main;
+pub use gpu::starter::main as gpu_starter_main;
+pub use gpu::trial::main as gpu_trial_main;
 pub use node::Node;
 pub use sluicebox_engine::compile::compile_main;
 pub use start::RunningNode;

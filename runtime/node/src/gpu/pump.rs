@@ -192,7 +192,8 @@ impl<'a> Pump<'a> {
         match reply.answer {
             Answer::Begun { info, generation } => {
                 self.gpus.status.note_loss();
-                self.up = Up { info, generation, pid: self.up.pid };
+                let measures = self.up.measures.clone();
+                self.up = Up { info, generation, pid: self.up.pid, measures };
                 self.keeper.generation = generation.wrapping_add(1);
                 self.gpus.status.set_phase(Phase::Up(self.up.clone()));
                 None

@@ -34,13 +34,7 @@ impl Gpus {
             });
             report.insert("device".to_owned(), device);
         }
-        let counts = self.status.counts();
-        let process = json!({
-            "starts": counts.starts,
-            "failures": counts.failures,
-            "start-micros": counts.start_micros,
-        });
-        report.insert("process".to_owned(), process);
+        report.insert("process".to_owned(), self.process(&phase).into());
         let share = json!({
             "share": terms.weight / super::MILLIONTHS,
             "share-max": terms.cap.map_or(1_000, |cap| cap / super::MILLIONTHS),
@@ -50,6 +44,27 @@ impl Gpus {
         report.insert("share".to_owned(), share);
         self.add_used(tenant, &mut report);
         Value::Object(report)
+    }
+
+    /// The process: how it fares, and what holds it in while it is there.
+    fn process(&self, phase: &Phase) -> Map<String, Value> {
+        let counts = self.status.counts();
+        let numbers = [
+            ("starts", counts.starts),
+            ("failures", counts.failures),
+            ("start-micros", counts.start_micros),
+        ];
+        let mut process: Map<String, Value> =
+            numbers.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
+        if let Phase::Up(up) = phase {
+            let (held, not): (Vec<_>, Vec<_>) =
+                up.measures.iter().partition(|measure| measure.is_in_place);
+            let held = held.into_iter().map(|measure| measure.name.clone().into()).collect();
+            let not = not.into_iter().map(|it| (it.name.clone(), it.text.clone().into())).collect();
+            process.insert("held-in-by".to_owned(), Value::Array(held));
+            process.insert("not-held-in-by".to_owned(), Value::Object(not));
+        }
+        process
     }
 
     fn add_used(&self, tenant: &Name, report: &mut Map<String, Value>) {
@@ -85,7 +100,12 @@ impl Gpus {
             Phase::Up(up) => up.info.memory_bytes.min(self.config.memory_bytes_max as u64),
             _ => 0,
         };
+        let measures_absent = match &phase {
+            Phase::Up(up) => up.measures.iter().filter(|measure| !measure.is_in_place).count(),
+            _ => 0,
+        };
         GpuSeen {
+            measures_absent: measures_absent as u64,
             up: u64::from(matches!(phase, Phase::Up(_))),
             starts: counts.starts,
             failures: counts.failures,

@@ -1,14 +1,15 @@
 //! How the GPU's process stands, and what was used of it: for those who wait, look and count.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sluicebox_engine::gpu::Refused;
 use sluicebox_gpu::device::Info;
 use sluicebox_gpu::wire::{Figures, TenantFigures, Used};
 use tokio::sync::watch;
 
+use super::confined::Measure;
 use crate::mailbox::lock;
 
 /// Where it is in its life.
@@ -49,6 +50,8 @@ pub(crate) struct Up {
     pub(crate) generation: u32,
     /// The number of the process.
     pub(crate) pid: u32,
+    /// What holds it in, and what does not.
+    pub(crate) measures: Arc<[Measure]>,
 }
 
 /// See the module.

@@ -21,6 +21,8 @@ pub(crate) struct GpuSeen {
     pub(crate) memory_bytes: u64,
     /// Instances that have something of it.
     pub(crate) sessions: u64,
+    /// Measures that do not hold the process in.
+    pub(crate) measures_absent: u64,
 }
 
 /// A tenant with stages that may use it.
@@ -63,6 +65,9 @@ pub(super) const GPU_ROWS: &[Row<GpuSeen>] = &[
     Row::micros("gpu_busy_seconds", "Time for which the device worked", |g| g.busy_micros),
     Row::gauge("gpu_memory_bytes", "Memory of the device", |g| g.memory_bytes),
     Row::gauge("gpu_sessions", "Instances that have something of the device", |g| g.sessions),
+    Row::gauge("gpu_measures_absent", "Measures that do not hold that process in", |g| {
+        g.measures_absent
+    }),
 ];
 
 pub(super) const GPU_TENANT_ROWS: &[Row<GpuTenantSeen>] = &[
