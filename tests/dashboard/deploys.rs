@@ -1,6 +1,7 @@
 //! What changes something: uploads, manifests with and without mistakes, replay, deletion.
 
 use sluicebox_tests::browser::Browser;
+use sluicebox_tests::client::Client;
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::guests;
 use sluicebox_tests::manifest::single;
@@ -10,13 +11,8 @@ use super::{at, nothing_is_wrong, picture};
 
 const OBEYS: &str = "conformance-rust";
 
-#[tokio::test]
-async fn a_pipeline_is_deployed_replayed_and_deleted_from_the_page() {
-    let node = Setup::dev().start().await;
-    let client = node.client();
-    let browser = Browser::start().await;
-    browser.size(1280, 1000).await;
-    browser.go(&at(&node, "#/deploy")).await;
+/// A component is uploaded, and a manifest applied behind one with mistakes.
+async fn deploy(browser: &Browser, client: &Client) {
     browser.shows("None yet.").await;
     let file = guests::path(OBEYS);
     browser.write("input[accept*=wasm]", file.to_str().expect("a plain path")).await;
@@ -55,7 +51,16 @@ async fn a_pipeline_is_deployed_replayed_and_deleted_from_the_page() {
     browser.shows("Version 1 of page runs").await;
     client.get("pipelines/page").await.is(200);
     browser.picture(&picture("applied-light")).await;
+}
 
+#[tokio::test]
+async fn a_pipeline_is_deployed_replayed_and_deleted_from_the_page() {
+    let node = Setup::dev().start().await;
+    let client = node.client();
+    let browser = Browser::start().await;
+    browser.size(1280, 1000).await;
+    browser.go(&at(&node, "#/deploy")).await;
+    deploy(&browser, &client).await;
     browser.click_text("Look at page").await;
     browser.shows("Acknowledged in").await;
     client.call("page", "k", "eanswered").await.is(200);
