@@ -42,7 +42,8 @@ pub(crate) fn new(screen: Screen, args: NewArgs) -> Result<(), Failure> {
                  "files": files }),
         &format!("created {shown}, a stage in {}: {}", language.title(), files.join(", ")),
     )?;
-    for missing in language.missing(&Tools::of_user().map_err(told)?) {
+    let missing = Tools::of_user().map(|tools| language.missing(&tools)).unwrap_or_default();
+    for missing in missing {
         screen.note(&format!("{} needs {}: {}", language.title(), missing.what, missing.install));
     }
     screen.hint(&format!("next: `sluicebox dev {shown}`, `sluicebox test {shown}`"));
@@ -94,8 +95,7 @@ pub(crate) async fn build_one(
 ) -> Result<(Project, Built), Failure> {
     let building = tokio::task::spawn_blocking(move || {
         let tools = Tools::of_user()?;
-        let mut progress =
-            Progress::new(|line| screen.note(&format!("{}: {line}", project.name)));
+        let mut progress = Progress::new(|line| screen.note(&format!("{}: {line}", project.name)));
         if installing.install {
             project.language.fetch(&tools, &mut progress)?;
         }

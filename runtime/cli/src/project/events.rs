@@ -139,15 +139,13 @@ impl Outputs {
 
     /// What differs, in lines; nothing if everything came as it is expected.
     pub(super) fn differences(expected: &Self, found: &Self) -> Vec<String> {
-        let none = Vec::new();
         let places = expected.by_place.keys();
         let more = found.by_place.keys().filter(|place| !expected.by_place.contains_key(*place));
         let mut differences = Vec::new();
         for place in places.chain(more) {
-            let of = |outputs: &'_ Self| outputs.by_place.get(place).cloned();
-            let wanted = of(expected).unwrap_or_else(|| none.clone());
-            let came = of(found).unwrap_or_else(|| none.clone());
-            differences.extend(differences_of(place, &wanted, &came));
+            let wanted = expected.by_place.get(place).map_or(&[][..], Vec::as_slice);
+            let came = found.by_place.get(place).map_or(&[][..], Vec::as_slice);
+            differences.extend(differences_of(place, wanted, came));
         }
         differences
     }
@@ -183,20 +181,19 @@ pub(super) fn shortened(differences: &[String]) -> String {
 
 /// Whether a record has all that is expected of it.
 fn fits(wanted: &Value, came: &Value) -> bool {
-    let fields = wanted.as_object().into_iter().flatten();
-    fields.into_iter().all(|(name, value)| came.get(name) == Some(value))
+    wanted.as_object().into_iter().flatten().all(|(name, value)| came.get(name) == Some(value))
 }
 
 /// A record with what is compared; with what another one says, if there is one.
 fn shown(record: &Value, like: Option<&Map<String, Value>>) -> String {
-    let is_shown = |name: &&str| match like {
-        Some(like) => like.contains_key(**name),
-        None => **name != "time" && **name != "port",
+    let is_shown = |name: &str| match like {
+        Some(like) => like.contains_key(name),
+        None => name != "time" && name != "port",
     };
     let mut line = Map::new();
-    for field in FIELDS.iter().filter(is_shown) {
-        if let Some(value) = record.get(*field) {
-            line.insert((*field).to_owned(), value.clone());
+    for field in FIELDS.into_iter().filter(|field| is_shown(field)) {
+        if let Some(value) = record.get(field) {
+            line.insert(field.to_owned(), value.clone());
         }
     }
     printable(&Value::Object(line).to_string())
@@ -241,17 +238,25 @@ mod tests {
 
     #[test]
     fn order_counts_within_a_key_and_only_what_is_said_is_compared() {
-        let expected = outputs(&[json!({"key": "a", "data": 1}), json!({"key": "a", "data": 2}),
-            json!({"key": "b", "data": 1})]);
+        let expected = outputs(&[
+            json!({"key": "a", "data": 1}),
+            json!({"key": "a", "data": 2}),
+            json!({"key": "b", "data": 1}),
+        ]);
         let came = |data: [u8; 2]| {
-            outputs(&[json!({"key": "b", "data": 1, "offset": 7}),
+            outputs(&[
+                json!({"key": "b", "data": 1, "offset": 7}),
                 json!({"key": "a", "data": data[0], "time": "t"}),
-                json!({"key": "a", "data": data[1]})])
+                json!({"key": "a", "data": data[1]}),
+            ])
         };
         assert_eq!(Outputs::differences(&expected, &came([1, 2])), [""; 0]);
         let wrong = Outputs::differences(&expected, &came([2, 1]));
         assert_eq!(wrong.len(), 2);
-        assert_eq!(wrong[0], "reply, key a, number 1:\n  - {\"data\":1,\"key\":\"a\"}\n  + {\"data\":2,\"key\":\"a\"}");
+        assert_eq!(
+            wrong[0],
+            "reply, key a, number 1:\n  - {\"data\":1,\"key\":\"a\"}\n  + {\"data\":2,\"key\":\"a\"}"
+        );
     }
 
     #[test]
@@ -268,10 +273,14 @@ mod tests {
     fn what_came_is_what_its_own_file_expects() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("outputs.ndjson");
-        let came = outputs(&[json!({"key": "a", "data": "x", "port": "late", "time": "t", "offset": 1})]);
+        let came =
+            outputs(&[json!({"key": "a", "data": "x", "port": "late", "time": "t", "offset": 1})]);
         std::fs::write(&file, came.text(false)).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
-        assert!(text.contains("late") && !text.contains("time") && !text.contains("offset"), "{text}");
+        assert!(
+            text.contains("late") && !text.contains("time") && !text.contains("offset"),
+            "{text}"
+        );
         let expected = Outputs::expected(&file).unwrap();
         assert_eq!(Outputs::differences(&expected, &came), [""; 0]);
         std::fs::write(&file, "{\"output\": \"reply\", \"dta\": 1}\n").unwrap();
@@ -281,8 +290,11 @@ mod tests {
 
     #[test]
     fn an_event_is_what_tail_writes_or_less() {
-        let line = |text: &str| cloud_event(3, serde_json::from_str::<Value>(text).unwrap().as_object().unwrap());
-        let event = line(r#"{"id":"x","key":"k","data":{"n":1},"partition":2,"offset":9}"#).unwrap();
+        let line = |text: &str| {
+            cloud_event(3, serde_json::from_str::<Value>(text).unwrap().as_object().unwrap())
+        };
+        let event =
+            line(r#"{"id":"x","key":"k","data":{"n":1},"partition":2,"offset":9}"#).unwrap();
         assert_eq!((&event["partitionkey"], &event["data"]), (&json!("k"), &json!({"n": 1})));
         assert_eq!((&event["id"], event.get("offset")), (&json!("3"), None));
         assert_eq!(line(r#"{"data":"t"}"#).unwrap()["datacontenttype"], "text/plain");

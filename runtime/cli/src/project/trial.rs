@@ -47,8 +47,9 @@ pub(crate) async fn run(screen: Screen, args: TestArgs) -> Result<(), Failure> {
         found.into_iter().filter(|found| found.folder.join(EVENTS).is_file()).collect();
     if trials.is_empty() {
         let what = format!("nothing in {} has a {MANIFEST} and {EVENTS}", folder.display());
-        return Err(Failure::new(Cause::NotFound, what)
-            .fix("put events beside the pipeline, a line of JSON each; see `sluicebox test --help`"));
+        return Err(Failure::new(Cause::NotFound, what).fix(
+            "put events beside the pipeline, a line of JSON each; see `sluicebox test --help`",
+        ));
     }
     let mut stages = Vec::new();
     for stage in stages_below(&folder)? {

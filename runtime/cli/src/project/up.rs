@@ -61,7 +61,8 @@ async fn run(screen: Screen, args: UpArgs, mode: Mode) -> Result<Ended, Failure>
     }
     let (followers, records) = Followers::new(client.clone());
     let (installing, shown) = (args.installing, Shown::new(screen));
-    let mut session = Session { screen, shown, client, folder, installing, followers, owed: Vec::new() };
+    let mut session =
+        Session { screen, shown, client, folder, installing, followers, owed: Vec::new() };
     let outcome = tokio::select! {
         // Who wants an end gets one.
         biased;
@@ -261,7 +262,8 @@ impl Session {
         let value = json!({ "pipeline": name.as_str(), "version": version, "seconds": seconds,
                             "changed": applied.get("changed"), "events": events });
         if is_reload {
-            let text = format!("reloaded {name}: version {version}, {seconds:.1} s after the change");
+            let text =
+                format!("reloaded {name}: version {version}, {seconds:.1} s after the change");
             return self.shown.event("reloaded", value, &self.screen.strong(&format!("== {text}")));
         }
         let text = format!("{}\n  events to {events}", applied_text(name, applied, false));
