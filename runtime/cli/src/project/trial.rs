@@ -106,7 +106,7 @@ async fn all(
             format!("ok {name}: {sent} events gave {count} outputs as expected ({seconds:.1} s)")
         } else {
             failed += 1;
-            let wrong = screen.alarm(&format!("WRONG {name}: {} differ", differences.len()));
+            let wrong = screen.alarm(&format!("WRONG {name}: {} differences", differences.len()));
             format!("{wrong}\n{}", shortened(&differences))
         };
         if !screen.json() {
