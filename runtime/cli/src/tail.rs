@@ -48,8 +48,7 @@ pub(crate) async fn dead_letters(screen: Screen, args: DeadLettersArgs) -> Resul
         return Err(Failure::new(Cause::Usage, "the pipeline's name is missing"));
     };
     let client = Client::new(&args.connection)?;
-    let path = client.pipeline(&pipeline, "/dead-letters");
-    let follower = Follower::at(client, path, &args.reading.from);
+    let follower = Follower::dead_letters(client, &pipeline, &args.reading.from);
     follow(screen, follower, &args.reading).await
 }
 
@@ -93,6 +92,12 @@ impl Follower {
 
     fn at(client: Client, path: String, from: &str) -> Self {
         Self { client, path, cursor: from.to_owned(), query: Vec::new(), readable }
+    }
+
+    /// The same for the events a pipeline could not handle.
+    pub(crate) fn dead_letters(client: Client, pipeline: &Name, from: &str) -> Self {
+        let path = client.pipeline(pipeline, "/dead-letters");
+        Self::at(client, path, from)
     }
 
     /// Asks for the records behind the cursor, waiting for the first one if there are none. Does
