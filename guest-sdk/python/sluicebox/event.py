@@ -241,16 +241,17 @@ class Event:
         """The timers of the event's key."""
         return Timers(self)
 
-    def emit(self, payload, *, port=0, key="", time=None, fields=(), attach=()):
+    def emit(self, payload, *, port=0, key="", time=None, fields=(), attach=(), cause=None):
         """Emits bytes or text because of this event.
 
         It leaves by port 0 with this event's time unless said otherwise. A key of its own takes
         effect on edges with `key = "emitted"`. `fields` are pairs of id and bytes; `attach` are
-        buffers of a GPU.
+        buffers of a GPU; `cause` is the index of another event of this call to name as the cause.
         """
         if time is None:
             time = self._head[TIME]
-        self._call.emit(self.index, time, payload, port, key, fields, attach)
+        index = self.index if cause is None else cause
+        self._call.emit(index, time, payload, port, key, fields, attach)
 
     def emit_json(self, value, **options):
         """Emits a value as JSON; otherwise as `emit`."""

@@ -57,11 +57,10 @@ def keyed(event, operand):
 
 
 def caused(event, operand):
-    """The SDK takes the cause from the event, so this looks below it."""
     if len(operand) < 4:
         raise unknown()
     cause = int.from_bytes(operand[:4], "little")
-    event._call.emit(cause, event.time, operand[4:], 0, "", (), ())
+    event.emit(operand[4:], cause=cause)
 
 
 def many(event, operand):
