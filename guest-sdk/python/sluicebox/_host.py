@@ -9,7 +9,8 @@ import time
 
 try:
     from componentize_py_types import Err
-    from wit_world.imports import assets, config, log, metrics, output, state, timers
+    from wit_world.imports import assets, config, metrics, output, state, timers
+    from wit_world.imports import log as _log_interface
 except ImportError:
     IN_COMPONENT = False
 else:
@@ -57,7 +58,7 @@ if IN_COMPONENT:
             raise Refused(error.value) from None
 
     def _log(level, message):
-        log.write(log.Level(level), message)
+        _log_interface.write(_log_interface.Level(level), message)
 
     emit = output.emit
     state_get = state.get

@@ -104,7 +104,7 @@ impl Project {
                 wrong(what, &format!("set it to one of {}", crate::language_names()))
             })?,
         };
-        let world = world.unwrap_or_else(|| language.world().to_owned());
+        let world = world.unwrap_or_else(|| language.world(&folder).to_owned());
         let hidden = folder.join(".sluicebox");
         let component = folder.join("build").join(format!("{name}.wasm"));
         let sdk = Sdk::below(&hidden.join("sdk"));
@@ -153,7 +153,7 @@ impl Project {
     /// # Errors
     /// It cannot be written.
     pub fn unpack(&self) -> Result<()> {
-        sdk::unpack(&self.folder.join(".sluicebox/sdk"), self.language.name())
+        sdk::unpack(&self.folder.join(".sluicebox/sdk"), self.language.sdk())
     }
 
     /// Builds the component, if its sources are others than those it was made of.
