@@ -54,7 +54,8 @@ replace({
 function shown(values) {
   const one = (value) => {
     if (typeof value === "string") return value;
-    if (value instanceof Error) return `${value.name}: ${value.message}\n${value.stack ?? ""}`.trimEnd();
+    if (value instanceof Error)
+      return `${value.name}: ${value.message}\n${value.stack ?? ""}`.trimEnd();
     try {
       return JSON.stringify(value) ?? String(value);
     } catch {
@@ -88,15 +89,21 @@ class Utf8Decoder {
 globalThis.TextEncoder ??= Utf8Encoder;
 globalThis.TextDecoder ??= Utf8Decoder;
 globalThis.console ??= Object.fromEntries(
-  [["debug", "debug"], ["log", "info"], ["info", "info"], ["warn", "warn"], ["error", "error"]].map(
-    ([name, level]) => [name, (...values) => log.write(level, shown(values))],
-  ),
+  [
+    ["debug", "debug"],
+    ["log", "info"],
+    ["info", "info"],
+    ["warn", "warn"],
+    ["error", "error"],
+  ].map(([name, level]) => [name, (...values) => log.write(level, shown(values))]),
 );
 
 /** The export `handle` of a stage. */
 export function component(stage) {
   if (!(stage instanceof Stage)) {
-    throw new TypeError("the module's default export is no stage: export default stage((event) => …)");
+    throw new TypeError(
+      "the module's default export is no stage: export default stage((event) => …)",
+    );
   }
   const handle = stage.instance();
   return (frame) =>

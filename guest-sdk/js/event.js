@@ -1,7 +1,7 @@
 // The events a stage receives, and emitting because of them.
 //
-// - An event is of one call: what is emitted, written or said to have failed for it later than that
-//   throws, as its index would mean another event by then.
+// - An event is of one call: what is emitted, written or said to have failed for it later than
+//   that throws, as its index would mean another event by then.
 // - Nothing of an event is taken out of its frame before it is asked for.
 
 import * as frames from "./frame.js";
@@ -12,11 +12,12 @@ import { decode, encode, toBytes, toJson } from "./text.js";
 
 const { HEAD_BYTES, HEADER_BYTES } = frames;
 
-// A frame is given to the host when it would become larger than this: just below the 256 KiB a stage
-// is given in one frame, so that the host need not cut it.
+// A frame is given to the host when it would become larger than this: just below the 256 KiB a
+// stage is given in one frame, so that the host need not cut it.
 const FLUSH_BYTES = 240 << 10;
 const NONE = new Uint8Array(0);
 const FIELD_IDS_END = 65_536;
+const ATTACHMENTS_MAX = 256;
 
 /** Ids of extension fields. Those from OWN_FIRST on are for stages' own use. */
 export const Field = Object.freeze({
@@ -38,6 +39,8 @@ const packer = new frames.Packer();
 export class Call {
   open = true;
   failures = new Map();
+  // Attachments that the frame being packed names.
+  attached = 0;
 
   constructor(frame) {
     this.frame = frame;
@@ -67,14 +70,16 @@ export class Call {
       index = options.cause ?? index;
       time = options.time ?? time;
       if (options.key) key = encode(options.key);
-      if (options.fields) fields = packed(options.fields);
+      if (options.fields || options.attach) fields = this.#fields(options);
     }
     checkSizes(key, body, fields);
     if (!(Number.isSafeInteger(time) && time >= 0)) {
       throw new Reject(`emitted the time ${time}, times are whole microseconds below 2^53`);
     }
     if (!(Number.isInteger(index) && index >= 0 && index <= 0xffff_ffff)) {
-      throw new Reject(`emitted with the cause ${index}, causes are indices of events of the call`);
+      throw new Reject(
+        `emitted with the cause ${index}, causes are indices of events of the call`,
+      );
     }
     if (!(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
       throw new Reject(`emitted by the port ${port}, ports are 0 to 65,535`);
@@ -84,9 +89,24 @@ export class Call {
     packer.push(0, 0, port, index, time, key, body, fields);
   }
 
+  /** Extension fields, packed, with the buffers of a GPU that are attached. */
+  #fields({ fields = [], attach = [] }) {
+    if (attach.length === 0) return packed(fields);
+    if (attach.length > ATTACHMENTS_MAX) {
+      throw new Reject(`emitted ${attach.length} attachments, the limit is 256`);
+    }
+    if (this.attached + attach.length > ATTACHMENTS_MAX) this.flush();
+    this.attached += attach.length;
+    const value = new Uint8Array(8 * attach.length);
+    const view = frames.viewOf(value);
+    attach.forEach((buffer, at) => frames.setNumber(view, 8 * at, buffer.give?.() ?? buffer));
+    return packed([...fields, [Field.ATTACHMENTS, value]]);
+  }
+
   /** Gives the host what was emitted so far. */
   flush() {
     if (packer.count > 0) host.emit(packer.take());
+    this.attached = 0;
   }
 
   /** Notes the failure of an event; the first one of an event counts. */
@@ -98,7 +118,8 @@ export class Call {
   }
 
   check() {
-    if (!this.open) throw new Error("the event is of an earlier call: it has to be done within its own");
+    if (!this.open)
+      throw new Error("the event is of an earlier call: it has to be done within its own");
   }
 
   /** Ends the call; gives index, class and message of the events that failed. */
@@ -194,6 +215,14 @@ export class Event {
 
   field(id) {
     return this.fields().find(([found]) => found === id)?.[1];
+  }
+
+  get attachments() {
+    const packedHandles = this.field(Field.ATTACHMENTS) ?? NONE;
+    const view = frames.viewOf(packedHandles);
+    return Array.from({ length: packedHandles.length / 8 }, (_, at) =>
+      frames.getNumber(view, 8 * at),
+    );
   }
 
   get timer() {

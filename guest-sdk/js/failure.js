@@ -31,5 +31,8 @@ export function describe(error) {
   if (error instanceof Failure) return { kind: error.kind, message: error.message };
   if (typeof error === "string") return { kind: "reject", message: error };
   if (!(error instanceof Error)) return { kind: "reject", message: String(error) };
-  return { kind: error.kind === "retry" ? "retry" : "reject", message: `${error.name}: ${error.message}` };
+  return {
+    kind: error.kind === "retry" ? "retry" : "reject",
+    message: `${error.name}: ${error.message}`,
+  };
 }

@@ -1,7 +1,7 @@
 // The packed frame, version 1: how events lie in the bytes that cross the border.
 //
-// wit/FRAME.md is the specification; this is the SDK's own reader and writer. A frame from the host
-// is trusted to be well formed, as the host has checked it.
+// wit/FRAME.md is the specification; this is the SDK's own reader and writer. A frame from the
+// host is trusted to be well formed, as the host has checked it.
 
 export const HEADER_BYTES = 16;
 export const HEAD_BYTES = 32;
@@ -53,7 +53,7 @@ export function packFields(fields) {
 export function readFields(packed) {
   const view = viewOf(packed);
   const fields = [];
-  for (let at = 0; at < packed.length; ) {
+  for (let at = 0; at < packed.length;) {
     const length = view.getUint16(at + 2, true);
     fields.push([view.getUint16(at, true), packed.slice(at + 4, at + 4 + length)]);
     at += 4 + length;

@@ -25,6 +25,8 @@ export declare class Buffer implements Made {
   static of(content: ArrayBufferView): Buffer;
   /** With the bytes of an asset, not to be written; the device has it once. */
   static constant(asset: string): Buffer;
+  /** One that came with an event: `Buffer.ofHandle(event.attachments[0])`. */
+  static ofHandle(handle: number): Buffer;
   readonly handle: number | undefined;
   readonly size: number;
   write(content: ArrayBufferView, offset?: number): void;
@@ -72,8 +74,8 @@ export declare class Graph implements Made {
   constructor(steps: readonly Step[]);
   readonly handle: number | undefined;
   /**
-   * Does the steps once and waits; gives the device's time in nanoseconds. Throws if it did not end
-   * whole.
+   * Does the steps once and waits; gives the device's time in nanoseconds. Throws if it did not
+   * end whole.
    */
   submit(
     buffers: readonly (Buffer | { buffer: Buffer; offset?: number; bytes?: number })[],
@@ -86,9 +88,9 @@ type Numbers = Float32ArrayConstructor | Int32ArrayConstructor | Uint32ArrayCons
 
 /**
  * A kernel over the events of a call: each gives a record, and gets one. `given` and `made` are a
- * typed array and how many numbers of it a record has. The kernel has `@workgroup_size(64)` and three
- * bindings of `@group(0)`: 0 is the records in (`storage, read`), 1 the records out (`storage,
- * read_write`), 2 a `uniform` whose first word is how many there are.
+ * typed array and how many numbers of it a record has. The kernel has `@workgroup_size(64)` and
+ * three bindings of `@group(0)`: 0 is the records in (`storage, read`), 1 the records out
+ * (`storage, read_write`), 2 a `uniform` whose first word is how many there are.
  */
 export declare class Map<Made extends Numbers = Numbers> {
   constructor(

@@ -2,10 +2,11 @@
 //
 // - The manifest grants it, grants = { gpu = {} }, and the component is built for the world
 //   stage-gpu: world = "stage-gpu" in stage.toml.
-// - Whatever is made here is freed by `free`, or goes with the instance. A buffer that was attached
-//   to an event is the batch's.
+// - Whatever is made here is freed by `free`, or goes with the instance. A buffer that was
+//   attached to an event is the batch's.
 // - What is on a device is a cache. It goes when the device is lost, and then functions throw a
-//   `GpuError` whose `isLost` is true: make it anew, or let it fail the event, which is tried again.
+//   `GpuError` whose `isLost` is true: make it anew, or let it fail the event, which is tried
+//   again.
 //
 // Handles are numbers below 2^53, as everything is that crosses to the host.
 
@@ -38,7 +39,9 @@ export class GpuError extends Error {
 /** A function of the host, with its errors as ours. */
 function ask(name, ...values) {
   if (host.gpu === undefined) {
-    throw new GpuError("gpu.none: there is no GPU here; a component for the world stage-gpu has one");
+    throw new GpuError(
+      "gpu.none: there is no GPU here; a component for the world stage-gpu has one",
+    );
   }
   try {
     return host.gpu[name](...values);
@@ -88,6 +91,19 @@ export class Buffer extends Made {
     return new Buffer(ask("constant", asset));
   }
 
+  /** One that came with an event: `Buffer.ofHandle(event.attachments[0])`. It frees itself. */
+  static ofHandle(handle) {
+    const buffer = new Buffer(handle);
+    buffer.give();
+    return buffer;
+  }
+
+  /** It was attached to an event, and is the batch's from then on; gives its handle. */
+  give() {
+    this.free = () => undefined;
+    return this.handle;
+  }
+
   write(content, offset = 0) {
     ask("write", this.handle, offset, bytesOf(content));
   }
@@ -114,22 +130,49 @@ export class Kernel extends Made {
 }
 
 const STEP = {
-  kernel: 0, x: 0, y: 0, z: 0, slots: [], source: 0, offset: 0, target: 0, targetOffset: 0, bytes: 0, word: 0,
+  kernel: 0,
+  x: 0,
+  y: 0,
+  z: 0,
+  slots: [],
+  source: 0,
+  offset: 0,
+  target: 0,
+  targetOffset: 0,
+  bytes: 0,
+  word: 0,
 };
 
 /** A step: runs a kernel with so many workgroups over slots of the graph. */
 export const dispatch = (kernel, [x, y, z], slots) => ({
-  ...STEP, action: "dispatch", kernel: kernel.handle, x, y, z, slots,
+  ...STEP,
+  action: "dispatch",
+  kernel: kernel.handle,
+  x,
+  y,
+  z,
+  slots,
 });
 
 /** A step: copies so many bytes from one slot of the graph to another. */
 export const copy = (source, target, bytes, { offset = 0, targetOffset = 0 } = {}) => ({
-  ...STEP, action: "copy", source, target, bytes, offset, targetOffset,
+  ...STEP,
+  action: "copy",
+  source,
+  target,
+  bytes,
+  offset,
+  targetOffset,
 });
 
 /** A step: writes a word again and again, over so many bytes of a slot of the graph. */
 export const fill = (target, bytes, word = 0, { targetOffset = 0 } = {}) => ({
-  ...STEP, action: "fill", target, bytes, word, targetOffset,
+  ...STEP,
+  action: "fill",
+  target,
+  bytes,
+  word,
+  targetOffset,
 });
 
 /** Steps that are done one after the other; what is bound to its slots is said each time. */
@@ -160,8 +203,8 @@ function bytesOf(content) {
 }
 
 /**
- * A kernel over the events of a call: each gives a record, and gets one. Records are of one kind of
- * number each, `given` and `made`: a typed array and how many there are, [Float32Array, 2].
+ * A kernel over the events of a call: each gives a record, and gets one. Records are of one kind
+ * of number each, `given` and `made`: a typed array and how many there are, [Float32Array, 2].
  */
 export class Map {
   #kept = null;
@@ -216,7 +259,10 @@ export class Map {
       { buffer: kept.made, bytes },
       kept.count,
     ];
-    kept.graph.submit(kept.uses.map((number) => all[number]), { deadlineMs: this.deadlineMs });
+    kept.graph.submit(
+      kept.uses.map((number) => all[number]),
+      { deadlineMs: this.deadlineMs },
+    );
     return kept.made.read(0, bytes);
   }
 
@@ -251,7 +297,13 @@ export class Map {
     if (uses.some((number) => number > 2)) {
       throw new GpuError("gpu.graph: the kernel of a map has bindings 0, 1 and 2 only");
     }
-    const graph = new Graph([dispatch(kernel, [room / GROUP_THREADS, 1, 1], uses.map((_, at) => at))]);
+    const graph = new Graph([
+      dispatch(
+        kernel,
+        [room / GROUP_THREADS, 1, 1],
+        uses.map((_, at) => at),
+      ),
+    ]);
     kernel.free();
     const [given, made] = [this.given, this.made].map(({ bytes }) => Buffer.zeros(room * bytes));
     return { room, uses, graph, given, made, count: Buffer.zeros(16) };

@@ -1,5 +1,5 @@
-// The functions of the host, as the rest of the SDK calls them: always by `host`, as it is filled in
-// by component.js in a component and by testing.js for the time of a test's call.
+// The functions of the host, as the rest of the SDK calls them: always by `host`, as it is filled
+// in by component.js in a component and by testing.js for the time of a test's call.
 
 /** The host would not do what was asked of it, and says why. */
 export class Refused extends Error {
@@ -11,9 +11,23 @@ function absent() {
 }
 
 const NAMES = [
-  "emit", "stateGet", "statePut", "stateDelete", "stateScan", "stateBatch",
-  "timerSet", "timerCancel", "watermark", "now", "configGet", "configNames",
-  "assetSize", "assetRead", "log", "count", "gauge",
+  "emit",
+  "stateGet",
+  "statePut",
+  "stateDelete",
+  "stateScan",
+  "stateBatch",
+  "timerSet",
+  "timerCancel",
+  "watermark",
+  "now",
+  "configGet",
+  "configNames",
+  "assetSize",
+  "assetRead",
+  "log",
+  "count",
+  "gauge",
 ];
 
 export const host = Object.fromEntries(NAMES.map((name) => [name, absent]));

@@ -19,6 +19,8 @@ export interface EmitOptions {
   fields?: readonly (readonly [id: number, value: Bytes])[];
   /** Another event of this call as its cause, by index. */
   cause?: number;
+  /** Buffers of a GPU that go with it: of `sluicebox/gpu`, or their handles. */
+  attach?: readonly (number | { readonly handle: number | undefined })[];
 }
 
 /** What can be emitted by: an event, or a stream. */
@@ -56,6 +58,8 @@ export interface Event extends Emits {
   fields(): [id: number, value: Uint8Array][];
   /** The value of the first extension field with this id; ids are in `Field`. */
   field(id: number): Uint8Array | undefined;
+  /** Handles of what is attached, for `sluicebox/gpu`. */
+  readonly attachments: number[];
   /** The name of the timer that fires; undefined if the event is none. */
   readonly timer: string | undefined;
 }

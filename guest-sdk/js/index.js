@@ -30,8 +30,12 @@ export const assets = Object.freeze({
     if (size === undefined) throw new RangeError(`the manifest grants no asset ${name}`);
     const end = Math.min(size, offset + length);
     const bytes = new Uint8Array(Math.max(0, end - offset));
-    for (let at = 0; at < bytes.length; ) {
-      const part = host.assetRead(name, offset + at, Math.min(ASSET_PART_BYTES, bytes.length - at));
+    for (let at = 0; at < bytes.length;) {
+      const part = host.assetRead(
+        name,
+        offset + at,
+        Math.min(ASSET_PART_BYTES, bytes.length - at),
+      );
       if (part.length === 0) break;
       bytes.set(part, at);
       at += part.length;

@@ -1,11 +1,11 @@
-// What windows are made of: a call's events by key, when an event is late, and slots that are read in
-// one call of the host and written in another.
+// What windows are made of: a call's events by key, when an event is late, and slots that are read
+// in one call of the host and written in another.
 //
-// - A call of 256 events costs two calls of the host, however many keys it has: one batch reads what
-//   the keys have, one writes what changed. Firing a window may need another, for its panes.
+// - A call of 256 events costs two calls of the host, however many keys it has: one batch reads
+//   what the keys have, one writes what changed. Firing a window may need another, for its panes.
 // - Every key has at most one timer for each routine, set for the earliest thing it waits for.
-// - Slots and timers of a routine are named `@name` and `@name/…`; a stage that keeps slots of its own
-//   does not begin their names with `@`.
+// - Slots and timers of a routine are named `@name` and `@name/…`; a stage that keeps slots of its
+//   own does not begin their names with `@`.
 // - What the host refuses fails the events that wanted it. Nothing is lost silently: an event is
 //   counted, goes to the late port, or fails.
 
@@ -59,8 +59,8 @@ export class Terms {
       host.count(DROPPED, 1);
     } else {
       throw new Reject(
-        `${this.name}: too late, at ${this.time(event)} with the watermark at ${behind}; allow more ` +
-          "lateness or give late events a port",
+        `${this.name}: too late, at ${this.time(event)} with the watermark at ${behind}; ` +
+          "allow more lateness or give late events a port",
       );
     }
   }
@@ -75,8 +75,8 @@ export function checkTime(time, reach) {
 
 function unreadable(slot) {
   return new Reject(
-    `the slot ${slot} holds what was kept in another form: name the routine anew, or discard the ` +
-      "state of the stage",
+    `the slot ${slot} holds what was kept in another form: name the routine anew, or ` +
+      "discard the state of the stage",
   );
 }
 
@@ -111,8 +111,8 @@ export function callOf(events, takes) {
 }
 
 /**
- * Fails all events of a key: what the host says concerns them together. If there are several the host
- * is to try each alone, and finds the one that is too much.
+ * Fails all events of a key: what the host says concerns them together. If there are several the
+ * host is to try each alone, and finds the one that is too much.
  */
 function refuse(call, key, refused) {
   const { events } = call.keys[key];
@@ -259,8 +259,9 @@ class Index {
  *   @name            index: when to wake, what the routine notes, numbers of panes, ascending
  *   @name/1f         the pane with the number 0x1f
  *
- * An event touches its own pane and the index; other panes are neither read nor written. The index is
- * the truth: a pane it does not list is not there. Without panes there is no index, and no timer.
+ * An event touches its own pane and the index; other panes are neither read nor written. The index
+ * is the truth: a pane it does not list is not there. Without panes there is no index, and no
+ * timer.
  */
 export class Shelf {
   #terms;
@@ -297,7 +298,8 @@ export class Shelf {
     for (const [key, pane] of wanted) {
       const index = this.#indices[key];
       const name = `${key}/${pane}`;
-      if (index === null || seen.has(name) || !index.lists(pane) || index.panes.has(pane)) continue;
+      if (index === null || seen.has(name) || !index.lists(pane) || index.panes.has(pane))
+        continue;
       seen.add(name);
       batch.get(this.#call.keys[key].event, this.#slot(pane));
       asked.push([key, pane]);

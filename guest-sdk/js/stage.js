@@ -4,13 +4,14 @@
 //   batch((events) => …)           once for all events of a call
 //   stream(function* (stream) …)   once for each stream, see stream.js
 //
-// - What a function of the first form throws is the failure of that event; the next one is handled.
-// - What one of the second form throws names no event. So it asks the host to try each event of the
-//   call again, alone; a call with one event takes it as it is. `event.fail` is exact.
+// - What a function of the first form throws is the failure of that event; the next one is
+//   handled.
+// - What one of the second form throws names no event. So it asks the host to try each event of
+//   the call again, alone; a call with one event takes it as it is. `event.fail` is exact.
 // - A thrown `Trap` ends the call, and so does running out of memory.
 //
-// A stage is the default export of its module. Nothing runs between two calls, so an async function
-// would never go on: one is refused.
+// A stage is the default export of its module. Nothing runs between two calls, so an async
+// function would never go on: one is refused.
 
 import { Call } from "./event.js";
 import { Reject, Trap } from "./failure.js";
@@ -35,7 +36,9 @@ export class Stage {
 
 /** True for what ends the call instead of failing an event. */
 export function isTrap(error) {
-  return error instanceof Trap || (error?.name === "InternalError" && /memory/.test(error.message));
+  return (
+    error instanceof Trap || (error?.name === "InternalError" && /memory/.test(error.message))
+  );
 }
 
 function checked(given) {

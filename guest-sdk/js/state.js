@@ -3,11 +3,11 @@
 // - A stage reaches those of an event's key and no others.
 // - What is written stands if the call that wrote it succeeds and the event does not fail.
 //
-// Each method of `State` and `Timers` is one call of the host. `StateBatch` makes one call for many
-// operations; for a call of 256 events that costs about as much as one `get`.
+// Each method of `State` and `Timers` is one call of the host. `StateBatch` makes one call for
+// many operations; for a call of 256 events that costs about as much as one `get`.
 //
-// Counters have 64 bits and a number of JavaScript has 53. So they cross as bytes, and what does not
-// fit a number is refused unless it was asked for as a BigInt.
+// Counters have 64 bits and a number of JavaScript has 53. So they cross as bytes, and what does
+// not fit a number is refused unless it was asked for as a BigInt.
 
 import { setNumber, viewOf, TIME_END } from "./frame.js";
 import { host, Refused } from "./host.js";
@@ -26,13 +26,16 @@ function clockOf(name) {
 function exact(counter, slot) {
   const number = Number(counter);
   if (!Number.isSafeInteger(number)) {
-    throw new RangeError(`the counter ${slot} is at ${counter}, which is no exact number: addBig has it`);
+    throw new RangeError(
+      `the counter ${slot} is at ${counter}, which is no exact number: addBig has it`,
+    );
   }
   return number;
 }
 
 function counterOf(bytes) {
-  if (bytes.length !== 8) throw new Refused(`the slot holds ${bytes.length} bytes, a counter has 8`);
+  if (bytes.length !== 8)
+    throw new Refused(`the slot holds ${bytes.length} bytes, a counter has 8`);
   return viewOf(bytes).getBigInt64(0, true);
 }
 
@@ -159,7 +162,8 @@ export class StateBatch {
 
   #push(code, event, slot, value, big = false) {
     const name = encode(slot);
-    if (name.length > 64) throw new RangeError("the name of a slot or timer is at most 64 bytes long");
+    if (name.length > 64)
+      throw new RangeError("the name of a slot or timer is at most 64 bytes long");
     this.#operations.push({ code, index: event.ofCall(), slot, name, value, big });
     this.#bytes += 16 + name.length + value.length;
   }

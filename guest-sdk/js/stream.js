@@ -5,9 +5,9 @@
 //   handle(c)           ────►  it is given c, then waits
 //   handle(end)         ────►  `yield` gives undefined, the function returns
 //
-// - It is a generator, and neither async nor a plain loop, because a call of the host is over before
-//   the next event is there: `yield` is where a function of JavaScript can stop until then. Promises
-//   would go on only between calls, when nothing runs.
+// - It is a generator, and neither async nor a plain loop, because a call of the host is over
+//   before the next event is there: `yield` is where a function of JavaScript can stop until then.
+//   Promises would go on only between calls, when nothing runs.
 // - After a function has thrown, later events fail; after it has returned they are ignored.
 //
 // When a stream opens and ends is decided by the host; the manifest says scope = "stream".

@@ -4,10 +4,10 @@
 //
 // - An emitted event without a key gets the key of its cause; what is a trap there throws
 //   `HostTrap`.
-// - When events of a stage fail, nothing of the call stands: the host runs the others again without
-//   them, so the stage sees these twice. A stream function is not run again.
-// - Timers fire when the harness moves a clock, `advanceWatermark` or `advanceClock`, and by nothing
-//   else.
+// - When events of a stage fail, nothing of the call stands: the host runs the others again
+//   without them, so the stage sees these twice. A stream function is not run again.
+// - Timers fire when the harness moves a clock, `advanceWatermark` or `advanceClock`, and by
+//   nothing else.
 //
 // It does not do what a manifest says: no retries, no dead letters, no limits but those of names.
 
@@ -166,12 +166,17 @@ class Memory {
   #batch(operations) {
     const view = frames.viewOf(operations);
     const replies = [];
-    for (let at = 0; at < operations.length; ) {
+    for (let at = 0; at < operations.length;) {
       const nameEnd = at + 16 + operations[at + 1];
       const end = nameEnd + view.getUint32(at + 8, true);
       const slot = decode(operations.subarray(at + 16, nameEnd));
       const value = operations.slice(nameEnd, end);
-      const [status, reply] = this.#operation(operations[at], view.getUint32(at + 4, true), slot, value);
+      const [status, reply] = this.#operation(
+        operations[at],
+        view.getUint32(at + 4, true),
+        slot,
+        value,
+      );
       const head = new Uint8Array(8);
       head[0] = status;
       frames.viewOf(head).setUint32(4, reply.length, true);
@@ -199,7 +204,12 @@ class Memory {
         case 4:
           return [0, this.#add(event, slot, view.getBigInt64(0, true))];
         case 5:
-          this.#setTimer(event, slot, value[0] === 1 ? "wall" : "event", frames.getNumber(view, 1));
+          this.#setTimer(
+            event,
+            slot,
+            value[0] === 1 ? "wall" : "event",
+            frames.getNumber(view, 1),
+          );
           return [0, nothing];
         case 6:
           return [timerCancel(event, slot) ? 0 : 1, nothing];
@@ -244,7 +254,15 @@ function read(frame) {
 
 function frameOf(events) {
   const packer = new frames.Packer();
-  for (const { kind = "data", input = 0, port = 0, time = 0, key, payload = "", fields = [] } of events) {
+  for (const {
+    kind = "data",
+    input = 0,
+    port = 0,
+    time = 0,
+    key,
+    payload = "",
+    fields = [],
+  } of events) {
     const packed = frames.packFields(fields.map(([id, value]) => [id, toBytes(value)]));
     const number = frames.KINDS.indexOf(kind);
     packer.push(number, input, port, frames.NO_CAUSE, time, encode(key), toBytes(payload), packed);
@@ -331,7 +349,7 @@ export class Harness {
   #handleCall(events) {
     const memory = this.#memory;
     const handled = { outputs: [], failures: [] };
-    for (let given = events.map((_, place) => place); given.length > 0; ) {
+    for (let given = events.map((_, place) => place); given.length > 0;) {
       const before = memory.copy();
       const failures = this.#call(given.map((place) => events[place]));
       const again = this.#undoes && failures.length > 0;
@@ -368,7 +386,12 @@ export class Harness {
     for (let calls = 0; calls < TIMER_CALLS_MAX; calls += 1) {
       const due = this.#memory.takeDue();
       if (due.length === 0) return whole;
-      const events = due.map(({ key, name, at }) => ({ kind: "timer", key, payload: name, time: at }));
+      const events = due.map(({ key, name, at }) => ({
+        kind: "timer",
+        key,
+        payload: name,
+        time: at,
+      }));
       append(whole, this.handle(events), fired);
       fired += due.length;
     }
@@ -381,5 +404,6 @@ function append(whole, one, first) {
     output.cause += first;
     whole.outputs.push(output);
   }
-  for (const failed of one.failures) whole.failures.push({ ...failed, event: failed.event + first });
+  for (const failed of one.failures)
+    whole.failures.push({ ...failed, event: failed.event + first });
 }

@@ -1,15 +1,17 @@
 // Text to bytes and back.
 //
 // QuickJS has neither TextEncoder nor TextDecoder, and a loop over characters costs it some 0.2 us
-// each. What is here goes through functions that are native in it: base64 carries bytes to a text of
-// as many characters and back, and the URI functions know UTF-8.
+// each. What is here goes through functions that are native in it: base64 carries bytes to a text
+// of as many characters and back, and the URI functions know UTF-8.
 //
 // A component brings TextEncoder and TextDecoder, for UTF-8 alone, and a console, to code that
 // expects them: `provide` in `component.js`.
 
 const nativeEncoder = typeof TextEncoder === "function" ? new TextEncoder() : null;
 const nativeDecoder =
-  typeof TextDecoder === "function" ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }) : null;
+  typeof TextDecoder === "function"
+    ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+    : null;
 
 /** The bytes of a text as UTF-8; half a surrogate pair becomes U+FFFD. */
 export function encode(text) {

@@ -77,7 +77,11 @@ export declare class Window {
   /** Windows of this size, one behind the other; they begin at multiples of it, and `shifted`. */
   static tumbling(size: number, options?: WindowOptions & { shifted?: number }): Window;
   /** Windows of this size, of which one begins each `slide`. */
-  static sliding(size: number, slide: number, options?: WindowOptions & { shifted?: number }): Window;
+  static sliding(
+    size: number,
+    slide: number,
+    options?: WindowOptions & { shifted?: number },
+  ): Window;
   /** Sessions: events that follow each other by less than `gap`. */
   static session(gap: number, options?: WindowOptions): Window;
   /** Windows of so many events as they come; `orAfter` this time one ends that is not full. */
@@ -92,8 +96,8 @@ export declare class Window {
 /** Windows with what is made of them. */
 export interface Aggregated<Output> {
   /**
-   * Takes the events of a call. Each result is emitted as JSON by port 0, or as `emit` says; `time` is
-   * what `event.emit` should be given as its time.
+   * Takes the events of a call. Each result is emitted as JSON by port 0, or as `emit` says;
+   * `time` is what `event.emit` should be given as its time.
    */
   run(
     events: readonly Event[],

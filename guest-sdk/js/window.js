@@ -3,17 +3,18 @@
 //   import { batch } from "sluicebox";
 //   import { HOUR, sum, Window } from "sluicebox/window";
 //
-//   const revenue = Window.tumbling(HOUR, { latePort: 1 }).aggregate(sum(), (event) => event.json().cents);
+// const revenue = Window.tumbling(HOUR, { latePort: 1 }).aggregate(sum(), (event) =>
+// event.json().cents);
 //   export default batch((events) => revenue.run(events));
 //
 // A window is of one key. Its result leaves when the watermark has passed its end: by port 0, as
-// {"key": "shop 7", "start": …, "end": …, "value": …}, with the last microsecond of the window as its
-// time, so that windows of windows nest. It means what windows of the SDK for Rust mean, late events,
-// early results and bounds included: docs/guide/windows.md of the project.
+// {"key": "shop 7", "start": …, "end": …, "value": …}, with the last microsecond of the window as
+// its time, so that windows of windows nest. It means what windows of the SDK for Rust mean, late
+// events, early results and bounds included: docs/guide/windows.md of the project.
 //
-// Lengths of time are microseconds. What is kept lies in slots that begin with `@` and the name, as
-// JSON. It is not what the SDK for Rust keeps: a stage that is written anew in another language names
-// its windows anew.
+// Lengths of time are microseconds. What is kept lies in slots that begin with `@` and the name,
+// as JSON. It is not what the SDK for Rust keeps: a stage that is written anew in another language
+// names its windows anew.
 
 import { TIME_END } from "./frame.js";
 import { Reject } from "./failure.js";
@@ -27,7 +28,9 @@ const FIRED_MAX = 64;
 
 function micros(time, least = 0) {
   if (!(Number.isSafeInteger(time) && time >= least && time < TIME_END)) {
-    throw new RangeError(`${time} is no length of time: whole microseconds from ${least} on, below 2^53`);
+    throw new RangeError(
+      `${time} is no length of time: whole microseconds from ${least} on, below 2^53`,
+    );
   }
   return time;
 }
@@ -48,7 +51,11 @@ const ordered = (value) => (typeof value === "string" ? value : number(value));
 /** An aggregate: what is kept of one input, what of two, and the result. What is kept is JSON. */
 const aggregate = (merge, first = identity, output = identity) => ({ first, merge, output });
 
-export const count = () => aggregate((kept, later) => kept + later, () => 1);
+export const count = () =>
+  aggregate(
+    (kept, later) => kept + later,
+    () => 1,
+  );
 export const sum = () => aggregate((kept, later) => kept + later, number);
 export const min = () => aggregate((kept, later) => (later < kept ? later : kept), ordered);
 export const max = () => aggregate((kept, later) => (later > kept ? later : kept), ordered);
@@ -77,7 +84,8 @@ export function top(most) {
   micros(most, 1);
   return aggregate(
     // Sorting is stable, so of equals the first to come stays first.
-    (kept, later) => [...kept, ...later].sort(([a], [b]) => (a > b ? -1 : Number(a < b))).slice(0, most),
+    (kept, later) =>
+      [...kept, ...later].sort(([a], [b]) => (a > b ? -1 : Number(a < b))).slice(0, most),
     ([score, item]) => [[ordered(score), item]],
     (kept) => kept.map(([score, item]) => ({ score, item })),
   );
@@ -93,7 +101,10 @@ export function pair(one, other) {
 
 /** Which events belong together. */
 export class Window {
-  constructor(shape, { earlyEvery, panesMax = PANES_A_WINDOW_MAX, allowedLateness = 0, name = "window", ...rest }) {
+  constructor(
+    shape,
+    { earlyEvery, panesMax = PANES_A_WINDOW_MAX, allowedLateness = 0, name = "window", ...rest },
+  ) {
     if (earlyEvery !== undefined && shape instanceof Filled) {
       throw new TypeError("windows of a count give none early");
     }
@@ -179,10 +190,10 @@ const earliest = (times) => (times.length === 0 ? null : Math.min(...times));
  *                                          └─────┘ (ends at 5)
  *                                              └─────┘ (ends at 7)
  *
- * Times are counted in panes: a pane's id is its number, a window is known by the number of the pane
- * behind it, its end. A key waits for the end of one window, `fire`: the first that is not over and
- * has a pane; 0 is none. One before it is over or empty; if an event changes it, its result leaves at
- * once.
+ * Times are counted in panes: a pane's id is its number, a window is known by the number of the
+ * pane behind it, its end. A key waits for the end of one window, `fire`: the first that is not
+ * over and has a pane; 0 is none. One before it is over or empty; if an event changes it, its
+ * result leaves at once.
  */
 class Slices {
   constructor(size, slide, shifted) {
@@ -285,7 +296,8 @@ class Slices {
       }
       if (this.time(end) + lateness > job.watermark) this.#fire(at, end, "late");
     }
-    if (job.window.early > 0 && this.time(lastEnd) > job.watermark) notes.early ||= job.nextEarly();
+    if (job.window.early > 0 && this.time(lastEnd) > job.watermark)
+      notes.early ||= job.nextEarly();
   }
 
   #add({ job, shelf, event, index }, pane) {
@@ -325,7 +337,7 @@ class Slices {
     const { notes, ids } = at.index;
     if (!(notes.early > 0 && notes.early <= watermark)) return;
     notes.early = 0;
-    for (let end = notes.fire ?? 0; end > 0 && this.time(end - this.size) < watermark; ) {
+    for (let end = notes.fire ?? 0; end > 0 && this.time(end - this.size) < watermark;) {
       this.#fire(at, end, "early");
       end = this.endBehind(end, ids);
     }
@@ -336,7 +348,9 @@ class Slices {
     const first = end - this.size;
     const panes = index.ids.slice(countBelow(index.ids, first), countBelow(index.ids, end));
     shelf.fetch(panes.map((pane) => [index.key, pane]));
-    const every = panes.map((pane) => shelf.pane(index, pane)).filter((kept) => kept !== undefined);
+    const every = panes
+      .map((pane) => shelf.pane(index, pane))
+      .filter((kept) => kept !== undefined);
     if (every.length === 0) return;
     const kept = every.reduce((one, later) => job.made.merge(one, later));
     job.emit(event, { start: this.time(first), end: this.time(end), firing }, kept);
@@ -358,8 +372,8 @@ class Slices {
  * Events of a key that follow each other without a gap, kept in one slot.
  *
  * An event is a session of its own, as long as the gap, until it is put together with those it
- * overlaps. A session that gave its result is kept while late events are allowed; if one changes it,
- * the next result names those it takes the place of.
+ * overlaps. A session that gave its result is kept while late events are allowed; if one changes
+ * it, the next result names those it takes the place of.
  */
 class Sessions {
   constructor(gap) {
@@ -372,7 +386,10 @@ class Sessions {
       if (event.kind === "timer") this.#timer(job, event, cell);
       else this.#data(job, event, cell);
     });
-    cells.close((cell) => cell.list.length === 0, (cell) => this.#wakes(job, cell));
+    cells.close(
+      (cell) => cell.list.length === 0,
+      (cell) => this.#wakes(job, cell),
+    );
   }
 
   #data(job, event, cell) {
@@ -437,7 +454,7 @@ class Sessions {
   }
 }
 
-/** Windows of a number of events as they come: none is late. One slot holds what is being filled. */
+/** Windows of a number of events as they come: none is late. One slot holds what is filled. */
 class Filled {
   constructor(events, after) {
     this.events = events;
@@ -449,7 +466,8 @@ class Filled {
     const cells = new Cells(job.terms, call, () => ({ events: 0 }));
     cells.each((event, cell) => {
       if (event.kind !== "timer") this.#add(job, event, cell);
-      else if (cell.events > 0 && wakes(cell) <= job.watermarkAt(event)) this.#give(job, event, cell);
+      else if (cell.events > 0 && wakes(cell) <= job.watermarkAt(event))
+        this.#give(job, event, cell);
     });
     cells.close((cell) => cell.events === 0, wakes);
   }

@@ -4,7 +4,19 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  assets, batch, config, Field, log, metrics, now, Refused, Retry, stage, StateBatch, stream, Trap,
+  assets,
+  batch,
+  config,
+  Field,
+  log,
+  metrics,
+  now,
+  Refused,
+  Retry,
+  stage,
+  StateBatch,
+  stream,
+  Trap,
   watermark,
 } from "sluicebox";
 import { Harness, HostTrap } from "sluicebox/testing";
@@ -27,16 +39,32 @@ test("what differs from the cause is said", () => {
     event.emit(new Uint8Array([98]), { port: 2, key: "own", time: 9 });
   });
   const handled = new Harness(emit).send("k", "", { time: 5 });
-  assert.deepEqual(outputs(handled), [[0, "k", 5, "a"], [2, "own", 9, "b"]]);
+  assert.deepEqual(outputs(handled), [
+    [0, "k", 5, "a"],
+    [2, "own", 9, "b"],
+  ]);
 });
 
 test("fields arrive and leave", () => {
   const emit = stage((event) =>
     event.emit("", { fields: [[Field.OWN_FIRST, event.field(Field.CONTENT_TYPE)]] }),
   );
-  const fields = [[Field.CONTENT_TYPE, "text/plain"], [Field.EVENT_ID, "1"]];
+  const fields = [
+    [Field.CONTENT_TYPE, "text/plain"],
+    [Field.EVENT_ID, "1"],
+  ];
   const [out] = new Harness(emit).handle([{ key: "k", fields }]).outputs;
   assert.deepEqual(out.fields, [[Field.OWN_FIRST, new TextEncoder().encode("text/plain")]]);
+});
+
+test("handles of buffers are attached, and arrive", () => {
+  const pass = stage((event) => event.emitJson(event.attachments, { attach: event.attachments }));
+  const handles = [1, 2 ** 52 + 1];
+  const value = new Uint8Array(16);
+  handles.forEach((one, at) => new DataView(value.buffer).setBigUint64(8 * at, BigInt(one), true));
+  const handled = new Harness(pass).handle([{ key: "k", fields: [[Field.ATTACHMENTS, value]] }]);
+  assert.deepEqual(handled.outputs[0].json(), handles);
+  assert.deepEqual(handled.outputs[0].fields, [[Field.ATTACHMENTS, value]]);
 });
 
 test("a large output leaves in several frames", () => {
@@ -44,7 +72,10 @@ test("a large output leaves in several frames", () => {
     for (let n = 0; n < 5; n += 1) event.emit(new Uint8Array(100_000).fill(n));
   });
   const all = new Harness(emit).send("k").outputs;
-  assert.deepEqual(all.map(({ payload }) => [payload.length, payload[0]]), [0, 1, 2, 3, 4].map((n) => [100_000, n]));
+  assert.deepEqual(
+    all.map(({ payload }) => [payload.length, payload[0]]),
+    [0, 1, 2, 3, 4].map((n) => [100_000, n]),
+  );
 });
 
 test("what no frame can carry fails its event", () => {
@@ -75,8 +106,14 @@ test("an error fails its event alone", () => {
   const parse = stage((event) => event.emitJson(event.json().n.value));
   const sent = ['{"n":{"value":1}}', "{", "{}", '{"n":{"value":2}}'];
   const handled = new Harness(parse).handle(sent.map((payload) => ({ key: "k", payload })));
-  assert.deepEqual(handled.outputs.map((out) => out.json()), [1, 2]);
-  assert.deepEqual(handled.failures.map(({ event }) => event), [1, 2]);
+  assert.deepEqual(
+    handled.outputs.map((out) => out.json()),
+    [1, 2],
+  );
+  assert.deepEqual(
+    handled.failures.map(({ event }) => event),
+    [1, 2],
+  );
   assert.match(handled.failures[0].message, /^the payload is not JSON/);
   assert.match(handled.failures[1].message, /^TypeError: /);
 });
@@ -101,7 +138,13 @@ test("what failed leaves nothing behind", () => {
   });
   const harness = new Harness(count);
   const handled = harness.handle([{ key: "a" }, { key: "b", payload: "no" }, { key: "a" }]);
-  assert.deepEqual(handled.outputs.map((out) => [out.cause, out.json()]), [[0, 1], [2, 2]]);
+  assert.deepEqual(
+    handled.outputs.map((out) => [out.cause, out.json()]),
+    [
+      [0, 1],
+      [2, 2],
+    ],
+  );
   assert.equal(harness.counter("b", "n"), undefined);
   assert.deepEqual(harness.timers("b"), {});
 });
@@ -162,7 +205,11 @@ test("slots are put, read, scanned and deleted", () => {
     state.put("b", "text");
     state.putJson("a", { n: 1 });
     const found = [state.getText("b"), state.getJson("a"), state.getJson("none", 7)];
-    found.push(state.scan().map(([slot]) => slot), state.delete("b"), state.delete("b"));
+    found.push(
+      state.scan().map(([slot]) => slot),
+      state.delete("b"),
+      state.delete("b"),
+    );
     event.emitJson([...found, state.get("b") === undefined]);
   });
   const [out] = new Harness(use).send("k").outputs;
@@ -173,7 +220,11 @@ test("counters wrap around, and are never inexact", () => {
   const count = stage((event) => {
     event.state.addBig("n", 2n ** 63n - 1n);
     event.emit(String(event.state.addBig("n", 1n)));
-    event.emitJson([event.state.add("m", -5), event.state.counter("m"), event.state.counter("none")]);
+    event.emitJson([
+      event.state.add("m", -5),
+      event.state.counter("m"),
+      event.state.counter("none"),
+    ]);
     if (event.text() === "inexact") event.state.add("n");
   });
   const handled = new Harness(count).send("k");
@@ -197,11 +248,18 @@ test("a batch does all in one call", () => {
     const replies = ask.run({ refused: true });
     events.forEach((event, index) => {
       const mine = replies.slice(index * 7, index * 7 + 7);
-      event.emitJson(mine.map((r) => (r instanceof Refused ? r.message : r instanceof Uint8Array ? r.length : r)));
+      event.emitJson(
+        mine.map((r) =>
+          r instanceof Refused ? r.message : r instanceof Uint8Array ? r.length : r,
+        ),
+      );
     });
   });
   const harness = new Harness(many);
-  const handled = harness.handle([{ key: "a", payload: "xyz" }, { key: "b", payload: "x" }]);
+  const handled = harness.handle([
+    { key: "a", payload: "xyz" },
+    { key: "b", payload: "x" },
+  ]);
   const counter = "the slot holds 3 bytes, a counter has 8";
   assert.deepEqual(handled.outputs[0].json(), [true, 3, -2, counter, false, true, false]);
   assert.deepEqual(harness.timers("b"), { t: { clock: "wall", at: 2 ** 52 } });
@@ -214,7 +272,10 @@ test("a refusal is thrown unless it is wanted", () => {
     ask.add(event, "s");
     ask.run();
   });
-  assert.match(new Harness(refuse).send("k").failures[0].message, /^Refused: the slot holds 3 bytes/);
+  assert.match(
+    new Harness(refuse).send("k").failures[0].message,
+    /^Refused: the slot holds 3 bytes/,
+  );
 });
 
 test("timers fire, and may go elsewhere", () => {
@@ -240,13 +301,26 @@ test("settings, assets, log and metrics", () => {
     metrics.count("events");
     metrics.gauge("level", 2);
     const values = [config.get("a"), config.get("b", "none"), config.names()];
-    values.push(assets.text("blob"), assets.read("blob", 1, 1).length, assets.size("none") === undefined);
+    values.push(
+      assets.text("blob"),
+      assets.read("blob", 1, 1).length,
+      assets.size("none") === undefined,
+    );
     event.emitJson([...values, watermark(), now()]);
   });
   const harness = new Harness(use, { config: { a: "1" }, assets: { blob: "xyz" } });
   harness.advanceWatermark(3);
   harness.advanceClock(4);
-  assert.deepEqual(harness.send("k").outputs[0].json(), ["1", "none", ["a"], "xyz", 1, true, 3, 4]);
+  assert.deepEqual(harness.send("k").outputs[0].json(), [
+    "1",
+    "none",
+    ["a"],
+    "xyz",
+    1,
+    true,
+    3,
+    4,
+  ]);
   assert.deepEqual(harness.log, [["info", "seen"]]);
   assert.deepEqual([harness.counts, harness.gauges], [{ events: 1 }, { level: 2 }]);
 });
@@ -257,7 +331,7 @@ test("without a host it says so", () => {
 
 const largest = stream(function* (events) {
   let best;
-  for (let event; (event = yield); ) {
+  for (let event; (event = yield);) {
     const value = event.json();
     best = best === undefined ? value : Math.max(best, value);
     if (value === 99) events.fail("not this one");
@@ -268,13 +342,20 @@ const largest = stream(function* (events) {
 test("a stream is read over many calls", () => {
   const harness = new Harness(largest);
   harness.open("k");
-  assert.deepEqual(harness.handle(["1", "7"].map((payload) => ({ key: "k", payload }))).outputs, []);
+  assert.deepEqual(
+    harness.handle(["1", "7"].map((payload) => ({ key: "k", payload }))).outputs,
+    [],
+  );
   harness.send("k", "3");
   assert.deepEqual(outputs(harness.end("k", { time: 8 })), [[0, "k", 8, "7"]]);
 });
 
 test("a stream in one call", () => {
-  const events = [{ key: "k", kind: "open" }, { key: "k", payload: "1" }, { key: "k", kind: "end" }];
+  const events = [
+    { key: "k", kind: "open" },
+    { key: "k", payload: "1" },
+    { key: "k", kind: "end" },
+  ];
   assert.equal(new Harness(largest).handle(events).outputs.length, 1);
 });
 
@@ -289,7 +370,10 @@ test("events after an error fail, until another stream opens", () => {
   const harness = new Harness(largest);
   harness.open("k");
   const handled = harness.handle(["{", "1"].map((payload) => ({ key: "k", payload })));
-  assert.deepEqual(handled.failures.map(({ event }) => event), [0, 1]);
+  assert.deepEqual(
+    handled.failures.map(({ event }) => event),
+    [0, 1],
+  );
   assert.match(harness.send("k", "2").failures[0].message, /failed before/);
   assert.deepEqual(harness.open("k").failures, []);
   assert.deepEqual(harness.send("k", "2").failures, []);
@@ -308,6 +392,9 @@ test("a stream function that returns has seen enough", () => {
 
 test("another key says that the scope is wrong", () => {
   const harness = new Harness(largest);
-  harness.handle([{ key: "k", kind: "open" }, { key: "k", payload: "1" }]);
+  harness.handle([
+    { key: "k", kind: "open" },
+    { key: "k", payload: "1" },
+  ]);
   assert.match(harness.send("other", "1").failures[0].message, /scope = "stream"/);
 });

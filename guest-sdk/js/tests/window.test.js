@@ -1,5 +1,5 @@
-// Windows: what they say of events that come in order, late and too late; and, for random courses of
-// events, that they say what a naive model says, and leave nothing behind.
+// Windows: what they say of events that come in order, late and too late; and, for random courses
+// of events, that they say what a naive model says, and leave nothing behind.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -40,7 +40,10 @@ test("a tumbling window gives its result when it is over", () => {
 test("an event is in every sliding window over it", () => {
   const harness = new Harness(stageOf(Window.sliding(6, 4)));
   harness.handle([at(9, 1)]);
-  assert.deepEqual(said(harness.advanceWatermark(99)), [[4, 10, undefined, 1], [8, 14, undefined, 1]]);
+  assert.deepEqual(said(harness.advanceWatermark(99)), [
+    [4, 10, undefined, 1],
+    [8, 14, undefined, 1],
+  ]);
 });
 
 test("late events correct, too late ones leave elsewhere", () => {
@@ -118,8 +121,26 @@ test("what each aggregate makes", () => {
     [mean(), [2, 1, 3], 2],
     [distinct(2), [1, 2, 1, 3], { count: 2, exact: false }],
     [distinct(9), [1, 2, 1, 3], { count: 3, exact: true }],
-    [pair(sum(), count()), [[1, 0], [2, 0]], [3, 2]],
-    [top(2), [[1, "a"], [3, "b"], [3, "c"]], [{ score: 3, item: "b" }, { score: 3, item: "c" }]],
+    [
+      pair(sum(), count()),
+      [
+        [1, 0],
+        [2, 0],
+      ],
+      [3, 2],
+    ],
+    [
+      top(2),
+      [
+        [1, "a"],
+        [3, "b"],
+        [3, "c"],
+      ],
+      [
+        { score: 3, item: "b" },
+        { score: 3, item: "c" },
+      ],
+    ],
   ];
   for (const [aggregate, values, expected] of made) {
     const harness = new Harness(stageOf(Window.count(values.length), aggregate));
@@ -128,7 +149,8 @@ test("what each aggregate makes", () => {
 });
 
 test("the stage may say what leaves", () => {
-  const emit = ({ key, value }, event, time) => event.emit(`${key} had ${value}`, { port: 2, time });
+  const emit = ({ key, value }, event, time) =>
+    event.emit(`${key} had ${value}`, { port: 2, time });
   const harness = new Harness(stageOf(Window.tumbling(10), sum(), emit));
   harness.handle([at(3, 1)]);
   const [out] = harness.advanceWatermark(10).outputs;
@@ -139,7 +161,10 @@ test("one bad event fails alone, and what is no number is bad", () => {
   const harness = new Harness(stageOf(Window.tumbling(10)));
   const bad = { key: "k", payload: "{", time: 3 };
   const handled = harness.handle([at(3, 1), bad, at(4, "text")]);
-  assert.deepEqual(handled.failures.map(({ event }) => event), [1, 2]);
+  assert.deepEqual(
+    handled.failures.map(({ event }) => event),
+    [1, 2],
+  );
   assert.deepEqual(said(harness.advanceWatermark(10)), [[0, 10, undefined, 1]]);
 });
 
@@ -182,13 +207,16 @@ class Model {
 
   result(key, start, firing) {
     const end = start + this.size;
-    const mine = this.events.filter((one) => one.key === key && start <= one.time && one.time < end);
+    const mine = this.events.filter(
+      (one) => one.key === key && start <= one.time && one.time < end,
+    );
     return [key, start, end, firing, mine.reduce((all, one) => all + one.value, 0)].join();
   }
 
   event({ key, time, value }, watermark) {
     const windows = this.windows(time);
-    if (Math.max(...windows) + this.size + this.lateness <= watermark) return [`${key},late,${value}`];
+    if (Math.max(...windows) + this.size + this.lateness <= watermark)
+      return [`${key},late,${value}`];
     this.events.push({ key, time, value });
     const isLate = (end) => end <= watermark && watermark < end + this.lateness;
     const late = windows.filter((start) => isLate(start + this.size));
@@ -196,8 +224,13 @@ class Model {
   }
 
   advance(before, watermark) {
-    const found = new Set(this.events.flatMap(({ key, time }) => this.windows(time).map((s) => `${key} ${s}`)));
-    const over = Array.from(found, (one) => one.split(" ")).map(([key, start]) => [key, Number(start)]);
+    const found = new Set(
+      this.events.flatMap(({ key, time }) => this.windows(time).map((s) => `${key} ${s}`)),
+    );
+    const over = Array.from(found, (one) => one.split(" ")).map(([key, start]) => [
+      key,
+      Number(start),
+    ]);
     const isOver = ([, start]) => before < start + this.size && start + this.size <= watermark;
     return over.filter(isOver).map(([key, start]) => this.result(key, start, ""));
   }
@@ -214,7 +247,9 @@ function chanceOf(seed) {
 
 function compare(handled, expected) {
   const found = results(handled).map(([port, key, , value]) =>
-    port === 1 ? `${key},late,${value}` : [key, value.start, value.end, value.firing ?? "", value.value].join(),
+    port === 1
+      ? `${key},late,${value}`
+      : [key, value.start, value.end, value.firing ?? "", value.value].join(),
   );
   assert.deepEqual(found.sort(), expected.sort());
 }
@@ -225,7 +260,9 @@ test("windows say what a naive model says", () => {
     const size = 1 + chance(40);
     const slide = 1 + chance(size);
     const allowedLateness = [0, 0, 7, 60][chance(4)];
-    const harness = new Harness(stageOf(Window.sliding(size, slide, { allowedLateness, latePort: 1 })));
+    const harness = new Harness(
+      stageOf(Window.sliding(size, slide, { allowedLateness, latePort: 1 })),
+    );
     const model = new Model(size, slide, allowedLateness);
     let [clock, watermark, waiting] = [100, 0, []];
     for (let steps = 1 + chance(60); steps > 0; steps -= 1) {
@@ -236,7 +273,10 @@ test("windows say what a naive model says", () => {
       }
       if (chance(2) === 0) {
         const expected = waiting.flatMap((sent) => model.event(sent, watermark));
-        compare(harness.handle(waiting.map(({ key, time, value }) => at(time, value, key))), expected);
+        compare(
+          harness.handle(waiting.map(({ key, time, value }) => at(time, value, key))),
+          expected,
+        );
         waiting = [];
       }
       if (chance(3) === 0) {

@@ -1,8 +1,8 @@
 """The functions of the host, as the rest of the package calls them.
 
 In a component they are those of the world `stage`. In a plain Python there is no host:
-`sluicebox.testing` puts one in their place for the time of a call. So they are always called by the
-name of this module, and never imported from it.
+`sluicebox.testing` puts one in their place for the time of a call. So they are always called by
+the name of this module, and never imported from it.
 """
 
 import time

@@ -4,8 +4,8 @@ in one call of the host and written in another.
 - A call of 256 events costs two calls of the host, however many keys it has: one batch reads what
   the keys have, one writes what changed. Firing a window may need another, for its panes.
 - Every key has at most one timer for each routine, set for the earliest thing it waits for.
-- Slots and timers of a routine are named `@name` and `@name/…`; a stage that keeps slots of its own
-  does not begin their names with `@`.
+- Slots and timers of a routine are named `@name` and `@name/…`; a stage that keeps slots of its
+  own does not begin their names with `@`.
 - What the host refuses fails the events that wanted it. Nothing is lost silently: an event is
   counted, goes to the late port, or fails.
 """
@@ -30,7 +30,9 @@ _FIELD_OF_ANYONE = 256
 class Terms:
     """What every routine can be told."""
 
-    def __init__(self, name, *, lateness=0, late_port=None, drop_late=False, by_clock=False, only=None):
+    def __init__(
+        self, name, *, lateness=0, late_port=None, drop_late=False, by_clock=False, only=None
+    ):
         if not 0 < len(name.encode()) <= _NAME_BYTES_MAX or "/" in name:
             raise ValueError("the name of a routine is 1 to 32 bytes long, without `/`")
         self.name, self.slot, self.lateness = name, f"@{name}", lateness
@@ -61,8 +63,8 @@ class Terms:
             _host.metrics_count(_DROPPED, 1)
         else:
             raise Reject(
-                f"{self.name}: too late, at {self.time(event)} with the watermark at {behind}; allow "
-                "more lateness or give late events a port"
+                f"{self.name}: too late, at {self.time(event)} with the watermark at {behind}; "
+                "allow more lateness or give late events a port"
             )
 
 
@@ -74,8 +76,8 @@ def check_time(time, reach):
 
 def _unreadable(slot):
     return Reject(
-        f"the slot {slot} holds what was kept in another form: name the routine anew, or discard the "
-        "state of the stage"
+        f"the slot {slot} holds what was kept in another form: name the routine anew, or discard "
+        "the state of the stage"
     )
 
 
@@ -236,8 +238,9 @@ class Shelf:
         @name            index: when to wake, what the routine notes, numbers of panes, ascending
         @name/1f         the pane with the number 0x1f
 
-    An event touches its own pane and the index; other panes are neither read nor written. The index
-    is the truth: a pane it does not list is not there. Without panes there is no index, and no timer.
+    An event touches its own pane and the index; other panes are neither read nor written. The
+    index is the truth: a pane it does not list is not there. Without panes there is no index, and
+    no timer.
     """
 
     def __init__(self, terms, call, guess):

@@ -2,8 +2,8 @@
 
 - The manifest grants it, `grants = { gpu = {} }`, and the component is built for the world
   `stage-gpu`: `world = "stage-gpu"` in stage.toml.
-- Whatever is made here is freed by `free`, when Python drops it, or with the instance. A buffer that
-  was attached to an event is the batch's.
+- Whatever is made here is freed by `free`, when Python drops it, or with the instance. A buffer
+  that was attached to an event is the batch's.
 - What is on a device is a cache. It goes when the device is lost, and then functions raise an
   `Error` whose `is_lost` is true: make it anew, or let it fail the event, which is tried again.
 
@@ -235,9 +235,9 @@ class Map:
     def run(self, events, pack, emit):
         """Runs the kernel over these events.
 
-        `pack(event)` gives the numbers of its record; `emit(event, numbers)` is called with what the
-        kernel made of it, a tuple. What they raise fails the event; if the device does not do its
-        part, all fail.
+        `pack(event)` gives the numbers of its record; `emit(event, numbers)` is called with what
+        the kernel made of it, a tuple. What they raise fails the event; if the device does not do
+        its part, all fail.
         """
         packed, records = [], bytearray()
         for event in events:

@@ -99,9 +99,9 @@ def _check(function, name):
 def stage(function):
     """Makes a stage of a function that is called for each event.
 
-        @stage
-        def upper(event):
-            event.emit(event.text().upper())
+    @stage
+    def upper(event):
+        event.emit(event.text().upper())
     """
     _check(function, "stage")
     return EachEvent(function)

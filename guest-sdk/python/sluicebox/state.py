@@ -71,9 +71,9 @@ class State:
         return _host.state_delete(self._event.of_call(), slot)
 
     def add(self, slot, delta=1):
-        """Adds to a counter of 64 bits and gives its new number; one that is not there counts as 0.
+        """Adds to a counter of 64 bits and gives its new number.
 
-        `Refused` if the slot holds something else.
+        One that is not there counts as 0. `Refused` if the slot holds something else.
         """
         return _host.state_add(self._event.of_call(), slot, delta)
 
@@ -107,11 +107,11 @@ class Timers:
 class StateBatch:
     """Operations on the state and the timers of many events' keys, done in one call of the host.
 
-        batch = StateBatch()
-        for event in events:
-            batch.add(event, "seen")
-        for event, seen in zip(events, batch.run()):
-            event.emit_json(seen)
+    batch = StateBatch()
+    for event in events:
+        batch.add(event, "seen")
+    for event, seen in zip(events, batch.run()):
+        event.emit_json(seen)
     """
 
     def __init__(self):

@@ -179,13 +179,13 @@ class _Instance:
 def stream(function):
     """Makes a stage of an async function that reads a stream from its first event to its last.
 
-        @stream
-        async def largest(stream):
-            largest = None
-            async for event in stream:
-                value = event.json()
-                largest = value if largest is None else max(largest, value)
-            stream.emit_json(largest)
+    @stream
+    async def largest(stream):
+        largest = None
+        async for event in stream:
+            value = event.json()
+            largest = value if largest is None else max(largest, value)
+        stream.emit_json(largest)
     """
     if not inspect.iscoroutinefunction(function):
         raise TypeError("`@stream` takes an async function, which reads by `async for`")

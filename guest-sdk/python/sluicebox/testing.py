@@ -11,8 +11,8 @@ A harness is one instance of the stage with a host in memory. It does what the h
 - An emitted event without a key gets the key of its cause; what is a trap there raises `Trap`.
 - When events of a stage fail, nothing of the call stands: the host runs the others again without
   them, so the stage sees these twice. A stream function is not run again.
-- Timers fire when the harness moves a clock, `advance_watermark` or `advance_clock`, and by nothing
-  else.
+- Timers fire when the harness moves a clock, `advance_watermark` or `advance_clock`, and by
+  nothing else.
 
 It does not do what a manifest says: no retries, no dead letters, no limits but those of names.
 """
@@ -201,7 +201,9 @@ class _Memory:
     def take_due(self):
         times = {Clock.EVENT: self.watermark_now, Clock.WALL: self.clock}
         due = [
-            (at, key, name) for (key, name), (clock, at) in self.timers.items() if at <= times[clock]
+            (at, key, name)
+            for (key, name), (clock, at) in self.timers.items()
+            if at <= times[clock]
         ]
         due = sorted(due)[:_TIMERS_A_CALL_MAX]
         for _, key, name in due:

@@ -207,7 +207,10 @@ class Window:
 
     @classmethod
     def count(cls, events, *, or_after=None, **options):
-        """Windows of so many events as they come; `or_after` this time one ends that is not full."""
+        """Windows of so many events as they come.
+
+        `or_after` this time one ends that is not full.
+        """
         if events < 1 or (or_after is not None and _micros(or_after) == 0):
             raise ValueError("a window is of at least one event, and open for a microsecond")
         return cls(_Filled(events, 0 if or_after is None else _micros(or_after)), **options)
@@ -226,8 +229,8 @@ class Aggregated:
     def run(self, events, emit=None):
         """Takes the events of a call.
 
-        Each result is emitted as JSON by port 0. Or `emit(result, event, time)` is called with it, a
-        dict, and says by `event.emit(…, time=time)` what leaves.
+        Each result is emitted as JSON by port 0. Or `emit(result, event, time)` is called with it,
+        a dict, and says by `event.emit(…, time=time)` what leaves.
         """
         terms = self.window.terms
         call = of_call(events, terms.takes)

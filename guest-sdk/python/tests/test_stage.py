@@ -84,7 +84,9 @@ class Failing(unittest.TestCase):
         self.assertEqual([out.json() for out in handled.outputs], [1, 2])
         self.assertEqual([failed.event for failed in handled.failures], [1, 2])
         self.assertIn("the payload is not JSON", handled.failures[0].message)
-        self.assertRegex(handled.failures[1].message, r"^KeyError: 'n' \(test_stage.py, line \d+\)$")
+        self.assertRegex(
+            handled.failures[1].message, r"^KeyError: 'n' \(test_stage.py, line \d+\)$"
+        )
 
     def test_only_retry_asks_to_try_again(self):
         @stage
@@ -188,7 +190,9 @@ class Keeping(unittest.TestCase):
         @stage
         def count(event):
             event.state.add("n", 2**63 - 1)
-            event.emit_json([event.state.add("n"), event.state.counter("n"), event.state.counter("m")])
+            event.emit_json(
+                [event.state.add("n"), event.state.counter("n"), event.state.counter("m")]
+            )
 
         handled = Harness(count).send("k")
         self.assertEqual(handled.outputs[0].json(), [-(2**63), -(2**63), 0])

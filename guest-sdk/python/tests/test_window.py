@@ -39,7 +39,9 @@ def said(handled):
 class Windows(unittest.TestCase):
     def test_a_tumbling_window_gives_its_result_when_it_is_over(self):
         harness = Harness(stage_of(Window.tumbling(micros(10))))
-        harness.handle([Input("k", "1", time=3), Input("k", "2", time=9), Input("k", "4", time=10)])
+        harness.handle(
+            [Input("k", "1", time=3), Input("k", "2", time=9), Input("k", "4", time=10)]
+        )
         self.assertEqual(results(harness.advance_watermark(9)), [])
         expected = {"key": "k", "start": 0, "end": 10, "value": 3}
         self.assertEqual(results(harness.advance_watermark(10)), [(0, "k", 9, expected)])

@@ -1,5 +1,5 @@
-// Run by `npm install && npm test`: the stage in Node, with a host in memory. esbuild leaves out the
-// types first; `npm run check` looks at them.
+// Run by `npm install && npm test`: the stage in Node, with a host in memory. esbuild leaves out
+// the types first; `npm run check` looks at them.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

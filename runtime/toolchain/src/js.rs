@@ -1,10 +1,10 @@
-//! Stages in JavaScript and TypeScript: `esbuild` bundles the stage with the SDK, `componentize-qjs`
-//! puts that and QuickJS into one component.
+//! Stages in JavaScript and TypeScript: `esbuild` bundles the stage with the SDK,
+//! `componentize-qjs` puts that and QuickJS into one component.
 //!
-//! The stage is the default export of `stage.js` or `stage.ts`; what it imports is bundled, packages
-//! in `node_modules` included. Types are left out, not checked: that is the business of the author's
-//! editor and `tsc`. The engine inside runs the top level when it is built, so what is computed there
-//! is fixed in the component.
+//! The stage is the default export of `stage.js` or `stage.ts`; what it imports is bundled,
+//! packages in `node_modules` included. Types are left out, not checked: that is the business of
+//! the author's editor and `tsc`. The engine inside runs the top level when it is built, so what is
+//! computed there is fixed in the component.
 //!
 //! Both tools are packages for Node, which has to be there; they are pinned by a lock file with
 //! hashes, and no script of theirs runs when they are installed.

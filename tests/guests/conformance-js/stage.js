@@ -1,7 +1,17 @@
 // The conformance guest over the SDK for JavaScript; what it does: ../CONFORMANCE.md.
 
 import {
-  assets, config, Field, log, metrics, Refused, Reject, Retry, stage, Trap, watermark,
+  assets,
+  config,
+  Field,
+  log,
+  metrics,
+  Refused,
+  Reject,
+  Retry,
+  stage,
+  Trap,
+  watermark,
 } from "sluicebox";
 
 const OWN_FIELD = 40_000;

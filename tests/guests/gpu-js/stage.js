@@ -21,5 +21,9 @@ const double = new Map(
 );
 
 export default batch((events) =>
-  double.run(events, (event) => [event.json()], (event, [doubled]) => event.emitJson(doubled)),
+  double.run(
+    events,
+    (event) => [event.json()],
+    (event, [doubled]) => event.emitJson(doubled),
+  ),
 );

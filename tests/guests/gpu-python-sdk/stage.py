@@ -1,4 +1,5 @@
-"""Doubles a number on a GPU, by the SDK for Python. A payload is a number, and so is what is emitted.
+"""Doubles a number on a GPU, by the SDK for Python. A payload is a number, and so is what is
+emitted.
 
 The guest beside it, gpu-python, does without the SDK.
 """
