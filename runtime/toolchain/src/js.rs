@@ -24,26 +24,39 @@ const MANIFEST: &str = include_str!("../pins/js/package.json");
 const LOCK: &str = include_str!("../pins/js/package-lock.json");
 
 const WHAT: &str = "componentize-qjs 0.4.5 and esbuild 0.28.2";
-const DOWNLOAD: &str = "15 MB from the npm registry";
+const DOWNLOAD: &str = "18 MB from the npm registry";
 const NODE_INSTALL: &str = "run `apt-get install nodejs npm`, or your system's equivalent; it takes \
                             version 18 or later";
 
 /// What the bundle may use of QuickJS, which knows that much and more.
 const ES: &str = "es2023";
 
-/// Stages in JavaScript.
-pub(crate) struct JavaScript;
+/// The folder of the SDK, which is one for both languages.
+const SDK: &str = "js";
 
-/// Stages in TypeScript.
-pub(crate) struct TypeScript;
+/// One of the two languages.
+pub(crate) struct Script {
+    name: &'static str,
+    title: &'static str,
+    /// The stage's main module.
+    main: &'static str,
+}
 
-impl Language for JavaScript {
+pub(crate) const JAVASCRIPT: Script = Script { name: "js", title: "JavaScript", main: "stage.js" };
+
+pub(crate) const TYPESCRIPT: Script = Script { name: "ts", title: "TypeScript", main: "stage.ts" };
+
+impl Language for Script {
     fn name(&self) -> &'static str {
-        "js"
+        self.name
     }
 
     fn title(&self) -> &'static str {
-        "JavaScript"
+        self.title
+    }
+
+    fn sdk(&self) -> &'static str {
+        SDK
     }
 
     fn world(&self, _folder: &Path) -> &'static str {
@@ -51,11 +64,11 @@ impl Language for JavaScript {
     }
 
     fn detects(&self, folder: &Path) -> bool {
-        folder.join("stage.js").is_file()
+        folder.join(self.main).is_file()
     }
 
     fn is_source(&self, file: &Path) -> bool {
-        is_source(file)
+        ["js", "mjs", "ts", "mts", "json"].iter().any(|extension| has_extension(file, extension))
     }
 
     fn missing(&self, tools: &Tools) -> Vec<Missing> {
@@ -67,50 +80,14 @@ impl Language for JavaScript {
     }
 
     fn build(&self, project: &Project, tools: &Tools, progress: &mut Progress<'_>) -> Result<()> {
-        build(project, "stage.js", tools, progress)
+        let bundle = bundle(project, self.main, tools, progress)?;
+        progress.say("building with componentize-qjs");
+        let mut componentize = of_package(tools, "componentize-qjs/bin/componentize-qjs");
+        componentize.arg("--wit").arg(project.sdk.wit());
+        componentize.args(["--world", &project.world, "--sync"]);
+        componentize.arg("--js").arg(&bundle).arg("--output").arg(project.finished());
+        process::run_quietly(&mut componentize)
     }
-}
-
-impl Language for TypeScript {
-    fn name(&self) -> &'static str {
-        "ts"
-    }
-
-    fn title(&self) -> &'static str {
-        "TypeScript"
-    }
-
-    fn sdk(&self) -> &'static str {
-        JavaScript.sdk()
-    }
-
-    fn world(&self, folder: &Path) -> &'static str {
-        JavaScript.world(folder)
-    }
-
-    fn detects(&self, folder: &Path) -> bool {
-        folder.join("stage.ts").is_file()
-    }
-
-    fn is_source(&self, file: &Path) -> bool {
-        is_source(file)
-    }
-
-    fn missing(&self, tools: &Tools) -> Vec<Missing> {
-        missing(tools)
-    }
-
-    fn fetch(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<()> {
-        fetch(tools, progress)
-    }
-
-    fn build(&self, project: &Project, tools: &Tools, progress: &mut Progress<'_>) -> Result<()> {
-        build(project, "stage.ts", tools, progress)
-    }
-}
-
-fn is_source(file: &Path) -> bool {
-    ["js", "mjs", "ts", "mts", "json"].iter().any(|extension| has_extension(file, extension))
 }
 
 fn place(tools: &Tools) -> PathBuf {
@@ -152,32 +129,27 @@ fn fetch(tools: &Tools, progress: &mut Progress<'_>) -> Result<()> {
     })
 }
 
-fn build(
+/// Puts the stage, what it imports and the SDK into one file.
+fn bundle(
     project: &Project,
     main: &str,
     tools: &Tools,
     progress: &mut Progress<'_>,
-) -> Result<()> {
+) -> Result<PathBuf> {
     let work = fs::canonicalize(project.work()?).map_err(at("find", &project.work))?;
-    let sdk = project.sdk.language(JavaScript.sdk());
+    let sdk = project.sdk.language(SDK);
     let sdk = fs::canonicalize(&sdk).map_err(at("find", &sdk))?;
     let main = project.folder.join(main);
     let main = fs::canonicalize(&main).map_err(at("find", &main))?;
     let (entry, bundle) = (work.join("entry.js"), work.join("bundle.js"));
     fs::write(&entry, entry_of(&main, &project.world)).map_err(at("write", &entry))?;
-
     progress.say("bundling with esbuild");
     let mut esbuild = of_package(tools, "esbuild/bin/esbuild");
     esbuild.arg(&entry).args(["--bundle", "--format=esm", "--log-level=warning"]);
     esbuild.arg(format!("--target={ES}")).arg(format!("--alias:sluicebox={}", sdk.display()));
     esbuild.args(["--external:sluicebox:*"]).arg(format!("--outfile={}", bundle.display()));
     process::run(esbuild.current_dir(&project.folder))?;
-
-    progress.say("building with componentize-qjs");
-    let mut componentize = of_package(tools, "componentize-qjs/bin/componentize-qjs");
-    componentize.arg("--wit").arg(project.sdk.wit()).args(["--world", &project.world, "--sync"]);
-    componentize.arg("--js").arg(&bundle).arg("--output").arg(project.finished());
-    process::run_quietly(&mut componentize)
+    Ok(bundle)
 }
 
 /// The module that exports what the host calls. The SDK's part comes first, as it brings what code

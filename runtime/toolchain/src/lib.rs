@@ -96,7 +96,7 @@ pub trait Language: Sync {
 
 /// All languages, in the order they are listed in.
 pub const LANGUAGES: &[&dyn Language] =
-    &[&rust::Rust, &python::Python, &js::JavaScript, &js::TypeScript, &c::C];
+    &[&rust::Rust, &python::Python, &js::JAVASCRIPT, &js::TYPESCRIPT, &c::C];
 
 /// The language of a name.
 ///
