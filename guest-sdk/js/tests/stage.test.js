@@ -156,6 +156,16 @@ test("a Trap ends the call", () => {
   assert.throws(() => new Harness(trap).send("k"), Trap);
 });
 
+test("what was emitted before a Trap is gone", () => {
+  const trap = stage((event) => {
+    event.emit(event.payload);
+    if (event.text() === "t") throw new Trap("told to");
+  });
+  const harness = new Harness(trap);
+  assert.throws(() => harness.send("k", "t"), Trap);
+  assert.deepEqual(outputs(harness.send("k", "a")), [[0, "k", 0, "a"]]);
+});
+
 test("a batch that throws has each event tried alone", () => {
   const fail = batch((events) => events.forEach((event) => event.emit(event.json())));
   const sent = ['"a"', "1"].map((payload) => ({ key: "k", payload }));
