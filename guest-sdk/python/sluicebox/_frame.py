@@ -28,6 +28,16 @@ NO_CAUSE = 0xFFFF_FFFF
 DATA, TIMER, OPEN, END = range(4)
 
 
+def to_bytes(value):
+    """The bytes of a payload or a value: of a text its UTF-8."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    # Not `bytes(value)`: of a number that would be so many zeros.
+    raise TypeError(f"bytes or text are wanted, not {type(value).__name__}; JSON has a method")
+
+
 def header(count, length):
     """The header of a frame of so many events and bytes, itself included."""
     return HEADER.pack(MAGIC, 1, 1, count, length)

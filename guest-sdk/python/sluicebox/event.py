@@ -69,8 +69,8 @@ class Call:
         """Packs one event; raises if no frame can carry it."""
         if not self.open:
             raise RuntimeError("the event is of an earlier call: emit while it is handled")
-        if payload.__class__ is str:
-            payload = payload.encode()
+        if payload.__class__ is not bytes:
+            payload = _frame.to_bytes(payload)
         payload_bytes = len(payload)
         packed = b""
         if key or fields or attach or payload_bytes > _frame.PAYLOAD_BYTES_MAX:
@@ -79,8 +79,8 @@ class Call:
             _check(key, packed, payload_bytes)
         else:
             key = b""
-        if not 0 <= time < _frame.TIME_END:
-            raise Reject(f"emitted the time {time}, the limit is 2^53 microseconds")
+        if time.__class__ is not int or not 0 <= time < _frame.TIME_END:
+            raise Reject(f"emitted the time {time}, times are whole microseconds below 2^53")
         if not 0 <= port <= 65_535:
             raise Reject(f"emitted by the port {port}, ports are 0 to 65,535")
         size = HEAD_BYTES + len(key) + payload_bytes + len(packed)

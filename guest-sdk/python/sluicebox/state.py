@@ -12,6 +12,7 @@ from enum import IntEnum
 from struct import Struct
 
 from . import _host
+from ._frame import to_bytes
 from ._host import Refused
 
 _SLOT_BYTES_MAX = 64
@@ -25,10 +26,6 @@ class Clock(IntEnum):
 
     EVENT = 0
     WALL = 1
-
-
-def _bytes(value):
-    return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def _json(value):
@@ -60,7 +57,7 @@ class State:
 
     def put(self, slot, value):
         """Sets a slot to bytes or text. `Refused` if something would be larger than its limit."""
-        _host.state_put(self._event.of_call(), slot, _bytes(value))
+        _host.state_put(self._event.of_call(), slot, to_bytes(value))
 
     def put_json(self, slot, value):
         """Sets a slot to a value as JSON."""
@@ -124,7 +121,7 @@ class StateBatch:
 
     def put(self, event, slot, value):
         """Sets a slot. Reply: True."""
-        self._push(_PUT, event, slot, _bytes(value))
+        self._push(_PUT, event, slot, to_bytes(value))
 
     def put_json(self, event, slot, value):
         """Sets a slot to a value as JSON. Reply: True."""

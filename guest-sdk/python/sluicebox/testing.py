@@ -33,10 +33,6 @@ class Trap(Exception):
     """The host would have ended the call, and the instance with it."""
 
 
-def _bytes(value):
-    return value.encode() if isinstance(value, str) else bytes(value)
-
-
 @dataclass
 class Input:
     """An event to be given to a stage. Its payload is bytes or text, `json` gives it as JSON."""
@@ -375,8 +371,8 @@ class Harness:
 def _frame_of(events):
     packed = bytearray()
     for event in events:
-        key, payload = event.key.encode(), _bytes(event.payload)
-        fields = _frame.pack_fields([(number, _bytes(value)) for number, value in event.fields])
+        key, payload = event.key.encode(), _frame.to_bytes(event.payload)
+        fields = _frame.pack_fields([(number, _frame.to_bytes(value)) for number, value in event.fields])
         packed += _frame.HEAD.pack(
             _frame.HEAD_BYTES + len(key) + len(payload) + len(fields),
             _KINDS[event.kind],

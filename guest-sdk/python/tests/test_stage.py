@@ -61,6 +61,9 @@ class Emitting(unittest.TestCase):
             (lambda event: event.emit("", port=65_536), "the port 65536"),
             (lambda event: event.emit(bytes((15 << 20) + 1)), "a payload of 15728641 bytes"),
             (lambda event: event.emit("", fields=[(1, b"x" * 16_384)]), "bytes of fields"),
+            (lambda event: event.emit({"a": 1}), "bytes or text are wanted, not dict"),
+            (lambda event: event.state.put("s", 5), "bytes or text are wanted, not int"),
+            (lambda event: event.emit("", time=0.5), "the time 0.5"),
         ]
         for emit, says in cases:
             handled = Harness(stage(emit)).send("k")
