@@ -16,7 +16,7 @@ use std::process::Command;
 
 use crate::error::at;
 use crate::process::{self, Progress};
-use crate::sources::has_extension;
+use crate::sources::{entries, has_extension};
 use crate::{Error, Language, Missing, Project, Result, Tools};
 
 /// Files of npm that pin the tools.
@@ -144,7 +144,7 @@ fn bundle(
     let (entry, bundle) = (work.join("entry.js"), work.join("bundle.js"));
     fs::write(&entry, entry_of(&main, &project.world)).map_err(at("write", &entry))?;
     progress.say("bundling with esbuild");
-    let mut esbuild = of_package(tools, "esbuild/bin/esbuild");
+    let mut esbuild = esbuild(tools)?;
     esbuild.arg(&entry).args(["--bundle", "--format=esm", "--log-level=warning"]);
     esbuild.arg(format!("--target={ES}")).arg(format!("--alias:sluicebox={}", sdk.display()));
     esbuild.args(["--external:sluicebox:*"]).arg(format!("--outfile={}", bundle.display()));
@@ -163,6 +163,18 @@ fn entry_of(main: &Path, world: &str) -> String {
     writeln!(text, "import stage from {main};").expect("a string takes everything");
     text.push_str("export const handle = component(stage);\n");
     text
+}
+
+/// The bundler itself, about to be told what to do. What the package starts is a program of Node
+/// that starts it, and adds a page of its own to what the author did wrong.
+fn esbuild(tools: &Tools) -> Result<Command> {
+    let builds = place(tools).join("node_modules/@esbuild");
+    let programs = entries(&builds)?.into_iter().map(|build| build.join("bin/esbuild"));
+    let program = programs.into_iter().find(|program| program.is_file());
+    program.map(Command::new).ok_or_else(|| Error::Tool {
+        what: format!("there is no esbuild for this machine in {}", builds.display()),
+        fix: "remove the folder and fetch the tools again".to_owned(),
+    })
 }
 
 /// Node, about to be told to run a program of a package.

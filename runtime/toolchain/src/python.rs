@@ -77,6 +77,8 @@ impl Language for Python {
         progress.say("building with componentize-py");
         let main = if project.folder.join(MAIN).is_file() { ENTRY } else { BARE };
         let mut command = PACKAGES.command(tools);
+        // Where in the tool it went wrong is no business of the author's.
+        command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
         command.args(["-c", START, "--quiet", "-d"]).arg(project.sdk.wit());
         command.args(["-w", &project.world, "componentize"]);
         command.arg("-p").arg(&copy).arg("-p").arg(&sdk);
