@@ -1,5 +1,5 @@
-//! The SDKs that are not in Rust pass their own tests, in the interpreter of each: handlers, streams
-//! and windows over a host in memory. What they do in a component is the business of
+//! The SDKs that are not in Rust pass their own tests, in the interpreter of each: handlers,
+//! streams and windows over a host in memory. What they do in a component is the business of
 //! `conformance.rs`.
 
 use std::process::Command;

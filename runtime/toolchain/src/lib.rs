@@ -58,7 +58,8 @@ pub trait Language: Sync {
         self.name()
     }
 
-    /// The world of `wit/` that the stage in a folder is for unless its `stage.toml` says otherwise.
+    /// The world of `wit/` that the stage in a folder is for unless its `stage.toml` says
+    /// otherwise.
     fn world(&self, folder: &Path) -> &'static str {
         let _ = folder;
         "stage-typed"
