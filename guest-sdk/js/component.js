@@ -106,6 +106,13 @@ export function component(stage) {
     );
   }
   const handle = stage.instance();
-  return (frame) =>
-    handle(frame).map(({ event, kind, message }) => ({ event, class: kind, message }));
+  return (frame) => {
+    try {
+      return handle(frame).map(({ event, kind, message }) => ({ event, class: kind, message }));
+    } catch (error) {
+      // What the host sees of it is that an instruction was not to be reached.
+      log.write("error", shown([error]));
+      throw error;
+    }
+  };
 }
