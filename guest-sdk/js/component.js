@@ -106,13 +106,6 @@ export function component(stage) {
     );
   }
   const handle = stage.instance();
-  return (frame) => {
-    try {
-      return handle(frame).map(({ event, kind, message }) => ({ event, class: kind, message }));
-    } catch (error) {
-      // What the host sees of it is that an instruction was not to be reached.
-      log.write("error", shown([error]));
-      throw error;
-    }
-  };
+  return (frame) =>
+    handle(frame).map(({ event, kind, message }) => ({ event, class: kind, message }));
 }
