@@ -188,5 +188,7 @@ export default stage((event) => {
   const name = payload.length === 0 ? "" : String.fromCharCode(payload[0]);
   if (!Object.hasOwn(COMMANDS, name)) throw unknown();
   const answer = COMMANDS[name](event, payload.subarray(1));
-  if (answer !== undefined) event.emit(Uint8Array.from(answer));
+  if (answer === undefined) return;
+  // Only what is no block of bytes yet is made one: that goes byte by byte.
+  event.emit(answer instanceof Uint8Array ? answer : Uint8Array.from(answer));
 });
