@@ -134,6 +134,16 @@ async fn python_conforms() {
 }
 
 #[tokio::test]
+async fn the_sdk_for_python_conforms() {
+    conforms("conformance-python-sdk", World::Framed).await;
+}
+
+#[tokio::test]
+async fn the_sdk_for_javascript_conforms() {
+    conforms("conformance-js", World::Framed).await;
+}
+
+#[tokio::test]
 async fn text_form_conforms() {
     conforms("conformance-wat", World::Framed).await;
 }

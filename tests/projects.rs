@@ -294,6 +294,18 @@ async fn a_stage_in_c_goes_from_new_to_a_change_under_load() {
 
 #[tokio::test]
 async fn a_stage_in_python_goes_from_new_to_a_change_under_load() {
-    let language = Language { name: "python", source: "app.py", broken: "\" not Python" };
+    let language = Language { name: "python", source: "stage.py", broken: "\" not Python" };
+    from_new_to_a_change_under_load(language).await;
+}
+
+#[tokio::test]
+async fn a_stage_in_javascript_goes_from_new_to_a_change_under_load() {
+    let language = Language { name: "js", source: "stage.js", broken: "\" not JavaScript" };
+    from_new_to_a_change_under_load(language).await;
+}
+
+#[tokio::test]
+async fn a_stage_in_typescript_goes_from_new_to_a_change_under_load() {
+    let language = Language { name: "ts", source: "stage.ts", broken: "\" not TypeScript" };
     from_new_to_a_change_under_load(language).await;
 }

@@ -26,8 +26,8 @@ const MANIFESTS: [(&str, &str); 2] = [
 /// Folders of `guest-sdk` that are the Rust crates.
 const RUST: [&str; 2] = ["src", "macros"];
 
-/// What tools leave beside sources.
-const LEFT_OUT: [&str; 4] = ["target", "node_modules", "__pycache__", "build"];
+/// What tools leave beside sources, and tests of the SDKs.
+const LEFT_OUT: [&str; 5] = ["target", "node_modules", "__pycache__", "build", "tests"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;

@@ -24,6 +24,7 @@ pub mod cargo;
 #[cfg(feature = "encode")]
 pub mod encode;
 mod error;
+mod js;
 pub mod process;
 pub mod project;
 mod python;
@@ -52,8 +53,15 @@ pub trait Language: Sync {
     /// What people call it.
     fn title(&self) -> &'static str;
 
-    /// The world of `wit/` a stage is for unless its `stage.toml` says otherwise.
-    fn world(&self) -> &'static str {
+    /// The folder of `guest-sdk` with what its stages import.
+    fn sdk(&self) -> &'static str {
+        self.name()
+    }
+
+    /// The world of `wit/` that the stage in a folder is for unless its `stage.toml` says
+    /// otherwise.
+    fn world(&self, folder: &Path) -> &'static str {
+        let _ = folder;
         "stage-typed"
     }
 
@@ -88,7 +96,8 @@ pub trait Language: Sync {
 }
 
 /// All languages, in the order they are listed in.
-pub const LANGUAGES: &[&dyn Language] = &[&rust::Rust, &python::Python, &c::C];
+pub const LANGUAGES: &[&dyn Language] =
+    &[&rust::Rust, &python::Python, &js::JAVASCRIPT, &js::TYPESCRIPT, &c::C];
 
 /// The language of a name.
 ///

@@ -104,7 +104,7 @@ impl Project {
                 wrong(what, &format!("set it to one of {}", crate::language_names()))
             })?,
         };
-        let world = world.unwrap_or_else(|| language.world().to_owned());
+        let world = world.unwrap_or_else(|| language.world(&folder).to_owned());
         let hidden = folder.join(".sluicebox");
         let component = folder.join("build").join(format!("{name}.wasm"));
         let sdk = Sdk::below(&hidden.join("sdk"));
@@ -153,7 +153,7 @@ impl Project {
     /// # Errors
     /// It cannot be written.
     pub fn unpack(&self) -> Result<()> {
-        sdk::unpack(&self.folder.join(".sluicebox/sdk"), self.language.name())
+        sdk::unpack(&self.folder.join(".sluicebox/sdk"), self.language.sdk())
     }
 
     /// Builds the component, if its sources are others than those it was made of.
@@ -303,6 +303,10 @@ mod tests {
         let project = read("[stage]\n", &["app.py"]).unwrap();
         assert_eq!((project.name.as_str(), project.language.name()), ("shout", "python"));
         assert_eq!(project.world, "stage-typed");
+        for (file, language) in [("stage.py", "python"), ("stage.js", "js"), ("stage.ts", "ts")] {
+            let project = read("[stage]\n", &[file]).unwrap();
+            assert_eq!((project.language.name(), project.world.as_str()), (language, "stage"));
+        }
         assert!(project.component.ends_with("shout/build/shout.wasm"));
         let project = read("[stage]\nname = \"x\"\nlanguage = \"rust\"\n", &[]).unwrap();
         assert_eq!((project.name.as_str(), project.world.as_str()), ("x", "stage"));
@@ -318,10 +322,8 @@ mod tests {
         assert!(what.contains("line 2: unknown field `lang`"), "{what}");
         assert!(fix.contains("name, language and world"), "{fix}");
         let (what, _) = said("[stage]\nlanguage = \"cobol\"\n");
-        assert!(
-            what.contains("there is no language \"cobol\"; known are rust, python, c"),
-            "{what}"
-        );
+        let known = "there is no language \"cobol\"; known are rust, python, js, ts, c";
+        assert!(what.contains(known), "{what}");
         assert!(said("[stage]\n").0.contains("the sources do not say"));
         assert!(said("[stage]\nname = \"../x\"\nlanguage = \"c\"\n").0.contains("is no name"));
         assert!(said("").0.contains("missing field `stage`"));

@@ -1,8 +1,10 @@
 //! Stages in Python: `componentize-py` puts the interpreter, the stage and the SDK into one
 //! component.
 //!
-//! The stage is `app.py` and whatever modules and packages lie beside it. The interpreter inside
-//! runs its top level when it is built, so what is computed there is fixed in the component.
+//! The stage is `stage.py`, written with the SDK, and whatever modules and packages lie beside it.
+//! Or it is `app.py`, written over the bindings of a world alone; then the SDK is only there for
+//! whoever imports it. The interpreter inside runs the top level when it is built, so what is
+//! computed there is fixed in the component.
 
 use std::path::Path;
 
@@ -11,8 +13,14 @@ use crate::python_tools::Packages;
 use crate::sources::{copy_tree, empty, has_extension};
 use crate::{Language, Missing, Project, Result, Tools};
 
-/// The stage's main module.
-const MAIN: &str = "app.py";
+/// The main module of a stage with the SDK.
+const MAIN: &str = "stage.py";
+
+/// The module of the SDK that makes a component of it.
+const ENTRY: &str = "sluicebox_component";
+
+/// The main module of a stage over bindings alone.
+const BARE: &str = "app";
 
 const PACKAGES: Packages = Packages {
     name: "python",
@@ -35,8 +43,12 @@ impl Language for Python {
         "Python"
     }
 
+    fn world(&self, folder: &Path) -> &'static str {
+        if folder.join(MAIN).is_file() { "stage" } else { "stage-typed" }
+    }
+
     fn detects(&self, folder: &Path) -> bool {
-        folder.join(MAIN).is_file()
+        folder.join(MAIN).is_file() || folder.join(BARE).with_extension("py").is_file()
     }
 
     fn is_source(&self, file: &Path) -> bool {
@@ -52,21 +64,24 @@ impl Language for Python {
     }
 
     fn build(&self, project: &Project, tools: &Tools, progress: &mut Progress<'_>) -> Result<()> {
-        // The interpreter inside leaves compiled files beside the sources, so it is given a copy.
+        // The interpreter inside leaves compiled files beside the sources, so it is given copies.
         let copy = project.work()?.join("app");
         empty(&copy)?;
         copy_tree(&project.folder, &copy, &|file| self.is_source(file))?;
+        let sdk = project.work()?.join("sdk");
+        empty(&sdk)?;
+        let is_tested = |file: &Path| file.iter().any(|part| part == "tests");
+        copy_tree(&project.sdk.language(self.sdk()), &sdk, &|file| {
+            self.is_source(file) && !is_tested(file)
+        })?;
         progress.say("building with componentize-py");
+        let main = if project.folder.join(MAIN).is_file() { ENTRY } else { BARE };
         let mut command = PACKAGES.command(tools);
+        // Where in the tool it went wrong is no business of the author's.
+        command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
         command.args(["-c", START, "--quiet", "-d"]).arg(project.sdk.wit());
-        command.args(["-w", &project.world, "componentize", "-p"]).arg(&copy);
-        let sdk = project.sdk.language("python");
-        if sdk.is_dir() {
-            let own = project.work()?.join("sdk");
-            empty(&own)?;
-            copy_tree(&sdk, &own, &|file| self.is_source(file))?;
-            command.arg("-p").arg(own);
-        }
-        process::run(command.arg("app").arg("-o").arg(project.finished()))
+        command.args(["-w", &project.world, "componentize"]);
+        command.arg("-p").arg(&copy).arg("-p").arg(&sdk);
+        process::run(command.arg(main).arg("-o").arg(project.finished()))
     }
 }

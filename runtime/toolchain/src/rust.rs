@@ -38,7 +38,7 @@ impl Language for Rust {
         "Rust"
     }
 
-    fn world(&self) -> &'static str {
+    fn world(&self, _folder: &Path) -> &'static str {
         "stage"
     }
 
