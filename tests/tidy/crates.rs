@@ -152,7 +152,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("wit-bindgen-c", &["guest-tools"]),
     ("wit-bindgen-core", &["guest-tools"]),
     ("wit-component", &["guest-tools"]),
-    ("wasi-preview1-component-adapter-provider", &["guest-tools"]),
     ("wit-parser", &["guest-tools"]),
     ("wat", &["guest-tools"]),
     ("anyhow", &["xtask", "guest-tools"]),

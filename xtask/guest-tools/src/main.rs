@@ -6,9 +6,7 @@
 //!
 //! - `c-bindings WIT WORLD OUT` writes the C bindings of a world, and the object file that carries
 //!   its type, to a folder.
-//! - `component CORE OUT [WIT WORLD]` wraps a core module into a component. The module carries its
-//!   world, or is for the one that is named. If it uses WASI preview 1, what it uses is put over
-//!   WASI 0.2.
+//! - `component CORE OUT` wraps a core module that carries its world into a component.
 //! - `wat (TEXT OUT)...` encodes components or modules in text form.
 //! - `check WIT COMPONENT...` holds components against the contract; see `check.rs`.
 //!
@@ -25,12 +23,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use wit_bindgen_core::Files;
-use wasi_preview1_component_adapter_provider as adapter;
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_component::ComponentEncoder;
 use wit_parser::Resolve;
 
 const USAGE: &str = "usage: xtask-guest-tools c-bindings WIT WORLD OUT | component CORE OUT \
-                     [WIT WORLD] | wat (TEXT OUT)... | check WIT COMPONENT...";
+                     | wat (TEXT OUT)... | check WIT COMPONENT...";
 
 fn main() -> ExitCode {
     match run() {
@@ -47,10 +44,7 @@ fn run() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["c-bindings", wit, world, out] => c_bindings(wit.as_ref(), world, out.as_ref()),
-        ["component", core, out] => component(core.as_ref(), out.as_ref(), None),
-        ["component", core, out, wit, world] => {
-            component(core.as_ref(), out.as_ref(), Some((wit.as_ref(), world)))
-        }
+        ["component", core, out] => component(core.as_ref(), out.as_ref()),
         ["wat", pairs @ ..] => encode_text(pairs),
         ["check", wit, components @ ..] => check::all(wit.as_ref(), components),
         _ => bail!(USAGE),
@@ -72,26 +66,11 @@ fn c_bindings(wit: &Path, world: &str, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn component(core: &Path, out: &Path, world: Option<(&Path, &str)>) -> Result<()> {
-    let mut module =
-        fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
-    if let Some((wit, world)) = world {
-        let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_path(wit).context("the WIT does not parse")?;
-        let world = resolve
-            .select_world(&[package], Some(world))
-            .with_context(|| format!("{} has no world {world}", wit.display()))?;
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-    }
-    // Of the adapter only what the module imports is kept; nothing if it uses no WASI.
-    let component = ComponentEncoder::default()
-        .validate(true)
-        .module(&module)?
-        .adapter(
-            adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-            adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-        )?
-        .encode()?;
+fn component(core: &Path, out: &Path) -> Result<()> {
+    let module = fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
+    // No WASI adapter is given: a module that imports WASI preview 1 is refused here by name,
+    // so a guest does not grow such imports unnoticed.
+    let component = ComponentEncoder::default().validate(true).module(&module)?.encode()?;
     fs::write(out, component).with_context(|| format!("{} cannot be written", out.display()))
 }
 

@@ -1,4 +1,4 @@
-// Tests of the SDK for C with the host in memory: built and run by tests/languages.rs, and an
+// Tests of the SDK for C with the host in memory: and an
 // example of tests of a stage.
 
 #include <string.h>
