@@ -25,6 +25,7 @@ var outcome struct {
 //go:wasmexport handle
 func exportHandle(frame unsafe.Pointer, length uint32) unsafe.Pointer {
 	bytes := host.Given(frame, length)
+	host.BeginCall()
 	outcome.failures, outcome.messages = outcome.failures[:0], outcome.messages[:0]
 	for _, failed := range handle(bytes) {
 		message, class := strings.ToValidUTF8(failed.err.Error(), "\uFFFD"), uint32(1)

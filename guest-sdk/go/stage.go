@@ -28,6 +28,8 @@ package sluicebox
 import (
 	"errors"
 	"fmt"
+
+	"sluicebox/internal/host"
 )
 
 // Stage is a function in one of its forms: [Each], [JSON], [All] or [Stream].
@@ -72,12 +74,18 @@ func All(function func(events []*Event, out *Output) error) Stage {
 type each func(*Event, *Output) error
 
 func (function each) run(events []*Event, out *Output) {
-	for _, event := range events {
+	for i, event := range events {
 		if err := function(event, out); err != nil {
 			out.Fail(event, err)
 		}
+		if i%eventsBetweenCollections == eventsBetweenCollections-1 {
+			host.Collect()
+		}
 	}
 }
+
+// Looking whether there is anything to collect costs about a microsecond.
+const eventsBetweenCollections = 16
 
 func (each) undoes() bool { return true }
 

@@ -1,5 +1,5 @@
-// Tests of the SDK for C with the host in memory: and an
-// example of tests of a stage.
+// Tests of the SDK for C with the host in memory, and an example of tests of a stage. Built and run
+// by tests/languages.rs.
 
 #include <string.h>
 
