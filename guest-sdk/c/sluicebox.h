@@ -71,16 +71,10 @@ typedef struct sb_stage {
 
 extern const sb_stage sb_the_stage;
 
-#ifdef __cplusplus
-#define SB_EXTERN extern "C"
-#define SB_STAGE(function) SB_EXTERN const sb_stage sb_the_stage = {(function), nullptr}
-#define SB_STAGE_ALL(function) SB_EXTERN const sb_stage sb_the_stage = {nullptr, (function)}
-#else
 // Has `function` called once for each event.
-#define SB_STAGE(function) const sb_stage sb_the_stage = {.each = (function)}
+#define SB_STAGE(function) const sb_stage sb_the_stage = {(function), 0}
 // Has `function` called once for all events of a call, at most 256.
-#define SB_STAGE_ALL(function) const sb_stage sb_the_stage = {.all = (function)}
-#endif
+#define SB_STAGE_ALL(function) const sb_stage sb_the_stage = {0, (function)}
 
 // ---- Memory of the call ----
 
