@@ -11,9 +11,7 @@
 //! `tests/guests/hostile` go to a folder `hostile`. What is up to date is not built again; a file
 //! appears whole or not at all.
 
-mod c;
-mod python;
-mod python_tools;
+mod recipe;
 mod rust;
 mod text;
 mod tools;
@@ -22,6 +20,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use sluicebox_toolchain::language as language_called;
 
 use crate::process::say;
 use crate::stamp::Stamp;
@@ -99,8 +99,8 @@ fn build(workspace: &Workspace, languages: &[Language]) -> Result<()> {
         let guest = Guest::new(workspace, folder)?;
         let name = guest.name.clone();
         match language {
-            Language::C => c::build(workspace, &guest),
-            Language::Python => python::build(workspace, &guest),
+            Language::C => recipe::build(workspace, &guest, language_called("c")?),
+            Language::Python => recipe::build(workspace, &guest, language_called("python")?),
             Language::Text => text::build(workspace, &guest),
             // Found by the name of its package instead.
             Language::Rust => Ok(()),
@@ -147,9 +147,10 @@ impl Guest {
         Ok(work)
     }
 
-    /// The stamp over the guest's own files, the contract and this crate's way of building it.
+    /// The stamp over the guest's own files, the contract and the way of building it.
     fn stamp(&self, workspace: &Workspace, recipe: &str) -> Result<Stamp> {
-        let inputs = [self.folder.clone(), workspace.root().join("wit"), tools::pins(workspace)];
+        let [sources, pins] = tools::recipes(workspace);
+        let inputs = [self.folder.clone(), workspace.root().join("wit"), sources, pins];
         Stamp::new(&workspace.guests().join("stamps"), &self.name, recipe, &inputs)
     }
 

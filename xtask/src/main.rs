@@ -9,7 +9,6 @@
 #![expect(clippy::print_stdout, reason = "lists that were asked for go to standard output")]
 
 mod bench;
-mod cargo;
 mod clips;
 mod demo;
 mod guests;

@@ -4,29 +4,44 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::process::not_started;
+use crate::{Error, Result};
+
 /// One file that cargo built, or found up to date.
-pub(crate) struct Artefact {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artefact {
     /// The folder of the package it belongs to.
-    pub(crate) package: PathBuf,
-    pub(crate) file: PathBuf,
+    pub package: PathBuf,
+    /// The file.
+    pub file: PathBuf,
 }
 
 /// Runs a prepared `cargo build` and lists the files it stands for. Diagnostics and progress go to
-/// the terminal.
-pub(crate) fn build(command: &mut Command) -> Result<Vec<Artefact>> {
+/// standard error.
+///
+/// # Errors
+/// Cargo cannot be started, or fails.
+pub fn build(command: &mut Command) -> Result<Vec<Artefact>> {
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
-    let mut child = command.spawn().context("cargo could not be started")?;
-    let stdout = child.stdout.take().context("cargo was started without a standard output")?;
+    let mut child =
+        command.stdin(Stdio::null()).spawn().map_err(|error| not_started(command, &error))?;
     let mut artefacts = Vec::new();
-    for line in BufReader::new(stdout).lines() {
-        artefacts.extend(parse(&line?));
+    if let Some(stdout) = child.stdout.take() {
+        // What cannot be read has ended.
+        for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
+            artefacts.extend(parse(&line));
+        }
     }
-    let status = child.wait()?;
-    ensure!(status.success(), "cargo build failed ({status})");
-    Ok(artefacts)
+    let status = child.wait().map_err(|error| not_started(command, &error))?;
+    if status.success() {
+        return Ok(artefacts);
+    }
+    Err(Error::Tool {
+        what: format!("cargo build failed ({status})"),
+        fix: "correct what the compiler says above".to_owned(),
+    })
 }
 
 fn parse(line: &str) -> Vec<Artefact> {

@@ -1,0 +1,82 @@
+//! From core modules to components, with the component tooling as libraries: bindings in C, the
+//! world a module is for, and the component around it.
+
+use std::fs;
+use std::path::Path;
+
+use wasi_preview1_component_adapter_provider as adapter;
+use wit_bindgen_core::Files;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{Resolve, WorldId};
+
+use crate::error::at;
+use crate::{Error, Result};
+
+/// Writes the C bindings of a world to a folder: source, header, and an object that carries the
+/// world's type.
+///
+/// # Errors
+/// The WIT does not parse, has no such world, or cannot be said in C.
+pub fn c_bindings(wit: &Path, world: &str, out: &Path) -> Result<()> {
+    let (mut resolve, id) = select(wit, world)?;
+    let mut files = Files::default();
+    wit_bindgen_c::Opts::default()
+        .build()
+        .generate(&mut resolve, id, &mut files)
+        .map_err(|error| refused(format!("there are no bindings of {world} in C: {error:#}")))?;
+    fs::create_dir_all(out).map_err(at("make", out))?;
+    for (name, contents) in files.iter() {
+        let file = out.join(name);
+        // Left alone if it is the same, so that a compiler's cache can tell.
+        if fs::read(&file).is_ok_and(|old| old == contents) {
+            continue;
+        }
+        fs::write(&file, contents).map_err(at("write", &file))?;
+    }
+    Ok(())
+}
+
+/// Wraps a core module into a component. The module carries its world, or is for the one that is
+/// given as WIT and name. What it uses of WASI preview 1 is put over WASI 0.2; if that is nothing,
+/// nothing of WASI is in the result.
+///
+/// # Errors
+/// The module is none, or does not have what its world asks for.
+pub fn component(core: &Path, out: &Path, world: Option<(&Path, &str)>) -> Result<()> {
+    let mut module = fs::read(core).map_err(at("read", core))?;
+    if let Some((wit, name)) = world {
+        let (resolve, id) = select(wit, name)?;
+        embed_component_metadata(&mut module, &resolve, id, StringEncoding::UTF8)
+            .map_err(|error| refused(format!("the module cannot carry its world: {error:#}")))?;
+    }
+    let encode = || {
+        let mut encoder = ComponentEncoder::default();
+        encoder.validate(true);
+        encoder.module(&module)?.adapter(
+            adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+            adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+        )?;
+        encoder.encode()
+    };
+    let component =
+        encode().map_err(|error| refused(format!("the module is no stage: {error:#}")))?;
+    fs::write(out, component).map_err(at("write", out))
+}
+
+fn select(wit: &Path, world: &str) -> Result<(Resolve, WorldId)> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve
+        .push_path(wit)
+        .map_err(|error| refused(format!("the WIT does not parse: {error:#}")))?;
+    let id = resolve
+        .select_world(&[package], Some(world))
+        .map_err(|error| refused(format!("there is no world {world}: {error:#}")))?;
+    Ok((resolve, id))
+}
+
+fn refused(what: String) -> Error {
+    Error::Sources {
+        what,
+        fix: "see that the world in stage.toml is the one it is written for".to_owned(),
+    }
+}

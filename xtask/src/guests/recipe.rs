@@ -1,0 +1,21 @@
+//! Guests in the languages of `sluicebox-toolchain`, built by its recipes and with its tools, which
+//! go below `target/guests`.
+
+use anyhow::Result;
+use sluicebox_toolchain::Language;
+
+use crate::workspace::Workspace;
+
+use super::{Guest, tools};
+
+pub(super) fn build(workspace: &Workspace, guest: &Guest, language: &dyn Language) -> Result<()> {
+    let result = guest.result(workspace);
+    let world = guest.world()?;
+    let stamp = guest.stamp(workspace, &format!("{} {world}", language.name()))?;
+    if stamp.is_current(&result) {
+        guest.say("up to date");
+        return Ok(());
+    }
+    tools::build(workspace, language.name(), &guest.name, &guest.folder, &world)?;
+    stamp.save()
+}
