@@ -1,10 +1,10 @@
-//! Building the guests of tests and examples, in four languages, into `target/guests`.
+//! Building the guests of tests and examples, in five languages, into `target/guests`.
 //!
 //! What is a guest is found, not listed:
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
 //! - a folder below `tests/guests` or `examples` with an `app.py` is a Python guest, one with a
-//!   `.c` file a C guest, one with `.wat` files holds guests in text form. A file `world` in it
-//!   names the world of `wit/` it is for, if that is not `stage-typed`.
+//!   `go.mod` a Go guest, one with a `.c` file a C guest, one with `.wat` files holds guests in text
+//!   form. A file `world` in it names the world of `wit/` it is for, if that is not the language's.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
 //! `conformance-c.wasm`, `examples/word-count/split` gives `word-count-split.wasm`. The guests of
@@ -12,6 +12,7 @@
 //! appears whole or not at all.
 
 mod recipe;
+mod recipes;
 mod rust;
 mod text;
 mod tools;
@@ -30,20 +31,26 @@ use crate::workspace::Workspace;
 /// Where guests live, from the root of the repository.
 const HOMES: [&str; 2] = ["tests/guests", "examples"];
 
-/// The world that guests in C and Python are written for, unless a file `world` beside their
-/// sources names another.
-const TYPED_WORLD: &str = "stage-typed";
-
 /// The languages a guest may be written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Language {
     Rust,
     C,
+    Go,
     Python,
     Text,
+    /// What `guest-sdk/recipes` has.
+    Recipes,
 }
 
-const ALL: [Language; 4] = [Language::Rust, Language::C, Language::Python, Language::Text];
+const ALL: [Language; 6] = [
+    Language::Rust,
+    Language::C,
+    Language::Go,
+    Language::Python,
+    Language::Text,
+    Language::Recipes,
+];
 
 /// The command `cargo xtask guests`.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -54,9 +61,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             "--check" => check = true,
             "rust" => languages.push(Language::Rust),
             "c" => languages.push(Language::C),
+            "go" => languages.push(Language::Go),
             "python" => languages.push(Language::Python),
+            "recipes" => languages.push(Language::Recipes),
             "wat" => languages.push(Language::Text),
-            other => bail!("`{other}` is no language; known are rust, c, python and wat"),
+            other => bail!("`{other}` is no language; known are rust, c, go, python, wat and recipes"),
         }
     }
     if languages.is_empty() {
@@ -100,12 +109,16 @@ fn build(workspace: &Workspace, languages: &[Language]) -> Result<()> {
         let name = guest.name.clone();
         match language {
             Language::C => recipe::build(workspace, &guest, language_called("c")?),
+            Language::Go => recipe::build(workspace, &guest, language_called("go")?),
             Language::Python => recipe::build(workspace, &guest, language_called("python")?),
             Language::Text => text::build(workspace, &guest),
-            // Found by the name of its package instead.
-            Language::Rust => Ok(()),
+            // Found by the name of its package, and in a folder of their own.
+            Language::Rust | Language::Recipes => Ok(()),
         }
         .with_context(|| format!("guest {name}"))?;
+    }
+    if languages.contains(&Language::Recipes) {
+        recipes::build(workspace)?;
     }
     Ok(())
 }
@@ -124,11 +137,12 @@ impl Guest {
         Ok(Self { name, folder })
     }
 
-    /// The world it is written for.
-    fn world(&self) -> Result<String> {
+    /// The world it is written for: that of its language, unless a file `world` beside its sources
+    /// names another.
+    fn world(&self, usual: &str) -> Result<String> {
         let file = self.folder.join("world");
         if !file.is_file() {
-            return Ok(TYPED_WORLD.to_owned());
+            return Ok(usual.to_owned());
         }
         let name = fs::read_to_string(&file)
             .with_context(|| format!("{} cannot be read", file.display()))?;
@@ -147,10 +161,11 @@ impl Guest {
         Ok(work)
     }
 
-    /// The stamp over the guest's own files, the contract and the way of building it.
-    fn stamp(&self, workspace: &Workspace, recipe: &str) -> Result<Stamp> {
-        let [sources, pins] = tools::recipes(workspace);
-        let inputs = [self.folder.clone(), workspace.root().join("wit"), sources, pins];
+    /// The stamp over the guest's own files, the contract, the SDK and the way of building it.
+    fn stamp(&self, workspace: &Workspace, recipe: &str, sdk: Option<PathBuf>) -> Result<Stamp> {
+        let mut inputs = vec![self.folder.clone(), workspace.root().join("wit")];
+        inputs.extend(tools::recipes(workspace));
+        inputs.extend(sdk);
         Stamp::new(&workspace.guests().join("stamps"), &self.name, recipe, &inputs)
     }
 
@@ -212,6 +227,9 @@ fn language_of(folder: &Path) -> Result<Option<Language>> {
     }
     if files.iter().any(|path| path.ends_with("app.py")) {
         return Ok(Some(Language::Python));
+    }
+    if files.iter().any(|path| path.ends_with("go.mod")) {
+        return Ok(Some(Language::Go));
     }
     if files.iter().any(|path| has_extension(path, "c")) {
         return Ok(Some(Language::C));

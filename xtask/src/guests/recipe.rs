@@ -10,8 +10,10 @@ use super::{Guest, tools};
 
 pub(super) fn build(workspace: &Workspace, guest: &Guest, language: &dyn Language) -> Result<()> {
     let result = guest.result(workspace);
-    let world = guest.world()?;
-    let stamp = guest.stamp(workspace, &format!("{} {world}", language.name()))?;
+    let world = guest.world(language.world())?;
+    let sdk = workspace.root().join("guest-sdk").join(language.name());
+    let sdk = sdk.is_dir().then_some(sdk);
+    let stamp = guest.stamp(workspace, &format!("{} {world}", language.name()), sdk)?;
     if stamp.is_current(&result) {
         guest.say("up to date");
         return Ok(());
