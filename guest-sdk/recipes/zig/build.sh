@@ -9,4 +9,5 @@ cp stage.zig "$work"
 zig translate-c -target wasm32-wasi -lc ../../c/sluicebox.h > "$work/sluicebox.zig"
 zig build-exe "$work/stage.zig" ../../c/sluicebox.c ../../c/sluicebox_wasm.c -I ../../c \
     -target wasm32-wasi -mexec-model=reactor -fno-entry -rdynamic -OReleaseSmall -lc \
+    --stack 1048576 \
     -femit-bin="$1"

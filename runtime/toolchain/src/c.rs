@@ -18,7 +18,7 @@ const PACKAGES: Packages = Packages {
     pins: include_str!("../pins/c.txt"),
 };
 
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "--target=wasm32-wasi",
     "-mexec-model=reactor",
     "-std=gnu17",
@@ -28,6 +28,8 @@ const FLAGS: [&str; 10] = [
     "-fno-sanitize=undefined",
     "-ffunction-sections",
     "-Wl,--gc-sections",
+    // Unasked it is 16 MiB, and every instance has its own.
+    "-Wl,-z,stack-size=1048576",
     "-s",
 ];
 
