@@ -55,6 +55,16 @@ func TestAnErrorOfACallTriesEachAlone(t *testing.T) {
 	is(t, sluicebox.IsRetry(fmt.Errorf("wrapped: %w", two.Failures[0].Err)), true)
 }
 
+func TestTheFirstFailureOfAnEventCounts(t *testing.T) {
+	harness := New(sluicebox.Each(func(event *sluicebox.Event, out *sluicebox.Output) error {
+		out.Fail(event, sluicebox.Retryf("first"))
+		return errors.New("second")
+	}))
+	failures := harness.Send("k", "").Failures
+	is(t, len(failures), 1)
+	is(t, failures[0].Err.Error(), "first")
+}
+
 func TestJSONIsReadAndWritten(t *testing.T) {
 	type order struct{ Cents int }
 	harness := New(sluicebox.JSON(func(e *sluicebox.Event, value order, out *sluicebox.Output) error {

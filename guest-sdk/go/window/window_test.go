@@ -109,6 +109,14 @@ func TestOpenWindowsGiveEarlyResults(t *testing.T) {
 	is(t, short(harness.AdvanceWatermark(at(10))), []string{"0-10=1"})
 }
 
+func TestManyWindowsThatEndAtOnceGiveTheirResultsInSeveralCalls(t *testing.T) {
+	harness := summing(window.Tumbling(10 * time.Second).AllowedLateness(time.Hour))
+	for number := range int64(150) {
+		harness.Handle(input("k", 10*number, number))
+	}
+	is(t, len(harness.AdvanceWatermark(at(1_500)).Outputs), 150)
+}
+
 func TestByTheClockNothingIsLate(t *testing.T) {
 	harness := summing(window.Tumbling(10 * time.Second).ByClock())
 	harness.AdvanceClock(at(5))
