@@ -20,6 +20,7 @@ mod host_metrics;
 mod log;
 mod logging;
 mod plan;
+mod project;
 mod render;
 mod replay;
 mod sample;
@@ -147,10 +148,19 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
     if let Command::Serve(args) = command {
         return serve::run(screen, globals, args).await;
     }
-    let _logging = logging::start(globals, LOG_USUAL)?;
+    let usual = match command {
+        Command::Up(_) | Command::Dev(_) => project::up::LOG_USUAL,
+        _ => LOG_USUAL,
+    };
+    let _logging = logging::start(globals, usual)?;
     match command {
+        Command::Up(args) => return project::up::up(screen, args).await,
+        Command::Dev(args) => return project::up::dev(screen, args).await,
         Command::Demo(args) => return demo::run(screen, args).await,
         Command::Stream(args) => return stream::run(screen, args).await,
+        Command::New(args) => project::new(screen, args)?,
+        Command::Build(args) => project::build(screen, args).await?,
+        Command::Test(args) => project::trial::run(screen, args).await?,
         Command::Push(args) => deploy::push(screen, args).await?,
         Command::Apply(args) => deploy::apply(screen, args).await?,
         Command::List(args) => status::list(screen, args).await?,

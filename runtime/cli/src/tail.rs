@@ -47,8 +47,7 @@ pub(crate) async fn dead_letters(screen: Screen, args: DeadLettersArgs) -> Resul
         return Err(Failure::new(Cause::Usage, "the pipeline's name is missing"));
     };
     let client = Client::new(&args.connection)?;
-    let path = client.pipeline(&pipeline, "/dead-letters");
-    let follower = Follower { client, path, cursor: args.reading.from.clone() };
+    let follower = Follower::dead_letters(client, &pipeline, &args.reading.from);
     follow(screen, follower, &args.reading).await
 }
 
@@ -70,6 +69,12 @@ impl Follower {
     /// Begins at `from`: `oldest`, `latest` or a cursor.
     pub(crate) fn output(client: Client, pipeline: &Name, output: &Name, from: &str) -> Self {
         let path = client.pipeline(pipeline, &format!("/outputs/{output}"));
+        Self { client, path, cursor: from.to_owned() }
+    }
+
+    /// The same for the events a pipeline could not handle.
+    pub(crate) fn dead_letters(client: Client, pipeline: &Name, from: &str) -> Self {
+        let path = client.pipeline(pipeline, "/dead-letters");
         Self { client, path, cursor: from.to_owned() }
     }
 

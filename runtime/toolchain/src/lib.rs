@@ -70,8 +70,8 @@ pub trait Language: Sync {
         false
     }
 
-    /// The tools it takes and this machine does not have; nothing if a build can begin. Looks only,
-    /// and quickly: it is asked before every build.
+    /// The tools it takes and this machine does not have; nothing if a build can begin. Looks only.
+    /// It is asked before a stage is first built, and when a build has failed.
     fn missing(&self, tools: &Tools) -> Vec<Missing>;
 
     /// Fetches what [`Missing::fetch`] says, into the folder of `tools`.

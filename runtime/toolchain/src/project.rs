@@ -181,12 +181,16 @@ impl Project {
     /// # Errors
     /// Tools are missing or fail.
     pub fn make(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<bool> {
-        let missing = self.language.missing(tools);
-        if !missing.is_empty() {
-            return Err(Error::Missing { title: self.language.title(), missing });
+        let is_first = !self.component.is_file();
+        if is_first {
+            self.needs_nothing(tools)?;
         }
         self.work()?;
-        self.language.build(self, tools, progress)?;
+        if let Err(error) = self.language.build(self, tools, progress) {
+            // Looking takes time, and what was there the last time mostly is there.
+            self.needs_nothing(tools)?;
+            return Err(error);
+        }
         let finished = self.finished();
         let same = fs::read(&finished).map_err(at("read", &finished))?;
         if fs::read(&self.component).is_ok_and(|old| old == same) {
@@ -198,6 +202,13 @@ impl Project {
         // In one step, so that nobody ever reads half of one.
         fs::rename(&finished, &self.component).map_err(at("write", &self.component))?;
         Ok(true)
+    }
+
+    fn needs_nothing(&self, tools: &Tools) -> Result<()> {
+        match self.language.missing(tools) {
+            missing if missing.is_empty() => Ok(()),
+            missing => Err(Error::Missing { title: self.language.title(), missing }),
+        }
     }
 
     /// Whether a change of this file asks for a new build.

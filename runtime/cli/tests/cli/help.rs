@@ -4,8 +4,13 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 32] = [
     "serve",
+    "new",
+    "build",
+    "dev",
+    "test",
+    "up",
     "demo",
     "push",
     "apply",
