@@ -319,7 +319,7 @@ mod tests {
         assert!(fix.contains("name, language and world"), "{fix}");
         let (what, _) = said("[stage]\nlanguage = \"cobol\"\n");
         assert!(
-            what.contains("there is no language \"cobol\"; known are rust, python, c"),
+            what.contains("there is no language \"cobol\"; known are rust, python, c, go"),
             "{what}"
         );
         assert!(said("[stage]\n").0.contains("the sources do not say"));
