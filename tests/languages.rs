@@ -1,8 +1,9 @@
 //! The SDKs for C and Go by their own tests, and the stages of the recipes in the engine.
 //!
-//! - The SDK for C and the template's tests are compiled natively by the machine's C compiler; those of
-//!   Go run with the Go that `cargo xtask guests` has fetched.
-//! - A recipe that was left out, for want of npm, is not looked at; in automation that is an error.
+//! - The SDK for C and the template's tests are compiled natively by the machine's C compiler;
+//!   those of Go run with the Go that `cargo xtask guests` has fetched.
+//! - A recipe that was left out, for want of npm, is not looked at; in automation that is an
+//!   error.
 
 use std::fs;
 use std::path::{Path, PathBuf};

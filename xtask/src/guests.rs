@@ -3,8 +3,8 @@
 //! What is a guest is found, not listed:
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
 //! - a folder below `tests/guests` or `examples` with an `app.py` is a Python guest, one with a
-//!   `go.mod` a Go guest, one with a `.c` file a C guest, one with `.wat` files holds guests in text
-//!   form. A file `world` in it names the world of `wit/` it is for, if that is not the language's.
+//!   `go.mod` a Go guest, one with a `.c` file a C guest, one with `.wat` files holds guests in
+//!   text form. A file `world` in it names the world of `wit/` it is for, if that is not the language's.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
 //! `conformance-c.wasm`, `examples/word-count/split` gives `word-count-split.wasm`. The guests of
@@ -65,7 +65,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             "python" => languages.push(Language::Python),
             "recipes" => languages.push(Language::Recipes),
             "wat" => languages.push(Language::Text),
-            other => bail!("`{other}` is no language; known are rust, c, go, python, wat and recipes"),
+            other => {
+                bail!("`{other}` is no language; known are rust, c, go, python, wat and recipes")
+            }
         }
     }
     if languages.is_empty() {

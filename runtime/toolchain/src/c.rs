@@ -1,8 +1,9 @@
-//! Stages in C: the compiler of the package `ziglang` over the SDK's two sources, then a component.
+//! Stages in C: the compiler of the package `ziglang` over the SDK's two sources, then a
+//! component.
 //!
-//! All `.c` files of the folder and of its `src` are one stage; its tests are somewhere else. Functions
-//! that nothing calls are left out, and with them the imports they are for: the result imports
-//! nothing of WASI unless the stage uses files, clocks or the like.
+//! All `.c` files of the folder and of its `src` are one stage; its tests are somewhere else.
+//! Functions that nothing calls are left out, and with them the imports they are for: the
+//! result imports nothing of WASI unless the stage uses files, clocks or the like.
 
 use std::path::Path;
 

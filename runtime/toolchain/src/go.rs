@@ -1,8 +1,8 @@
 //! Stages in Go: the compiler of Go itself, and then a component.
 //!
-//! The stage is the package `main` in the folder. Its `go.mod` says where the SDK is, so that an
-//! editor and `go test` find it too; without other modules nothing is asked for over the network.
-//! Go is written for WASI preview 1, which is put over WASI 0.2.
+//! The stage is the package `main` in the folder. Its `go.mod` says where the SDK is, so that
+//! an editor and `go test` find it too; without other modules nothing is asked for over the
+//! network. Go is written for WASI preview 1, which is put over WASI 0.2.
 
 use std::path::Path;
 

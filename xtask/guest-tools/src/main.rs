@@ -6,7 +6,7 @@
 //!
 //! - `build LANGUAGE NAME WORLD FOLDER ROOT HOME` builds a guest by the recipe of its language,
 //!   against the WIT and SDK of the repository at ROOT, into HOME, where its tools go as well.
-//! - `wrap CORE OUT WIT WORLD` wraps a core module that some other compiler made into a component.
+//! - `wrap CORE OUT WIT WORLD` makes a component of a core module that some compiler made.
 //! - `wat (TEXT OUT)...` encodes components or modules in text form.
 //! - `check WIT COMPONENT...` holds components against the contract; see `check.rs`.
 //!

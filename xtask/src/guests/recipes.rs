@@ -1,8 +1,8 @@
-//! The stages of `guest-sdk/recipes`: in each folder a `build.sh` makes a core module, which is then
-//! wrapped. They become `recipe-<folder>.wasm`.
+//! The stages of `guest-sdk/recipes`: in each folder a `build.sh` makes a core module, which is
+//! then wrapped. They become `recipe-<folder>.wasm`.
 //!
-//! `zig` is that of the tools for C, `npm` the machine's. Without `npm` what needs it is left out, and
-//! said; where the variable `CI` is set that is an error.
+//! `zig` is that of the tools for C, `npm` the machine's. Without `npm` what needs it is left
+//! out, and said; where the variable `CI` is set that is an error.
 
 use std::env;
 use std::ffi::OsString;

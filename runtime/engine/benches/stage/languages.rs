@@ -1,8 +1,9 @@
-//! The same two stages in each language: one emits each event's payload, the other counts the words of
-//! each payload in keyed state and emits the new counts.
+//! The same two stages in each language: one emits each event's payload, the other counts the
+//! words of each payload in keyed state and emits the new counts.
 //!
 //! Guests that were not built are left out, so that one language can be looked at alone:
-//! `conformance-<language>` for the first (its command `e`), `bench-words-<language>` for the second.
+//! `conformance-<language>` for the first (its command `e`), `bench-words-<language>` for the
+//! second.
 
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
 use sluicebox_engine::tuning::EngineConfig;
