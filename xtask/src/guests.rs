@@ -4,7 +4,8 @@
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
 //! - a folder below `tests/guests` or `examples` with an `app.py` is a Python guest, one with a
 //!   `go.mod` a Go guest, one with a `.c` file a C guest, one with `.wat` files holds guests in
-//!   text form. A file `world` in it names the world of `wit/` it is for, if that is not the language's.
+//!   text form. A file `world` in it names the world of `wit/` it is for, if that is not the
+//!   language's.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
 //! `conformance-c.wasm`, `examples/word-count/split` gives `word-count-split.wasm`. The guests of
