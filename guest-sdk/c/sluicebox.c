@@ -3,8 +3,8 @@
 // - Memory of a call is cut from blocks and taken back as a whole: behind each event where the
 //   stage takes them one by one, else behind the call. The frame lies there too, and events point
 //   into it.
-// - What is emitted is packed into one buffer, and given to the host when the next event would make
-//   it larger than a frame a stage is given, or when the call ends.
+// - What is emitted is packed into one buffer, and given to the host when the next event would
+//   make it larger than a frame a stage is given, or when the call ends.
 // - An event that breaks a limit of the frame is not emitted; its cause fails instead.
 //
 // What the host is, is in sluicebox_wasm.c and sluicebox_test.c. The format: ../../wit/FRAME.md.

@@ -6,8 +6,8 @@
 // - What the host refuses is an answer: a function that can be refused returns false, and
 //   sb_refusal() says why. What breaks the rules (an index that does not exist, a port that the
 //   manifest does not declare) ends the call, and with it the instance.
-// - Static variables are the memory of the instance: with scope "stream" that of one stream, else a
-//   cache. What must last is state.
+// - Static variables are the memory of the instance: with scope "stream" that of one stream, else
+//   a cache. What must last is state.
 //
 // The same header compiles natively, with sluicebox_test.c as the host; see sluicebox_test.h.
 
@@ -94,7 +94,9 @@ bool sb_equal(sb_bytes a, sb_bytes b);
 
 // ---- Emitting ----
 
-// What differs from a plain event is said: sb_send(event, (sb_draft){.port = 1, .payload = bytes}).
+// What differs from a plain event is said:
+//
+//     sb_send(event, (sb_draft){.port = 1, .payload = bytes});
 typedef struct sb_draft {
     sb_bytes payload;
     uint16_t port; // counted from 0 in the order of the manifest
@@ -110,7 +112,8 @@ void sb_send(const sb_event *event, sb_draft draft);
 // Emits a payload on port 0 with the time and key of `event`.
 void sb_emit(const sb_event *event, sb_bytes payload);
 void sb_emit_text(const sb_event *event, const char *payload);
-void sb_emitf(const sb_event *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void sb_emitf(const sb_event *event, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 // Adds an extension field to those of a draft. A value over 65,535 bytes is not added: false.
 bool sb_add_field(sb_draft *draft, uint16_t id, sb_bytes value);
@@ -130,10 +133,11 @@ void sb_panic(const char *message) __attribute__((noreturn));
 
 // ---- State of the event's key, in slots with names of at most 64 bytes ----
 
-bool sb_get(const sb_event *event, const char *slot, sb_bytes *value);         // false: absent
-bool sb_put(const sb_event *event, const char *slot, sb_bytes value);          // false: refused
-bool sb_delete(const sb_event *event, const char *slot);                       // false: absent
-bool sb_add(const sb_event *event, const char *slot, int64_t delta, int64_t *sum); // false: refused
+bool sb_get(const sb_event *event, const char *slot, sb_bytes *value); // false: absent
+bool sb_put(const sb_event *event, const char *slot, sb_bytes value);  // false: refused
+bool sb_delete(const sb_event *event, const char *slot);               // false: absent
+// Adds to a counter; `sum`, where it is not NULL, is its new number. False: refused.
+bool sb_add(const sb_event *event, const char *slot, int64_t delta, int64_t *sum);
 
 typedef struct sb_entry {
     sb_bytes slot, value;

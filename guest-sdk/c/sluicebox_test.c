@@ -189,7 +189,8 @@ bool host_get(uint32_t event, sb_bytes slot, sb_bytes *value) {
 
 bool host_put(uint32_t event, sb_bytes slot, sb_bytes value, sb_bytes *refusal) {
     if (value.len > value_max) {
-        *refusal = sb_format("the value is %zu bytes long, the limit is %zu", value.len, value_max);
+        *refusal =
+            sb_format("the value is %zu bytes long, the limit is %zu", value.len, value_max);
         return false;
     }
     set(&slots, key_of(event), slot_of(slot), value);
@@ -278,7 +279,8 @@ bool host_set_timer(uint32_t event, sb_bytes name, sb_clock clock, uint64_t at,
         return false;
     }
     if (at >= TIME_END) {
-        *refusal = sb_format("the time of a timer is below 2^53, not %llu", (unsigned long long)at);
+        unsigned long long time = at;
+        *refusal = sb_format("the time of a timer is below 2^53, not %llu", time);
         return false;
     }
     entry *timer = set(&timers, key_of(event), name, (sb_bytes){0});

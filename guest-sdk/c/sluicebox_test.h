@@ -8,9 +8,9 @@
 //         return sbt_done();
 //     }
 //
-// It does what a node does with a call: an event without a key gets that of its cause; of a call in
-// which events fail nothing stands, and the others are run again without them; timers fire when the
-// test moves time. What a node ends a call for ends the test. It knows no manifest: no retries, no
+// It does what a node does with a call: an event without a key gets that of its cause; of a call
+// in which events fail nothing stands, and the others are run again without them; timers fire when
+// the test moves time. What a node ends a call for ends the test. It knows no manifest: no retries, no
 // dead letters, no limits but the largest value of a slot.
 
 #ifndef SLUICEBOX_TEST_H

@@ -10,7 +10,8 @@ import (
 	"sluicebox/internal/host"
 )
 
-// flushBytes is how large a frame of emitted events grows: just below what a stage is given in one.
+// flushBytes is how large a frame of emitted events grows: just below what a stage is given in
+// one.
 const flushBytes = 240 << 10
 
 // Output takes what a stage emits, and the events it could not handle.

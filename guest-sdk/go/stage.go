@@ -1,5 +1,5 @@
-// Package sluicebox is the SDK for stages in Go: functions that process events, in a component that
-// a node runs.
+// Package sluicebox is the SDK for stages in Go: functions that process events, in a component
+// that a node runs.
 //
 //	func upper(event *sluicebox.Event, out *sluicebox.Output) error {
 //		text, err := event.Text()
@@ -50,8 +50,8 @@ func Each(function func(event *Event, out *Output) error) Stage {
 	return Stage{func() runner { return each(function) }}
 }
 
-// JSON makes a stage of a function that is called once for each event of kind [Data], with what its
-// payload says. A payload that is no such JSON fails.
+// JSON makes a stage of a function that is called once for each event of kind [Data], with what
+// its payload says. A payload that is no such JSON fails.
 func JSON[T any](function func(event *Event, value T, out *Output) error) Stage {
 	return Each(func(event *Event, out *Output) error {
 		if event.Kind != Data {

@@ -38,7 +38,8 @@ func (event *Event) Add(slot string, delta int64) (int64, error) {
 // Entry is a slot and what it holds.
 type Entry = host.Entry
 
-// Scan gives the slots of the event's key that begin with `prefix`, in byte order, at most `limit`.
+// Scan gives the slots of the event's key that begin with `prefix`, in byte order, at most
+// `limit`.
 func (event *Event) Scan(prefix string, limit int) []Entry {
 	return host.StateScan(event.host(), prefix, uint32(max(limit, 0)))
 }
@@ -71,8 +72,8 @@ const (
 	WallTime
 )
 
-// SetTimer sets a timer of the event's key. It fires once, as an event of kind [Timer] whose time is
-// `at` and whose payload is the name. One of the same name is replaced.
+// SetTimer sets a timer of the event's key. It fires once, as an event of kind [Timer] whose time
+// is `at` and whose payload is the name. One of the same name is replaced.
 func (event *Event) SetTimer(name string, clock Clock, at time.Time) error {
 	return host.TimerSet(event.host(), name, uint8(clock), microsOf(at))
 }
@@ -91,8 +92,8 @@ func Watermark() time.Time {
 // Now is the time of day, the same for all of a call.
 func Now() time.Time { return timeOf(host.Now()) }
 
-// Batch is many operations on state and timers in one call of the host, which costs about as much as
-// one operation. The zero value is empty.
+// Batch is many operations on state and timers in one call of the host, which costs about as much
+// as one operation. The zero value is empty.
 //
 //	var batch sluicebox.Batch
 //	for _, event := range events {
@@ -161,7 +162,8 @@ func (batch *Batch) begin(operation uint8, event *Event, name string, value int)
 	batch.count++
 }
 
-// Run has the host do all operations, in order, and gives a reply for each. The batch is empty then.
+// Run has the host do all operations, in order, and gives a reply for each. The batch is empty
+// then.
 func (batch *Batch) Run() []Reply {
 	if batch.count == 0 {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Stream makes a stage of a function that reads one stream from its first event to its last. What it
-// knows is in its local variables. The stage needs scope = "stream" in the manifest.
+// Stream makes a stage of a function that reads one stream from its first event to its last. What
+// it knows is in its local variables. The stage needs scope = "stream" in the manifest.
 //
 //	func largest(events iter.Seq[*sluicebox.Event], out *sluicebox.StreamOutput) error {
 //		largest := math.Inf(-1)
@@ -27,16 +27,16 @@ import (
 //
 //   - The loop waits between two calls; nothing else may be waited for.
 //   - An error ends the function: this event and those that follow fail. [StreamOutput.Fail] fails
-//     the event at hand, and the stream goes on. A function that returns nil has seen enough; later
-//     events are ignored.
+//     the event at hand, and the stream goes on. A function that returns nil has seen enough;
+//     later events are ignored.
 //   - Events are those of kind data and timer. Each may be kept, but has state only until its call
 //     ends.
 func Stream(function func(events iter.Seq[*Event], out *StreamOutput) error) Stage {
 	return Stage{func() runner { return &stream{function: function} }}
 }
 
-// StreamOutput takes what a stream function emits. The cause is the event that was taken last, or the
-// end of the stream.
+// StreamOutput takes what a stream function emits. The cause is the event that was taken last, or
+// the end of the stream.
 type StreamOutput struct{ stream *stream }
 
 // Emit emits a payload on port 0 with the time of the event taken last.
@@ -104,7 +104,8 @@ func (s *stream) run(events []*Event, out *Output) {
 	s.out, s.rest, s.current = nil, nil, nil
 }
 
-// begin starts the function anew. It runs until it first asks for an event only when it is resumed.
+// begin starts the function anew. It runs until it first asks for an event only when it is
+// resumed.
 func (s *stream) begin(key string) {
 	s.key, s.progress, s.why = strings.Clone(key), waiting, nil
 	s.resume, _ = iter.Pull(func(yield func(struct{}) bool) {

@@ -1,5 +1,5 @@
-// Tests of the SDK for C with the host in memory, and an example of tests of a stage. Built and run
-// by tests/languages.rs.
+// Tests of the SDK for C with the host in memory, and an example of tests of a stage. Built and
+// run by tests/languages.rs.
 
 #include <string.h>
 
@@ -135,7 +135,9 @@ static void timers_fire(void) {
 
 static void what_is_emitted_arrives(void) {
     uint8_t fields[] = {2, 1, 4, 0, 't', 'e', 'x', 't'};
-    sbt_event((sb_event){.key = sb_str("k"), .time = 7, .payload = sb_str("f"), .fields = {fields, 8}});
+    sb_event event = {.key = sb_str("k"), .time = 7, .payload = sb_str("f")};
+    event.fields = (sb_bytes){fields, sizeof fields};
+    sbt_event(event);
     sbt_data("k", "e");
     sbt_call();
     const sbt_output *out = sbt_output_at(0);

@@ -17,8 +17,8 @@
 //     stage sees these twice. A stream function is not run again; what it emitted stands.
 //   - Timers fire when a test moves a clock, [Harness.AdvanceWatermark] or [Harness.AdvanceClock].
 //
-// It does not do what a manifest says: no retries, no dead letters, no limits but the largest value
-// of a slot.
+// It does not do what a manifest says: no retries, no dead letters, no limits but the largest
+// value of a slot.
 package sluiceboxtest
 
 import (

@@ -141,7 +141,9 @@ func TestABatchIsOneCallOfTheHost(t *testing.T) {
 		}
 		return nil
 	}))
-	result := harness.Handle(Input{Key: "k", Payload: []byte("a")}, Input{Key: "k", Payload: []byte("b")})
+	result := harness.Handle(
+		Input{Key: "k", Payload: []byte("a")}, Input{Key: "k", Payload: []byte("b")},
+	)
 	is(t, result.Texts(), []string{"1 <nil> a false false\n", "2 <nil> b false false\n"})
 	is(t, harness.Batches(), 1)
 	is(t, harness.Timers("k"), []string{"t"})
@@ -184,7 +186,9 @@ func sum(events iter.Seq[*sluicebox.Event], out *sluicebox.StreamOutput) error {
 
 func TestAStreamGoesOnFromCallToCall(t *testing.T) {
 	harness := New(sluicebox.Stream(sum))
-	opened := harness.Handle(Input{Kind: sluicebox.Open, Key: "k"}, Input{Key: "k", Payload: []byte("1")})
+	opened := harness.Handle(
+		Input{Kind: sluicebox.Open, Key: "k"}, Input{Key: "k", Payload: []byte("1")},
+	)
 	is(t, len(opened.Outputs), 0)
 	is(t, len(harness.Send("k", "-5").Failures), 1)
 	harness.Send("k", "2")

@@ -49,8 +49,8 @@ func callOf(window Window, events []*sluicebox.Event) *calls {
 	return call
 }
 
-// refuse fails all events of a key: what the host says concerns them together. If there are several
-// the host is to try each alone, and finds the one that is too much.
+// refuse fails all events of a key: what the host says concerns them together. If there are
+// several the host is to try each alone, and finds the one that is too much.
 func (call *calls) refuse(key int, err error, out *sluicebox.Output) {
 	if call.keys[key].events > 1 {
 		err = sluicebox.Retry(err)
@@ -91,8 +91,8 @@ type pane[Kept any] struct {
 	changed bool
 }
 
-// shelf is the panes of all keys of a call. They are read in one batch and written in another; a pane
-// that was not read before it is needed is read then, alone.
+// shelf is the panes of all keys of a call. They are read in one batch and written in another; a
+// pane that was not read before it is needed is read then, alone.
 type shelf[Kept any] struct {
 	window Window
 	call   *calls

@@ -17,15 +17,16 @@
 //	func init() { sluicebox.Run(sluicebox.All(revenue)) }
 //
 // A window is of one key. Its result leaves when the watermark has passed its end, by port 0, as
-// {"key":"shop 7","start":…,"end":…,"value":…}, with the last microsecond of the window as its time.
+// {"key":"shop 7","start":…,"end":…,"value":…}, with the last microsecond of the window as its
+// time.
 //
 //   - An event behind the watermark still counts if its window is not over for longer than
-//     [Window.AllowedLateness]: the result leaves at once, anew, with "firing":"late". Later ones go
-//     to the [Window.LatePort], or fail; none is lost silently.
-//   - Sliding windows keep panes, each as long as the greatest time that divides size and slide: an
-//     event changes one pane, however many windows it is in.
-//   - A call of 256 events costs two calls of the host, three if windows end in it. State goes with
-//     the last window it is needed for.
+//     [Window.AllowedLateness]: the result leaves at once, anew, with "firing":"late". Later ones
+//     go to the [Window.LatePort], or fail; none is lost silently.
+//   - Sliding windows keep panes, each as long as the greatest time that divides size and slide:
+//     an event changes one pane, however many windows it is in.
+//   - A call of 256 events costs two calls of the host, three if windows end in it. State goes
+//     with the last window it is needed for.
 //
 // What is kept, and what it means, is the same as in the SDK for Rust: slots and timers are called
 // "@window" and "@window/…".
@@ -75,9 +76,9 @@ const (
 // since 1970, in UTC; see [Window.Shifted].
 func Tumbling(size time.Duration) Window { return Sliding(size, size) }
 
-// Sliding makes windows of this size, of which one begins each `slide`. It panics if the size is not
-// positive, the slide not from a microsecond to the size, or a window would have more than 1,024
-// panes.
+// Sliding makes windows of this size, of which one begins each `slide`. It panics if the size is
+// not positive, the slide not from a microsecond to the size, or a window would have more than
+// 1,024 panes.
 func Sliding(size, slide time.Duration) Window {
 	whole, step := micros(size), micros(slide)
 	if whole == 0 || step == 0 || step > whole {
@@ -147,15 +148,15 @@ func (window Window) ByClock() Window {
 	return window
 }
 
-// EarlyEvery gives results of open windows as well, with "firing":"early", when the watermark passes
-// multiples of this time; of keys that had no event since the last time it gives none.
+// EarlyEvery gives results of open windows as well, with "firing":"early", when the watermark
+// passes multiples of this time; of keys that had no event since the last time it gives none.
 func (window Window) EarlyEvery(every time.Duration) Window {
 	window.early = micros(every)
 	return window
 }
 
-// PanesMax is how many panes of a key are kept at most, 1,024 if it is not said. An event that needs
-// one more fails.
+// PanesMax is how many panes of a key are kept at most, 1,024 if it is not said. An event that
+// needs one more fails.
 func (window Window) PanesMax(panes int) Window {
 	window.panesMax = panes
 	return window

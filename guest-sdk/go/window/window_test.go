@@ -57,7 +57,9 @@ func is[T any](t *testing.T, got, want T) {
 
 func TestATumblingWindowGivesItsResultWhenItIsOver(t *testing.T) {
 	harness := summing(window.Tumbling(10 * time.Second))
-	result := harness.Handle(input("k", 11, 1), input("k", 19, 2), input("k", 20, 4), input("o", 12, 8))
+	result := harness.Handle(
+		input("k", 11, 1), input("k", 19, 2), input("k", 20, 4), input("o", 12, 8),
+	)
 	is(t, len(result.Outputs)+len(result.Failures), 0)
 	is(t, harness.Batches(), 2)
 	is(t, len(harness.AdvanceWatermark(at(19)).Outputs), 0)

@@ -13,10 +13,10 @@ const (
 	aheadMax = 1_024 // panes of a key that are read ahead
 )
 
-// work is the windows of one call, at work. Times here are counted in panes; a window is known by its
-// end, the number of the pane behind it. A key waits for the end of one window: the first that is not
-// over and has a pane. A window before it is over, or empty; if an event changes it, its result
-// leaves at once.
+// work is the windows of one call, at work. Times here are counted in panes; a window is known by
+// its end, the number of the pane behind it. A key waits for the end of one window: the first
+// that is not over and has a pane. A window before it is over, or empty; if an event changes it,
+// its result leaves at once.
 type work[In, Kept, Out any] struct {
 	Window
 	aggregate Aggregate[In, Kept, Out]
@@ -185,8 +185,8 @@ func (work *work[In, Kept, Out]) timer(event eventOf, index *index[Kept]) error 
 	return nil
 }
 
-// endBehind is the end of the first window behind the one that ends at `after` in which one of these
-// panes is; 0 if there is none.
+// endBehind is the end of the first window behind the one that ends at `after` in which one of
+// these panes is; 0 if there is none.
 func (work *work[In, Kept, Out]) endBehind(after uint64, ids []uint64) uint64 {
 	first := sort.Search(len(ids), func(i int) bool { return work.lastEnd(ids[i]) > after })
 	if first == len(ids) {

@@ -9,7 +9,9 @@ declare function hostEmit(at: usize, length: usize): void;
 @external("sluicebox:stage/state@0.1.0", "get")
 declare function hostGet(event: u32, slot: usize, length: usize, result: usize): void;
 @external("sluicebox:stage/state@0.1.0", "put")
-declare function hostPut(event: u32, slot: usize, length: usize, value: usize, size: usize, result: usize): void;
+declare function hostPut(
+  event: u32, slot: usize, length: usize, value: usize, size: usize, result: usize,
+): void;
 @external("sluicebox:stage/state@0.1.0", "add")
 declare function hostAdd(event: u32, slot: usize, length: usize, delta: i64, result: usize): void;
 @external("sluicebox:stage/log@0.1.0", "write")
@@ -95,11 +97,12 @@ export class Event {
   /** Writes a slot of the event's key; gives why the host refused, or nothing. */
   put(slot: string, value: Uint8Array): string | null {
     const name = String.UTF8.encode(slot);
-    hostPut(this.index, changetype<usize>(name), name.byteLength, value.dataStart, value.byteLength, result);
+    const at = changetype<usize>(name);
+    hostPut(this.index, at, name.byteLength, value.dataStart, value.byteLength, result);
     return load<u8>(result) ? refusal(4) : null;
   }
 
-  /** Adds to a counter of the event's key, and gives its number. If the host refuses, the event fails. */
+  /** Adds to a counter of the event's key; its new number. If the host refuses, the event fails. */
   add(slot: string, delta: i64): i64 {
     const name = String.UTF8.encode(slot);
     hostAdd(this.index, changetype<usize>(name), name.byteLength, delta, result);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes stage.zig and the SDK for C into a core module: build.sh OUT. `zig` is 0.17.0, for example of
-# `pip install ziglang==0.17.0`.
+# Makes stage.zig and the SDK for C into a core module: build.sh OUT. `zig` is 0.17.0, for example
+# of `pip install ziglang==0.17.0`.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)

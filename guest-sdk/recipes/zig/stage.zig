@@ -13,7 +13,8 @@ fn upper(event: [*c]const c.sb_event) callconv(.c) void {
     const payload = event.*.payload;
     const text: [*]u8 = @ptrCast(c.sb_alloc(payload.len + 24));
     for (payload.at[0..payload.len], 0..) |letter, i| text[i] = std.ascii.toUpper(letter);
-    const count = std.fmt.bufPrint(text[payload.len .. payload.len + 24], " {d}", .{seen}) catch unreachable;
+    const rest = text[payload.len .. payload.len + 24];
+    const count = std.fmt.bufPrint(rest, " {d}", .{seen}) catch unreachable;
     c.sb_emit(event, .{ .at = text, .len = payload.len + count.len });
 }
 

@@ -8,9 +8,9 @@ import (
 	"runtime/metrics"
 )
 
-// The collector ends each of its rounds by asking for the time of day. If that happened while the host
-// waits for cabi_realloc, where no import may be called, it would end the instance. So it runs only
-// where it is told to: at the beginning of a call, and between events.
+// The collector ends each of its rounds by asking for the time of day. If that happened while the
+// host waits for cabi_realloc, where no import may be called, it would end the instance. So it
+// runs only where it is told to: at the beginning of a call, and between events.
 func init() { debug.SetGCPercent(-1) }
 
 // Most bytes that are allocated between two rounds, unless more than that is in use.

@@ -44,9 +44,9 @@ func Given(at unsafe.Pointer, length uint32) []byte {
 //go:linkname sbrk runtime.sbrk
 func sbrk(size uintptr) unsafe.Pointer
 
-// No import may be called while the host waits for cabi_realloc, and Go's scheduler and collector ask
-// for the time whenever they run. So the adapter is told to answer with the time it knows, always but
-// at the beginning of a call. Time stands still in a call anyway.
+// No import may be called while the host waits for cabi_realloc, and Go's scheduler and collector
+// ask for the time whenever they run. So the adapter is told to answer with the time it knows,
+// always but at the beginning of a call. Time stands still in a call anyway.
 //
 //go:wasmimport wasi_snapshot_preview1 adapter_monotonic_clock_set_paused
 func holdClock(held uint32)

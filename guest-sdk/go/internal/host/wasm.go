@@ -1,7 +1,7 @@
 //go:build wasip1
 
-// Package host is what the SDK asks of its host: in a component the imports of the world `stage`, by
-// the canonical ABI, so that a stage needs no generator of bindings; natively a host in memory.
+// Package host is what the SDK asks of its host: in a component the imports of the world `stage`,
+// by the canonical ABI, so that a stage needs no generator of bindings; natively a host in memory.
 //
 //   - What the host gives lies where cabi_realloc says: memory of Go's heap, which the collector
 //     takes back when nobody has it any more.
