@@ -140,7 +140,7 @@ static size_t given_count;
 static uint32_t *places; // of the events that the running call has
 static size_t places_count;
 static sbt_output *outputs;
-static size_t outputs_count;
+static size_t outputs_count, frames_count;
 static sbt_failure *failures;
 static size_t failures_count;
 
@@ -156,6 +156,7 @@ static uint64_t number(const uint8_t *at, size_t len) {
 }
 
 void host_emit(sb_bytes frame) {
+    frames_count++;
     const uint8_t *at = frame.at + HEADER;
     for (uint64_t left = number(frame.at + 8, 4); left > 0; left--) {
         uint32_t cause = (uint32_t)number(at + 12, 4);
@@ -422,6 +423,7 @@ static bool has_failed(uint32_t place) {
 
 static void forget_results(void) {
     forget_outputs(0);
+    frames_count = 0;
     for (size_t i = 0; i < failures_count; i++) free(failures[i].message);
     failures_count = 0;
 }
@@ -504,6 +506,8 @@ size_t sbt_output_count(void) { return outputs_count; }
 const sbt_output *sbt_output_at(size_t index) {
     return index < outputs_count ? &outputs[index] : NULL;
 }
+
+size_t sbt_frame_count(void) { return frames_count; }
 
 size_t sbt_failure_count(void) { return failures_count; }
 

@@ -44,6 +44,7 @@ void sbt_advance(sb_clock clock, uint64_t to);
 
 size_t sbt_output_count(void);
 const sbt_output *sbt_output_at(size_t index); // NULL: there are fewer
+size_t sbt_frame_count(void); // in which the outputs came
 size_t sbt_failure_count(void);
 const sbt_failure *sbt_failure_at(size_t index); // NULL: there are fewer
 

@@ -57,7 +57,10 @@ static void run(const sb_event *event) {
     switch (event->payload.at[0]) {
     case 'e': sb_emit(event, operand); break;
     case 'a': count(event, operand); break;
-    case 'x': sb_fail(event, false, operand); break;
+    case 'x':
+        sb_fail(event, false, operand);
+        sb_retry(event, "a second time");
+        break;
     case 'b': batch(event); break;
     case 'S': scan(event); break;
     case 'f': send_field(event); break;
@@ -83,20 +86,22 @@ static void send(const char *payload) {
 }
 
 static void events_fail_alone(void) {
+    int64_t before = 5;
+    sbt_set_state("k", "n", (sb_bytes){(uint8_t *)&before, sizeof before});
     sbt_data("k", "an");
     sbt_data("k", "xno");
     sbt_data("other", "an");
     sbt_data("k", "an");
     sbt_call();
-    SBT_TEXT(0, "n=1");
+    SBT_TEXT(0, "n=6");
     SBT_TEXT(1, "n=1");
-    SBT_TEXT(2, "n=2");
+    SBT_TEXT(2, "n=7");
     SBT_CHECK(sbt_output_count() == 3);
     SBT_CHECK(sbt_output_at(2)->cause == 3);
     SBT_CHECK(sbt_failure_count() == 1);
     SBT_CHECK(sbt_failure_at(0)->event == 1 && !sbt_failure_at(0)->retry);
     SBT_CHECK(strcmp(sbt_failure_at(0)->message, "no") == 0);
-    SBT_CHECK(sbt_counter("k", "n") == 2);
+    SBT_CHECK(sbt_counter("k", "n") == 7);
 }
 
 static void state_is_kept(void) {
@@ -134,7 +139,7 @@ static void timers_fire(void) {
 }
 
 static void what_is_emitted_arrives(void) {
-    uint8_t fields[] = {2, 1, 4, 0, 't', 'e', 'x', 't'};
+    uint8_t fields[] = {9, 0, 1, 0, 'x', 2, 1, 4, 0, 't', 'e', 'x', 't'};
     sb_event event = {.key = sb_str("k"), .time = 7, .payload = sb_str("f")};
     event.fields = (sb_bytes){fields, sizeof fields};
     sbt_event(event);
@@ -142,11 +147,12 @@ static void what_is_emitted_arrives(void) {
     sbt_call();
     const sbt_output *out = sbt_output_at(0);
     SBT_CHECK(out->port == 3 && out->time == 9 && sb_equal(out->key, sb_str("own")));
-    SBT_CHECK(out->fields.len == 15 && memcmp(out->fields.at + 7, fields, 8) == 0);
+    SBT_CHECK(out->fields.len == 15 && memcmp(out->fields.at + 7, fields + 5, 8) == 0);
     SBT_CHECK(sb_equal(sbt_output_at(1)->key, sb_str("k")) && sbt_output_at(1)->payload.len == 0);
     for (int i = 0; i < 5; i++) sbt_data("k", "L");
     sbt_call();
     SBT_CHECK(sbt_output_count() == 5 && sbt_output_at(4)->payload.len == 200000);
+    SBT_CHECK(sbt_frame_count() == 5);
     send("K");
     SBT_CHECK(sbt_failure_count() == 1 && sbt_output_count() == 0);
 }
