@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Keeps true:
-//! - Each number is answered once, and a submission that was taken once more when it has ended; one
-//!   whose time is up before it is taken has only ended. What is asked for by who is gone meanwhile
-//!   is not answered any more.
+//! - Each number is answered once; a submission that is waited for when it has ended, another when
+//!   it is taken and once more when it has ended. What is asked for by who is gone meanwhile is not
+//!   answered any more.
 //! - Submissions of a stage that wait are taken in their order, and none goes past them.
 //! - All that is kept has a bound: replies ([`Server::has_room`]), submissions that wait, parts of
 //!   constants, kernels that are tried.
@@ -364,7 +364,8 @@ impl<D: Device> Server<D> {
         }
         if before == 0 {
             match self.enter(&waiting) {
-                Ok(()) => return Ok(None),
+                Ok(submission) if !waits => return named(Ok(submission)),
+                Ok(_) => return Ok(None),
                 Err(Refused::WouldBlock(_)) if waits => {}
                 Err(why) => return Err(refusal(why)),
             }
@@ -374,12 +375,11 @@ impl<D: Device> Server<D> {
         Ok(None)
     }
 
-    /// Gives a submission to the host, and says so.
-    fn enter(&mut self, waiting: &Waiting) -> Result<(), Refused> {
+    /// Gives a submission to the host.
+    fn enter(&mut self, waiting: &Waiting) -> Result<u64, Refused> {
         let submission = self.host.submit(waiting.who, &waiting.order)?;
         self.submissions.insert((waiting.who, submission), waiting.number);
-        self.outbox.push(waiting.number, Answer::Handle(submission));
-        Ok(())
+        Ok(submission)
     }
 
     /// Says what has happened in the host.

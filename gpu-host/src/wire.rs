@@ -156,8 +156,8 @@ pub enum Act {
         /// In their order.
         steps: Vec<Op>,
     },
-    /// [`Answer::Handle`], and [`Answer::Ended`] once it has, of the same number; only that if its
-    /// time is up while it waits.
+    /// [`Answer::Ended`] once it has. If it does not wait, [`Answer::Handle`] before that, of the
+    /// same number: what is waited for has one packet back, as each wakes two threads.
     Submit {
         /// What.
         graph: u64,

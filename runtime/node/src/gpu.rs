@@ -1,9 +1,10 @@
 //! The node's GPU: who may use how much of it, and the process that has it.
 //!
 //! ```text
-//!  instance ─► Session ─► queue ─► keeper ══ two rings ══► process (one device, all tenants)
-//!                                    │
-//!                                 starts it, watches it, starts it again
+//!  instance ─► Session ─┬─► queue ─► keeper ═╦═ two rings ══► process (one device, all tenants)
+//!                       │              │     ║
+//!                       └─ small ones ─┼─────╝
+//!                                starts it, watches it, starts it again
 //! ```
 //!
 //! - The device is in a process of its own, which is started when a stage first wants it, and ended
@@ -22,6 +23,7 @@ mod line;
 pub(crate) mod process;
 mod pump;
 mod report;
+mod sending;
 mod session;
 pub(crate) mod status;
 mod witness;

@@ -111,7 +111,8 @@ pub(super) enum Ended {
 /// A process and the ways to it.
 pub(super) struct Running {
     pub(super) child: Child,
-    pub(super) sender: RingSender,
+    /// None while there is a pump.
+    pub(super) sender: Option<RingSender>,
     pub(super) receiver: RingReceiver,
 }
 
@@ -308,7 +309,7 @@ impl Keeper {
         if let Some(said) = child.stderr.take() {
             tokio::task::spawn_local(relay(said));
         }
-        let sender = ring::offer(to, offer()).await.map_err(io::Error::other)?;
+        let sender = Some(ring::offer(to, offer()).await.map_err(io::Error::other)?);
         let receiver = ring::accept(from, limits()).await.map_err(io::Error::other)?;
         Ok(Running { child, sender, receiver })
     }
