@@ -5,6 +5,8 @@
 //! - A recipe that was left out, for want of npm, is not looked at; in automation that is an
 //!   error.
 
+#![expect(clippy::print_stderr, reason = "a test that does not look says so")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +27,7 @@ fn run(command: &mut Command) {
 /// Compiles these sources natively with the SDK for C, and runs the result.
 fn run_natively(sources: &[PathBuf]) {
     let sdk = root().join("guest-sdk/c");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a place for a program");
     let program = folder.path().join("test");
     let mut compiler = Command::new("cc");
     compiler.args(["-std=gnu17", "-g", "-Wall", "-Wextra", "-Werror"]);
@@ -92,7 +94,7 @@ fn what_a_new_stage_in_go_begins_with_passes_its_tests() {
 async fn counts_in_capitals(recipe: &str) {
     let name = format!("recipe-{recipe}");
     if !guests::path(&name).is_file() && std::env::var_os("CI").is_none() {
-        println!("{name} was not built; run `cargo xtask guests recipes`");
+        eprintln!("{name} was not built; run `cargo xtask guests recipes`");
         return;
     }
     let rig = Rig::new(env!("CARGO_BIN_EXE_sluicebox-tests-compile"));
