@@ -30,17 +30,17 @@ pub(crate) fn run() {
 }
 
 fn compare(bed: &Bed, stage: &str, payload: &str, outputs: usize) {
-    let named = |language: &&str| (format!("{stage}-{language}"), *language);
-    let guests: Vec<_> = GUESTS.iter().map(named).filter(|(guest, _)| is_built(guest)).collect();
+    let named = GUESTS.iter().map(|language| format!("{stage}-{language}"));
+    let guests: Vec<String> = named.filter(|guest| is_built(guest)).collect();
     let frame = &frame(payload);
-    let mut chains: Vec<Chain> =
-        guests.iter().map(|(guest, _)| bed.chain(&bed.code(guest), 1)).collect();
+    let chain = |guest: &String| bed.chain(&bed.code(guest), 1);
+    let mut chains: Vec<Chain> = guests.iter().map(chain).collect();
     let mut cases: Vec<Case<'_>> = Vec::new();
     for chain in &mut chains {
         cases.push(Box::new(move || sample(bed, chain, frame, outputs)));
     }
     let samples = take_turns(ROUNDS, &mut cases);
-    for ((guest, _), samples) in guests.iter().zip(&samples) {
+    for (guest, samples) in guests.iter().zip(&samples) {
         figure(guest, median(samples), "ns/event");
     }
 }
