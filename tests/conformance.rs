@@ -125,7 +125,12 @@ async fn rust_in_the_typed_world_conforms() {
 
 #[tokio::test]
 async fn c_conforms() {
-    conforms("conformance-c", World::Typed).await;
+    conforms("conformance-c", World::Framed).await;
+}
+
+#[tokio::test]
+async fn go_conforms() {
+    conforms("conformance-go", World::Framed).await;
 }
 
 #[tokio::test]

@@ -293,6 +293,12 @@ async fn a_stage_in_c_goes_from_new_to_a_change_under_load() {
 }
 
 #[tokio::test]
+async fn a_stage_in_go_goes_from_new_to_a_change_under_load() {
+    let language = Language { name: "go", source: "main.go", broken: "\" not Go" };
+    from_new_to_a_change_under_load(language).await;
+}
+
+#[tokio::test]
 async fn a_stage_in_python_goes_from_new_to_a_change_under_load() {
     let language = Language { name: "python", source: "stage.py", broken: "\" not Python" };
     from_new_to_a_change_under_load(language).await;

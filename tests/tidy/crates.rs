@@ -155,8 +155,6 @@ const HOMES: &[(&str, &[&str])] = &[
     // Guests and their tools.
     ("zune-jpeg", &["guest"]),
     ("wit-bindgen", &["guest-sdk", "guest"]),
-    ("wit-bindgen-c", &["toolchain"]),
-    ("wit-bindgen-core", &["toolchain"]),
     ("wit-component", &["toolchain", "guest-tools"]),
     ("wit-parser", &["toolchain", "guest-tools"]),
     ("wasi-preview1-component-adapter-provider", &["toolchain"]),

@@ -3,8 +3,8 @@
 //! What is a guest is found, not listed:
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
 //! - a folder below `tests/guests` or `examples` with a `stage.py` or an `app.py` is a Python
-//!   guest, one with a `stage.js` or a `stage.ts` a JavaScript guest, one with a `.c` file a C
-//!   guest, one with `.wat` files holds guests in text form. A file `world` in it names the world
+//!   guest, one with a `stage.js` or a `stage.ts` a JavaScript guest, one with a `go.mod` a Go
+//!   guest, one with a `.c` file a C guest, one with `.wat` files holds guests in text form. A file `world` in it names the world
 //!   of `wit/` it is for, if that is not the one its language and its sources say.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
@@ -13,6 +13,7 @@
 //! appears whole or not at all.
 
 mod recipe;
+mod recipes;
 mod rust;
 mod text;
 mod tools;
@@ -36,13 +37,23 @@ const HOMES: [&str; 2] = ["tests/guests", "examples"];
 pub(crate) enum Language {
     Rust,
     C,
+    Go,
     Python,
     JavaScript,
     Text,
+    /// What `guest-sdk/recipes` has.
+    Recipes,
 }
 
-const ALL: [Language; 5] =
-    [Language::Rust, Language::C, Language::Python, Language::JavaScript, Language::Text];
+const ALL: [Language; 7] = [
+    Language::Rust,
+    Language::C,
+    Language::Go,
+    Language::Python,
+    Language::JavaScript,
+    Language::Text,
+    Language::Recipes,
+];
 
 /// The command `cargo xtask guests`.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -53,10 +64,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             "--check" => check = true,
             "rust" => languages.push(Language::Rust),
             "c" => languages.push(Language::C),
+            "go" => languages.push(Language::Go),
             "python" => languages.push(Language::Python),
             "js" => languages.push(Language::JavaScript),
+            "recipes" => languages.push(Language::Recipes),
             "wat" => languages.push(Language::Text),
-            other => bail!("`{other}` is no language; known are rust, c, python, js and wat"),
+            other => {
+                let known = "rust, c, go, python, js, wat and recipes";
+                bail!("`{other}` is no language; known are {known}")
+            }
         }
     }
     if languages.is_empty() {
@@ -100,16 +116,20 @@ fn build(workspace: &Workspace, languages: &[Language]) -> Result<()> {
         let name = guest.name.clone();
         match language {
             Language::C => recipe::build(workspace, &guest, language_called("c")?),
+            Language::Go => recipe::build(workspace, &guest, language_called("go")?),
             Language::Python => recipe::build(workspace, &guest, language_called("python")?),
             Language::JavaScript => {
                 let name = if guest.folder.join("stage.ts").is_file() { "ts" } else { "js" };
                 recipe::build(workspace, &guest, language_called(name)?)
             }
             Language::Text => text::build(workspace, &guest),
-            // Found by the name of its package instead.
-            Language::Rust => Ok(()),
+            // Found by the name of its package, and in a folder of their own.
+            Language::Rust | Language::Recipes => Ok(()),
         }
         .with_context(|| format!("guest {name}"))?;
+    }
+    if languages.contains(&Language::Recipes) {
+        recipes::build(workspace)?;
     }
     Ok(())
 }
@@ -151,11 +171,10 @@ impl Guest {
         Ok(work)
     }
 
-    /// The stamp over the guest's own files, the contract and the way of building it.
-    /// `sdk` is what else it is made of.
+    /// The stamp over the guest's own files, the contract, the SDK and the way of building it.
     fn stamp(&self, workspace: &Workspace, recipe: &str, sdk: Option<PathBuf>) -> Result<Stamp> {
-        let [sources, pins] = tools::recipes(workspace);
-        let mut inputs = vec![self.folder.clone(), workspace.root().join("wit"), sources, pins];
+        let mut inputs = vec![self.folder.clone(), workspace.root().join("wit")];
+        inputs.extend(tools::recipes(workspace));
         inputs.extend(sdk);
         Stamp::new(&workspace.guests().join("stamps"), &self.name, recipe, &inputs)
     }
@@ -221,6 +240,9 @@ fn language_of(folder: &Path) -> Result<Option<Language>> {
     }
     if files.iter().any(|path| path.ends_with("stage.js") || path.ends_with("stage.ts")) {
         return Ok(Some(Language::JavaScript));
+    }
+    if files.iter().any(|path| path.ends_with("go.mod")) {
+        return Ok(Some(Language::Go));
     }
     if files.iter().any(|path| has_extension(path, "c")) {
         return Ok(Some(Language::C));

@@ -1,7 +1,9 @@
-//! Stages in C: bindings from the WIT, the compiler of the package `ziglang`, then a component.
+//! Stages in C: the compiler of the package `ziglang` over the SDK's two sources, then a
+//! component.
 //!
-//! All `.c` files of the folder and of its `src` are one stage. The result imports nothing of WASI
-//! unless the stage uses files, clocks or the like.
+//! All `.c` files of the folder and of its `src` are one stage; its tests are somewhere else.
+//! Functions that nothing calls are left out, and with them the imports they are for: the
+//! result imports nothing of WASI unless the stage uses files, clocks or the like.
 
 use std::path::Path;
 
@@ -17,17 +19,18 @@ const PACKAGES: Packages = Packages {
     pins: include_str!("../pins/c.txt"),
 };
 
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "--target=wasm32-wasi",
     "-mexec-model=reactor",
-    "-std=c17",
-    "-Oz",
+    "-std=gnu17",
+    "-O2",
     "-Wall",
     "-Wextra",
-    "-Werror",
-    // Generated code passes unused parameters.
-    "-Wno-unused-parameter",
     "-fno-sanitize=undefined",
+    "-ffunction-sections",
+    "-Wl,--gc-sections",
+    // Unasked it is 16 MiB, and every instance has its own.
+    "-Wl,-z,stack-size=1048576",
     "-s",
 ];
 
@@ -40,6 +43,10 @@ impl Language for C {
 
     fn title(&self) -> &'static str {
         "C"
+    }
+
+    fn world(&self, _folder: &Path) -> &'static str {
+        "stage"
     }
 
     fn detects(&self, folder: &Path) -> bool {
@@ -60,8 +67,6 @@ impl Language for C {
 
     fn build(&self, project: &Project, tools: &Tools, progress: &mut Progress<'_>) -> Result<()> {
         let work = project.work()?;
-        let bindings = work.join("bindings");
-        bind(project, &bindings)?;
         progress.say("compiling with zig cc");
         let sdk = project.sdk.language("c");
         let mut sources = files_with(&project.folder, "c")?;
@@ -72,44 +77,12 @@ impl Language for C {
             });
         }
         sources.extend(files_with(&sdk, "c")?);
-        sources.extend(files_with(&bindings, "c")?);
-        sources.extend(files_with(&bindings, "o")?);
         let core = work.join("core.wasm");
         let mut compiler = PACKAGES.command(tools);
         let cache = tools.cache("zig");
         compiler.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);
         compiler.args(["-m", "ziglang", "cc"]).args(FLAGS);
-        compiler.arg("-I").arg(&bindings).arg("-I").arg(&sdk);
-        process::run(compiler.args(&sources).arg("-o").arg(&core))?;
-        wrap(project, &core)
-    }
-}
-
-#[cfg(feature = "encode")]
-fn bind(project: &Project, bindings: &Path) -> Result<()> {
-    crate::encode::c_bindings(&project.sdk.wit(), &project.world, bindings)
-}
-
-#[cfg(feature = "encode")]
-fn wrap(project: &Project, core: &Path) -> Result<()> {
-    crate::encode::component(core, &project.finished(), None)
-}
-
-#[cfg(not(feature = "encode"))]
-fn bind(_project: &Project, _bindings: &Path) -> Result<()> {
-    Err(without_encoder())
-}
-
-#[cfg(not(feature = "encode"))]
-fn wrap(_project: &Project, _core: &Path) -> Result<()> {
-    Err(without_encoder())
-}
-
-/// For who leaves it out; the program itself never does.
-#[cfg(not(feature = "encode"))]
-fn without_encoder() -> Error {
-    Error::Tool {
-        what: "this program was built without the component encoder".to_owned(),
-        fix: "build it with the feature `encode`".to_owned(),
+        process::run(compiler.arg("-I").arg(&sdk).args(&sources).arg("-o").arg(&core))?;
+        crate::wrap(project, &core)
     }
 }

@@ -1,40 +1,15 @@
-//! From core modules to components, with the component tooling as libraries: bindings in C, the
-//! world a module is for, and the component around it.
+//! From core modules to components, with the component tooling as libraries: the world a module is
+//! for, and the component around it.
 
 use std::fs;
 use std::path::Path;
 
 use wasi_preview1_component_adapter_provider as adapter;
-use wit_bindgen_core::Files;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
 use crate::error::at;
 use crate::{Error, Result};
-
-/// Writes the C bindings of a world to a folder: source, header, and an object that carries the
-/// world's type.
-///
-/// # Errors
-/// The WIT does not parse, has no such world, or cannot be said in C.
-pub fn c_bindings(wit: &Path, world: &str, out: &Path) -> Result<()> {
-    let (mut resolve, id) = select(wit, world)?;
-    let mut files = Files::default();
-    wit_bindgen_c::Opts::default()
-        .build()
-        .generate(&mut resolve, id, &mut files)
-        .map_err(|error| refused(format!("there are no bindings of {world} in C: {error:#}")))?;
-    fs::create_dir_all(out).map_err(at("make", out))?;
-    for (name, contents) in files.iter() {
-        let file = out.join(name);
-        // Left alone if it is the same, so that a compiler's cache can tell.
-        if fs::read(&file).is_ok_and(|old| old == contents) {
-            continue;
-        }
-        fs::write(&file, contents).map_err(at("write", &file))?;
-    }
-    Ok(())
-}
 
 /// Wraps a core module into a component. The module carries its world, or is for the one that is
 /// given as WIT and name. What it uses of WASI preview 1 is put over WASI 0.2; if that is nothing,

@@ -24,6 +24,7 @@ pub mod cargo;
 #[cfg(feature = "encode")]
 pub mod encode;
 mod error;
+mod go;
 mod js;
 pub mod process;
 pub mod project;
@@ -97,7 +98,23 @@ pub trait Language: Sync {
 
 /// All languages, in the order they are listed in.
 pub const LANGUAGES: &[&dyn Language] =
-    &[&rust::Rust, &python::Python, &js::JAVASCRIPT, &js::TYPESCRIPT, &c::C];
+    &[&rust::Rust, &python::Python, &js::JAVASCRIPT, &js::TYPESCRIPT, &c::C, &go::Go];
+
+/// Wraps the core module that a compiler made into the project's component.
+#[cfg(feature = "encode")]
+fn wrap(project: &Project, core: &Path) -> Result<()> {
+    let wit = project.sdk.wit();
+    encode::component(core, &project.finished(), Some((wit.as_path(), &project.world)))
+}
+
+/// For who leaves it out; the program itself never does.
+#[cfg(not(feature = "encode"))]
+fn wrap(_project: &Project, _core: &Path) -> Result<()> {
+    Err(Error::Tool {
+        what: "this program was built without the component encoder".to_owned(),
+        fix: "build it with the feature `encode`".to_owned(),
+    })
+}
 
 /// The language of a name.
 ///

@@ -322,7 +322,7 @@ mod tests {
         assert!(what.contains("line 2: unknown field `lang`"), "{what}");
         assert!(fix.contains("name, language and world"), "{fix}");
         let (what, _) = said("[stage]\nlanguage = \"cobol\"\n");
-        let known = "there is no language \"cobol\"; known are rust, python, js, ts, c";
+        let known = "there is no language \"cobol\"; known are rust, python, js, ts, c, go";
         assert!(what.contains(known), "{what}");
         assert!(said("[stage]\n").0.contains("the sources do not say"));
         assert!(said("[stage]\nname = \"../x\"\nlanguage = \"c\"\n").0.contains("is no name"));

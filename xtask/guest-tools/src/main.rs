@@ -1,4 +1,4 @@
-//! The component tooling that guests in other languages than Rust need, behind three commands.
+//! The component tooling that guests in other languages than Rust need, behind four commands.
 //!
 //! A crate of its own, because its dependencies take about a minute to compile and `cargo xtask
 //! demo` needs none of them. `xtask` runs it only when a C or WAT guest is out of date, or for
@@ -6,6 +6,7 @@
 //!
 //! - `build LANGUAGE NAME WORLD FOLDER ROOT HOME` builds a guest by the recipe of its language,
 //!   against the WIT and SDK of the repository at ROOT, into HOME, where its tools go as well.
+//! - `wrap CORE OUT WIT WORLD` makes a component of a core module that some compiler made.
 //! - `wat (TEXT OUT)...` encodes components or modules in text form.
 //! - `check WIT COMPONENT...` holds components against the contract; see `check.rs`.
 //!
@@ -26,7 +27,7 @@ use sluicebox_toolchain::sdk::Sdk;
 use sluicebox_toolchain::{Progress, Project, Tools};
 
 const USAGE: &str = "usage: xtask-guest-tools build LANGUAGE NAME WORLD FOLDER ROOT HOME \
-                     | wat (TEXT OUT)... | check WIT COMPONENT...";
+                     | wrap CORE OUT WIT WORLD | wat (TEXT OUT)... | check WIT COMPONENT...";
 
 fn main() -> ExitCode {
     match run() {
@@ -44,6 +45,10 @@ fn run() -> Result<()> {
     match arguments.as_slice() {
         ["build", language, name, world, folder, root, home] => {
             build(language, Guest { name, world, folder }, root.as_ref(), home.as_ref())
+        }
+        ["wrap", core, out, wit, world] => {
+            let world = Some((wit.as_ref(), *world));
+            Ok(sluicebox_toolchain::encode::component(core.as_ref(), out.as_ref(), world)?)
         }
         ["wat", pairs @ ..] => encode_text(pairs),
         ["check", wit, components @ ..] => check::all(wit.as_ref(), components),

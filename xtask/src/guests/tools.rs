@@ -26,6 +26,12 @@ pub(super) fn build(
     process::run(command.arg(workspace.root()).arg(workspace.guests()))
 }
 
+/// Wraps a core module into a component for a world.
+pub(super) fn wrap(workspace: &Workspace, core: &Path, out: &Path, world: &str) -> Result<()> {
+    let wit = workspace.root().join("wit");
+    process::run(tool(workspace).arg("wrap").arg(core).arg(out).arg(wit).arg(world))
+}
+
 /// Encodes the text form.
 pub(super) fn encode_text(workspace: &Workspace, text: &[(PathBuf, PathBuf)]) -> Result<()> {
     let mut command = tool(workspace);
