@@ -83,13 +83,34 @@ async fn who_may_only_look_is_told_so() {
     let enabled = "return [...document.querySelectorAll('form button')].filter((one) => \
                    !one.disabled).length";
     assert_eq!(browser.run(enabled, &[]).await, 0);
+    // Here it is on the node's own machine.
     browser.click_text("Node").await;
-    // The browser is on the node's machine, but a token is asked for here.
-    browser.shows("scope admin").await;
-    browser.shows("GPU").await;
+    browser.shows("This node is alone.").await;
     browser.go(&at(&node, "#/p/anns/versions")).await;
     browser.shows("Manifest, with every default").await;
     let buttons =
         "return [...document.querySelectorAll('main button')].map((one) => one.innerText).join()";
     assert_eq!(browser.run(buttons, &[]).await, "");
+}
+
+#[tokio::test]
+async fn from_elsewhere_the_node_as_a_whole_takes_the_scope_admin() {
+    let node = Setup::tenants(&["ann"]).start().await;
+    let ann = node.tenant("ann");
+    ann.push(ECHO).await;
+    ann.apply("anns", single("anns", "echo", "")).await;
+    let browser = Browser::start().await;
+    let port = node.address().port();
+    browser.go(&format!("http://node.test:{port}/dashboard/#/node")).await;
+    browser.shows("With a token of your tenant").await;
+    // That it was asked for one is all there is to say.
+    let logged = browser.logged().await;
+    assert!(logged.iter().all(|line| line.contains("401 (Unauthorized)")), "{logged:#?}");
+    browser.write("#token", &format!("{}\u{e007}", node.token("ann"))).await;
+    browser.shows("tokens with the scope admin").await;
+    browser.shows("No stage has used the GPU yet").await;
+    browser.click_text("Pipelines").await;
+    browser.shows("1 pipeline of ann").await;
+    let logged = browser.logged().await;
+    assert!(logged.iter().all(|line| line.contains("403 (Forbidden)")), "{logged:#?}");
 }

@@ -31,7 +31,7 @@ const ADVICE: &str = "install it with `apt-get install chromium chromium-driver`
 
 /// What the browser is started with: no screen, no sandbox of its own (tests run as root in
 /// containers), and nothing that asks somebody else for something.
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 12] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -41,6 +41,8 @@ const ARGUMENTS: [&str; 11] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    // A name that is not this machine's own, for what depends on that.
+    "--host-resolver-rules=MAP node.test 127.0.0.1",
     "--hide-scrollbars",
     "--force-device-scale-factor=1",
 ];

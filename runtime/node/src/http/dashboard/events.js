@@ -108,7 +108,7 @@ export class Tail {
   render() {
     const { name, records } = this;
     return panel(
-      name,
+      this.words.title ?? name,
       h(
         "div",
         { class: "row bar" },
@@ -172,7 +172,7 @@ export class Tail {
 export function deadLetters(app, name, detail) {
   const output = detail.output.find((one) => one.name === "dead-letters") ?? { name: "dead-letters", bytes: 0 };
   const tail = new Tail(app, ["pipelines", name, "dead-letters"], output);
-  tail.words = { none: "No dead letters: every event was handled.", what: "dead letter" };
+  tail.words = { none: "No dead letters: every event was handled.", what: "dead letter", title: "Dead letters" };
   let said = null;
   let failed = null;
   let stage = "";

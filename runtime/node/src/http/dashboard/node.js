@@ -1,7 +1,7 @@
 // The node: how it is, its log and workers, the nodes it knows, and its GPU over time.
 //
-// What concerns all tenants takes a token of scope `admin`, or development mode; who has none sees
-// the tenant's own share of the GPU and is told what is missing.
+// What concerns all tenants takes a token of scope `admin`, or the node's own machine; others see
+// the tenant's own share of the GPU and are told what is missing.
 
 import { h } from "./dom.js";
 import { bytes, count, micros, percent, quantile, rate, seconds, several } from "./figures.js";
@@ -180,7 +180,7 @@ export function node(app) {
     return [
       h("div", { class: "heading" }, h("h1", null, "Node"), h("span", { class: `badge ${ready.ok ? "ok" : "warn"}` }, ready.ok ? "ready" : "not ready"), !ready.ok && h("p", { class: "hint" }, ready.text)),
       refused &&
-        h("p", { class: "notice", role: "status" }, "Workers, log, other nodes and other tenants are shown to tokens with the scope admin, and on the node's own machine in development mode."),
+        h("p", { class: "notice", role: "status" }, "Workers, log, other nodes and other tenants are shown to tokens with the scope admin, and on the node's own machine."),
       figures &&
         tiles(
           tile("Guests run", percent(busyAll()), "of a core, all workers"),
