@@ -1,9 +1,9 @@
 //! A stage from `new` to a change under load, in each language, through the real program.
 //!
 //! For each language: the project that `new` writes is built and passes its own `test`, which fails
-//! when something else is expected; `dev` runs it, and a changed source takes the place of what runs
-//! while events flow, of which none is lost and none counts twice; a source that does not build
-//! leaves the old one running; an end by signal is one without an error.
+//! when something else is expected; `dev` runs it, and a changed source takes the place of what
+//! runs while events flow, of which none is lost and none counts twice; a source that does not
+//! build leaves the old one running; an end by signal is one without an error.
 //!
 //! Toolchains are those of `cargo xtask guests`, which installs them below `target/guests`; without
 //! them this fails and says so.

@@ -85,7 +85,10 @@ async fn nothing_stays_of_one_that_no_device_takes() {
         // As the node with the device says it, or the one that would have moved it there.
         if reply.status == 409 {
             let problem = reply.problem(409, "pipeline.conflict");
-            assert!(problem["detail"].as_str().expect("a text").contains("guarantees"), "{problem}");
+            assert!(
+                problem["detail"].as_str().expect("a text").contains("guarantees"),
+                "{problem}"
+            );
             moved += 1;
         } else {
             reply.problem(429, "gpu.oversold");

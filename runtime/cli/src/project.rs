@@ -1,8 +1,8 @@
 //! Stages in their folders: `new`, `build`, and what `test`, `up` and `dev` share with them.
 //!
 //! What a language is and how it is built is not known here but in `sluicebox-toolchain`. Builds
-//! block, so they are done beside the loop of this thread. What compilers say goes to standard error
-//! by itself.
+//! block, so they are done beside the loop of this thread. What compilers say goes to standard
+//! error by itself.
 
 mod events;
 mod local;

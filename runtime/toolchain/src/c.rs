@@ -13,7 +13,7 @@ use crate::{Error, Language, Missing, Project, Result, Tools};
 const PACKAGES: Packages = Packages {
     name: "c",
     what: "ziglang 0.17.0, for its C compiler",
-    download: "105 MB from the Python package index",
+    download: "from the Python package index; 413 MB on disk",
     pins: include_str!("../pins/c.txt"),
 };
 

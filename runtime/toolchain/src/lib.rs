@@ -4,10 +4,10 @@
 //! - A **project** is a folder with `stage.toml` ([`Project`]). What is made of it on the way lies
 //!   in its `.sluicebox`, the result in `build/<name>.wasm`; a result appears whole or not at all.
 //! - A **language** is one module and one row of [`LANGUAGES`]. Nothing else names a language: what
-//!   it is called, how its sources are recognised, which tools it takes, how they are called, all of
-//!   it is behind [`Language`]. To add one: write `src/<name>.rs`, add the row, put what its authors
-//!   import below `guest-sdk/<name>` and what `new` begins with below `guest-sdk/templates/<name>`.
-//!   The build script takes both in.
+//!   it is called, how its sources are recognised, which tools it takes, how they are called, all
+//!   of it is behind [`Language`]. To add one: write `src/<name>.rs`, add the row, put what its
+//!   authors import below `guest-sdk/<name>` and what `new` begins with below
+//!   `guest-sdk/templates/<name>`. The build script takes both in.
 //! - **Tools** are found, or named with the command that installs them ([`Missing`]). What this
 //!   program can fetch by itself goes below one folder of the user ([`Tools`]), pinned by hash, and
 //!   only when somebody said so.
@@ -87,8 +87,8 @@ pub trait Language: Sync {
     /// Something could not be fetched.
     fn fetch(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<()>;
 
-    /// Builds the component into [`Project::finished`]. Its folder is there; what is made on the way
-    /// goes to [`Project::work`]. Tools write their complaints to standard error themselves.
+    /// Builds the component into [`Project::finished`]. Its folder is there; what is made on the
+    /// way goes to [`Project::work`]. Tools write their complaints to standard error themselves.
     ///
     /// # Errors
     /// A tool failed or made nothing.

@@ -81,7 +81,7 @@ impl Project {
             fix: fix.to_owned(),
         };
         let text: Text = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             wrong(
                 format!("line {line}: {}", error.message()),
                 "write [stage] with name, language and world, each a text",

@@ -25,7 +25,7 @@ const BARE: &str = "app";
 const PACKAGES: Packages = Packages {
     name: "python",
     what: "componentize-py 0.25.1",
-    download: "45 MB from the Python package index",
+    download: "from the Python package index; 47 MB on disk",
     pins: include_str!("../pins/python.txt"),
 };
 

@@ -44,7 +44,7 @@ impl Packages {
             let home = tools.home().display();
             missing.push(Missing {
                 what: self.what.to_owned(),
-                install: format!("add --install to fetch {} into {home}", self.download),
+                install: format!("add --install to fetch it into {home} ({})", self.download),
                 fetch: Some(format!("{}: {}", self.what, self.download)),
             });
         }

@@ -16,9 +16,9 @@ Examples:
   sluicebox new --lang rust my-stage
   sluicebox new --lang python greet --dir stages/greet
 
-Writes a stage that works, a pipeline of this one stage, events to try it with and the outputs they
-should come to. What the stage imports is in this program and is put into .sluicebox/sdk; `build`
-keeps it at the program's version. Nothing that is there is written over.";
+Writes a stage that works, a pipeline of this one stage, events to try it with and the outputs
+they should come to. What the stage imports is in this program and is put into .sluicebox/sdk;
+`build` keeps it at the program's version. Nothing that is there is written over.";
 
 pub(crate) const BUILD_EXAMPLES: &str = "\
 Examples:
@@ -35,13 +35,14 @@ Examples:
   sluicebox test --bless
   sluicebox tail my-stage reply --from oldest --no-follow > my-stage/events.ndjson
 
-Runs each pipeline.toml that has events.ndjson beside it, on a node that nobody else can see and that
-keeps nothing, and compares what comes with outputs.ndjson.
+Runs each pipeline.toml that has events.ndjson beside it, on a node of its own that keeps nothing,
+and compares what comes with outputs.ndjson.
 
-A line of events.ndjson is {\"key\", \"data\"}: data is JSON, or text, or bytes as \"data_base64\"; \"time\"
-may say when it was. So is what `sluicebox tail` writes. A line of outputs.ndjson is {\"output\", \"key\",
-\"data\"} and may have \"port\" and \"time\"; only what it says is compared. Outputs of a key come in order,
-those of different keys in any. A dead letter is {\"output\": \"dead-letters\", \"key\", \"stage\", \"class\"}.
+A line of events.ndjson is {\"key\", \"data\"}: data is JSON, or text, or bytes as \"data_base64\";
+\"time\" may say when it was. So is what `sluicebox tail` writes. A line of outputs.ndjson is
+{\"output\", \"key\", \"data\"} and may have \"port\" and \"time\"; only what it says is compared. Outputs
+of a key come in order, those of different keys in any. A dead letter is
+{\"output\": \"dead-letters\", \"key\", \"stage\", \"class\"}.
 
 Ends with 65 if something differs.";
 
@@ -52,9 +53,9 @@ Examples:
   sluicebox up --url http://127.0.0.1:8000
 
 Builds every stage in the folder and below it, uploads what pipelines use, applies every
-pipeline.toml and shows what comes out, until Ctrl-C. If no node answers at the URL, and it is of this
-machine, one is started in this process, for development: its data lies in .sluicebox/data and is
-there the next time. With --output json everything is a line of JSON.";
+pipeline.toml and shows what comes out, until Ctrl-C. If no node answers at the URL, and it is of
+this machine, one is started in this process, for development: its data lies in .sluicebox/data and
+is there the next time. With --output json everything is a line of JSON.";
 
 pub(crate) const DEV_EXAMPLES: &str = "\
 Examples:
@@ -62,9 +63,9 @@ Examples:
   sluicebox dev my-stage --install
   sluicebox send my-stage --key ada --data hi --wait 5s      (in another terminal)
 
-As `up`, and stays at it: when a source changes its stage is built again and takes the place of the
-one that runs, while events flow; none is lost and none counts twice. If it does not build, the error
-is shown and the old one runs on. What stages log and what fails is shown with what comes out.";
+As `up`, and stays at it: when a source changes its stage is built again and takes the place of
+the one that runs, while events flow; none is lost and none counts twice. If it does not build, the
+error is shown and the old one runs on. What stages log and what fails is shown with what comes out.";
 
 /// Arguments of `new`.
 #[derive(Debug, Args)]

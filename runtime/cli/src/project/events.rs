@@ -1,8 +1,8 @@
 //! Recorded events and expected outputs: lines of JSON in files beside a pipeline.
 //!
-//! An event is `{key, data | data_base64, time}`; what else a line has, as those that `tail` writes,
-//! is passed over. An expected output says where it comes out and as much of the record as is to be
-//! compared; a field nobody knows is a mistake, since it would be compared with nothing.
+//! An event is `{key, data | data_base64, time}`; what else a line has, as those that `tail`
+//! writes, is passed over. An expected output says where it comes out and as much of the record as
+//! is to be compared; a field nobody knows is a mistake, since it would be compared with nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;

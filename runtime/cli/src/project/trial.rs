@@ -2,8 +2,8 @@
 //!
 //! - They run for real, on a node in this process with a directory that is removed afterwards. Only
 //!   compiled components are kept, in the folder's `.sluicebox`.
-//! - It is over when nothing is under way any more: all queues are empty and no stage counts on, for
-//!   a while. As long as something expected is missing it waits longer, up to its patience.
+//! - It is over when nothing is under way any more: all queues are empty and no stage counts on,
+//!   for a while. As long as something expected is missing it waits longer, up to its patience.
 //! - What could not be handled is an output as well, called `dead-letters`.
 
 use std::path::Path;
@@ -106,7 +106,7 @@ async fn all(
             format!("ok {name}: {sent} events gave {count} outputs as expected ({seconds:.1} s)")
         } else {
             failed += 1;
-            let wrong = screen.alarm(&format!("WRONG {name}: {} differ", differences.len()));
+            let wrong = screen.alarm(&format!("WRONG {name}: {} differences", differences.len()));
             format!("{wrong}\n{}", shortened(&differences))
         };
         if !screen.json() {

@@ -266,7 +266,9 @@ impl Session {
                 format!("reloaded {name}: version {version}, {seconds:.1} s after the change");
             return self.shown.event("reloaded", value, &self.screen.strong(&format!("== {text}")));
         }
-        let text = format!("{}\n  events to {events}", applied_text(name, applied, false));
+        // What is in it is in its file; here it is enough that it is there.
+        let applied = applied_text(name, applied, false);
+        let text = format!("{}\n  events to {events}", applied.lines().next().unwrap_or_default());
         self.shown.event("applied", value, &text)
     }
 }
