@@ -106,7 +106,7 @@ fn missing(tools: &Tools) -> Vec<Missing> {
         let home = tools.home().display();
         missing.push(Missing {
             what: WHAT.to_owned(),
-            install: format!("add --install to fetch {DOWNLOAD} into {home}"),
+            install: format!("add --install to fetch it into {home} ({DOWNLOAD})"),
             fetch: Some(format!("{WHAT}: {DOWNLOAD}")),
         });
     }
