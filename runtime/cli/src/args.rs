@@ -20,9 +20,10 @@ pub(crate) use self::traffic::{SampleCommand, SendArgs, StreamArgs, TailArgs};
 
 const ABOUT: &str = "Runs WebAssembly components as stages of stream pipelines.
 
-Begin a stage with `new`, run it while you write with `dev`. Upload components with `push`, join them to a pipeline with `apply`, feed it with `send`, read its \
-outputs with `tail`. `sluicebox demo` shows all of it at work on this machine's own data; `sluicebox \
-serve --dev` starts a node to try things on.";
+Begin a stage with `new`, run it while you write with `dev`. Upload components with `push`, \
+join them to a pipeline with `apply`, feed it with `send`, read its outputs with `tail`. \
+`sluicebox demo` shows all of it at work on this machine's own data; `sluicebox serve --dev` \
+starts a node to try things on.";
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -24,7 +24,7 @@ const MANIFEST: &str = include_str!("../pins/js/package.json");
 const LOCK: &str = include_str!("../pins/js/package-lock.json");
 
 const WHAT: &str = "componentize-qjs 0.4.5 and esbuild 0.28.2";
-const DOWNLOAD: &str = "18 MB from the npm registry";
+const DOWNLOAD: &str = "from the npm registry; 49 MB on disk";
 const NODE_INSTALL: &str = "run `apt-get install nodejs npm`, or your system's equivalent; it takes \
                             version 18 or later";
 
@@ -106,7 +106,7 @@ fn missing(tools: &Tools) -> Vec<Missing> {
         let home = tools.home().display();
         missing.push(Missing {
             what: WHAT.to_owned(),
-            install: format!("add --install to fetch {DOWNLOAD} into {home}"),
+            install: format!("add --install to fetch it into {home} ({DOWNLOAD})"),
             fetch: Some(format!("{WHAT}: {DOWNLOAD}")),
         });
     }

@@ -1,7 +1,7 @@
 //! The component tooling that guests in other languages than Rust need, behind four commands.
 //!
 //! A crate of its own, because its dependencies take about a minute to compile and `cargo xtask
-//! demo` needs none of them. `xtask` runs it only when a C or WAT guest is out of date, or for
+//! demo` needs none of them. `xtask` runs it only when a guest not in Rust is out of date, or for
 //! `cargo xtask guests --check`.
 //!
 //! - `build LANGUAGE NAME WORLD FOLDER ROOT HOME` builds a guest by the recipe of its language,
@@ -10,8 +10,8 @@
 //! - `wat (TEXT OUT)...` encodes components or modules in text form.
 //! - `check WIT COMPONENT...` holds components against the contract; see `check.rs`.
 //!
-//! It reads and writes only the paths it is given. What compilers are called with is the business of
-//! `sluicebox-toolchain`.
+//! It reads and writes only the paths it is given. What compilers are called with is the business
+//! of `sluicebox-toolchain`.
 
 #![expect(clippy::print_stdout, reason = "this is a command; its output is its result")]
 #![expect(clippy::print_stderr, reason = "errors are told on standard error")]
