@@ -23,6 +23,8 @@ mod follow;
 mod ingest;
 #[path = "api/lifecycle.rs"]
 mod lifecycle;
+#[path = "api/logs.rs"]
+mod logs;
 #[path = "api/manifests.rs"]
 mod manifests;
 #[path = "api/openapi.rs"]

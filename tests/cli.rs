@@ -307,3 +307,35 @@ fn the_demo_plays_both_examples_to_the_end() {
         assert!(results[part].as_object().is_some_and(|part| !part.is_empty()), "{results:#}");
     }
 }
+
+#[tokio::test]
+async fn what_stages_say_and_do_is_watched() {
+    let node = Setup::dev().start().await;
+    ask(&node, &["push", &guest("conformance-rust")]).json();
+    let manifest = file(&node, "manifest.toml", &single("watched", "conformance-rust", ""));
+    ask(&node, &["apply", text(&manifest)]).json();
+    let send = |data: &str| ask(&node, &["send", "watched", "--data", data]).json();
+    send("l\u{1}quiet");
+    send("l\u{2}low");
+    let lines = ask(&node, &["logs", "watched", "-f", "-n", "2"]).lines();
+    assert_eq!([&lines[0]["text"], &lines[1]["text"]], ["quiet", "low"]);
+    let grave = ask(&node, &["logs", "watched", "--level", "warn", "--stage", "stage-0"]).lines();
+    assert_eq!((grave.len(), &grave[0]["level"]), (1, &json!("warn")));
+    assert_eq!(ask(&node, &["logs", "watched", "--stage", "other"]).lines(), [json!(0); 0]);
+    assert_eq!(ask(&node, &["logs", "other"]).error(66)["code"], "pipeline.unknown");
+
+    // What is done between two readings is in one of the views.
+    let views = ["top", "watched", "--interval", "500ms", "--count", "4"];
+    let top = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| ask(&node, &views).lines());
+        while !watching.is_finished() {
+            send("ex");
+        }
+        watching.join().expect("it ends")
+    });
+    let has = |view: &Value| view["stages"][0]["in/s"].as_f64().is_some_and(|rate| rate > 0.0);
+    assert!(top.iter().any(has), "{top:?}");
+    assert!(top.iter().any(|view| view["stages"][0]["call-p99"].is_number()), "{top:?}");
+    let all = ask(&node, &["top", "--interval", "100ms", "--count", "1"]).lines();
+    assert_eq!(all[0]["pipelines"][0]["name"], "watched");
+}

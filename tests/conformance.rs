@@ -125,12 +125,27 @@ async fn rust_in_the_typed_world_conforms() {
 
 #[tokio::test]
 async fn c_conforms() {
-    conforms("conformance-c", World::Typed).await;
+    conforms("conformance-c", World::Framed).await;
+}
+
+#[tokio::test]
+async fn go_conforms() {
+    conforms("conformance-go", World::Framed).await;
 }
 
 #[tokio::test]
 async fn python_conforms() {
     conforms("conformance-python", World::Typed).await;
+}
+
+#[tokio::test]
+async fn the_sdk_for_python_conforms() {
+    conforms("conformance-python-sdk", World::Framed).await;
+}
+
+#[tokio::test]
+async fn the_sdk_for_javascript_conforms() {
+    conforms("conformance-js", World::Framed).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@
 mod attached;
 #[path = "gpu/cluster.rs"]
 mod cluster;
+#[path = "gpu/confined.rs"]
+mod confined;
 #[path = "gpu/does.rs"]
 mod does;
 #[path = "gpu/examples.rs"]

@@ -105,6 +105,30 @@ fn c_goes_on() {
 }
 
 #[test]
+fn go_goes_on() {
+    remembers("conformance-go", 3);
+}
+
+/// The stream function is a goroutine that waits for its next event: it is in the image too.
+#[test]
+fn a_goroutine_that_waits_goes_on() {
+    let rig = rig();
+    RUNTIME.block_on(async {
+        let guest = rig.guest("stream-go").await;
+        let mut chain = rig.stage(&guest, &spec());
+        let mut sum = 0;
+        for number in 1..=9_u64 {
+            let given = Given::new("k", number.to_string().as_bytes());
+            let batch = chain.batch(frame(&[given]), NOW + number * SECOND).await;
+            sum += number;
+            let outputs: Vec<Out> = batch.commit.as_ref().map(outputs).unwrap_or_default();
+            assert_eq!(outputs, [Out::of(0, sum.to_string())]);
+            chain.park_and_wake("k").await.expect("an image, and an instance of it");
+        }
+    });
+}
+
+#[test]
 fn text_form_goes_on() {
     remembers("conformance-wat", 24);
 }

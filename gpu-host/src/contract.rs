@@ -42,7 +42,7 @@ type Promise = (&'static str, fn(&mut Trial));
 /// # Panics
 /// A promise is broken.
 pub fn every_promise(maker: &impl Maker) {
-    let tests: [Promise; 19] = [
+    let tests: [Promise; 20] = [
         ("memory is zeros, whoever had it", memory::is_zeros_whoever_had_it),
         ("what is written is read", memory::what_is_written_is_read),
         ("what is not there is refused", memory::what_is_not_there_is_refused),
@@ -61,6 +61,7 @@ pub fn every_promise(maker: &impl Maker) {
         ("what is used stays until then", order::what_is_used_stays_until_then),
         ("work ends when its fuel does", ends::work_ends_when_its_fuel_does),
         ("no loop is cut without a word", ends::no_loop_is_cut_without_a_word),
+        ("what is done is told at once", ends::what_is_done_is_told_while_the_next_is_not),
         ("long work is cancelled", ends::long_work_is_cancelled),
     ];
     for (name, test) in tests {

@@ -182,17 +182,17 @@ pub trait Device: Send {
     /// Gives memory back, once all work that uses it is done. One that is not there is ignored.
     fn free(&mut self, block: Block);
 
-    /// Writes to memory that no work uses now.
+    /// Writes to memory that no work uses now. How long that takes, without what it waits for.
     ///
     /// # Errors
     /// It is not there, or not as large; work that has not ended uses it; the device is lost.
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error>;
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error>;
 
-    /// Reads memory that no work writes now.
+    /// Reads memory that no work writes now. How long that takes, as of [`write`](Self::write).
     ///
     /// # Errors
     /// As of [`write`](Self::write).
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error>;
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error>;
 
     /// Makes a kernel ready, so that its first dispatch takes no longer than the next.
     ///
@@ -233,11 +233,11 @@ impl<D: Device + ?Sized> Device for Box<D> {
         (**self).free(block);
     }
 
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error> {
         (**self).write(block, offset, bytes)
     }
 
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error> {
         (**self).read(block, offset, into)
     }
 

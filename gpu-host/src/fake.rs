@@ -4,7 +4,8 @@
 //!   same calls give the same bytes and the same times on every machine.
 //! - Time passes while somebody waits ([`Device::wait`]) or says so ([`Fake::advance`]), and then
 //!   work is done, as much as fits into it. So an endless kernel is endless, and can be cancelled.
-//! - What a step takes is a price for it and for each byte or operation ([`Costs`]).
+//! - What a step or a copy takes is a price for it and for each byte or operation ([`Costs`]). No
+//!   time passes by a copy: it is beside the device's work.
 //! - It fails when it is told to: lost at a certain submission, or out of memory.
 //!
 //! Leaves to others: what kernels come to (`kernel::interpret`).
@@ -36,7 +37,7 @@ const LIMITS: Limits = Limits {
 /// What things take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Costs {
-    /// Each step, whatever it does.
+    /// Each step, whatever it does, and each copy there or back.
     pub step: Duration,
     /// Bytes that are filled or copied in a microsecond; at least 1.
     pub bytes_per_micro: u64,
@@ -49,6 +50,14 @@ impl Default for Costs {
     fn default() -> Self {
         let step = Duration::from_micros(5);
         Self { step, bytes_per_micro: 8_000, operations_per_micro: 1_000 }
+    }
+}
+
+impl Costs {
+    /// What is written or read at once.
+    fn copy(&self, bytes: usize) -> Duration {
+        let nanos = (bytes as u64).saturating_mul(1_000) / self.bytes_per_micro.max(1);
+        self.step.saturating_add(Duration::from_nanos(nanos))
     }
 }
 
@@ -291,14 +300,14 @@ impl Device for Fake {
         self.sweep();
     }
 
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error> {
         self.reach(block, offset, bytes.len(), true)?.copy_from_slice(bytes);
-        Ok(())
+        Ok(self.costs.copy(bytes.len()))
     }
 
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error> {
         into.copy_from_slice(self.reach(block, offset, into.len(), false)?);
-        Ok(())
+        Ok(self.costs.copy(into.len()))
     }
 
     fn load(&mut self, kernel: &Arc<Kernel>) -> Result<Loaded, Error> {

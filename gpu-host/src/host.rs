@@ -25,12 +25,14 @@
 //! Leaves to others: processes and messages, who may ask for what, and the clock.
 
 mod arena;
+mod books;
 mod buffers;
 mod graph;
 mod kernels;
 mod numbers;
 mod programs;
 mod refused;
+mod room;
 mod space;
 mod turn;
 mod witness;
@@ -87,6 +89,8 @@ pub struct Host<D> {
     freed: BTreeSet<Stage>,
     /// Bytes up and down, of all that ever were.
     moved: Used,
+    /// How often something in memory was used.
+    uses: u64,
     /// It was lost, and nothing was done about it yet.
     lost: Option<Error>,
     /// How the last try to have another has failed, if there is none.
@@ -134,6 +138,7 @@ impl<D: Device> Host<D> {
             events: VecDeque::new(),
             freed: BTreeSet::new(),
             moved: Used::default(),
+            uses: 0,
             lost: None,
             failure: None,
             hung: None,
@@ -215,6 +220,7 @@ impl<D: Device> Host<D> {
     pub fn close(&mut self, now: Duration, tenant: Tenant) -> Result<(), Refused> {
         self.open_space(tenant)?.is_closing = true;
         self.drop_all(now, tenant, |_| true);
+        self.drop_kept(now, tenant);
         self.reap(now, tenant);
         Ok(())
     }
@@ -249,6 +255,34 @@ impl<D: Device> Host<D> {
     /// An owner is no longer there: all it has goes, its work is ended, and nobody is told how.
     pub fn drop_owner(&mut self, now: Duration, owner: Owner) {
         self.drop_all(now, owner.tenant(), |other| other == owner);
+        let space = self.spaces.get(&owner.tenant().0);
+        if space.is_some_and(|space| space.handles() == 0) {
+            // Who has asked for memory in vain is likely to be gone.
+            self.ledger.withdraw(owner.tenant());
+        }
+    }
+
+    /// A copy of a stage waits for its turn: something is to be written or read, once it is due.
+    ///
+    /// # Errors
+    /// There is no such stage.
+    pub fn want_copy(&mut self, stage: Stage) -> Result<(), Refused> {
+        Ok(self.slicer.want_copy(stage)?)
+    }
+
+    /// So many copies of a stage are not wanted any more.
+    pub fn drop_copies(&mut self, stage: Stage, count: usize) {
+        self.slicer.drop_copies(stage, count);
+    }
+
+    /// The stage whose turn it is, if a copy is what it has to do.
+    pub fn due_copy(&mut self, now: Duration) -> Option<Stage> {
+        self.slicer.due_copy(now)
+    }
+
+    /// A copy that was due is made now, by whoever asks for the turn.
+    pub fn begin_copy(&mut self, stage: Stage) {
+        self.slicer.begin_copy(stage);
     }
 
     /// The next that has happened, oldest first.
@@ -262,74 +296,6 @@ impl<D: Device> Host<D> {
             self.freed.insert(owner.stage);
         }
         Some(event)
-    }
-
-    /// What a tenant has to pay for until now.
-    #[must_use]
-    pub fn bill(&mut self, now: Duration, tenant: Tenant) -> Option<Bill> {
-        let space = self.spaces.get(&tenant.0)?;
-        let mut used = space.moved;
-        for state in space.stages.values() {
-            used.up_bytes += state.up_bytes;
-            used.down_bytes += state.down_bytes;
-        }
-        let time = self.slicer.bill(tenant)?;
-        (used.device_nanos, used.chunks) = (time.nanos, time.chunks);
-        Some(Bill { used, memory_byte_nanos: self.ledger.billed(now, tenant)? })
-    }
-
-    /// What a stage has used until now.
-    #[must_use]
-    pub fn stage_used(&self, stage: Stage) -> Option<Used> {
-        let state = self.spaces.get(&stage.tenant.0)?.stages.get(&stage.number)?;
-        let time = self.slicer.stage_bill(stage)?;
-        let StageState { up_bytes, down_bytes, .. } = *state;
-        Some(Used { device_nanos: time.nanos, chunks: time.chunks, up_bytes, down_bytes })
-    }
-
-    /// What was used in all, by those that are gone as well: the sum of all bills.
-    #[must_use]
-    pub fn bill_in_all(&mut self, now: Duration) -> Bill {
-        let chunks = self.spaces.keys().filter_map(|tenant| self.slicer.bill(Tenant(*tenant)));
-        let chunks = chunks.map(|bill| bill.chunks).sum::<u64>() + self.slicer.gone().chunks;
-        let used = Used { device_nanos: self.slicer.busy_nanos(), chunks, ..self.moved };
-        Bill { used, memory_byte_nanos: self.ledger.billed_in_all(now) }
-    }
-
-    /// How all tenants and their stages stand now.
-    pub fn figures(&mut self, now: Duration) -> Vec<Figures> {
-        let tenants: Vec<Tenant> = self.spaces.keys().copied().map(Tenant).collect();
-        tenants.into_iter().filter_map(|tenant| self.figures_of(now, tenant)).collect()
-    }
-
-    /// Memory that a tenant holds, as it is billed.
-    #[must_use]
-    pub fn held_bytes(&self, tenant: Tenant) -> Option<u64> {
-        Some(self.ledger.held(tenant)? * self.settings.block_bytes)
-    }
-
-    /// Who has to give back how many bytes it has borrowed, so that all get what they are
-    /// guaranteed and have asked for. Whoever asks for their instances to go does so.
-    #[must_use]
-    pub fn owed(&self) -> Vec<(Tenant, u64)> {
-        let owed = self.ledger.owed().into_iter();
-        owed.map(|(tenant, blocks)| (tenant, blocks * self.settings.block_bytes)).collect()
-    }
-
-    /// Nothing is kept for a tenant any more of what it was guaranteed and did not get.
-    pub fn withdraw(&mut self, tenant: Tenant) {
-        self.ledger.withdraw(tenant);
-    }
-
-    fn figures_of(&mut self, now: Duration, tenant: Tenant) -> Option<Figures> {
-        let (bill, held_bytes) = (self.bill(now, tenant)?, self.held_bytes(tenant)?);
-        let space = self.spaces.get(&tenant.0)?;
-        let stages = space.stages.iter().filter_map(|(number, state)| {
-            let stage = Stage { tenant, number: *number };
-            Some(StageFigures { stage, used: self.stage_used(stage)?, queue: state.queue })
-        });
-        let stages = stages.collect();
-        Some(Figures { tenant, bill, held_bytes, handles: space.handles(), stages })
     }
 
     /// A tenant that is not to go.
@@ -420,7 +386,7 @@ impl<D: Device> Host<D> {
             (is_closing || state.is_closing) && !has_work
         });
         for number in going.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.reap_stage(Stage { tenant, number });
+            self.reap_stage(now, Stage { tenant, number });
         }
         let is_gone = |space: &Space| is_closing && space.stages.is_empty();
         if self.spaces.get(&tenant.0).is_some_and(is_gone) {
@@ -428,17 +394,18 @@ impl<D: Device> Host<D> {
         }
     }
 
-    fn reap_stage(&mut self, stage: Stage) {
-        let used = self.stage_used(stage).unwrap_or_default();
+    fn reap_stage(&mut self, now: Duration, stage: Stage) {
+        let bill = self.stage_bill(now, stage).unwrap_or_default();
+        self.inherit(stage);
         let closed = self.slicer.close_stage(stage);
         debug_assert!(matches!(closed, Ok(Closing::Gone(_))), "nothing of it is on the device");
         if let Some(space) = self.spaces.get_mut(&stage.tenant.0) {
             space.stages.remove(&stage.number);
-            space.moved.up_bytes += used.up_bytes;
-            space.moved.down_bytes += used.down_bytes;
+            space.moved.up_bytes += bill.used.up_bytes;
+            space.moved.down_bytes += bill.used.down_bytes;
         }
         self.freed.remove(&stage);
-        self.events.push_back(Event::StageClosed { stage, used });
+        self.events.push_back(Event::StageClosed { stage, bill });
     }
 
     fn reap_tenant(&mut self, now: Duration, tenant: Tenant) {

@@ -11,6 +11,9 @@
 //! - No tenant has more than its guarantee and what it may borrow.
 //! - Each block is billed for each nanosecond it was taken, to one tenant: all bills together are
 //!   the sum over time of the blocks that were taken. Integers only.
+//! - Of a tenant's bill, each of its stages has what its buffers took, byte by byte. What is left
+//!   is the tenant's own: what all its stages share, what of its blocks nobody uses, and what
+//!   stages had that are gone. So a tenant's bill is that of its stages and its own, exactly.
 //!
 //! Leaves to others: taking and clearing the memory, and when a stage can give back what it has
 //! borrowed. A clock that goes back bills nothing.
@@ -20,7 +23,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::slice::Tenant;
+use crate::slice::{Stage, Tenant};
 
 /// How many blocks a tenant may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,6 +81,28 @@ struct Account {
     claimed: u64,
     /// Blocks times nanoseconds.
     billed: u128,
+    /// Of stages that have or had some of it.
+    holdings: BTreeMap<u32, Holding>,
+}
+
+/// What a stage has of its tenant's blocks.
+#[derive(Debug, Default)]
+struct Holding {
+    bytes: u64,
+    /// Bytes times nanoseconds, up to when.
+    billed: u128,
+    since: u64,
+}
+
+impl Holding {
+    fn billed(&self, now: u64) -> u128 {
+        self.billed + u128::from(self.bytes) * u128::from(now - self.since)
+    }
+
+    fn change(&mut self, now: u64, bytes: u64) {
+        self.billed = self.billed(now);
+        (self.bytes, self.since) = (bytes, now);
+    }
 }
 
 impl Account {
@@ -178,6 +203,69 @@ impl Ledger {
         Ok(())
     }
 
+    /// A tenant gives all it has back, and so its stages.
+    ///
+    /// # Errors
+    /// There is no such tenant.
+    pub fn give_all(&mut self, now: Duration, tenant: Tenant) -> Result<(), Refused> {
+        self.bill_up_to(now);
+        let now = self.now;
+        let account = self.accounts.get_mut(&tenant.0).ok_or(Refused::Unknown)?;
+        account.held = 0;
+        account.holdings.values_mut().for_each(|holding| holding.change(now, 0));
+        Ok(())
+    }
+
+    /// So many bytes of its tenant's blocks are a stage's from now on.
+    ///
+    /// # Errors
+    /// There is no such tenant.
+    pub fn hold(&mut self, now: Duration, stage: Stage, bytes: u64) -> Result<(), Refused> {
+        self.bill_up_to(now);
+        let now = self.now;
+        let account = self.accounts.get_mut(&stage.tenant.0).ok_or(Refused::Unknown)?;
+        let holding = account.holdings.entry(stage.number).or_default();
+        holding.change(now, holding.bytes + bytes);
+        Ok(())
+    }
+
+    /// So many bytes are a stage's no longer.
+    ///
+    /// # Errors
+    /// It does not have as many; there is no such tenant.
+    pub fn release(&mut self, now: Duration, stage: Stage, bytes: u64) -> Result<(), Refused> {
+        self.bill_up_to(now);
+        let now = self.now;
+        let account = self.accounts.get_mut(&stage.tenant.0).ok_or(Refused::Unknown)?;
+        let holding = account.holdings.get_mut(&stage.number).ok_or(Refused::Missing)?;
+        holding.change(now, holding.bytes.checked_sub(bytes).ok_or(Refused::Missing)?);
+        Ok(())
+    }
+
+    /// A stage is gone: what it had and what it was billed is its tenant's own.
+    pub fn close_stage(&mut self, stage: Stage) {
+        if let Some(account) = self.accounts.get_mut(&stage.tenant.0) {
+            account.holdings.remove(&stage.number);
+        }
+    }
+
+    /// Bytes that a stage has.
+    #[must_use]
+    pub fn held_by(&self, stage: Stage) -> u64 {
+        let account = self.accounts.get(&stage.tenant.0);
+        let holding = account.and_then(|account| account.holdings.get(&stage.number));
+        holding.map_or(0, |holding| holding.bytes)
+    }
+
+    /// What of its tenant's bill a stage has up to now, in bytes times nanoseconds.
+    #[must_use]
+    pub fn billed_to(&mut self, now: Duration, stage: Stage) -> u128 {
+        self.bill_up_to(now);
+        let account = self.accounts.get(&stage.tenant.0);
+        let holding = account.and_then(|account| account.holdings.get(&stage.number));
+        holding.map_or(0, |holding| holding.billed(self.now))
+    }
+
     /// Nothing is kept for a tenant any more: it does not need what it asked for.
     pub fn withdraw(&mut self, tenant: Tenant) {
         if let Some(account) = self.accounts.get_mut(&tenant.0) {
@@ -209,6 +297,12 @@ impl Ledger {
     #[must_use]
     pub fn held(&self, tenant: Tenant) -> Option<u64> {
         self.accounts.get(&tenant.0).map(|account| account.held)
+    }
+
+    /// Blocks that a tenant has beyond what it is guaranteed.
+    #[must_use]
+    pub fn borrowed(&self, tenant: Tenant) -> u64 {
+        self.accounts.get(&tenant.0).map_or(0, Account::borrowed)
     }
 
     /// Blocks that nobody has.
@@ -353,6 +447,33 @@ mod tests {
         assert_eq!(ledger.close(at(16), A), Ok(16 * 15));
         assert_eq!(ledger.billed_in_all(at(99)), 16 * 15);
         assert_eq!([ledger.close(at(16), A), Err(Refused::Unknown)], [Err(Refused::Unknown); 2]);
+    }
+
+    #[test]
+    fn a_stage_has_its_part_of_the_bill() {
+        let mut ledger = two();
+        let [one, two] = [1, 2].map(|number| Stage { tenant: A, number });
+        ledger.take(at(0), A, 2).unwrap();
+        ledger.hold(at(0), one, 20).unwrap();
+        ledger.hold(at(3), two, 4).unwrap();
+        ledger.hold(at(5), one, 2).unwrap();
+        assert_eq!((ledger.held_by(one), ledger.held_by(two)), (22, 4));
+        assert_eq!(ledger.billed_to(at(7), one), 20 * 5 + 22 * 2);
+        assert_eq!(ledger.billed_to(at(6), two), 4 * 4, "a clock that goes back bills nothing");
+        assert_eq!(ledger.release(at(7), two, 5), Err(Refused::Missing));
+        ledger.release(at(7), two, 4).unwrap();
+        assert_eq!((ledger.billed_to(at(9), two), ledger.held_by(two)), (16, 0));
+        ledger.give_all(at(10), A).unwrap();
+        assert_eq!((ledger.billed_to(at(20), one), ledger.held_by(one)), (100 + 22 * 5, 0));
+        assert_eq!((ledger.billed(at(20), A), ledger.held(A)), (Some(320), Some(0)));
+        // What it was billed is its tenant's still.
+        ledger.close_stage(one);
+        assert_eq!(ledger.billed_to(at(20), one), 0);
+        assert_eq!(ledger.billed(at(20), A), Some(320));
+        assert_eq!(
+            ledger.hold(at(20), Stage { tenant: Tenant(9), number: 1 }, 1),
+            Err(Refused::Unknown)
+        );
     }
 
     /// Does something that hosts do; what it does follows from the numbers. A refusal is an answer

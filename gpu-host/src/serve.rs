@@ -2,24 +2,27 @@
 //!
 //! ```text
 //!  packet ─► take ─┬─► Host ◄─ drive ─► events ─► replies ─► packet
+//!                  ├─► copies (what is written and read, in its turn)
 //!                  ├─► parked (submissions that wait)
 //!                  ├─► constants (in parts)
 //!                  └─► trials (kernels) ─► elsewhere ─► tried
 //! ```
 //!
 //! Keeps true:
-//! - Each number is answered once, and a submission that was taken once more when it has ended; one
-//!   whose time is up before it is taken has only ended. What is asked for by who is gone meanwhile
-//!   is not answered any more.
+//! - Each number is answered once; a submission that is waited for when it has ended, another when
+//!   it is taken and once more when it has ended. What is asked for by who is gone meanwhile is not
+//!   answered any more.
 //! - Submissions of a stage that wait are taken in their order, and none goes past them.
-//! - All that is kept has a bound: replies ([`Server::has_room`]), submissions that wait, parts of
-//!   constants, kernels that are tried.
+//! - What is copied to the device and back is so when it is its tenant's turn, as work is begun.
+//! - All that is kept has a bound: replies and copies ([`Server::has_room`]), submissions that wait,
+//!   parts of constants, kernels that are tried.
 //! - Nothing is said of a device before [`Answer::Begun`], nor after [`Answer::Hung`].
 //!
 //! Leaves to others: packets and processes, the clock, and trying kernels ([`Trial`]).
 
 mod constants;
 mod convert;
+mod copies;
 mod figures;
 mod outbox;
 mod parked;
@@ -40,13 +43,14 @@ use crate::slice::{Stage, Tenant};
 use crate::wire::{Act, Answer, Ask, End, Malformed, Refusal, TAIL_BYTES_MAX, Terms, Want};
 use constants::{Constants, Piece};
 use convert::{ended, promised};
+use copies::{Copies, Copy};
 use outbox::Outbox;
 use parked::{Parked, Waiting};
 use refusal::{refusal, would_block};
 use trials::Trials;
 
 /// Stages of all tenants: so many fit into a reply with the figures.
-const STAGES_MAX: usize = 16 * 1024;
+const STAGES_MAX: usize = 8 * 1024;
 /// What there is to answer now, with the bytes behind it; none if that comes later.
 type Said = Result<Option<(Answer, Vec<u8>)>, Refusal>;
 
@@ -64,6 +68,7 @@ pub struct Server<D> {
     submissions: BTreeMap<(Owner, u64), u64>,
     parked: Parked,
     constants: Constants,
+    copies: Copies,
     trials: Trials,
     outbox: Outbox,
     /// The generation of the device that was said last.
@@ -99,6 +104,7 @@ impl<D: Device> Server<D> {
             submissions: BTreeMap::new(),
             parked: Parked::default(),
             constants: Constants::default(),
+            copies: Copies::default(),
             trials: Trials::default(),
             outbox: Outbox::default(),
             begun,
@@ -124,7 +130,7 @@ impl<D: Device> Server<D> {
     /// Whether a packet is to be taken. If not, replies are to be sent first.
     #[must_use]
     pub const fn has_room(&self) -> bool {
-        self.outbox.has_room()
+        self.outbox.has_room() && self.copies.has_room()
     }
 
     /// The next packet to be sent, oldest first: what is before its tail, and its tail.
@@ -172,6 +178,7 @@ impl<D: Device> Server<D> {
         for number in self.parked.expire(now) {
             self.outbox.push(number, Answer::Ended { end: End::Deadline, device_nanos: 0 });
         }
+        self.copy_due(now);
         let due = self.parked.due();
         let longest = due.map_or(longest, |due| longest.min(due.saturating_sub(now)));
         let verdict = self.host.drive(now, longest);
@@ -276,12 +283,17 @@ impl<D: Device> Server<D> {
         let Asker { number, who, tail } = asker;
         let host = &mut self.host;
         match act {
-            Act::Create { bytes } => named(host.create(now, who, bytes)),
+            Act::Create { bytes } => self.copy(number, who, Copy::Create { bytes }),
             Act::Write { buffer, offset } => {
-                host.write(who, buffer, offset, tail).map_err(refusal)?;
-                done()
+                self.copy(number, who, Copy::Write { buffer, offset, tail: tail.to_vec() })
             }
-            Act::Read { buffer, offset, bytes } => self.read(who, buffer, offset, bytes),
+            Act::Read { buffer, offset, bytes } => {
+                let count = usize::try_from(bytes).ok().filter(|count| *count <= TAIL_BYTES_MAX);
+                let why = "more than can be read at once, which are 8 MiB: read them in parts";
+                let range = || refusal(Refused::Range { offset, bytes, why });
+                let bytes = count.ok_or_else(range)?;
+                self.copy(number, who, Copy::Read { buffer, offset, bytes })
+            }
             Act::Size { buffer } => {
                 let bytes = host.bytes(who, buffer).map_err(refusal)?;
                 Ok(Some((Answer::Bytes(bytes), Vec::new())))
@@ -293,7 +305,7 @@ impl<D: Device> Server<D> {
             },
             Act::Constant { hash, bytes, offset } => {
                 let piece = Piece { hash, bytes, offset, part: tail };
-                self.constant(now, who, &piece)
+                self.constant(number, who, &piece)
             }
             Act::Kernel { entry } => self.kernel(asker, entry),
             Act::Slots { kernel } => {
@@ -322,21 +334,12 @@ impl<D: Device> Server<D> {
         }
     }
 
-    fn read(&mut self, who: Owner, buffer: u64, offset: u64, bytes: u64) -> Said {
-        let count = usize::try_from(bytes).ok().filter(|count| *count <= TAIL_BYTES_MAX);
-        let why = "more than can be read at once, which are 8 MiB: read them in parts";
-        let count = count.ok_or_else(|| refusal(Refused::Range { offset, bytes, why }))?;
-        let mut into = vec![0; count];
-        self.host.read(who, buffer, offset, &mut into).map_err(refusal)?;
-        Ok(Some((Answer::Done, into)))
-    }
-
-    /// Takes one more part of a constant, and makes it if that was the last.
-    fn constant(&mut self, now: Duration, who: Owner, piece: &Piece<'_>) -> Said {
+    /// Takes one more part of a constant, and has it made if that was the last.
+    fn constant(&mut self, number: u64, who: Owner, piece: &Piece<'_>) -> Said {
         self.expect_open(who.stage)?;
         match self.constants.add(who, piece)? {
             None => done(),
-            Some(bytes) => named(self.host.constant(now, who, piece.hash, &bytes)),
+            Some(tail) => self.copy(number, who, Copy::Constant { hash: piece.hash, tail }),
         }
     }
 
@@ -364,7 +367,8 @@ impl<D: Device> Server<D> {
         }
         if before == 0 {
             match self.enter(&waiting) {
-                Ok(()) => return Ok(None),
+                Ok(submission) if !waits => return named(Ok(submission)),
+                Ok(_) => return Ok(None),
                 Err(Refused::WouldBlock(_)) if waits => {}
                 Err(why) => return Err(refusal(why)),
             }
@@ -374,12 +378,11 @@ impl<D: Device> Server<D> {
         Ok(None)
     }
 
-    /// Gives a submission to the host, and says so.
-    fn enter(&mut self, waiting: &Waiting) -> Result<(), Refused> {
+    /// Gives a submission to the host.
+    fn enter(&mut self, waiting: &Waiting) -> Result<u64, Refused> {
         let submission = self.host.submit(waiting.who, &waiting.order)?;
         self.submissions.insert((waiting.who, submission), waiting.number);
-        self.outbox.push(waiting.number, Answer::Handle(submission));
-        Ok(())
+        Ok(submission)
     }
 
     /// Says what has happened in the host.
@@ -414,6 +417,9 @@ impl<D: Device> Server<D> {
         }
         self.parked.forget(owners);
         self.constants.forget(owners);
+        for (stage, count) in self.copies.forget(owners) {
+            self.host.drop_copies(stage, count);
+        }
         self.trials.forget(owners);
     }
 

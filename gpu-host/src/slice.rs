@@ -18,6 +18,8 @@
 //! - The device waits only if nobody has anything to do but tenants at their cap (`bucket`).
 //! - Each chunk is charged once, to one dispatch, stage and tenant; all charges together are the
 //!   time the device was busy, to the nanosecond.
+//! - What is copied to the device and back has its turn as a chunk has, and is charged as one: who
+//!   only copies gets no more than its share, beside who computes.
 //! - Queues are bounded. A full one says so at once, and nothing of the work is taken.
 //!
 //! Leaves to others: steps of a submission in their order (a stage's dispatches keep theirs), what
@@ -59,8 +61,9 @@ pub struct Slicer {
     /// Chunks and dispatches so far: the last number of each.
     chunks: u64,
     dispatches: u64,
-    /// Nanoseconds that were charged to anybody.
+    /// Nanoseconds that were charged to anybody: of chunks, and of copies.
     busy: u128,
+    copied: u128,
     /// What was charged to tenants that are gone.
     gone: Bill,
 }
@@ -92,6 +95,7 @@ impl Slicer {
             chunks: 0,
             dispatches: 0,
             busy: 0,
+            copied: 0,
             gone: Bill::default(),
         }
     }
@@ -229,22 +233,63 @@ impl Slicer {
     /// What to do now. To be asked again after each chunk it gives, until it gives none, and after
     /// each submission and completion.
     pub fn next(&mut self, now: Duration) -> Next {
-        let now = nanos(now);
+        let first = self.first(nanos(now));
+        if let Some(stage) = first.and_then(|tenant| self.copying(tenant)) {
+            return Next::Copy(stage);
+        }
         if self.flights.len() >= self.settings.depth {
             return Next::Deep;
         }
-        while let Some((_, tenant)) = self.shut.first().copied().filter(|(at, _)| *at <= now) {
-            self.reopen(tenant);
-        }
-        while let Some(tenant) = self.fair.first() {
-            let member = self.tenants.get_mut(&tenant);
-            let shut_until = member.and_then(|member| member.shut_until(now));
-            let Some(at) = shut_until else { return self.send(tenant) };
-            self.shut.insert((at, tenant));
-            self.fair.rest(tenant);
+        if let Some(tenant) = first {
+            return self.send(tenant);
         }
         let at = self.shut.first().map(|(at, _)| Duration::from_nanos(*at));
         at.map_or(Next::Idle, Next::At)
+    }
+
+    /// A copy of a stage waits for its turn, which [`next`](Self::next) and
+    /// [`due_copy`](Self::due_copy) say; then it begins ([`begin_copy`](Self::begin_copy)). It has
+    /// its turn as a chunk has, and is not one: it does not wait until the device has a place.
+    ///
+    /// # Errors
+    /// There is no such stage.
+    pub fn want_copy(&mut self, stage: Stage) -> Result<(), Refused> {
+        self.member(stage.tenant)?.want_copy(stage.number)?;
+        self.refresh(stage.tenant.0);
+        Ok(())
+    }
+
+    /// So many copies of a stage are not wanted any more.
+    pub fn drop_copies(&mut self, stage: Stage, count: usize) {
+        if let Some(member) = self.tenants.get_mut(&stage.tenant.0) {
+            member.drop_copies(stage.number, count);
+        }
+        self.refresh(stage.tenant.0);
+    }
+
+    /// The stage whose turn it is, if what it has to do is a copy.
+    pub fn due_copy(&mut self, now: Duration) -> Option<Stage> {
+        let tenant = self.first(nanos(now))?;
+        self.copying(tenant)
+    }
+
+    /// A copy that was due begins now.
+    pub fn begin_copy(&mut self, stage: Stage) {
+        self.fair.begin(stage.tenant.0);
+        if let Some(member) = self.tenants.get_mut(&stage.tenant.0) {
+            member.begin_copy(stage.number);
+        }
+        self.refresh(stage.tenant.0);
+    }
+
+    /// Copies of a stage have taken so long, in their turn or without one: then the stage waits for
+    /// its next turn until others are as far. Nothing if there is no such tenant.
+    pub fn charge_copy(&mut self, stage: Stage, took: Duration) {
+        let took = nanos(took);
+        let Some(member) = self.tenants.get_mut(&stage.tenant.0) else { return };
+        member.charge_copy(stage.number, took);
+        self.copied += u128::from(took);
+        self.fair.charge(stage.tenant.0, took);
     }
 
     /// A chunk is over: it has taken so long, and was done whole or not. Then the rest of its
@@ -292,6 +337,32 @@ impl Slicer {
         self.busy
     }
 
+    /// Nanoseconds that copies took: what was charged to all tenants together.
+    #[must_use]
+    pub const fn copy_nanos(&self) -> u128 {
+        self.copied
+    }
+
+    /// The tenant whose turn it is, of those that are not at their cap.
+    fn first(&mut self, now: u64) -> Option<u64> {
+        while let Some((_, tenant)) = self.shut.first().copied().filter(|(at, _)| *at <= now) {
+            self.reopen(tenant);
+        }
+        while let Some(tenant) = self.fair.first() {
+            let member = self.tenants.get_mut(&tenant);
+            let shut_until = member.and_then(|member| member.shut_until(now));
+            let Some(at) = shut_until else { return Some(tenant) };
+            self.shut.insert((at, tenant));
+            self.fair.rest(tenant);
+        }
+        None
+    }
+
+    fn copying(&self, tenant: u64) -> Option<Stage> {
+        let number = self.tenants.get(&tenant)?.copying()?;
+        Some(Stage { tenant: Tenant(tenant), number })
+    }
+
     fn admit(&self, terms: Terms, weight_before: u32) -> Result<(), Refused> {
         let cap_is_wrong = terms.cap.is_some_and(|cap| !(1..=WHOLE).contains(&cap.rate));
         if terms.weight == 0 || cap_is_wrong {
@@ -336,13 +407,26 @@ impl Slicer {
         self.refresh(tenant);
     }
 
+    /// What the next chunk should take at most. Who begins to have work waits for all that is on
+    /// the device, so that together they take a quarter of a chunk less than each by itself could:
+    /// it is left for what takes longer than expected.
+    fn chunk_nanos(&self) -> u64 {
+        let longest = nanos(self.settings.chunk_time_max);
+        if self.flights.is_empty() {
+            return longest;
+        }
+        let sent = self.flights.values().fold(0, |sum: u64, it| sum.saturating_add(it.expected));
+        let together = longest.saturating_mul(self.settings.depth as u64) - longest / 4;
+        together.saturating_sub(sent).clamp((longest / 4).max(1), longest)
+    }
+
     /// Gives the next chunk of a tenant out.
     fn send(&mut self, tenant: u64) -> Next {
         let id = ChunkId(self.chunks + 1);
+        let longest = self.chunk_nanos();
         let member = self.tenants.get_mut(&tenant);
-        let Some(sent) = member.and_then(|member| member.send(&self.settings)) else {
-            return Next::Idle;
-        };
+        let sent = member.and_then(|member| member.send(longest, self.settings.probe_groups));
+        let Some(sent) = sent else { return Next::Idle };
         self.chunks = id.0;
         let tenant_turn = self.fair.serve(tenant, sent.expected);
         self.refresh(tenant);

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::device::check::{Stock, check, inside};
@@ -263,17 +263,24 @@ impl Device for Vulkan {
         self.stock.blocks.remove(&block);
     }
 
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error> {
         self.alive(|it| {
             let buffer = it.reach(block, offset, bytes.len())?;
-            it.queue.write(&buffer, offset, bytes)
+            let begun = Instant::now();
+            it.queue.write(&buffer, offset, bytes)?;
+            // Where the processor does not reach it the device copies it once more, and is not
+            // waited for: that is taken to last as long.
+            let copies = if buffer.is_mapped() { 1 } else { 2 };
+            Ok(begun.elapsed() * copies)
         })
     }
 
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error> {
         self.alive(|it| {
             let buffer = it.reach(block, offset, into.len())?;
-            it.queue.read(&buffer, offset, into)
+            let begun = Instant::now();
+            it.queue.read(&buffer, offset, into)?;
+            Ok(begun.elapsed())
         })
     }
 

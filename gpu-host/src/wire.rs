@@ -156,8 +156,8 @@ pub enum Act {
         /// In their order.
         steps: Vec<Op>,
     },
-    /// [`Answer::Handle`], and [`Answer::Ended`] once it has, of the same number; only that if its
-    /// time is up while it waits.
+    /// [`Answer::Ended`] once it has. If it does not wait, [`Answer::Handle`] before that, of the
+    /// same number: what is waited for has one packet back, as each wakes two threads.
     Submit {
         /// What.
         graph: u64,
@@ -273,6 +273,8 @@ pub struct Refusal {
 pub struct Figures {
     /// Nanoseconds in which the device worked.
     pub busy_nanos: u64,
+    /// Nanoseconds that copies to it and from it took.
+    pub copy_nanos: u64,
     /// By tenant.
     pub tenants: Vec<TenantFigures>,
 }
@@ -286,12 +288,32 @@ pub struct TenantFigures {
     pub used: Used,
     /// Device memory that it holds now.
     pub held_bytes: u64,
-    /// Bytes of it times seconds for which they were held.
+    /// Of these, bytes of constants that nobody has a handle of.
+    pub kept_bytes: u64,
+    /// Such constants that have made room for something else.
+    pub evictions: u64,
+    /// Buffers in borrowed memory that was given to whom it was promised.
+    pub recalls: u64,
+    /// Bytes of memory times seconds for which they were held.
     pub memory_byte_seconds: u64,
     /// Handles it has.
     pub handles: u64,
-    /// Of the stages there are, by their numbers.
-    pub stages: Vec<(u32, Used)>,
+    /// Of the stages there are. What all of them have together is no more than the tenant has: the
+    /// rest is what they share, and what those had that are gone.
+    pub stages: Vec<StageFigures>,
+}
+
+/// What a stage has used until now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StageFigures {
+    /// Its number.
+    pub stage: u32,
+    /// What it has used.
+    pub used: Used,
+    /// Device memory that its buffers take.
+    pub held_bytes: u64,
+    /// Bytes of it times seconds for which they were taken.
+    pub memory_byte_seconds: u64,
 }
 
 /// What was used.
@@ -301,6 +323,8 @@ pub struct Used {
     pub device_nanos: u64,
     /// Pieces of work.
     pub chunks: u64,
+    /// Nanoseconds that copies took. They count against a share as those of the device do.
+    pub copy_nanos: u64,
     /// Bytes that were written to it.
     pub up_bytes: u64,
     /// Bytes that were read from it.

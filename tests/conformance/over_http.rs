@@ -95,6 +95,11 @@ async fn rust_conforms_over_http() {
 }
 
 #[tokio::test]
+async fn go_conforms_over_http() {
+    conforms("conformance-go").await;
+}
+
+#[tokio::test]
 async fn python_conforms_over_http() {
     conforms("conformance-python").await;
 }

@@ -20,24 +20,30 @@ async fn a_pipeline_moves_only_to_where_there_is_one() {
     }
     let client = nodes[0].client();
     client.push("gpu").await;
-    // Which node makes it follows from its name.
-    let (mut made, mut refused) = (None, 0);
-    for number in 0..64 {
+    // Which node makes it follows from its name: of so many some are to be made by b.
+    for number in 0..12 {
         let name = format!("g{number}");
         let manifest = single(&name, "gpu", GRANT).replace("best-effort", "exactly-once");
-        let reply = client.put(&format!("pipelines/{name}"), manifest).await;
-        if reply.status == 201 {
-            made = Some(name);
-        } else {
+        client.put(&format!("pipelines/{name}"), manifest).await.is(201);
+        let node = &client.describe(&name).await["node"];
+        assert!(*node == "a" || *node == "c", "{name} is on {node}");
+    }
+    // What keeps nothing cannot be moved.
+    let mut refused = 0;
+    for number in 0..64 {
+        let name = format!("best-{number}");
+        let path = format!("pipelines/{name}");
+        let reply = client.put(&path, single(&name, "gpu", GRANT)).await;
+        if reply.status != 201 {
             reply.problem(503, "gpu.none");
+            client.get(&path).await.problem(404, "pipeline.unknown");
             refused += 1;
-        }
-        if made.is_some() && refused > 0 {
             break;
         }
+        client.delete(&path).await.is(204);
     }
     assert!(refused > 0, "none of 64 was to be made where there is no device");
-    let name = made.expect("one was made where there is one");
+    let name = "g0".to_owned();
     assert_eq!(say(&client, &name, "double 4").await, "8");
     let home = client.describe(&name).await["node"].as_str().expect("it has one").to_owned();
     let other = if home == "a" { "c" } else { "a" };
@@ -53,4 +59,41 @@ async fn a_pipeline_moves_only_to_where_there_is_one() {
     move_to(other).await.is(200);
     assert_eq!(say(&client, &name, "double 5").await, "10");
     assert_eq!(client.describe(&name).await["node"], *other);
+}
+
+#[tokio::test]
+async fn nothing_stays_of_one_that_no_device_takes() {
+    let cluster = Cluster::of(&["a", "b"]);
+    // More than the interpreter has.
+    let full = Setup::dev().set("gpu.device", "interpreter").set("gpu.memory-bytes", "1GiB");
+    let setups = [("a", full), ("b", Setup::dev().set("gpu.device", "off"))];
+    let mut nodes = Vec::new();
+    for (name, setup) in setups {
+        nodes.push(cluster.setup(setup, name).start().await);
+    }
+    for node in &nodes {
+        until_up(&node.client(), 2).await;
+    }
+    let client = nodes[0].client();
+    client.push("gpu").await;
+    let mut moved = 0;
+    for number in 0..8 {
+        let name = format!("g{number}");
+        let path = format!("pipelines/{name}");
+        let manifest = single(&name, "gpu", GRANT).replace("best-effort", "exactly-once");
+        let reply = client.put(&path, manifest).await;
+        // As the node with the device says it, or the one that would have moved it there.
+        if reply.status == 409 {
+            let problem = reply.problem(409, "pipeline.conflict");
+            assert!(
+                problem["detail"].as_str().expect("a text").contains("guarantees"),
+                "{problem}"
+            );
+            moved += 1;
+        } else {
+            reply.problem(429, "gpu.oversold");
+        }
+        client.get(&path).await.problem(404, "pipeline.unknown");
+    }
+    assert!(moved > 0, "none of 8 was to be made where there is no device");
 }

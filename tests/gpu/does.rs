@@ -55,6 +55,21 @@ async fn a_guest_in_python_uses_it_too() {
 }
 
 #[tokio::test]
+async fn guests_over_the_sdks_use_it_too() {
+    let node = with_device("interpreter").start().await;
+    let client = node.client();
+    for guest in ["gpu-python-sdk", "gpu-js"] {
+        client.push(guest).await;
+        client.apply(guest, sluicebox_tests::manifest::single(guest, guest, GRANT)).await;
+        // The second call finds on the device what the first has left there.
+        for (given, doubled) in [("21", "42"), ("4294967295", "4294967294")] {
+            let said = client.call(guest, "k", given).await.is(200);
+            assert_eq!(said.text(), doubled, "{guest}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_used_is_told_by_stage() {
     let bed = Bed::new(with_device("interpreter"), "").await;
     bed.say("double 1 2 3").await;

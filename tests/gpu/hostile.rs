@@ -16,8 +16,18 @@ async fn kernels_without_end_are_ended() {
         let said = bed.say(&format!("loop {}", u32::MAX)).await;
         assert!(said == "refused gpu.graph" || said.starts_with("ended "), "{said}");
         assert_ne!(said, "ended whole");
-        assert_eq!(bed.say("begin").await, "begun", "{device}");
-        assert_eq!(bed.say("wait").await, "ended cancelled", "{device}");
+        // One that is cancelled may have used up its fuel before, on a machine that is busy.
+        let mut cancelled = false;
+        for _ in 0..10 {
+            assert_eq!(bed.say("begin").await, "begun", "{device}");
+            let said = bed.say("wait").await;
+            cancelled = said == "ended cancelled";
+            if cancelled {
+                break;
+            }
+            assert_eq!(said, "ended fuel", "{device}");
+        }
+        assert!(cancelled, "{device}");
         assert_eq!(bed.say("double 5").await, "10", "{device}");
         assert_eq!(gpu(&bed.client).await["process"]["starts"], 1, "{device}");
     }

@@ -10,7 +10,7 @@ use sluicebox_tests::manifest::single;
 
 use super::{Bed, GRANT, devices, gpu, process_of, with_device};
 
-fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process has a number");
     // It may have ended by itself.
     let _gone = kill_process(pid, signal);

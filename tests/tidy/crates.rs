@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::tree::{File, Tree};
 
 /// Our crates: package, folder, and which of ours it may import. Guests are held to [`GUEST`].
-const EDGES: [(&str, &str, &[&str]); 15] = [
+const EDGES: [(&str, &str, &[&str]); 16] = [
     ("sluicebox-core", "runtime/core", &[]),
     ("sluicebox-store", "runtime/store", &["sluicebox-core"]),
     ("sluicebox-engine", "runtime/engine", &["sluicebox-core"]),
@@ -29,11 +29,16 @@ const EDGES: [(&str, &str, &[&str]); 15] = [
             "sluicebox-link",
         ],
     ),
-    ("sluicebox", "runtime/cli", &["sluicebox-core", "sluicebox-link", "sluicebox-node"]),
+    ("sluicebox-toolchain", "runtime/toolchain", &[]),
+    (
+        "sluicebox",
+        "runtime/cli",
+        &["sluicebox-core", "sluicebox-link", "sluicebox-node", "sluicebox-toolchain"],
+    ),
     ("sluicebox-guest", "guest-sdk", &["sluicebox-guest-macros"]),
     ("sluicebox-guest-macros", "guest-sdk/macros", &[]),
-    ("xtask", "xtask", &[]),
-    ("xtask-guest-tools", "xtask/guest-tools", &[]),
+    ("xtask", "xtask", &["sluicebox-toolchain"]),
+    ("xtask-guest-tools", "xtask/guest-tools", &["sluicebox-toolchain"]),
     // May import everything, and nobody imports them.
     (
         "sluicebox-bench",
@@ -76,11 +81,11 @@ const OUTSIDE: [&str; 1] = ["fuzz"];
 const HOMES: &[(&str, &[&str])] = &[
     // The vocabulary everybody shares.
     ("bytes", &["core", "store", "engine", "link", "node", "cli"]),
-    ("thiserror", &["core", "store", "engine", "link", "confine", "gpu-host", "node"]),
-    ("serde", &["core", "gpu-host", "node", "cli", "guest-sdk", "guest"]),
+    ("thiserror", &["core", "store", "engine", "link", "confine", "gpu-host", "node", "toolchain"]),
+    ("serde", &["core", "gpu-host", "node", "cli", "toolchain", "guest-sdk", "guest"]),
     // Core takes keys out of JSON payloads and publishes the manifest's schema; the node speaks
     // JSON at its edge and in what it stores.
-    ("serde_json", &["core", "node", "cli", "guest-sdk", "guest", "xtask"]),
+    ("serde_json", &["core", "node", "cli", "toolchain", "guest-sdk", "guest", "xtask"]),
     ("tokio", &["store", "engine", "link", "node", "cli"]),
     ("tracing", &["engine", "node", "cli"]),
     // Keyed state and key groups; what changed since a checkpoint; which pages of an instance did.
@@ -136,8 +141,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus-client", &["node"]),
     // Live pipelines and tenants, looked up for each request.
     ("dashmap", &["node"]),
-    // Text of manifests, configuration and tenants; the command reads manifests to find components.
-    ("toml", &["node", "cli"]),
+    // Text of manifests, configuration and tenants; the command reads manifests to find components,
+    // the toolchain what a stage's folder is.
+    ("toml", &["node", "cli", "toolchain"]),
     // The command.
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
@@ -149,10 +155,9 @@ const HOMES: &[(&str, &[&str])] = &[
     // Guests and their tools.
     ("zune-jpeg", &["guest"]),
     ("wit-bindgen", &["guest-sdk", "guest"]),
-    ("wit-bindgen-c", &["guest-tools"]),
-    ("wit-bindgen-core", &["guest-tools"]),
-    ("wit-component", &["guest-tools"]),
-    ("wit-parser", &["guest-tools"]),
+    ("wit-component", &["toolchain", "guest-tools"]),
+    ("wit-parser", &["toolchain", "guest-tools"]),
+    ("wasi-preview1-component-adapter-provider", &["toolchain"]),
     ("wat", &["guest-tools"]),
     ("anyhow", &["xtask", "guest-tools"]),
 ];

@@ -75,7 +75,7 @@ fn is_code(text: &str) -> bool {
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     match text.split_once('.') {
-        Some((first, rest)) => part(first) && part(rest) && rest != "toml",
+        Some((first, rest)) => part(first) && part(rest) && !["toml", "js", "css"].contains(&rest),
         None => text == "internal",
     }
 }

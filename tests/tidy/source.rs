@@ -46,9 +46,10 @@ const FORBIDDEN: [&str; 11] = [
 ];
 
 /// Files whose struct fields are flags or settings, so that they are names for users.
-const FLAG_FILES: [&str; 4] = [
+const FLAG_FILES: [&str; 5] = [
     "runtime/cli/src/args.rs",
     "runtime/cli/src/args/node.rs",
+    "runtime/cli/src/args/project.rs",
     "runtime/cli/src/args/traffic.rs",
     "runtime/node/src/config.rs",
 ];

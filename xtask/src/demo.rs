@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
+use sluicebox_toolchain::cargo;
 
+use crate::guests;
 use crate::process::say;
 use crate::workspace::Workspace;
-use crate::{cargo, guests};
 
 /// Runs the demo; arguments are handed on.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {

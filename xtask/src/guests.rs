@@ -1,19 +1,19 @@
-//! Building the guests of tests and examples, in four languages, into `target/guests`.
+//! Building the guests of tests and examples, in five languages, into `target/guests`.
 //!
 //! What is a guest is found, not listed:
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
-//! - a folder below `tests/guests` or `examples` with an `app.py` is a Python guest, one with a
-//!   `.c` file a C guest, one with `.wat` files holds guests in text form. A file `world` in it
-//!   names the world of `wit/` it is for, if that is not `stage-typed`.
+//! - a folder below `tests/guests` or `examples` with a `stage.py` or an `app.py` is a Python
+//!   guest, one with a `stage.js` or a `stage.ts` a JavaScript guest, one with a `go.mod` a Go
+//!   guest, one with a `.c` file a C guest, one with `.wat` files holds guests in text form. A file `world` in it names the world
+//!   of `wit/` it is for, if that is not the one its language and its sources say.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
 //! `conformance-c.wasm`, `examples/word-count/split` gives `word-count-split.wasm`. The guests of
 //! `tests/guests/hostile` go to a folder `hostile`. What is up to date is not built again; a file
 //! appears whole or not at all.
 
-mod c;
-mod python;
-mod python_tools;
+mod recipe;
+mod recipes;
 mod rust;
 mod text;
 mod tools;
@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use sluicebox_toolchain::language as language_called;
+
 use crate::process::say;
 use crate::stamp::Stamp;
 use crate::workspace::Workspace;
@@ -30,20 +32,28 @@ use crate::workspace::Workspace;
 /// Where guests live, from the root of the repository.
 const HOMES: [&str; 2] = ["tests/guests", "examples"];
 
-/// The world that guests in C and Python are written for, unless a file `world` beside their
-/// sources names another.
-const TYPED_WORLD: &str = "stage-typed";
-
 /// The languages a guest may be written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Language {
     Rust,
     C,
+    Go,
     Python,
+    JavaScript,
     Text,
+    /// What `guest-sdk/recipes` has.
+    Recipes,
 }
 
-const ALL: [Language; 4] = [Language::Rust, Language::C, Language::Python, Language::Text];
+const ALL: [Language; 7] = [
+    Language::Rust,
+    Language::C,
+    Language::Go,
+    Language::Python,
+    Language::JavaScript,
+    Language::Text,
+    Language::Recipes,
+];
 
 /// The command `cargo xtask guests`.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -54,9 +64,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             "--check" => check = true,
             "rust" => languages.push(Language::Rust),
             "c" => languages.push(Language::C),
+            "go" => languages.push(Language::Go),
             "python" => languages.push(Language::Python),
+            "js" => languages.push(Language::JavaScript),
+            "recipes" => languages.push(Language::Recipes),
             "wat" => languages.push(Language::Text),
-            other => bail!("`{other}` is no language; known are rust, c, python and wat"),
+            other => {
+                let known = "rust, c, go, python, js, wat and recipes";
+                bail!("`{other}` is no language; known are {known}")
+            }
         }
     }
     if languages.is_empty() {
@@ -99,13 +115,21 @@ fn build(workspace: &Workspace, languages: &[Language]) -> Result<()> {
         let guest = Guest::new(workspace, folder)?;
         let name = guest.name.clone();
         match language {
-            Language::C => c::build(workspace, &guest),
-            Language::Python => python::build(workspace, &guest),
+            Language::C => recipe::build(workspace, &guest, language_called("c")?),
+            Language::Go => recipe::build(workspace, &guest, language_called("go")?),
+            Language::Python => recipe::build(workspace, &guest, language_called("python")?),
+            Language::JavaScript => {
+                let name = if guest.folder.join("stage.ts").is_file() { "ts" } else { "js" };
+                recipe::build(workspace, &guest, language_called(name)?)
+            }
             Language::Text => text::build(workspace, &guest),
-            // Found by the name of its package instead.
-            Language::Rust => Ok(()),
+            // Found by the name of its package, and in a folder of their own.
+            Language::Rust | Language::Recipes => Ok(()),
         }
         .with_context(|| format!("guest {name}"))?;
+    }
+    if languages.contains(&Language::Recipes) {
+        recipes::build(workspace)?;
     }
     Ok(())
 }
@@ -125,10 +149,10 @@ impl Guest {
     }
 
     /// The world it is written for.
-    fn world(&self) -> Result<String> {
+    fn world(&self, language: &dyn sluicebox_toolchain::Language) -> Result<String> {
         let file = self.folder.join("world");
         if !file.is_file() {
-            return Ok(TYPED_WORLD.to_owned());
+            return Ok(language.world(&self.folder).to_owned());
         }
         let name = fs::read_to_string(&file)
             .with_context(|| format!("{} cannot be read", file.display()))?;
@@ -147,9 +171,11 @@ impl Guest {
         Ok(work)
     }
 
-    /// The stamp over the guest's own files, the contract and this crate's way of building it.
-    fn stamp(&self, workspace: &Workspace, recipe: &str) -> Result<Stamp> {
-        let inputs = [self.folder.clone(), workspace.root().join("wit"), tools::pins(workspace)];
+    /// The stamp over the guest's own files, the contract, the SDK and the way of building it.
+    fn stamp(&self, workspace: &Workspace, recipe: &str, sdk: Option<PathBuf>) -> Result<Stamp> {
+        let mut inputs = vec![self.folder.clone(), workspace.root().join("wit")];
+        inputs.extend(tools::recipes(workspace));
+        inputs.extend(sdk);
         Stamp::new(&workspace.guests().join("stamps"), &self.name, recipe, &inputs)
     }
 
@@ -209,8 +235,14 @@ fn language_of(folder: &Path) -> Result<Option<Language>> {
     if files.iter().any(|path| path.ends_with("Cargo.toml")) {
         return Ok(Some(Language::Rust));
     }
-    if files.iter().any(|path| path.ends_with("app.py")) {
+    if files.iter().any(|path| path.ends_with("stage.py") || path.ends_with("app.py")) {
         return Ok(Some(Language::Python));
+    }
+    if files.iter().any(|path| path.ends_with("stage.js") || path.ends_with("stage.ts")) {
+        return Ok(Some(Language::JavaScript));
+    }
+    if files.iter().any(|path| path.ends_with("go.mod")) {
+        return Ok(Some(Language::Go));
     }
     if files.iter().any(|path| has_extension(path, "c")) {
         return Ok(Some(Language::C));

@@ -9,7 +9,6 @@
 #![expect(clippy::print_stdout, reason = "lists that were asked for go to standard output")]
 
 mod bench;
-mod cargo;
 mod clips;
 mod demo;
 mod guests;
@@ -31,7 +30,8 @@ usage: cargo xtask COMMAND
   demo [ARGUMENT...]            build the command and the example guests, then run `sluicebox demo`
   guests [LANGUAGE...] [--check]
                                 build the guests of tests and examples into target/guests;
-                                languages: rust, c, python, wat (default: all);
+                                languages: rust, c, go, python, wat, recipes
+                                (default: all);
                                 --check holds every result against wit/
   clips                         make the clips of the example `motion`, into target/clips
   test [ARGUMENT...]            build the guests, make the clips, then run every test; arguments go to

@@ -19,6 +19,10 @@ use crate::workspace::{Workspace, in_automation};
 /// Runs everything; arguments go to the test runner.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     clips::run(workspace, &[])?;
+    // Guests in JavaScript; where it cannot be had, their build says so.
+    if !process::succeeds(Command::new("npm").arg("--version")) && process::can_install() {
+        process::install(&["nodejs", "npm"])?;
+    }
     guests::build_all(workspace)?;
     if process::is_root() {
         process::provide(("ip", "-Version"), "iproute2")?;

@@ -1,5 +1,7 @@
 //! Work that does not come to its own end.
 
+use std::time::Duration;
+
 use super::{Trial, first, run, sources};
 use crate::device::{Block, End, Run, Step};
 
@@ -54,6 +56,18 @@ pub(super) fn no_loop_is_cut_without_a_word(trial: &mut Trial) {
     assert_eq!(end, End::Whole, "{}", trial.name);
     let found = trial.words(counted, 64);
     trial.same(&found, &[MANY; 64], "what a long loop has counted");
+}
+
+pub(super) fn what_is_done_is_told_while_the_next_is_not(trial: &mut Trial) {
+    let (short, _) = spin(trial, 1, 1);
+    let (long, _) = spin(trial, SOME, trial.long_groups);
+    let long = Run { fuel: SOME * 2, ..long };
+    let [first, next] = [short, long].map(|run| trial.submit(&[Step::Run(run)]));
+    assert_eq!(trial.done(first).end, End::Whole, "{}", trial.name);
+    let told = trial.device.wait(next, Duration::ZERO);
+    assert_eq!(trial.good(told), None, "{}: told with what came behind it", trial.name);
+    trial.device.cancel(next);
+    assert_eq!(trial.done(next).end, End::Cancelled, "{}", trial.name);
 }
 
 pub(super) fn long_work_is_cancelled(trial: &mut Trial) {

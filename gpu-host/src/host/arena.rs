@@ -22,6 +22,13 @@ pub(super) struct Place {
     bytes: u64,
 }
 
+impl Place {
+    /// What it takes of its piece.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
@@ -37,6 +44,8 @@ struct Piece {
     free: BTreeMap<u64, u64>,
     /// From here on nothing was ever taken.
     fresh_from: u64,
+    /// Nothing more is taken.
+    is_sealed: bool,
 }
 
 impl Arena {
@@ -44,7 +53,8 @@ impl Arena {
     /// than 0.
     pub(super) fn take(&mut self, bytes: u64, grain: u64) -> Option<(Place, Range<u64>)> {
         let bytes = bytes.checked_next_multiple_of(grain)?;
-        let (block, piece, offset) = self.pieces.iter_mut().find_map(|(block, piece)| {
+        let open = self.pieces.iter_mut().filter(|(_, piece)| !piece.is_sealed);
+        let (block, piece, offset) = open.into_iter().find_map(|(block, piece)| {
             let mut free = piece.free.iter();
             let (offset, _) = free.find(|(_, length)| **length >= bytes)?;
             let offset = *offset;
@@ -65,7 +75,8 @@ impl Arena {
     pub(super) fn add(&mut self, block: Block, bytes: u64, blocks: u64, taken: u64) -> Place {
         let free = BTreeMap::from([(taken, bytes - taken)]);
         let free = free.into_iter().filter(|(_, length)| *length > 0).collect();
-        self.pieces.insert(block, Piece { blocks, bytes, free, fresh_from: taken });
+        let piece = Piece { blocks, bytes, free, fresh_from: taken, is_sealed: false };
+        self.pieces.insert(block, piece);
         Place { block, offset: 0, bytes: taken }
     }
 
@@ -89,9 +100,21 @@ impl Arena {
         self.pieces.remove(&place.block).map(|piece| (place.block, piece.blocks))
     }
 
-    /// Nothing of it is there any more. How many blocks it was.
-    pub(super) fn clear(&mut self) -> u64 {
-        std::mem::take(&mut self.pieces).values().map(|piece| piece.blocks).sum()
+    /// A piece is to go: no place in it is taken any more.
+    pub(super) fn seal(&mut self, block: Block) {
+        if let Some(piece) = self.pieces.get_mut(&block) {
+            piece.is_sealed = true;
+        }
+    }
+
+    /// How many blocks each piece counts as.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (Block, u64)> {
+        self.pieces.iter().map(|(block, piece)| (*block, piece.blocks))
+    }
+
+    /// Nothing of it is there any more.
+    pub(super) fn clear(&mut self) {
+        self.pieces.clear();
     }
 }
 
@@ -120,6 +143,15 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_taken_in_a_piece_that_is_to_go() {
+        let mut arena = Arena::default();
+        let place = arena.add(BLOCK, 64, 1, 16);
+        arena.seal(BLOCK);
+        assert_eq!(arena.take(16, 16), None);
+        assert_eq!(arena.give(place), Some((BLOCK, 1)));
+    }
+
+    #[test]
     fn an_empty_piece_is_given_back() {
         let mut arena = Arena::default();
         let mut places = vec![arena.add(BLOCK, 64, 3, 16)];
@@ -128,7 +160,7 @@ mod tests {
             assert_eq!(arena.give(places[at]), None);
         }
         assert_eq!(arena.give(places[1]), Some((BLOCK, 3)));
-        assert_eq!(arena.clear(), 0);
+        assert_eq!(arena.pieces().count(), 0);
     }
 
     proptest! {

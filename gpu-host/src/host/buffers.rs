@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::arena::Place;
-use super::space::{Store, What};
+use super::space::{Freed, Purpose, Store, What};
 use super::words::Owner;
 use super::{Host, Refused};
 use crate::device::{Block, Device};
 use crate::ledger::{self, Quota};
-use crate::slice::Tenant;
+use crate::slice::{Stage, Tenant};
 
 /// What places begin at multiples of at least, whatever the device wants: a line of most caches.
 pub(super) const GRAIN_BYTES_MIN: u64 = 64;
@@ -35,13 +35,14 @@ impl<D: Device> Host<D> {
     /// may; there is no memory for it now.
     pub fn create(&mut self, now: Duration, who: Owner, bytes: u64) -> Result<u64, Refused> {
         let handle = self.expect_room(who, bytes)?;
-        let store = self.take(now, who.tenant(), bytes, None)?;
+        let store = self.take(now, who, bytes, Purpose::Buffer(who.stage.number))?;
         self.space_mut(who)?.insert(handle, who, What::Buffer(store));
         Ok(handle)
     }
 
     /// Makes a handle of a constant: bytes that the whole tenant shares and nobody writes. They are
-    /// written once, and are there as long as anybody has a handle.
+    /// written once, and are there as long as anybody has a handle, and then until their memory is
+    /// wanted for something else.
     ///
     /// # Errors
     /// As of [`create`](Self::create); the hash is not their blake3.
@@ -59,10 +60,9 @@ impl<D: Device> Host<D> {
         if blake3::hash(bytes) != hash {
             return Err(Refused::Constant);
         }
-        let tenant = who.tenant();
-        let store = self.take(now, tenant, bytes.len() as u64, Some(hash))?;
+        let store = self.take(now, who, bytes.len() as u64, Purpose::Constant(hash))?;
         if let Err(why) = self.put(who, store, 0, bytes) {
-            self.reclaim(now, tenant, store);
+            self.discard(now, who.tenant(), store);
             return Err(why);
         }
         let space = self.space_mut(who)?;
@@ -80,6 +80,7 @@ impl<D: Device> Host<D> {
         let Some(store) = space.constants.get(&hash).copied() else { return Ok(None) };
         space.room_for_buffer()?;
         let handle = self.numbers.next()?;
+        self.touch(who, store);
         self.space_mut(who)?.insert(handle, who, What::Buffer(store));
         Ok(Some(handle))
     }
@@ -122,7 +123,7 @@ impl<D: Device> Host<D> {
         into: &mut [u8],
     ) -> Result<(), Refused> {
         let bytes = into.len() as u64;
-        let (_, store) = self.store(who, buffer)?;
+        let (number, store) = self.store(who, buffer)?;
         expect_inside(store, offset, bytes)?;
         if store.writers > 0 {
             return Err(Refused::Busy(buffer));
@@ -133,7 +134,9 @@ impl<D: Device> Host<D> {
         let place = store.place;
         self.settle_before(self.info.copies_wait)?;
         let read = self.device()?.read(place.block, place.offset + offset, into);
-        self.noted(read)?;
+        let took = self.noted(read)?;
+        self.slicer.charge_copy(who.stage, took);
+        self.touch(who, number);
         self.moved.down_bytes += bytes;
         if let Some(state) = self.space_mut(who)?.stages.get_mut(&who.stage.number) {
             state.down_bytes += bytes;
@@ -196,6 +199,9 @@ impl<D: Device> Host<D> {
     /// The store of a buffer that an owner may read, and its number.
     pub(super) fn store(&self, who: Owner, buffer: u64) -> Result<(u64, &Store), Refused> {
         let space = self.space(who)?;
+        if space.is_recalled(who, buffer) {
+            return Err(Refused::Recalled { handle: buffer });
+        }
         let number = space.buffer(who, buffer);
         let found = number.and_then(|number| Some((number, space.stores.get(&number)?)));
         found.ok_or_else(|| self.numbers.missing("buffer", buffer))
@@ -211,15 +217,41 @@ impl<D: Device> Host<D> {
         true
     }
 
-    /// Gives the memory of a store back, if nothing needs it.
+    /// Gives the memory of a store back, if nothing needs it and it is not to be kept.
     pub(super) fn reclaim(&mut self, now: Duration, tenant: Tenant, store: u64) {
         let Some(space) = self.spaces.get_mut(&tenant.0) else { return };
-        let Some((block, blocks)) = space.reclaim(store) else { return };
+        let freed = space.reclaim(store);
+        self.give_back(now, tenant, freed);
+        self.bound_kept(now, tenant);
+    }
+
+    /// Gives the memory of a store back, which nothing needs.
+    pub(super) fn discard(&mut self, now: Duration, tenant: Tenant, store: u64) {
+        let Some(space) = self.spaces.get_mut(&tenant.0) else { return };
+        let freed = space.take_out(store);
+        self.give_back(now, tenant, freed);
+    }
+
+    fn give_back(&mut self, now: Duration, tenant: Tenant, freed: Option<Freed>) {
+        let Some(Freed { piece, stage, bytes }) = freed else { return };
+        if let Some(number) = stage {
+            let released = self.ledger.release(now, Stage { tenant, number }, bytes);
+            debug_assert_eq!(released, Ok(()), "it was held");
+        }
+        let Some((block, blocks)) = piece else { return };
         if let Some(device) = &mut self.device {
             device.free(block);
         }
         let given = self.ledger.give(now, tenant, blocks);
         debug_assert_eq!(given, Ok(()), "it was taken");
+    }
+
+    /// A store was used now.
+    pub(super) fn touch(&mut self, who: Owner, store: u64) {
+        self.uses += 1;
+        if let Some(space) = self.spaces.get_mut(&who.tenant().0) {
+            space.touch(store, self.uses);
+        }
     }
 
     /// A handle for a buffer of so many bytes, if there may be one.
@@ -238,31 +270,58 @@ impl<D: Device> Host<D> {
     fn take(
         &mut self,
         now: Duration,
-        tenant: Tenant,
+        who: Owner,
         bytes: u64,
-        constant: Option<[u8; 32]>,
+        purpose: Purpose,
     ) -> Result<u64, Refused> {
         let number = self.numbers.next()?;
-        let grain = self.info.limits.offset_bytes.max(GRAIN_BYTES_MIN);
-        // What is large would take long to be cleared: it begins a new piece.
-        let is_small = bytes <= self.settings.block_bytes / 2;
-        let space = self.open_space(tenant)?;
-        let padded = bytes.saturating_add(slack(grain));
-        let found = if is_small { space.arena.take(padded, grain) } else { None };
-        let (place, old) = match found {
-            Some(found) => found,
-            None => (self.grow(now, tenant, bytes, grain)?, 0..0),
+        let tenant = who.tenant();
+        let (place, old) = loop {
+            match self.place(now, tenant, bytes) {
+                Ok(found) => break found,
+                Err(why) if self.make_room(now, tenant, &why) => {}
+                Err(why) => return Err(why),
+            }
         };
-        let store = Store::new(place, bytes, constant);
+        self.uses += 1;
+        let store = Store::new(place, bytes, purpose, self.uses);
+        let from = match (store.stage, purpose) {
+            // All but what is behind it is written at once.
+            (_, Purpose::Constant(_)) => place.offset + bytes,
+            (stage, Purpose::Buffer(_)) => {
+                let held = stage.map(|number| Stage { tenant, number });
+                let held = held.map_or(Ok(()), |it| self.ledger.hold(now, it, place.bytes()));
+                debug_assert_eq!(held, Ok(()), "the tenant is there");
+                old.start
+            }
+        };
         self.open_space(tenant)?.stores.insert(number, store);
-        // Of a constant, all but what is behind it is written at once.
-        let from = if constant.is_some() { place.offset + bytes } else { old.start };
-        let cleared = self.clear(place.block, old.start.max(from)..old.end);
+        let cleared = self.clear(who.stage, place.block, old.start.max(from)..old.end);
         if let Err(why) = cleared {
-            self.reclaim(now, tenant, number);
+            self.discard(now, tenant, number);
             return Err(why);
         }
         Ok(number)
+    }
+
+    /// A place in the tenant's memory, or in more of the device's, and what of it may hold old
+    /// bytes.
+    fn place(
+        &mut self,
+        now: Duration,
+        tenant: Tenant,
+        bytes: u64,
+    ) -> Result<(Place, Range<u64>), Refused> {
+        let grain = self.info.limits.offset_bytes.max(GRAIN_BYTES_MIN);
+        // What is large would take long to be cleared: it begins a new piece.
+        let is_small = bytes <= self.settings.block_bytes / 2;
+        let padded = bytes.saturating_add(slack(grain));
+        let arena = &mut self.open_space(tenant)?.arena;
+        let found = if is_small { arena.take(padded, grain) } else { None };
+        match found {
+            Some(found) => Ok(found),
+            None => Ok((self.grow(now, tenant, bytes, grain)?, 0..0)),
+        }
     }
 
     /// Takes a piece of the device's memory, and a place in it.
@@ -322,7 +381,7 @@ impl<D: Device> Host<D> {
     }
 
     /// Writes zeros over what a place may hold of others.
-    fn clear(&mut self, block: Block, old: Range<u64>) -> Result<(), Refused> {
+    fn clear(&mut self, stage: Stage, block: Block, old: Range<u64>) -> Result<(), Refused> {
         if old.is_empty() {
             return Ok(());
         }
@@ -331,7 +390,8 @@ impl<D: Device> Host<D> {
         while from < old.end {
             let bytes = (old.end - from).min(ZEROS.len() as u64);
             let written = self.device()?.write(block, from, &ZEROS[..bytes as usize]);
-            self.noted(written)?;
+            let took = self.noted(written)?;
+            self.slicer.charge_copy(stage, took);
             from += bytes;
         }
         Ok(())
@@ -344,7 +404,9 @@ impl<D: Device> Host<D> {
         };
         self.settle_before(self.info.copies_wait)?;
         let written = self.device()?.write(place.block, place.offset + offset, bytes);
-        self.noted(written)?;
+        let took = self.noted(written)?;
+        self.slicer.charge_copy(who.stage, took);
+        self.touch(who, store);
         self.moved.up_bytes += bytes.len() as u64;
         if let Some(state) = self.space_mut(who)?.stages.get_mut(&who.stage.number) {
             state.up_bytes += bytes.len() as u64;

@@ -26,6 +26,15 @@ pub enum Refused {
         /// The number.
         handle: u64,
     },
+    /// It was in memory that its tenant had borrowed, and that another was promised.
+    #[error(
+        "{handle:#x} was in borrowed memory that another tenant is guaranteed, and is gone: make \
+         it anew, or have more memory guaranteed"
+    )]
+    Recalled {
+        /// The number.
+        handle: u64,
+    },
     /// There is no such tenant, or it is to go.
     #[error("there is no tenant {0}, or it is being closed")]
     Tenant(u64),
@@ -117,7 +126,7 @@ impl Classify for Refused {
     fn kind(&self) -> Kind {
         match self {
             Self::Handle { .. } | Self::Tenant(_) | Self::Stage(_) => Kind::NotFound,
-            Self::Lost { .. } | Self::Hung => Kind::Unavailable,
+            Self::Lost { .. } | Self::Recalled { .. } | Self::Hung => Kind::Unavailable,
             Self::Slice(why) => slice_kind(*why),
             Self::Memory { .. } | Self::Limit { .. } | Self::WouldBlock(_) => Kind::Exhausted,
             Self::Range { .. }
@@ -135,7 +144,7 @@ impl Classify for Refused {
     fn code(&self) -> &'static str {
         match self {
             Self::Handle { .. } => "gpu.handle",
-            Self::Lost { .. } => "gpu.lost",
+            Self::Lost { .. } | Self::Recalled { .. } => "gpu.lost",
             Self::Tenant(_) => "gpu.tenant",
             Self::Stage(_) | Self::Slice(slice::Refused::Unknown) => "gpu.stage",
             Self::Slice(slice::Refused::Exists) => "gpu.exists",

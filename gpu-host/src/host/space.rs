@@ -5,8 +5,11 @@
 //!   it stands for is a buffer, a constant, a kernel or a graph of this tenant; there is no way
 //!   from here to another's.
 //! - The bytes of what is attached do not change.
-//! - Memory goes back once no handle and no submission needs it.
+//! - Memory goes back once no handle and no submission needs it; but constants stay, until what
+//!   they take is wanted for something else (`room`).
 //! - Of each sort there is no more than the tenant may have.
+
+mod spare;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +33,11 @@ pub(super) struct Space {
     pub(super) stores: BTreeMap<u64, Store>,
     /// Which store has the bytes of a hash.
     pub(super) constants: BTreeMap<[u8; 32], u64>,
+    /// Stores of constants that nothing needs, the one that was used least recently first.
+    kept: BTreeMap<u64, u64>,
+    /// Constants that have made room, and buffers that were recalled.
+    pub(super) evictions: u64,
+    pub(super) recalls: u64,
     pub(super) arena: Arena,
     pub(super) cache: Cache,
     /// Those that have not ended.
@@ -54,6 +62,8 @@ struct Entry {
 pub(super) enum What {
     /// By its store.
     Buffer(u64),
+    /// A buffer or a constant whose memory went to whom it was promised.
+    Recalled,
     Kernel(Arc<Ready>),
     Graph(Arc<Graph>),
 }
@@ -61,11 +71,30 @@ pub(super) enum What {
 impl What {
     const fn sort(&self) -> usize {
         match self {
-            Self::Buffer(_) => 0,
+            Self::Buffer(_) | Self::Recalled => 0,
             Self::Kernel(_) => 1,
             Self::Graph(_) => 2,
         }
     }
+}
+
+/// What memory is taken for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// Of a stage.
+    Buffer(u32),
+    /// Of the whole tenant.
+    Constant([u8; 32]),
+}
+
+/// What a store was that is no longer there.
+#[derive(Debug)]
+pub(super) struct Freed {
+    /// What is to be given back to the device, and how many blocks of the ledger it is.
+    pub(super) piece: Option<(Block, u64)>,
+    /// Whose it was in the books, and how many bytes.
+    pub(super) stage: Option<u32>,
+    pub(super) bytes: u64,
 }
 
 /// Bytes on the device.
@@ -75,6 +104,12 @@ pub(super) struct Store {
     pub(super) bytes: u64,
     /// What it is the bytes of, if nobody may write them.
     pub(super) constant: Option<[u8; 32]>,
+    /// Whose it is in the books; none is the tenant's own.
+    pub(super) stage: Option<u32>,
+    /// When it was used last, by a number that no other has.
+    pub(super) used: u64,
+    /// Nobody has a handle of it any more, and its piece is to be given back.
+    is_recalled: bool,
     handles: usize,
     /// Bindings of submissions that have not ended.
     pub(super) readers: usize,
@@ -84,8 +119,31 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(place: Place, bytes: u64, constant: Option<[u8; 32]>) -> Self {
-        Self { place, bytes, constant, handles: 0, readers: 0, writers: 0, poison: None }
+    pub(super) fn new(place: Place, bytes: u64, purpose: Purpose, used: u64) -> Self {
+        let (constant, stage) = match purpose {
+            Purpose::Buffer(stage) => (None, Some(stage)),
+            Purpose::Constant(hash) => (Some(hash), None),
+        };
+        Self {
+            place,
+            bytes,
+            constant,
+            stage,
+            used,
+            is_recalled: false,
+            handles: 0,
+            readers: 0,
+            writers: 0,
+            poison: None,
+        }
+    }
+
+    const fn is_pinned(&self) -> bool {
+        self.readers + self.writers > 0
+    }
+
+    const fn is_needed(&self) -> bool {
+        self.handles > 0 || self.is_pinned()
     }
 
     /// Whether some of these bytes were left half written.
@@ -149,6 +207,9 @@ impl Space {
             counts: [0; 3],
             stores: BTreeMap::new(),
             constants: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            evictions: 0,
+            recalls: 0,
             arena: Arena::default(),
             cache: Cache::default(),
             submissions: BTreeMap::new(),
@@ -167,6 +228,11 @@ impl Space {
         }
     }
 
+    /// Whether a handle of an owner's was good until its memory was recalled.
+    pub(super) fn is_recalled(&self, who: Owner, handle: u64) -> bool {
+        matches!(self.what(who, handle), Some(What::Recalled))
+    }
+
     /// Who holds what is attached by a handle.
     pub(super) fn holder(&self, handle: u64) -> Option<Owner> {
         let entry = self.entries.get(&handle).filter(|entry| entry.is_attached);
@@ -181,14 +247,14 @@ impl Space {
     pub(super) fn kernel(&self, who: Owner, handle: u64) -> Option<Arc<Ready>> {
         match self.what(who, handle)? {
             What::Kernel(ready) => Some(Arc::clone(ready)),
-            What::Buffer(_) | What::Graph(_) => None,
+            What::Buffer(_) | What::Recalled | What::Graph(_) => None,
         }
     }
 
     pub(super) fn graph(&self, who: Owner, handle: u64) -> Option<Arc<Graph>> {
         match self.what(who, handle)? {
             What::Graph(graph) => Some(Arc::clone(graph)),
-            What::Buffer(_) | What::Kernel(_) => None,
+            What::Buffer(_) | What::Recalled | What::Kernel(_) => None,
         }
     }
 
@@ -262,18 +328,43 @@ impl Space {
         meant.map(|(handle, entry)| (entry.owner, *handle)).collect()
     }
 
-    /// Takes a store out that nothing needs any more, with its memory. What is to be given back to
-    /// the device, and how many blocks of the ledger it is.
-    pub(super) fn reclaim(&mut self, store: u64) -> Option<(Block, u64)> {
-        let found = self.stores.get(&store)?;
-        if found.handles + found.readers + found.writers > 0 {
+    /// Takes a store out if nothing needs it any more; a constant is kept, as long as its tenant
+    /// stays.
+    pub(super) fn reclaim(&mut self, store: u64) -> Option<Freed> {
+        let found = self.stores.get(&store).filter(|found| !found.is_needed())?;
+        if found.constant.is_some() && !self.is_closing {
+            self.kept.insert(found.used, store);
             return None;
         }
+        self.take_out(store)
+    }
+
+    /// Takes a store out, with its memory.
+    pub(super) fn take_out(&mut self, store: u64) -> Option<Freed> {
         let found = self.stores.remove(&store)?;
-        if let Some(hash) = found.constant {
+        self.kept.remove(&found.used);
+        if let Some(hash) = found.constant
+            && self.constants.get(&hash) == Some(&store)
+        {
             self.constants.remove(&hash);
         }
-        self.arena.give(found.place)
+        let (stage, bytes) = (found.stage, found.place.bytes());
+        Some(Freed { piece: self.arena.give(found.place), stage, bytes })
+    }
+
+    /// A store was used now.
+    pub(super) fn touch(&mut self, store: u64, used: u64) {
+        if let Some(found) = self.stores.get_mut(&store) {
+            self.kept.remove(&found.used);
+            found.used = used;
+        }
+    }
+
+    /// What a stage that goes has left is the tenant's own.
+    pub(super) fn inherit(&mut self, stage: u32) {
+        for store in self.stores.values_mut().filter(|store| store.stage == Some(stage)) {
+            store.stage = None;
+        }
     }
 
     /// A submission needs what it has bound.
@@ -311,13 +402,14 @@ impl Space {
         ill.map(|(handle, _)| *handle).collect()
     }
 
-    /// All that was on the device is gone. How many blocks it was.
-    pub(super) fn lose(&mut self) -> u64 {
+    /// All that was on the device is gone.
+    pub(super) fn lose(&mut self) {
         self.entries.clear();
         self.counts = [0; 3];
         self.stores.clear();
         self.constants.clear();
+        self.kept.clear();
         self.cache.lose();
-        self.arena.clear()
+        self.arena.clear();
     }
 }

@@ -16,6 +16,7 @@ mod ends;
 mod graphs;
 mod kernels;
 mod model;
+mod room;
 mod witness;
 mod work;
 
@@ -98,11 +99,11 @@ impl Device for Shared {
         assert!(probe.blocks.remove(&block).is_some(), "it is given back once");
     }
 
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error> {
         self.lock().fake.write(block, offset, bytes)
     }
 
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error> {
         self.lock().fake.read(block, offset, into)
     }
 
@@ -346,11 +347,12 @@ impl Rig {
 
 /// What is left of a bill when another is paid.
 fn less(all: Bill, part: Bill) -> Bill {
-    let Used { device_nanos, chunks, up_bytes, down_bytes } = part.used;
+    let Used { device_nanos, chunks, copy_nanos, up_bytes, down_bytes } = part.used;
     Bill {
         used: Used {
             device_nanos: all.used.device_nanos - device_nanos,
             chunks: all.used.chunks - chunks,
+            copy_nanos: all.used.copy_nanos - copy_nanos,
             up_bytes: all.used.up_bytes - up_bytes,
             down_bytes: all.used.down_bytes - down_bytes,
         },

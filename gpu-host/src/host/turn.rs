@@ -33,6 +33,26 @@ pub(super) struct Flight {
     overdue_since: Option<Duration>,
 }
 
+/// Why the device is given no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    /// It has all that is there, or all that it takes.
+    All,
+    /// There is more, but not before this moment.
+    Until(Duration),
+    /// A copy is first, which whoever drives has to make.
+    Copies,
+}
+
+impl Filled {
+    const fn at(self) -> Option<Duration> {
+        match self {
+            Self::Until(at) => Some(at),
+            Self::All | Self::Copies => None,
+        }
+    }
+}
+
 /// A try to have another device that has failed.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -45,7 +65,8 @@ impl<D: Device> Host<D> {
     /// Does what is to be done now, and waits up to `longest` for the device if it works and
     /// nothing has happened. `now` is when the call begins, and never goes back. What is to be done
     /// next is what is returned. What has happened is to be asked for after each call
-    /// ([`poll`](Self::poll)): until then no call waits.
+    /// ([`poll`](Self::poll)): until then no call waits. Nor does it while a copy is due
+    /// ([`due_copy`](Self::due_copy)), or begin anything.
     pub fn drive(&mut self, now: Duration, longest: Duration) -> Verdict {
         if let Some(hung) = &self.hung {
             return hung.clone();
@@ -63,10 +84,13 @@ impl<D: Device> Host<D> {
         if let Err(why) = self.restore(now) {
             return Verdict::Gone(why);
         }
+        if matches!(next, Filled::Copies) {
+            return Verdict::Busy;
+        }
         let due = self.deadlines.first().map(|(at, _, _)| *at);
         if self.flights.is_empty() {
             // Work that is new since is looked at in the next turn.
-            let at = next.into_iter().chain(due).min();
+            let at = next.at().into_iter().chain(due).min();
             return at.map_or(Verdict::Idle, |at| Verdict::Later(at.max(now)));
         }
         // What has happened is not kept waiting.
@@ -212,17 +236,17 @@ impl<D: Device> Host<D> {
         })
     }
 
-    /// Gives the device what is next, as much as it takes. When there is more, if it is idle till
-    /// then.
-    fn fill(&mut self, now: Duration) -> Option<Duration> {
+    /// Gives the device what is next, as much as it takes.
+    fn fill(&mut self, now: Duration) -> Filled {
         while self.device().is_ok() {
             match self.slicer.next(now) {
                 Next::Chunk(chunk) => self.send(now, &chunk),
-                Next::At(at) => return Some(at),
-                Next::Deep | Next::Idle => return None,
+                Next::At(at) => return Filled::Until(at),
+                Next::Copy(_) => return Filled::Copies,
+                Next::Deep | Next::Idle => break,
             }
         }
-        None
+        Filled::All
     }
 
     fn send(&mut self, now: Duration, chunk: &Chunk) {
@@ -356,8 +380,9 @@ impl<D: Device> Host<D> {
                 self.end(now, tenant, submission, End::Lost);
             }
             let Some(space) = self.spaces.get_mut(&tenant.0) else { continue };
-            let given = self.ledger.give(now, tenant, space.lose());
-            debug_assert_eq!(given, Ok(()), "it was taken");
+            space.lose();
+            let given = self.ledger.give_all(now, tenant);
+            debug_assert_eq!(given, Ok(()), "it is there");
             self.reap(now, tenant);
         }
         self.numbers.renew();

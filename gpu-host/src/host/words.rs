@@ -205,6 +205,8 @@ pub enum End {
     Refused(Error),
     /// The device was lost.
     Lost,
+    /// Memory that it uses was borrowed, and another tenant was given it that it was promised.
+    Recalled,
 }
 
 /// What has happened.
@@ -226,7 +228,7 @@ pub enum Event {
         /// Which.
         stage: Stage,
         /// All it has used.
-        used: Used,
+        bill: Bill,
     },
     /// A tenant is gone, with all it had.
     Closed {
@@ -244,6 +246,9 @@ pub struct Used {
     pub device_nanos: u128,
     /// Pieces of work in which it was used.
     pub chunks: u64,
+    /// Nanoseconds that copies there and back took. They count against a share as those of the
+    /// device do.
+    pub copy_nanos: u128,
     /// Bytes that were written to it.
     pub up_bytes: u64,
     /// Bytes that were read from it.
@@ -268,6 +273,12 @@ pub struct Figures {
     pub bill: Bill,
     /// Memory that it holds, as it is billed.
     pub held_bytes: u64,
+    /// Of these, bytes of constants that nobody has a handle of.
+    pub kept_bytes: u64,
+    /// Such constants that have made room for something else.
+    pub evictions: u64,
+    /// Buffers in borrowed memory that was given to whom it was promised.
+    pub recalls: u64,
     /// Handles of buffers, constants, kernels and graphs.
     pub handles: usize,
     /// In ascending order of their numbers.
@@ -279,8 +290,10 @@ pub struct Figures {
 pub struct StageFigures {
     /// Which.
     pub stage: Stage,
-    /// What it has used until now.
-    pub used: Used,
+    /// What it has used until now. What all stages share is in the tenant's bill alone.
+    pub bill: Bill,
+    /// Memory that its buffers take.
+    pub held_bytes: u64,
     /// Submissions that were taken and whose end was not told.
     pub queue: usize,
 }

@@ -205,6 +205,10 @@ impl<D: Device> Host<D> {
             device_nanos: 0,
             is_orphan: false,
         };
+        let bound = submission.bound.iter().map(|bound| bound.store);
+        for store in bound.collect::<Vec<_>>() {
+            self.touch(who, store);
+        }
         let space = self.space_mut(who)?;
         space.pin(&submission.bound);
         space.submissions.insert(number, submission);

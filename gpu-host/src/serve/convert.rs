@@ -31,7 +31,7 @@ pub(super) const fn ended(end: &host::End) -> End {
         host::End::Overdue => End::Overdue,
         host::End::Poisoned => End::Poisoned,
         host::End::Refused(_) => End::Refused,
-        host::End::Lost => End::Lost,
+        host::End::Lost | host::End::Recalled => End::Lost,
     }
 }
 

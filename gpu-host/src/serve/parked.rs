@@ -40,7 +40,7 @@ impl<D: Device> Server<D> {
                 && let Some(first) = self.parked.take_first(stage)
             {
                 match self.enter(&first) {
-                    Ok(()) => has_entered = true,
+                    Ok(_) => has_entered = true,
                     Err(why) => self.say(first.number, Err(refusal(why))),
                 }
                 // One without steps has ended already.

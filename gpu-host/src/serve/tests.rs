@@ -4,6 +4,7 @@ use super::*;
 use rig::{ADD, BLOCK_BYTES, ENDLESS, Heard, Rig, code, handle, owner, submit, terms};
 
 mod acts;
+mod copies;
 mod ends;
 mod model;
 mod parts;

@@ -112,6 +112,27 @@ impl Fair {
         turn
     }
 
+    /// A flow begins what it has to do in its turn; what that took is charged once it is over.
+    pub(super) fn begin(&mut self, flow: u64) {
+        if let Some(entry) = self.flows.get(&flow) {
+            self.now = self.now.max(entry.tag);
+        }
+    }
+
+    /// A flow has used so much, of which nothing was known before. It may have nothing to do: then
+    /// it has what it used from the present on.
+    pub(super) fn charge(&mut self, flow: u64, took_nanos: u64) {
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        let took = scaled(took_nanos, entry.weight);
+        if entry.place.is_none() {
+            entry.tag = entry.tag.max(self.now) + took;
+            return;
+        }
+        self.arrivals += 1;
+        let (tag, arrival) = (entry.tag + took, self.arrivals);
+        self.stand(flow, Place { tag, was_busy: true, arrival, flow });
+    }
+
     /// A turn is over and has taken so long.
     pub(super) fn settle(&mut self, flow: u64, turn: Turn, took_nanos: u64) {
         let Some(entry) = self.flows.get_mut(&flow) else { return };
@@ -222,6 +243,19 @@ mod tests {
         }
         fair.wake(1);
         assert_eq!(turns(&mut fair, 4), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn what_was_used_without_a_turn_is_waited_for() {
+        let mut fair = two();
+        fair.rest(1);
+        turns(&mut fair, 5);
+        // From the present on, which is where the last turn began.
+        fair.charge(1, 3);
+        fair.wake(1);
+        assert_eq!(turns(&mut fair, 4), [2, 2, 1, 2]);
+        fair.charge(2, 2);
+        assert_eq!(turns(&mut fair, 3), [1, 1, 2]);
     }
 
     #[test]

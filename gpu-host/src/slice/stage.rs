@@ -12,6 +12,9 @@ pub(super) struct Queue {
     /// Nothing more is to be sent of these, and some of their chunks are on the device.
     sent: BTreeMap<u64, Pending>,
     dispatches_max: usize,
+    /// How many wait for their turn. They come before dispatches: whoever waits for one can do
+    /// nothing else.
+    pub(super) copies: usize,
     pub(super) bill: Bill,
     /// Takes no more.
     pub(super) is_closing: bool,
@@ -42,7 +45,8 @@ impl Queue {
             waiting: BTreeMap::new(),
             sent: BTreeMap::new(),
             dispatches_max,
-            bill: Bill { nanos: 0, chunks: 0 },
+            copies: 0,
+            bill: Bill { nanos: 0, chunks: 0, copy_nanos: 0 },
             is_closing: false,
         }
     }
@@ -55,7 +59,7 @@ impl Queue {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.waiting.is_empty()
+        self.copies > 0 || !self.waiting.is_empty()
     }
 
     pub(super) fn push(&mut self, number: u64, work: Work, total: u64) -> Result<(), Refused> {
@@ -99,6 +103,7 @@ impl Queue {
     /// Drops all that was not sent, and takes no more.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
+        self.copies = 0;
         while let Some((number, mut pending)) = self.waiting.pop_first() {
             pending.is_whole = false;
             if pending.chunks > 0 {

@@ -7,7 +7,7 @@ use super::cut::{Cut, count, cut};
 use super::estimate::Estimates;
 use super::fair::{Fair, Turn};
 use super::stage::{Pending, Queue};
-use super::{Bill, Flight, Over, Refused, Settings, Terms, Work, nanos};
+use super::{Bill, Flight, Over, Refused, Terms, Work};
 
 /// See the module.
 #[derive(Debug)]
@@ -69,6 +69,47 @@ impl Member {
         Ok(())
     }
 
+    /// A copy of a stage waits for its turn.
+    pub(super) fn want_copy(&mut self, stage: u32) -> Result<(), Refused> {
+        let queue = self.stages.get_mut(&stage).filter(|queue| !queue.is_closing);
+        queue.ok_or(Refused::Unknown)?.copies += 1;
+        self.fair.wake(stage.into());
+        Ok(())
+    }
+
+    /// So many copies of a stage wait no longer.
+    pub(super) fn drop_copies(&mut self, stage: u32, count: usize) {
+        if let Some(queue) = self.stages.get_mut(&stage) {
+            queue.copies = queue.copies.saturating_sub(count);
+        }
+        self.refresh(stage);
+    }
+
+    /// The stage whose turn it is, if what it has to do is a copy.
+    pub(super) fn copying(&self) -> Option<u32> {
+        // It was a number of a stage when it was put in.
+        let stage = self.fair.first()? as u32;
+        self.stages.get(&stage).filter(|queue| queue.copies > 0).map(|_| stage)
+    }
+
+    /// A copy of a stage begins, in its turn.
+    pub(super) fn begin_copy(&mut self, stage: u32) {
+        self.fair.begin(stage.into());
+        self.drop_copies(stage, 1);
+    }
+
+    /// Copies of a stage have taken so long.
+    pub(super) fn charge_copy(&mut self, stage: u32, took: u64) {
+        self.bill.copy_nanos += u128::from(took);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.draw(took);
+        }
+        self.fair.charge(stage.into(), took);
+        if let Some(queue) = self.stages.get_mut(&stage) {
+            queue.bill.copy_nanos += u128::from(took);
+        }
+    }
+
     pub(super) fn cancel(&mut self, stage: u32, number: u64) -> Result<(), Refused> {
         let queue = self.stages.get_mut(&stage).ok_or(Refused::Unknown)?;
         queue.cancel(number)?;
@@ -96,14 +137,15 @@ impl Member {
         self.stages.remove(&stage).map(|queue| queue.bill).unwrap_or_default()
     }
 
-    /// The next chunk of the stage whose turn it is.
-    pub(super) fn send(&mut self, settings: &Settings) -> Option<Sent> {
+    /// The next chunk of the stage whose turn it is, which should take `chunk_nanos` at most, or
+    /// has `probe_groups` if nothing is known of the kernel.
+    pub(super) fn send(&mut self, chunk_nanos: u64, probe_groups: u64) -> Option<Sent> {
         let stage = self.fair.first()?;
         // It was a number of a stage when it was put in.
         let number = stage as u32;
         let (dispatch, pending) = self.stages.get(&number)?.first()?;
         let kernel = pending.work.kernel;
-        let (cut, expected) = Self::size(&mut self.estimates, pending, settings);
+        let (cut, expected) = Self::size(&mut self.estimates, pending, (chunk_nanos, probe_groups));
         self.stages.get_mut(&number)?.send(cut.count());
         let turn = self.fair.serve(stage, expected);
         self.refresh(number);
@@ -132,11 +174,14 @@ impl Member {
     }
 
     /// How much of a dispatch is the next chunk, and what it should take.
-    fn size(estimates: &mut Estimates, pending: &Pending, settings: &Settings) -> (Cut, u64) {
+    fn size(
+        estimates: &mut Estimates,
+        pending: &Pending,
+        (chunk_nanos, probe_groups): (u64, u64),
+    ) -> (Cut, u64) {
         let Pending { work, total, done, .. } = pending;
-        let chunk_nanos = nanos(settings.chunk_time_max);
         let fitting = estimates.groups(&work.kernel, chunk_nanos);
-        let fitting = fitting.unwrap_or(settings.probe_groups).min(work.chunk_groups_max);
+        let fitting = fitting.unwrap_or(probe_groups).min(work.chunk_groups_max);
         let groups_max = if work.is_whole { *total } else { fitting };
         let cut = cut(work.grid, *done, groups_max);
         (cut, estimates.nanos(&work.kernel, cut.count()).unwrap_or(chunk_nanos))

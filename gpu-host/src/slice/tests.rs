@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod copies;
 mod model;
 mod properties;
 mod targets;
@@ -267,7 +268,7 @@ fn a_chunk_is_charged_once() {
     let chunk = chunk(&mut slicer);
     assert!(slicer.complete(chunk.id, millis(1), true).is_some());
     assert_eq!(slicer.complete(chunk.id, millis(1), true), None);
-    assert_eq!(slicer.bill(A), Some(Bill { nanos: 1_000_000, chunks: 1 }));
+    assert_eq!(slicer.bill(A), Some(Bill { nanos: 1_000_000, chunks: 1, copy_nanos: 0 }));
     assert_eq!(slicer.busy_nanos(), 1_000_000);
 }
 
@@ -360,7 +361,7 @@ fn a_tenant_that_closes_is_gone_when_nothing_of_it_is_on_the_device() {
     assert_eq!(slicer.open(Duration::ZERO, Tenant(3), half()), Err(Refused::Oversold));
     let completed = slicer.complete(chunk.id, millis(3), false).unwrap();
     assert_eq!((completed.dispatch, completed.over.unwrap().is_whole), (dispatch, false));
-    let bill = Bill { nanos: 3_000_000, chunks: 1 };
+    let bill = Bill { nanos: 3_000_000, chunks: 1, copy_nanos: 0 };
     assert_eq!(slicer.close(A), Ok(Closing::Gone(bill)));
     assert_eq!((slicer.gone(), slicer.bill(A)), (bill, None));
     assert_eq!(slicer.close(A), Err(Refused::Unknown));
@@ -376,7 +377,7 @@ fn a_stage_that_closes_leaves_what_it_cost() {
     assert_eq!(slicer.room(first(A)), Some(0));
     assert_eq!(slicer.submit(first(A), work(1, 1)), Err(Refused::Unknown));
     assert!(slicer.complete(chunk.id, millis(3), true).unwrap().over.is_some());
-    let bill = Bill { nanos: 3_000_000, chunks: 1 };
+    let bill = Bill { nanos: 3_000_000, chunks: 1, copy_nanos: 0 };
     assert_eq!(slicer.close_stage(first(A)), Ok(Closing::Gone(bill)));
     assert_eq!((slicer.bill(A), slicer.stage_bill(first(A))), (Some(bill), None));
 }

@@ -135,6 +135,8 @@ pub enum Next {
     Idle,
     /// Nobody may do anything before this moment.
     At(Duration),
+    /// A copy of this stage is to be made now, before anything else is begun.
+    Copy(Stage),
 }
 
 /// What a chunk that is over has come to.
@@ -162,6 +164,8 @@ pub struct Bill {
     pub nanos: u128,
     /// Chunks that are over.
     pub chunks: u64,
+    /// Nanoseconds that copies there and back took: they count as time of the device does.
+    pub copy_nanos: u128,
 }
 
 impl Bill {
@@ -174,6 +178,7 @@ impl Bill {
     pub(super) const fn add(&mut self, other: Self) {
         self.nanos += other.nanos;
         self.chunks += other.chunks;
+        self.copy_nanos += other.copy_nanos;
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Queue {
     submitted: u64,
     flights: BTreeMap<u64, Flight>,
     /// How work ended that nobody has asked for yet.
-    ended: BTreeMap<u64, Result<Done, Error>>,
+    ended: BTreeMap<u64, Done>,
     idle: Vec<Recording>,
     staging: Vec<Staging>,
 }
@@ -106,7 +106,7 @@ impl Queue {
         if !self.ended.contains_key(&number) && self.gpu.wait(number, longest)? {
             self.land()?;
         }
-        self.ended.remove(&number).transpose()
+        Ok(self.ended.remove(&number))
     }
 
     /// Has the kernels of some work end soon.
@@ -132,9 +132,8 @@ impl Queue {
             let (number, flight) = entry.remove_entry();
             if flight.is_work {
                 let end = flight.recording.end();
-                let nanos = flight.recording.nanos();
-                let done = nanos.map(|nanos| Done { took: Duration::from_nanos(nanos), end });
-                self.ended.insert(number, done);
+                let took = Duration::from_nanos(flight.recording.nanos());
+                self.ended.insert(number, Done { took, end });
             }
             if self.idle.len() < IDLE_MAX {
                 self.idle.push(flight.recording);

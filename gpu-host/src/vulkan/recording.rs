@@ -5,6 +5,8 @@
 //!   is read between: no two submissions are timed at once.
 //! - Each dispatch has control words of its own, which the processor can write and read at any
 //!   time.
+//! - What the clock said is copied to where the processor reads it: a driver that is asked for it
+//!   may wait until all is done that was submitted since.
 //! - A recording is used again and again. It grows, and does not shrink.
 //!
 //! Leaves to `Queue` that nothing of it is touched but the cancel words while the device has it.
@@ -32,6 +34,8 @@ const CONTROL_STRIDE_MIN: u64 = 64;
 
 /// Before and behind.
 const READINGS: u32 = 2;
+/// Bytes of a reading.
+const READING_BYTES: u64 = 8;
 
 /// See the module.
 pub(super) struct Recording {
@@ -39,6 +43,8 @@ pub(super) struct Recording {
     pool: vk::CommandPool,
     commands: vk::CommandBuffer,
     readings: vk::QueryPool,
+    /// What they were.
+    clock: Buffer,
     descriptors: vk::DescriptorPool,
     room: Room,
     control: Option<Buffer>,
@@ -98,12 +104,14 @@ impl Recording {
     /// # Errors
     /// What the driver says.
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Self, Error> {
+        let clock = Buffer::new(gpu, u64::from(READINGS) * READING_BYTES, Use::Host)?;
         // From here on `drop` gives back what there is: destroying what is null does nothing.
         let mut made = Self {
             gpu: Arc::clone(gpu),
             pool: vk::CommandPool::null(),
             commands: vk::CommandBuffer::null(),
             readings: vk::QueryPool::null(),
+            clock,
             descriptors: vk::DescriptorPool::null(),
             room: Room::default(),
             control: None,
@@ -162,12 +170,16 @@ impl Recording {
         let control = self.control_set()?;
         self.barrier();
         self.read_clock(0);
-        for command in commands {
+        for (nth, command) in commands.iter().enumerate() {
+            if nth > 0 {
+                self.barrier();
+            }
             self.command(command, control)?;
-            // For the next one, and for the processor.
-            self.barrier();
         }
         self.read_clock(1);
+        self.keep_readings();
+        // For what comes behind it, and for the processor.
+        self.barrier();
         // SAFETY: it was begun.
         unsafe { self.gpu.device.end_command_buffer(self.commands) }.map_err(failed("record"))
     }
@@ -190,20 +202,17 @@ impl Recording {
     }
 
     /// Nanoseconds it took, once the device is done with it.
-    ///
-    /// # Errors
-    /// What the driver says.
-    pub(super) fn nanos(&self) -> Result<u64, Error> {
+    pub(super) fn nanos(&self) -> u64 {
         if !self.is_timed {
-            return Ok(0);
+            return 0;
         }
-        let mut readings = [0_u64; READINGS as usize];
-        let flags = vk::QueryResultFlags::TYPE_64;
-        let device = &self.gpu.device;
-        // SAFETY: as many as the pool has, each of 64 bits, all written by the commands.
-        unsafe { device.get_query_pool_results(self.readings, 0, &mut readings, flags) }
-            .map_err(failed("read its clock"))?;
-        Ok(self.gpu.adapter.nanos(readings[0], readings[1]))
+        let words = self.clock.words(0, READINGS as usize * 2);
+        let word = |at: usize| words[at].load(Ordering::Acquire).to_ne_bytes();
+        let reading = |at: usize| {
+            let [[a, b, c, d], [e, f, g, h]] = [word(at * 2), word(at * 2 + 1)];
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        };
+        self.gpu.adapter.nanos(reading(0), reading(1))
     }
 
     fn stride(&self) -> u64 {
@@ -395,6 +404,30 @@ impl Recording {
         let behind = vk::PipelineStageFlags2::ALL_COMMANDS;
         // SAFETY: as before; it was reset, and is written once.
         unsafe { device.cmd_write_timestamp2(list, behind, self.readings, at) };
+    }
+
+    /// Copies what the clock said to where the processor reads it.
+    fn keep_readings(&self) {
+        if !self.is_timed {
+            return;
+        }
+        let (list, readings, clock) = (self.commands, self.readings, self.clock.raw());
+        let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WAIT;
+        let device = &self.gpu.device;
+        // SAFETY: the list is begun; as many as the pool has, each of 64 bits, all written by the
+        // commands before; the buffer has as many bytes and begins at one of them.
+        unsafe {
+            device.cmd_copy_query_pool_results(
+                list,
+                readings,
+                0,
+                READINGS,
+                clock,
+                0,
+                READING_BYTES,
+                flags,
+            );
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! Names are checked here, so that a mistyped one never becomes part of a URL.
 
 pub(crate) mod node;
+pub(crate) mod project;
 pub(crate) mod traffic;
+pub(crate) mod watch;
 
 use std::path::PathBuf;
 
@@ -18,7 +20,7 @@ pub(crate) use self::traffic::{SampleCommand, SendArgs, StreamArgs, TailArgs};
 
 const ABOUT: &str = "Runs WebAssembly components as stages of stream pipelines.
 
-Upload components with `push`, join them to a pipeline with `apply`, feed it with `send`, read its \
+Begin a stage with `new`, run it while you write with `dev`. Upload components with `push`, join them to a pipeline with `apply`, feed it with `send`, read its \
 outputs with `tail`. `sluicebox demo` shows all of it at work on this machine's own data; `sluicebox \
 serve --dev` starts a node to try things on.";
 
@@ -123,6 +125,21 @@ pub(crate) enum Command {
     /// Show sluicebox at work on this machine's own data
     #[command(after_long_help = node::DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    /// Make a new stage, in a folder of its own
+    #[command(after_long_help = project::NEW_EXAMPLES)]
+    New(project::NewArgs),
+    /// Build stages from their folders
+    #[command(after_long_help = project::BUILD_EXAMPLES)]
+    Build(project::BuildArgs),
+    /// Build and run what is in a folder, and again whenever a source changes
+    #[command(after_long_help = project::DEV_EXAMPLES)]
+    Dev(project::UpArgs),
+    /// Try pipelines with recorded events, and compare what comes
+    #[command(after_long_help = project::TEST_EXAMPLES)]
+    Test(project::TestArgs),
+    /// Build and run everything in a folder
+    #[command(after_long_help = project::UP_EXAMPLES)]
+    Up(project::UpOnceArgs),
     /// Upload a component
     #[command(after_long_help = PUSH_EXAMPLES)]
     Push(PushArgs),
@@ -158,6 +175,12 @@ pub(crate) enum Command {
     /// Send a file or standard input as one stream, and write what comes of it
     #[command(after_long_help = traffic::STREAM_EXAMPLES)]
     Stream(StreamArgs),
+    /// Watch what a tenant's pipelines, or the stages of one, do at the moment
+    #[command(after_long_help = watch::TOP_EXAMPLES)]
+    Top(watch::TopArgs),
+    /// Show what the stages of a pipeline said last
+    #[command(after_long_help = watch::LOGS_EXAMPLES)]
+    Logs(watch::LogsArgs),
     /// Follow an output of a pipeline
     #[command(after_long_help = traffic::TAIL_EXAMPLES)]
     Tail(TailArgs),
@@ -199,6 +222,12 @@ pub(crate) enum Command {
     #[command(hide = true)]
     GpuHost {
         /// What it is to be
+        orders: String,
+    },
+    /// A process that starts those that try kernels; not for people
+    #[command(hide = true)]
+    GpuStarter {
+        /// What they are to be
         orders: String,
     },
     /// A process that tries a kernel; not for people

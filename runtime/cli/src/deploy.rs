@@ -145,7 +145,7 @@ fn apply_call(client: &Client, manifest: &Manifest) -> Call {
         .within(COMPILE_TIME_MAX)
 }
 
-fn applied_text(name: &Name, applied: &Value, dry_run: bool) -> String {
+pub(crate) fn applied_text(name: &Name, applied: &Value, dry_run: bool) -> String {
     let flag = |member: &str| applied.get(member).and_then(Value::as_bool).unwrap_or(false);
     let number = |member: &str| applied.get(member).and_then(Value::as_u64).unwrap_or_default();
     let done = match (flag("created"), flag("changed"), dry_run) {
@@ -303,6 +303,13 @@ impl Manifest {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Names of its outputs.
+    pub(crate) fn outputs(&self) -> Vec<Name> {
+        let outputs = self.tree.get("outputs").and_then(Value::as_object);
+        let names = outputs.into_iter().flat_map(|outputs| outputs.keys());
+        names.filter_map(|name| Name::new(name).ok()).collect()
     }
 
     /// The file of a component in a directory: by its name, else by the pipeline's and its name,

@@ -7,6 +7,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use sluicebox_node::config::{Config, EngineConfig, GroupPlace};
 use sluicebox_node::inspect::{self, Look, Room, Verdict as LogVerdict};
+use sluicebox_toolchain::{LANGUAGES, Language, Tools};
 
 use crate::args::DoctorArgs;
 use crate::args::node::Overrides;
@@ -54,6 +55,7 @@ pub(crate) async fn run(screen: Screen, args: DoctorArgs) -> Result<(), Failure>
         processes(&config.isolation.cgroup),
     ];
     findings.push(node(&Client::new(&args.connection)?).await);
+    findings.extend(toolchains());
     let rows = findings.iter().map(Finding::row).collect();
     screen.result(
         &Value::Array(findings.iter().map(Finding::json).collect()),
@@ -226,6 +228,38 @@ async fn node(client: &Client) -> Finding {
     }
 }
 
+/// What stages can be built in on this machine. Nobody needs every language.
+fn toolchains() -> Vec<Finding> {
+    let tools = match Tools::of_user() {
+        Ok(tools) => tools,
+        Err(error) => {
+            return vec![
+                Finding::new(Verdict::Note, "toolchains", error.to_string()).fix(error.fix()),
+            ];
+        }
+    };
+    LANGUAGES.iter().map(|language| toolchain(*language, &tools)).collect()
+}
+
+fn toolchain(language: &dyn Language, tools: &Tools) -> Finding {
+    let missing = language.missing(tools);
+    let title = language.title();
+    if missing.is_empty() {
+        return Finding::new(Verdict::Good, "toolchain", format!("{title} is there"));
+    }
+    let what: Vec<&str> = missing.iter().map(|one| one.what.as_str()).collect();
+    let fixes: Vec<String> = missing
+        .iter()
+        .map(|one| match &one.fetch {
+            // What the program can fetch it fetches where it is needed.
+            Some(_) => "in a stage's folder: `sluicebox build --install`".to_owned(),
+            None => one.install.clone(),
+        })
+        .collect();
+    Finding::new(Verdict::Note, "toolchain", format!("{title} needs {}", what.join(" and ")))
+        .fix(fixes.join("; "))
+}
+
 /// The soft limit on open files, from the kernel's own table.
 fn files_allowed() -> Option<u64> {
     soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?, "Max open files")
@@ -242,6 +276,17 @@ fn soft_limit(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_toolchain_that_is_not_there_is_told_with_the_command_that_installs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let tools = Tools::in_folder(folder.path().to_path_buf());
+        let python = sluicebox_toolchain::language("python").unwrap();
+        let found = toolchain(python, &tools);
+        assert_eq!((found.verdict, found.what), (Verdict::Note, "toolchain"));
+        assert!(found.says.starts_with("Python needs ") && found.says.contains("componentize-py"));
+        assert!(found.fix.unwrap().contains("`sluicebox build --install`"));
+    }
 
     #[test]
     fn a_limit_is_found_in_the_kernels_table() {

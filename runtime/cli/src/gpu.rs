@@ -41,6 +41,11 @@ fn gpu_text(screen: Screen, gpu: &Value) -> String {
             word(device, "driver")
         ));
     }
+    let absent = gpu.get("process").and_then(|process| process.get("not-held-in-by"));
+    for (measure, why) in absent.and_then(Value::as_object).into_iter().flatten() {
+        let why = why.as_str().unwrap_or_default();
+        lines.push(format!("        its process is NOT held in by {measure}: {why}"));
+    }
     lines.push(format!(
         "{} {}/1000 of its time, at most {}/1000; {} bytes, and {} that are lent",
         screen.strong("share "),

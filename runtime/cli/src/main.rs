@@ -20,6 +20,7 @@ mod host_metrics;
 mod log;
 mod logging;
 mod plan;
+mod project;
 mod render;
 mod replay;
 mod sample;
@@ -30,6 +31,7 @@ mod status;
 mod stream;
 mod tail;
 mod tenant;
+mod top;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     }
     match &cli.command {
         Command::GpuHost { orders } => return gpu_process(&cli.globals, orders),
+        Command::GpuStarter { orders } => return sluicebox_node::gpu_starter_main(orders),
         Command::GpuTrial { orders, entry } => {
             return sluicebox_node::gpu_trial_main(orders, entry);
         }
@@ -99,10 +102,16 @@ fn tenant_process(globals: &Globals) -> ExitCode {
     }
 }
 
-/// Is the process that has the GPU, to its end.
+/// Is the process that has the GPU, to its end. Nothing is started, not even logging, before it is
+/// held in.
 fn gpu_process(globals: &Globals, orders: &str) -> ExitCode {
-    match logging::start(globals, serve::LOG_USUAL) {
-        Ok(_logging) => sluicebox_node::gpu_main(orders),
+    let begun = sluicebox_node::GpuProcess::begin(orders);
+    let logging = begun.map_err(|error| Failure::node(&error)).and_then(|process| {
+        let logging = logging::start(globals, serve::LOG_USUAL)?;
+        Ok((process, logging))
+    });
+    match logging {
+        Ok((process, _logging)) => sluicebox_node::gpu_main(process),
         Err(failure) => {
             complain(&failure.text());
             ExitCode::from(exit_code(failure.cause))
@@ -147,10 +156,19 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
     if let Command::Serve(args) = command {
         return serve::run(screen, globals, args).await;
     }
-    let _logging = logging::start(globals, LOG_USUAL)?;
+    let usual = match command {
+        Command::Up(_) | Command::Dev(_) => project::up::LOG_USUAL,
+        _ => LOG_USUAL,
+    };
+    let _logging = logging::start(globals, usual)?;
     match command {
+        Command::Up(args) => return project::up::up(screen, args).await,
+        Command::Dev(args) => return project::up::dev(screen, args).await,
         Command::Demo(args) => return demo::run(screen, args).await,
         Command::Stream(args) => return stream::run(screen, args).await,
+        Command::New(args) => project::new(screen, args)?,
+        Command::Build(args) => project::build(screen, args).await?,
+        Command::Test(args) => project::trial::run(screen, args).await?,
         Command::Push(args) => deploy::push(screen, args).await?,
         Command::Apply(args) => deploy::apply(screen, args).await?,
         Command::List(args) => status::list(screen, args).await?,
@@ -164,6 +182,8 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Resume(args) => deploy::resume(screen, args).await?,
         Command::Send(args) => send::run(screen, args).await?,
         Command::Tail(args) => tail::run(screen, args).await?,
+        Command::Top(args) => top::run(screen, args).await?,
+        Command::Logs(args) => tail::logs(screen, args).await?,
         Command::DeadLetters(args) => tail::dead_letters(screen, args).await?,
         Command::Sample(command) => sample::run(screen, command).await?,
         Command::Doctor(args) => doctor::run(screen, args).await?,
@@ -177,6 +197,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         | Command::Compile
         | Command::TenantProcess
         | Command::GpuHost { .. }
+        | Command::GpuStarter { .. }
         | Command::GpuTrial { .. } => {}
     }
     Ok(Ended::Done)

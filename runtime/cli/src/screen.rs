@@ -20,6 +20,7 @@ pub(crate) struct Screen {
     watched: bool,
     /// Progress and hints may be shown on standard error.
     chatty: bool,
+    quiet: bool,
     colour: bool,
 }
 
@@ -32,6 +33,7 @@ impl Screen {
             format: globals.output,
             watched,
             chatty: io::stderr().is_terminal() && watched && !globals.quiet,
+            quiet: globals.quiet,
             colour: watched && !no_colour,
         }
     }
@@ -81,6 +83,13 @@ impl Screen {
     /// Tells something that is no result, if anybody watches.
     pub(crate) fn hint(&self, text: &str) {
         if self.chatty {
+            complain(text);
+        }
+    }
+
+    /// Tells what is being done, unless nobody wants to know.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
             complain(text);
         }
     }

@@ -1,4 +1,4 @@
-//! `tail` and `dead-letters`: following an output by its cursor.
+//! `tail`, `dead-letters` and `logs`: following an output, or what stages say, by its cursor.
 //!
 //! - A record is written once, in the node's order; the cursor moves only when its page was
 //!   written.
@@ -14,6 +14,7 @@ use sluicebox_node::config::quantity::duration_text;
 
 use crate::args::TailArgs;
 use crate::args::traffic::{DeadLettersArgs, DeadLettersCommand, Reading};
+use crate::args::watch::LogsArgs;
 use crate::client::{Call, Client, Reply};
 use crate::failure::{Cause, Failure, printable};
 use crate::replay;
@@ -47,9 +48,21 @@ pub(crate) async fn dead_letters(screen: Screen, args: DeadLettersArgs) -> Resul
         return Err(Failure::new(Cause::Usage, "the pipeline's name is missing"));
     };
     let client = Client::new(&args.connection)?;
-    let path = client.pipeline(&pipeline, "/dead-letters");
-    let follower = Follower { client, path, cursor: args.reading.from.clone() };
+    let follower = Follower::dead_letters(client, &pipeline, &args.reading.from);
     follow(screen, follower, &args.reading).await
+}
+
+/// `logs`
+pub(crate) async fn logs(screen: Screen, args: LogsArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.connection)?;
+    let path = client.pipeline(&args.pipeline, "/logs");
+    let mut follower = Follower::at(client, path, &args.from);
+    follower.readable = said;
+    follower.query.push(("level", args.level.word().to_owned()));
+    follower.query.extend(args.stage.map(|stage| ("stage", stage.to_string())));
+    let reading =
+        Reading { from: args.from, limit: args.limit, no_follow: !args.follow, timeout: None };
+    follow(screen, follower, &reading).await
 }
 
 /// A reader's place in an output.
@@ -57,6 +70,10 @@ pub(crate) struct Follower {
     client: Client,
     path: String,
     cursor: String,
+    /// What else is asked for.
+    query: Vec<(&'static str, String)>,
+    /// How a record is shown to people.
+    readable: fn(Screen, &Value) -> String,
 }
 
 /// Records that were there.
@@ -70,7 +87,17 @@ impl Follower {
     /// Begins at `from`: `oldest`, `latest` or a cursor.
     pub(crate) fn output(client: Client, pipeline: &Name, output: &Name, from: &str) -> Self {
         let path = client.pipeline(pipeline, &format!("/outputs/{output}"));
-        Self { client, path, cursor: from.to_owned() }
+        Self::at(client, path, from)
+    }
+
+    fn at(client: Client, path: String, from: &str) -> Self {
+        Self { client, path, cursor: from.to_owned(), query: Vec::new(), readable }
+    }
+
+    /// The same for the events a pipeline could not handle.
+    pub(crate) fn dead_letters(client: Client, pipeline: &Name, from: &str) -> Self {
+        let path = client.pipeline(pipeline, "/dead-letters");
+        Self::at(client, path, from)
     }
 
     /// Asks for the records behind the cursor, waiting for the first one if there are none. Does
@@ -79,6 +106,9 @@ impl Follower {
         let mut call = Call::new(Method::GET, self.path.clone())
             .query("cursor", self.cursor.clone())
             .query("limit", limit.to_string());
+        for (name, value) in &self.query {
+            call = call.query(name, value.clone());
+        }
         if !wait.is_zero() {
             call = call.query("wait", duration_text(wait)).within(wait);
         }
@@ -135,7 +165,11 @@ async fn follow(screen: Screen, mut follower: Follower, reading: &Reading) -> Re
             }
         };
         failed = 0;
-        let shown = show(screen, &page)?;
+        if let Some(missed) = page.reply.header("sluicebox-missed") {
+            screen
+                .warn(&format!("{} lines were gone before they could be read", printable(missed)));
+        }
+        let shown = show(screen, &page, follower.readable)?;
         left = left.saturating_sub(shown);
         follower.cursor = page.next;
         let over = end.is_some_and(|end| Instant::now() >= end);
@@ -175,7 +209,11 @@ async fn recover(
 }
 
 /// Writes the records of a page and counts them.
-fn show(screen: Screen, page: &Page) -> Result<u64, Failure> {
+fn show(
+    screen: Screen,
+    page: &Page,
+    readable: fn(Screen, &Value) -> String,
+) -> Result<u64, Failure> {
     let count = page.lines().count() as u64;
     if count == 0 {
         return Ok(0);
@@ -195,19 +233,12 @@ fn show(screen: Screen, page: &Page) -> Result<u64, Failure> {
 
 /// A record for people: when, key, data; of a dead letter also which stage said what.
 pub(crate) fn readable(screen: Screen, record: &Value) -> String {
-    let text = |name: &str| match record.get(name) {
-        Some(Value::String(text)) => printable(text),
-        Some(value) if !value.is_null() => printable(&value.to_string()),
-        _ => String::new(),
-    };
-    let time = text("time");
-    // The time of day is enough to watch by.
-    let time = time.split_once('T').map_or(time.as_str(), |(_, of_day)| of_day);
+    let text = |name: &str| member(record, name);
     let data = match text("data") {
         data if data.is_empty() => text("data_base64"),
         data => data,
     };
-    let mut line = screen.faint(time);
+    let mut line = screen.faint(&of_day(record));
     for part in [screen.strong(&text("key")), data.chars().take(DATA_CHARS_MAX).collect()] {
         if !part.is_empty() {
             line.push_str("  ");
@@ -219,6 +250,32 @@ pub(crate) fn readable(screen: Screen, record: &Value) -> String {
         line.push_str(&screen.alarm(&format!("  [{stage}: {class}: {message}]")));
     }
     line
+}
+
+/// A line of a stage's log for people: when, how grave, who, what.
+fn said(screen: Screen, record: &Value) -> String {
+    let level = member(record, "level");
+    let level = match level.as_str() {
+        "warn" | "error" => screen.alarm(&format!("{level:<5}")),
+        _ => format!("{level:<5}"),
+    };
+    let (time, stage) = (screen.faint(&of_day(record)), screen.strong(&member(record, "stage")));
+    format!("{time}  {level}  {stage}  {}", member(record, "text"))
+}
+
+/// A member as it may be shown; nothing if there is none.
+fn member(record: &Value, name: &str) -> String {
+    match record.get(name) {
+        Some(Value::String(text)) => printable(text),
+        Some(value) if !value.is_null() => printable(&value.to_string()),
+        _ => String::new(),
+    }
+}
+
+/// The time of day is enough to watch by.
+fn of_day(record: &Value) -> String {
+    let time = member(record, "time");
+    time.split_once('T').map_or(time.clone(), |(_, of_day)| of_day.to_owned())
 }
 
 #[cfg(test)]
@@ -244,5 +301,12 @@ mod tests {
                              "class": "trap", "message": "\u{1b}[2Junreachable" });
         let line = readable(plain(), &record);
         assert!(line.ends_with("/w==  [count: trap: \\u{1b}[2Junreachable]"), "{line:?}");
+    }
+
+    #[test]
+    fn what_a_stage_said_is_one_line_and_cannot_reach_for_the_terminal() {
+        let record = json!({ "time": "2026-11-20T08:00:00.5Z", "stage": "count", "partition": 0,
+                             "level": "warn", "text": "\u{1b}[2Jlow" });
+        assert_eq!(said(plain(), &record), "08:00:00.5Z  warn   count  \\u{1b}[2Jlow");
     }
 }

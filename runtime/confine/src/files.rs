@@ -113,14 +113,21 @@ fn rules(bounds: &Bounds<'_>, missing: &mut usize) -> Result<Vec<PathBeneath<Pat
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
-    let Some(directory) = rule(bounds.directory, own)? else {
-        let source = io::ErrorKind::NotFound.into();
-        return Err(Error::Path { path: bounds.directory.to_owned(), source });
-    };
-    let mut rules = vec![directory];
+    let mut rules = Vec::new();
+    if let Some(path) = bounds.directory {
+        let missing = || Error::Path { path: path.to_owned(), source: missing_file() };
+        rules.push(rule(path, own)?.ok_or_else(missing)?);
+    }
+    let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;
     let null = AccessFs::ReadFile | AccessFs::WriteFile;
     rules.extend(rule(Path::new(NULL_DEVICE), null)?);
-    for (paths, access) in [(bounds.read, read), (bounds.execute, read | AccessFs::Execute)] {
+    let kept = [
+        (bounds.read, read),
+        (bounds.execute, read | AccessFs::Execute),
+        (bounds.list, AccessFs::ReadDir.into()),
+        (bounds.devices, device),
+    ];
+    for (paths, access) in kept {
         for path in paths {
             match rule(path, access)? {
                 Some(rule) => rules.push(rule),
@@ -131,14 +138,21 @@ fn rules(bounds: &Bounds<'_>, missing: &mut usize) -> Result<Vec<PathBeneath<Pat
     Ok(rules)
 }
 
+fn missing_file() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+/// A path through what is no directory leads nowhere as well.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// The rule for a path, if it exists.
 fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<Option<PathBeneath<PathFd>>, Error> {
     let failed = |source| Error::Path { path: path.to_owned(), source };
     let opened = match PathFd::new(path) {
         Ok(opened) => opened,
-        Err(PathFdError::OpenCall { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
+        Err(PathFdError::OpenCall { source, .. }) if is_missing(&source) => return Ok(None),
         Err(PathFdError::OpenCall { source, .. }) => return Err(failed(source)),
         Err(other) => return Err(failed(io::Error::other(other))),
     };

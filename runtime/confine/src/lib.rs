@@ -1,5 +1,5 @@
-//! A process locks itself in: it keeps one directory, what it was handed open, and few calls. And
-//! who starts it holds it to what it may use, by a control group.
+//! A process locks itself in: it keeps one directory or none, what it was handed open, and few
+//! calls. And who starts it holds it to what it may use, by a control group.
 //!
 //! [`confine`] is called first thing in `main`, while there is one thread. What it puts in place
 //! holds for all threads and programs the process starts later, and nothing takes it back.
@@ -8,10 +8,11 @@
 //! has and refuses all the same is an error, after which the process must not go on.
 //!
 //! - `files`: Landlock. Only the paths of [`Bounds`] can be opened, made, renamed and removed.
+//! - [`drivers`]: the paths that drivers of devices need.
 //! - `calls`: seccomp. An allow-list of system calls; why not a deny-list is said there.
 //! - `apart`: a network without any device, where the kernel lets the process make one.
 //! - `rights`: no capabilities, none to be gained by programs, no dumps and no tracers.
-//! - `limits`: memory, open files and core dumps.
+//! - `limits`: memory, open files, their size, processor time and core dumps.
 //! - [`cgroup`]: memory, processors and tasks of all processes together. From outside.
 //!
 //! Leaves to who starts the process: a user of its own (as root, what Landlock cannot see, such as
@@ -21,6 +22,7 @@
 mod apart;
 mod calls;
 pub mod cgroup;
+pub mod drivers;
 mod error;
 mod files;
 mod limits;
@@ -35,20 +37,63 @@ pub use error::Error;
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'a> {
     /// The directory in which it may read, write, make, rename and remove files and directories;
-    /// not execute, and not make links, devices or sockets. It must exist.
-    pub directory: &'a Path,
+    /// not execute, and not make links, devices or sockets. It must exist. `None`: there is none.
+    pub directory: Option<&'a Path>,
     /// Files and directories it may read besides. What does not exist is left out. Not for files
     /// below `/proc/self`: open those before, and keep them open.
     pub read: &'a [PathBuf],
     /// Files and directories whose files it may read and execute: its own program, the loader and
     /// the libraries. What does not exist is left out.
     pub execute: &'a [PathBuf],
+    /// Directories of which it may see what is in them. What does not exist is left out.
+    pub list: &'a [PathBuf],
+    /// Devices, and directories of devices, that it may read, write and control. What does not
+    /// exist is left out.
+    pub devices: &'a [PathBuf],
+    /// What it calls the system for.
+    pub calls: Calls,
     /// Most bytes of private memory each process may be able to write, used or not: heaps, stacks
     /// of threads, memories of guests. Memory that is only reserved is not counted, and shared
     /// memory never is. `None`: no limit.
     pub memory_bytes_max: Option<u64>,
     /// Most descriptors that may be open at once; less if the process was started with less.
     pub open_files_max: u64,
+    /// Most bytes a file may get to have, those that are in memory alone too. Who writes more gets
+    /// a signal. `None`: no limit.
+    pub file_bytes_max: Option<u64>,
+    /// Most seconds of processor time, at which it is killed. `None`: no limit.
+    pub cpu_seconds_max: Option<u64>,
+}
+
+impl<'a> Bounds<'a> {
+    /// Nothing but a directory, or not even that: what else a process may have is for the caller
+    /// to set.
+    #[must_use]
+    pub const fn of(calls: Calls, directory: Option<&'a Path>) -> Self {
+        Self {
+            directory,
+            read: &[],
+            execute: &[],
+            list: &[],
+            devices: &[],
+            calls,
+            memory_bytes_max: None,
+            open_files_max: u64::MAX,
+            file_bytes_max: None,
+            cpu_seconds_max: None,
+        }
+    }
+}
+
+/// Which list of system calls a process keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// That of a node: it starts its own program, which is held in with it, and signals what is
+    /// held in where that can be bounded.
+    Node,
+    /// That of a process which gives drivers work of others: it controls devices, starts nothing
+    /// and signals nobody but itself.
+    Drivers,
 }
 
 /// What became of a measure.
@@ -128,7 +173,7 @@ pub fn confine(bounds: &Bounds<'_>) -> Result<Report, Error> {
     let kept = files::keep(bounds)?;
     row(files::MEASURE, kept.outcome);
     // Last, as it refuses some of what the others call.
-    row(calls::MEASURE, calls::allow(kept.signals_bounded)?);
+    row(calls::MEASURE, calls::allow(bounds.calls, kept.signals_bounded)?);
     Ok(Report { rows })
 }
 

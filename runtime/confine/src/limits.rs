@@ -1,4 +1,5 @@
-//! Limits of resources: memory that can be written, open files, dumps of memory.
+//! Limits of resources: memory that can be written, open files and their size, processor time,
+//! dumps of memory.
 //!
 //! Keeps true: both limits of a resource are set, so that they cannot be raised again; none is
 //! above what it was.
@@ -37,7 +38,16 @@ pub(crate) fn set(bounds: &Bounds<'_>) -> Result<Outcome, Error> {
         }
         None => "memory without limit".to_owned(),
     };
-    Ok(Outcome::InPlace(format!("{files} open files, no core dumps, {memory}")))
+    let mut detail = format!("{files} open files, no core dumps, {memory}");
+    if let Some(max) = bounds.file_bytes_max {
+        let max = lower(Resource::Fsize, max)?;
+        detail.push_str(&format!(", files of {max} bytes"));
+    }
+    if let Some(max) = bounds.cpu_seconds_max {
+        let max = lower(Resource::Cpu, max)?;
+        detail.push_str(&format!(", {max} s of a processor"));
+    }
+    Ok(Outcome::InPlace(detail))
 }
 
 /// Sets a limit, at most to what is allowed now, and says to what.

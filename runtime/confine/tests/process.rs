@@ -9,6 +9,8 @@
 
 #![expect(clippy::print_stdout, reason = "lines are how the parts talk, and a harness reports")]
 
+#[path = "process/drivers.rs"]
+mod drivers;
 #[path = "process/inside.rs"]
 mod inside;
 #[path = "process/outside.rs"]
@@ -42,6 +44,13 @@ const TESTS: &[Test] = &[
     ("files_above_the_limit_are_refused", open_files_are_bounded),
 ];
 
+/// Parts that lock themselves in, and the tests of each.
+const PARTS: &[(&str, &[Test])] = &[
+    ("locked in", TESTS),
+    ("drivers", drivers::TESTS),
+    ("drivers without a directory", drivers::TESTS),
+];
+
 /// Tests of what cannot be locked in: name, part, and how the error begins.
 const REFUSALS: &[(&str, &str, &str)] = &[
     ("a_process_with_threads_is_refused", "two threads", "confine.threads: the process has 2"),
@@ -66,11 +75,14 @@ fn main() -> ExitCode {
     let filter = arguments.find(|argument| !argument.starts_with('-') && argument != ALL);
     let wanted = |name: &str| filter.as_deref().is_none_or(|filter| name.contains(filter));
     let mut failed = 0;
-    for told in outside::told_by_all() {
-        for (name, test) in TESTS.iter().filter(|(name, _)| wanted(name)) {
-            let passed = std::panic::catch_unwind(|| test(&told)).is_ok();
-            println!("test {name} as {} ... {}", told.user, if passed { "ok" } else { "FAILED" });
-            failed += usize::from(!passed);
+    for (part, tests) in PARTS {
+        for told in outside::told_by_all(part) {
+            for (name, test) in tests.iter().filter(|(name, _)| wanted(name)) {
+                let passed = std::panic::catch_unwind(|| test(&told)).is_ok();
+                let became = if passed { "ok" } else { "FAILED" };
+                println!("test {name} as {}, {part} ... {became}", told.user);
+                failed += usize::from(!passed);
+            }
         }
     }
     for (name, part, expected) in REFUSALS.iter().filter(|(name, ..)| wanted(name)) {

@@ -151,6 +151,13 @@ impl Cluster {
         }
     }
 
+    /// The other nodes, those first that would be chosen first ([`choice`]).
+    pub(crate) fn ranked(&self, subject: &Subject) -> Vec<Arc<Peer>> {
+        let mut ranked = self.peers.clone();
+        ranked.sort_by_key(|peer| Reverse(rank(subject, peer.name())));
+        ranked
+    }
+
     /// Refuses to make something new here while it may be elsewhere.
     ///
     /// # Errors
@@ -178,9 +185,12 @@ impl Cluster {
 /// together wins, so that a list that grows changes the choice for few (Thaler and Ravishankar, "A
 /// name-based mapping scheme for rendezvous", 1996).
 fn choice<'a>(subject: &Subject, own: &NodeName, peers: &'a [Arc<Peer>]) -> Option<&'a Arc<Peer>> {
-    let rank = |node: &NodeName| (key::hash(subject.text(node).as_bytes()), Reverse(node.clone()));
-    let best = peers.iter().max_by_key(|peer| rank(peer.name()))?;
-    (rank(best.name()) > rank(own)).then_some(best)
+    let best = peers.iter().max_by_key(|peer| rank(subject, peer.name()))?;
+    (rank(subject, best.name()) > rank(subject, own)).then_some(best)
+}
+
+fn rank(subject: &Subject, node: &NodeName) -> (u64, Reverse<NodeName>) {
+    (key::hash(subject.text(node).as_bytes()), Reverse(node.clone()))
 }
 
 /// The node's files.

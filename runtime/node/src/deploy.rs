@@ -6,6 +6,7 @@
 
 mod chance;
 mod codes;
+mod devices;
 mod files;
 mod loading;
 mod moving;
@@ -36,7 +37,7 @@ use sluicebox_core::quota::{Refused, Resource};
 use sluicebox_store::key::Key;
 
 use crate::checkpoint::Of;
-use crate::cluster::Subject;
+use crate::cluster::{Peer, Subject};
 use crate::components::{Names, blocking, now_seconds};
 use crate::error::Error;
 use crate::manifest_text::{self, Format};
@@ -125,20 +126,26 @@ impl Node {
         order: &Order,
     ) -> Result<Applied, Error> {
         let turn = self.deploying(tenant, name);
-        let _turn = turn.lock().await;
+        let held = turn.lock().await;
+        let mut moved = Ok(());
         let applied = self.apply_in_turn((tenant, name), &text, order).await;
+        if let Ok((_, elsewhere)) = &applied {
+            moved = self.move_to_device((tenant, name), elsewhere).await;
+        }
         // Whatever came of it: what was taken in for nothing does not stay.
         self.tidy_files(tenant).await;
-        applied
+        drop(held);
+        self.settle_device((tenant, name), applied?.0, moved).await
     }
 
-    /// As [`Node::apply`], for who holds the pipeline's turn.
+    /// As [`Node::apply`], for who holds the pipeline's turn. Gives the nodes, too, to which it is
+    /// to be moved before it is of use.
     async fn apply_in_turn(
         self: &Arc<Self>,
         (tenant, name): (&Name, &Name),
         text: &[u8],
         order: &Order,
-    ) -> Result<Applied, Error> {
+    ) -> Result<(Applied, Vec<Arc<Peer>>), Error> {
         let pipeline = self.check_manifest(tenant, name, text).await?;
         if self.dormant(tenant, name).is_some() {
             return Err(Error::Conflict {
@@ -178,19 +185,20 @@ impl Node {
             manifest_of: None,
         };
         if !changed {
-            return Ok(applied);
+            return Ok((applied, Vec::new()));
         }
         // The catalogue may have lost what the running version knows.
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
         let (version, handover) = (applied.version, diff.handover);
         self.fetch_files(tenant, &pipeline).await?;
-        let _admitted = self.check_codes(tenant, &pipeline).await?;
+        self.check_codes(tenant, &pipeline).await?;
+        let device = self.find_device(tenant, &pipeline, old.is_none()).await?;
         let codes = match &old {
             Some(old) => codes::next(old, (&pipeline, version), &handover).await?,
             None => codes::first(&pipeline, version),
         };
         if order.dry_run {
-            return Ok(applied);
+            return Ok((applied, Vec::new()));
         }
         if old.is_none() {
             self.admit_pipeline(tenant)?;
@@ -209,7 +217,7 @@ impl Node {
                 tracing::warn!(%tenant, pipeline = %name, %error, "a version cannot be removed");
             }
         }
-        switched.map(|()| applied)
+        switched.map(|()| (applied, device.elsewhere))
     }
 
     /// Switches with all partitions at home; those that were elsewhere go back behind it.

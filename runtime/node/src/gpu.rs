@@ -1,14 +1,16 @@
 //! The node's GPU: who may use how much of it, and the process that has it.
 //!
 //! ```text
-//!  instance ─► Session ─► queue ─► keeper ══ two rings ══► process (one device, all tenants)
-//!                                    │
-//!                                 starts it, watches it, starts it again
+//!  instance ─► Session ─┬─► queue ─► keeper ═╦═ two rings ══► process (one device, all tenants)
+//!                       │              │     ║
+//!                       └─ small ones ─┼─────╝
+//!                                starts it, watches it, starts it again
 //! ```
 //!
 //! - The device is in a process of its own, which is started when a stage first wants it, and ended
 //!   when no instance has anything of it (`keeper`, `process`). If it crashes or hangs, what was
-//!   under way is lost, and told so; nothing else of the node is.
+//!   under way is lost, and told so; nothing else of the node is. It is held in (`confined`), and
+//!   so are the processes that try kernels (`trial`), which a third one starts (`starter`).
 //! - A tenant has a share of the device's time and memory that it gets in any case. What all are
 //!   promised is never more than there is: who would be one too many is refused as it applies.
 //! - What is on the device is a cache: no promise of delivery rests on it.
@@ -17,13 +19,17 @@
 //!
 //! Leaves to others: what a device does (`gpu-host`), what guests see of it (`engine/host/gpu.rs`).
 
+pub(crate) mod confined;
 mod keeper;
 mod line;
 pub(crate) mod process;
 mod pump;
 mod report;
+mod sending;
 mod session;
+pub(crate) mod starter;
 pub(crate) mod status;
+pub(crate) mod trial;
 mod witness;
 
 use std::collections::BTreeMap;

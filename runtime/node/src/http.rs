@@ -21,6 +21,7 @@ mod dashboard;
 mod deadline;
 mod home;
 mod ingest;
+mod logs;
 mod openapi;
 mod outputs;
 mod pass;

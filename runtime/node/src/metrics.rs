@@ -41,6 +41,7 @@ use crate::durable::Durable;
 use crate::gpu::Gpus;
 use crate::ring::Output;
 use crate::running::PipelineShared;
+use crate::stage_log::StageLog;
 use encode::Row;
 
 pub(crate) use gpu::{GpuSeen, GpuTenantSeen};
@@ -92,6 +93,8 @@ pub struct PipelineMetrics {
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
     hops: Mutex<Vec<Arc<HopMetrics>>>,
+    /// What its stages said last.
+    stage_log: StageLog,
 }
 
 const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
@@ -293,6 +296,11 @@ fn is_guest_name(name: &str) -> bool {
 }
 
 impl PipelineMetrics {
+    /// What its stages said last.
+    pub(crate) const fn stage_log(&self) -> &StageLog {
+        &self.stage_log
+    }
+
     /// The figures of a stage; the same ones whenever it is asked for.
     #[must_use]
     pub fn stage(&self, name: &str) -> Arc<StageMetrics> {
@@ -422,6 +430,7 @@ impl Metrics {
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
                 hops: Mutex::default(),
+                stage_log: StageLog::new(crate::deploy::secret_number().unwrap_or_default()),
             });
             *known = Arc::downgrade(&fresh);
             fresh

@@ -74,7 +74,10 @@ pub const TENANT_ARGUMENT: &str = "tenant-process";
 /// Argument with which the program is started as the process that has the GPU.
 pub const GPU_ARGUMENT: &str = "gpu-host";
 
-/// Argument with which that process starts the program to try a kernel.
+/// Argument with which that process starts the program as the one that starts trials.
+pub const GPU_STARTER_ARGUMENT: &str = "gpu-starter";
+
+/// Argument with which that one starts the program to try a kernel.
 pub const GPU_TRIAL_ARGUMENT: &str = "gpu-trial";
 
 /// Tenant and pipeline.

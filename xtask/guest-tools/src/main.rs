@@ -4,13 +4,14 @@
 //! demo` needs none of them. `xtask` runs it only when a C or WAT guest is out of date, or for
 //! `cargo xtask guests --check`.
 //!
-//! - `c-bindings WIT WORLD OUT` writes the C bindings of a world, and the object file that carries
-//!   its type, to a folder.
-//! - `component CORE OUT` wraps a core module that carries its world into a component.
+//! - `build LANGUAGE NAME WORLD FOLDER ROOT HOME` builds a guest by the recipe of its language,
+//!   against the WIT and SDK of the repository at ROOT, into HOME, where its tools go as well.
+//! - `wrap CORE OUT WIT WORLD` makes a component of a core module that some compiler made.
 //! - `wat (TEXT OUT)...` encodes components or modules in text form.
 //! - `check WIT COMPONENT...` holds components against the contract; see `check.rs`.
 //!
-//! It reads and writes only the paths it is given, and leaves compilers and their flags to `xtask`.
+//! It reads and writes only the paths it is given. What compilers are called with is the business of
+//! `sluicebox-toolchain`.
 
 #![expect(clippy::print_stdout, reason = "this is a command; its output is its result")]
 #![expect(clippy::print_stderr, reason = "errors are told on standard error")]
@@ -22,12 +23,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use wit_bindgen_core::Files;
-use wit_component::ComponentEncoder;
-use wit_parser::Resolve;
+use sluicebox_toolchain::sdk::Sdk;
+use sluicebox_toolchain::{Progress, Project, Tools};
 
-const USAGE: &str = "usage: xtask-guest-tools c-bindings WIT WORLD OUT | component CORE OUT \
-                     | wat (TEXT OUT)... | check WIT COMPONENT...";
+const USAGE: &str = "usage: xtask-guest-tools build LANGUAGE NAME WORLD FOLDER ROOT HOME \
+                     | wrap CORE OUT WIT WORLD | wat (TEXT OUT)... | check WIT COMPONENT...";
 
 fn main() -> ExitCode {
     match run() {
@@ -43,35 +43,41 @@ fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["c-bindings", wit, world, out] => c_bindings(wit.as_ref(), world, out.as_ref()),
-        ["component", core, out] => component(core.as_ref(), out.as_ref()),
+        ["build", language, name, world, folder, root, home] => {
+            build(language, Guest { name, world, folder }, root.as_ref(), home.as_ref())
+        }
+        ["wrap", core, out, wit, world] => {
+            let world = Some((wit.as_ref(), *world));
+            Ok(sluicebox_toolchain::encode::component(core.as_ref(), out.as_ref(), world)?)
+        }
         ["wat", pairs @ ..] => encode_text(pairs),
         ["check", wit, components @ ..] => check::all(wit.as_ref(), components),
         _ => bail!(USAGE),
     }
 }
 
-fn c_bindings(wit: &Path, world: &str, out: &Path) -> Result<()> {
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(wit).context("the WIT does not parse")?;
-    let world = resolve
-        .select_world(&[package], Some(world))
-        .with_context(|| format!("{} has no world {world}", wit.display()))?;
-    let mut files = Files::default();
-    wit_bindgen_c::Opts::default().build().generate(&mut resolve, world, &mut files)?;
-    fs::create_dir_all(out)?;
-    for (name, contents) in files.iter() {
-        fs::write(out.join(name), contents)?;
-    }
-    Ok(())
+/// A guest as it was named.
+struct Guest<'a> {
+    name: &'a str,
+    world: &'a str,
+    folder: &'a str,
 }
 
-fn component(core: &Path, out: &Path) -> Result<()> {
-    let module = fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
-    // No WASI adapter is given: a module that imports WASI preview 1 is refused here by name,
-    // so a guest does not grow such imports unnoticed.
-    let component = ComponentEncoder::default().validate(true).module(&module)?.encode()?;
-    fs::write(out, component).with_context(|| format!("{} cannot be written", out.display()))
+fn build(language: &str, guest: Guest<'_>, root: &Path, home: &Path) -> Result<()> {
+    let project = Project {
+        name: guest.name.to_owned(),
+        folder: guest.folder.into(),
+        language: sluicebox_toolchain::language(language)?,
+        world: guest.world.to_owned(),
+        sdk: Sdk::of_repository(root),
+        work: home.join("work").join(guest.name),
+        component: home.join(format!("{}.wasm", guest.name)),
+    };
+    let tools = Tools::in_folder(home.join("tools"));
+    let mut progress = Progress::new(|line| eprintln!("xtask: guests: {}: {line}", guest.name));
+    project.language.fetch(&tools, &mut progress)?;
+    project.make(&tools, &mut progress)?;
+    Ok(())
 }
 
 fn encode_text(pairs: &[&str]) -> Result<()> {

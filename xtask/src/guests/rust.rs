@@ -1,32 +1,19 @@
 //! Rust guests: one `cargo build` for the component target, in a target folder of its own.
 //!
-//! Flags meant for the host (lints as errors, coverage) are removed, since they would break or
-//! rebuild the guests. What is up to date is cargo's business.
+//! What is up to date is cargo's business.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use sluicebox_toolchain::cargo;
+use sluicebox_toolchain::rust::{TARGET, for_component, has_target};
 
-use crate::cargo;
 use crate::process::{self, say};
 use crate::workspace::{Package, Workspace};
 
 use super::{has_extension, name_of, publish};
-
-const TARGET: &str = "wasm32-wasip2";
-
-/// Variables that change how the host's code is built and must not reach the guests.
-const HOST_FLAGS: [&str; 7] = [
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_BUILD_RUSTFLAGS",
-    "CARGO_BUILD_TARGET",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "LLVM_PROFILE_FILE",
-];
 
 /// Builds the guests among the workspace's members whose names begin with one of the prefixes.
 pub(super) fn build(workspace: &Workspace, prefixes: &[&str]) -> Result<()> {
@@ -40,11 +27,8 @@ pub(super) fn build(workspace: &Workspace, prefixes: &[&str]) -> Result<()> {
     say(&format!("guests: building {} in Rust", guests.len()));
 
     let mut command = workspace.cargo(&["build"]);
-    command.args(["--target", TARGET, "--profile", "guest"]);
+    for_component(&mut command).args(["--profile", "guest"]);
     command.env("CARGO_TARGET_DIR", workspace.guests());
-    for variable in HOST_FLAGS {
-        command.env_remove(variable);
-    }
     for guest in &guests {
         command.args(["--package", &guest.name]);
     }
@@ -78,25 +62,14 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
 
 /// Adds the component target to the toolchain if it is missing.
 fn ensure_target() -> Result<()> {
-    if has_target()? {
+    if has_target() {
         return Ok(());
     }
     say(&format!("guests: adding the target {TARGET} to the toolchain"));
     let added = process::run(Command::new("rustup").args(["target", "add", TARGET]));
     added.with_context(|| format!("the toolchain has no target {TARGET}"))?;
-    if !has_target()? {
+    if !has_target() {
         bail!("the toolchain still has no target {TARGET}; is `rustc` the one of rustup?");
     }
     Ok(())
-}
-
-fn has_target() -> Result<bool> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = process::output_of(Command::new(rustc).args([
-        "--print",
-        "target-libdir",
-        "--target",
-        TARGET,
-    ]))?;
-    Ok(Path::new(folder.trim()).is_dir())
 }

@@ -13,7 +13,7 @@ pub(super) fn build(workspace: &Workspace, guest: &Guest) -> Result<()> {
     let mut texts = files_in(&guest.folder)?;
     texts.retain(|path| has_extension(path, "wat"));
     let places = places(workspace, guest, &texts);
-    let stamp = guest.stamp(workspace, "text")?;
+    let stamp = guest.stamp(workspace, "text", None)?;
     if places.iter().all(|place| stamp.is_current(place)) {
         guest.say("up to date");
         return Ok(());

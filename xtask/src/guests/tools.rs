@@ -8,20 +8,28 @@ use anyhow::Result;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The file that pins the tools from the Python package index. A change rebuilds the guests.
-pub(super) fn pins(workspace: &Workspace) -> PathBuf {
-    workspace.root().join("xtask").join("guests-requirements.txt")
+/// The folders that decide how guests are built. A change there builds them anew.
+pub(super) fn recipes(workspace: &Workspace) -> [PathBuf; 2] {
+    ["src", "pins"].map(|part| workspace.root().join("runtime/toolchain").join(part))
 }
 
-/// Writes the C bindings of a world to a folder.
-pub(super) fn c_bindings(workspace: &Workspace, world: &str, out: &Path) -> Result<()> {
+/// Builds one guest into the guests' folder.
+pub(super) fn build(
+    workspace: &Workspace,
+    language: &str,
+    name: &str,
+    folder: &Path,
+    world: &str,
+) -> Result<()> {
+    let mut command = tool(workspace);
+    command.arg("build").args([language, name, world]).arg(folder);
+    process::run(command.arg(workspace.root()).arg(workspace.guests()))
+}
+
+/// Wraps a core module into a component for a world.
+pub(super) fn wrap(workspace: &Workspace, core: &Path, out: &Path, world: &str) -> Result<()> {
     let wit = workspace.root().join("wit");
-    process::run(tool(workspace).arg("c-bindings").arg(wit).arg(world).arg(out))
-}
-
-/// Wraps a core module into a component.
-pub(super) fn component(workspace: &Workspace, core: &Path, out: &Path) -> Result<()> {
-    process::run(tool(workspace).arg("component").arg(core).arg(out))
+    process::run(tool(workspace).arg("wrap").arg(core).arg(out).arg(wit).arg(world))
 }
 
 /// Encodes the text form.

@@ -85,8 +85,8 @@ fn a_stage_goes_with_its_owners() {
     assert_eq!(code(rig.host.close_stage(now, who.stage)), "gpu.stage");
     assert_eq!(code(rig.words(who, buffer)), "gpu.stage");
     let events = rig.run();
-    let [Event::StageClosed { stage, used }] = events[..] else { panic!("{events:?}") };
-    assert_eq!((stage, used.device_nanos), (who.stage, rig.probe().busy));
+    let [Event::StageClosed { stage, bill }] = events[..] else { panic!("{events:?}") };
+    assert_eq!((stage, bill.used.device_nanos), (who.stage, rig.probe().busy));
     assert_eq!(rig.words(other, kept), Ok(vec![4]));
     rig.host.open_stage(who.stage, 1).unwrap();
     assert_eq!(code(rig.words(who, buffer)), "gpu.handle");

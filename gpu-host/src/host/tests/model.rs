@@ -71,8 +71,9 @@ struct Model {
     pending: BTreeMap<u64, Pending>,
     graphs: BTreeMap<Owner, [u64; 2]>,
     open: BTreeSet<u64>,
-    /// Bytes times nanoseconds, and up to when.
+    /// Bytes times nanoseconds, in all and of the buffers of each stage, and up to when.
     held: u128,
+    held_by: BTreeMap<Stage, u128>,
     at: Duration,
     /// What those who are gone have paid.
     paid: Bill,
@@ -87,6 +88,7 @@ impl Model {
             graphs: BTreeMap::new(),
             open: BTreeSet::new(),
             held: 0,
+            held_by: BTreeMap::new(),
             at: Duration::ZERO,
             paid: Bill::default(),
         }
@@ -95,7 +97,17 @@ impl Model {
     /// The time, up to which memory is counted.
     fn now(&mut self) -> Duration {
         let now = self.rig.now();
-        self.held += u128::from(self.rig.probe().held()) * (now - self.at).as_nanos();
+        let passed = (now - self.at).as_nanos();
+        self.held += u128::from(self.rig.probe().held()) * passed;
+        for (number, space) in &self.rig.host.spaces {
+            for (stage, store) in
+                space.stores.values().filter_map(|store| Some((store.stage?, store)))
+            {
+                let stage = Stage { tenant: Tenant(*number), number: stage };
+                let held = self.held_by.entry(stage).or_default();
+                *held += u128::from(store.place.bytes()) * passed;
+            }
+        }
         self.at = now;
         now
     }
@@ -373,7 +385,10 @@ impl Model {
         while let Some(event) = self.rig.host.poll() {
             match event {
                 Event::Ended { submission, end, .. } => self.ended(submission, &end),
-                Event::StageClosed { .. } => {}
+                Event::StageClosed { stage, bill } => {
+                    let held = self.held_by.remove(&stage).unwrap_or_default();
+                    assert_eq!(bill.memory_byte_nanos, held);
+                }
                 Event::Closed { bill, .. } => self.pay(bill),
             }
         }
@@ -383,6 +398,7 @@ impl Model {
         let paid = &mut self.paid;
         paid.used.device_nanos += bill.used.device_nanos;
         paid.used.chunks += bill.used.chunks;
+        paid.used.copy_nanos += bill.used.copy_nanos;
         paid.used.up_bytes += bill.used.up_bytes;
         paid.used.down_bytes += bill.used.down_bytes;
         paid.memory_byte_nanos += bill.memory_byte_nanos;
@@ -465,7 +481,17 @@ impl Model {
         });
         rest = unpaid.fold(rest, less);
         for tenant in tenants {
-            rest = less(rest, host.bill(now, tenant).unwrap());
+            let bill = host.bill(now, tenant).unwrap();
+            let stages: Vec<u32> = host.spaces[&tenant.0].stages.keys().copied().collect();
+            let stages = stages.into_iter().map(|number| Stage { tenant, number });
+            let own = stages.fold(bill, |own, stage| {
+                let part = host.stage_bill(now, stage).unwrap();
+                let held = self.held_by.get(&stage).copied().unwrap_or_default();
+                assert_eq!(part.memory_byte_nanos, held, "memory is billed to stages");
+                less(own, part)
+            });
+            assert!(own.memory_byte_nanos <= bill.memory_byte_nanos);
+            rest = less(rest, bill);
         }
         assert_eq!(rest, Bill::default(), "all that was used is on one bill");
     }

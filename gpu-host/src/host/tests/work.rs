@@ -225,11 +225,11 @@ fn all_work_is_charged_copies_and_fills_as_well() {
         })
         .collect();
     assert!(charged.iter().all(|nanos| *nanos > 0), "{charged:?}");
-    let stages = [who, other].map(|who| rig.host.stage_used(who.stage).unwrap());
-    let in_all: u128 = stages.iter().map(|used| used.device_nanos).sum();
+    let now = rig.now();
+    let stages = [who, other].map(|who| rig.host.stage_bill(now, who.stage).unwrap());
+    let in_all: u128 = stages.iter().map(|bill| bill.used.device_nanos).sum();
     assert_eq!(in_all, charged.iter().sum());
     assert_eq!(in_all, rig.probe().busy);
-    let now = rig.now();
     assert_eq!(rig.host.bill(now, A).unwrap().used.device_nanos, in_all);
     rig.close_all();
 }
@@ -266,10 +266,11 @@ fn figures_are_those_of_bills_and_stages() {
     assert_eq!(Some(first.bill), rig.host.bill(now, A));
     assert_eq!((first.held_bytes, first.handles), (BLOCK_BYTES, 2));
     assert_eq!((second.held_bytes, second.handles, second.bill), (0, 0, Bill::default()));
-    let stages = first.stages.iter().map(|it| (it.stage.number, it.queue, it.used.up_bytes));
+    let stages = first.stages.iter().map(|it| (it.stage.number, it.queue, it.bill.used.up_bytes));
     assert_eq!(stages.collect::<Vec<_>>(), [(0, 0, 0), (1, 1, 16)]);
-    assert_eq!(Some(first.stages[1].used), rig.host.stage_used(who.stage));
-    assert!(first.stages[1].used.device_nanos > 0);
+    assert_eq!(Some(first.stages[1].bill), rig.host.stage_bill(now, who.stage));
+    assert!(first.stages[1].bill.used.device_nanos > 0);
+    assert_eq!(first.stages[1].held_bytes, 256);
     rig.run();
     rig.close_all();
 }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::host::{Binding, Op, Part};
 use crate::kernel::{Access, Slot};
-use crate::wire::Figures;
+use crate::slice;
+use crate::wire::{Figures, Reply, StageFigures, TenantFigures, Used};
 
 #[test]
 fn a_kernel_runs_from_a_packet_to_a_packet() {
@@ -159,21 +160,55 @@ fn what_was_used_is_said_by_tenant_and_stage() {
     }
     rig.replies();
     let Answer::Figures(figures) = rig.says(Want::Figures) else { panic!() };
-    let Figures { busy_nanos, tenants } = figures;
+    let Figures { busy_nanos, copy_nanos, tenants } = figures;
     assert_eq!((busy_nanos, tenants.len()), (device_nanos, 2));
     let [one, two] = [&tenants[0], &tenants[1]];
     assert_eq!((one.tenant, one.held_bytes, one.handles), (1, BLOCK_BYTES, 2));
     assert_eq!((one.used.device_nanos, one.used.queued), (device_nanos, 3));
     assert_eq!((one.used.up_bytes, one.used.chunks), (8, 1));
-    assert_eq!((one.stages[0], one.stages.len()), ((0, one.used), 2));
-    assert_eq!(one.stages[1], (1, Default::default()));
+    // 5 µs for the copy, and 8 bytes at 64 a microsecond.
+    assert_eq!((one.used.copy_nanos, copy_nanos), (5_125, 5_125));
+    let [first, second] = one.stages[..] else { panic!() };
+    assert_eq!((first.stage, first.used, first.held_bytes), (0, one.used, 256));
+    assert_eq!(second, StageFigures { stage: 1, ..Default::default() });
     assert_eq!((two.tenant, two.held_bytes, two.handles), (2, 0, 0));
     rig.run();
     let second = Duration::from_secs(1);
     rig.advance(second);
     let Answer::Figures(figures) = rig.says(Want::Figures) else { panic!() };
     assert!(figures.tenants[0].memory_byte_seconds >= BLOCK_BYTES);
+    assert!((256..300).contains(&figures.tenants[0].stages[0].memory_byte_seconds));
     assert_eq!(figures.tenants[0].used.queued, 0);
+}
+
+#[test]
+fn figures_of_as_many_as_may_be_fit_into_a_reply() {
+    let most = u64::MAX;
+    let used = Used {
+        device_nanos: most,
+        chunks: most,
+        copy_nanos: most,
+        up_bytes: most,
+        down_bytes: most,
+        queued: most,
+    };
+    let (stage, held_bytes, memory_byte_seconds) = (u32::MAX, most, most);
+    let stage = StageFigures { stage, used, held_bytes, memory_byte_seconds };
+    let tenants_max = slice::Settings::default().tenants_max;
+    let tenant = TenantFigures {
+        tenant: most,
+        used,
+        held_bytes,
+        kept_bytes: most,
+        evictions: most,
+        recalls: most,
+        memory_byte_seconds,
+        handles: most,
+        stages: vec![stage; STAGES_MAX / tenants_max],
+    };
+    let tenants = vec![tenant; tenants_max];
+    let figures = Figures { busy_nanos: most, copy_nanos: most, tenants };
+    assert!(Reply { number: most, answer: Answer::Figures(figures) }.head(0).is_ok());
 }
 
 #[test]

@@ -241,8 +241,11 @@ impl Model {
         self.rig.run();
         let Answer::Figures(figures) = self.rig.says(Want::Figures) else { panic!() };
         for tenant in figures.tenants {
-            let left = (tenant.held_bytes, tenant.handles, tenant.used.queued);
+            let held_by: u64 = tenant.stages.iter().map(|stage| stage.held_bytes).sum();
+            let left = (held_by, tenant.handles, tenant.used.queued);
             assert_eq!(left, (0, 0, 0), "{tenant:?}");
+            // What is left are constants that are kept.
+            assert_eq!(tenant.held_bytes > 0, tenant.kept_bytes > 0, "{tenant:?}");
         }
         for tenant in 1..=2 {
             self.leave(Want::CloseTenant { tenant }, |_| false);
@@ -251,6 +254,7 @@ impl Model {
         self.expect_answered();
         let server = &self.rig.server;
         assert!(server.tenants.is_empty() && server.submissions.is_empty());
+        assert!(server.copies.is_empty());
         assert!(
             server.parked.is_empty() && server.constants.is_empty() && server.trials.is_empty()
         );

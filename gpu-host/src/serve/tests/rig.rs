@@ -1,6 +1,6 @@
 //! A server on the fake device, as the process around it drives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -59,11 +59,11 @@ impl Device for Shared {
         self.probe.lock().unwrap().fake.free(block);
     }
 
-    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, block: Block, offset: u64, bytes: &[u8]) -> Result<Duration, Error> {
         self.probe.lock().unwrap().fake.write(block, offset, bytes)
     }
 
-    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    fn read(&mut self, block: Block, offset: u64, into: &mut [u8]) -> Result<Duration, Error> {
         self.probe.lock().unwrap().fake.read(block, offset, into)
     }
 
@@ -115,6 +115,9 @@ pub(super) struct Rig {
     number: u64,
     /// How often each number was answered: ends of submissions, and all else.
     pub(super) heard: BTreeMap<u64, [usize; 2]>,
+    /// Numbers of submissions that were seen in the host, and those that were not told of yet.
+    seen: BTreeSet<u64>,
+    taken: Vec<u64>,
 }
 
 impl Rig {
@@ -152,7 +155,14 @@ impl Rig {
             Settings { slices, block_bytes: BLOCK_BYTES, generation: 5, ..Settings::default() };
         let limits = TenantLimits { queue: 2, fuel: 10_000, ..TenantLimits::default() };
         let server = Server::new(Host::new(settings, make).unwrap()).with_limits(limits);
-        let mut rig = Self { server, probe, number: 0, heard: BTreeMap::new() };
+        let mut rig = Self {
+            server,
+            probe,
+            number: 0,
+            heard: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            taken: Vec::new(),
+        };
         let begun = rig.replies();
         assert!(matches!(begun[..], [(0, Answer::Begun { generation: 5, .. }, _)]), "{begun:?}");
         rig
@@ -178,7 +188,20 @@ impl Rig {
         packet.extend(tail);
         let now = self.now();
         self.server.take(now, &packet).unwrap();
+        self.see();
         self.number
+    }
+
+    /// Looks which submissions are new in the host.
+    fn see(&mut self) {
+        let numbers: BTreeSet<u64> = self.server.submissions.values().copied().collect();
+        self.taken.extend(numbers.difference(&self.seen));
+        self.seen.extend(numbers);
+    }
+
+    /// The submissions that the host has taken since this was asked last, in their order.
+    pub(super) fn taken(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.taken)
     }
 
     pub(super) fn asks(&mut self, who: Owner, act: Act) -> u64 {
@@ -207,6 +230,11 @@ impl Rig {
         assert_eq!(before, [], "nothing waits to be said");
         let number = self.ask(want, tail);
         let mut replies = self.replies();
+        if replies.is_empty() {
+            // What is copied is so in the next turn.
+            self.turn(Duration::ZERO);
+            replies = self.replies();
+        }
         assert_eq!(replies.len(), 1, "{replies:?}");
         let (answered, answer, tail) = replies.remove(0);
         assert_eq!(answered, number);
@@ -226,7 +254,9 @@ impl Rig {
     /// One turn.
     pub(super) fn turn(&mut self, longest: Duration) -> Verdict {
         let now = self.now();
-        self.server.drive(now, longest)
+        let verdict = self.server.drive(now, longest);
+        self.see();
+        verdict
     }
 
     /// Goes on until there is nothing to do, trying what is to be tried. What was said.

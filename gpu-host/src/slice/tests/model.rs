@@ -18,6 +18,9 @@ enum Step {
     OpenStage(u64, u32),
     CloseStage(u64, u32),
     Submit(u64, u32, [u32; 3], bool),
+    /// A copy is wanted, or so many are not any more.
+    WantCopy(u64, u32),
+    DropCopies(u64, u32, usize),
     /// The n-th dispatch that is not over.
     Cancel(usize),
     Next,
@@ -36,6 +39,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => tenant.clone().prop_map(Step::Close),
         3 => (tenant.clone(), stage.clone()).prop_map(|(t, s)| Step::OpenStage(t, s)),
         1 => (tenant.clone(), stage.clone()).prop_map(|(t, s)| Step::CloseStage(t, s)),
+        5 => (tenant.clone(), stage.clone()).prop_map(|(t, s)| Step::WantCopy(t, s)),
+        1 => (tenant.clone(), stage.clone(), 0_usize..3)
+            .prop_map(|(t, s, n)| Step::DropCopies(t, s, n)),
         9 => (tenant, stage, grid, prop::bool::weighted(0.1))
             .prop_map(|(t, s, g, w)| Step::Submit(t, s, g, w)),
         2 => any::<usize>().prop_map(Step::Cancel),
@@ -83,6 +89,11 @@ struct Model {
     tenants: BTreeMap<u64, u128>,
     busy: u128,
     gone: u128,
+    /// Copies that wait, and nanoseconds of those that were made: of stages, of tenants with those
+    /// of stages that are gone, and of all.
+    wanted: BTreeMap<Stage, usize>,
+    copied: [BTreeMap<Stage, u128>; 2],
+    copied_in_all: u128,
     virtual_time: u128,
 }
 
@@ -98,6 +109,9 @@ impl Model {
             tenants: BTreeMap::new(),
             busy: 0,
             gone: 0,
+            wanted: BTreeMap::new(),
+            copied: [const { BTreeMap::new() }; 2],
+            copied_in_all: 0,
             virtual_time: 0,
         }
     }
@@ -133,6 +147,19 @@ impl Model {
                     assert!(of_stage.count() <= 4, "the queue is bounded");
                 }
             }
+            Step::WantCopy(tenant, number) => {
+                let stage = stage(tenant, number);
+                if self.slicer.want_copy(stage).is_ok() {
+                    *self.wanted.entry(stage).or_default() += 1;
+                }
+            }
+            Step::DropCopies(tenant, number, count) => {
+                let stage = stage(tenant, number);
+                self.slicer.drop_copies(stage, count);
+                if let Some(wanted) = self.wanted.get_mut(&stage) {
+                    *wanted = wanted.saturating_sub(count);
+                }
+            }
             Step::Cancel(nth) => self.cancel(nth),
             Step::Next => self.next(),
             Step::Complete(nth, nanos, is_whole) => self.complete(nth, nanos, is_whole),
@@ -160,12 +187,15 @@ impl Model {
         assert_eq!(closing.is_ok(), self.tenants.contains_key(&tenant));
         let Ok(closing) = closing else { return };
         self.end(is_meant);
+        self.wanted.retain(|stage, _| stage.tenant.0 != tenant);
         let out = self.out_of(is_meant);
         match closing {
             Closing::Waits(chunks) => assert_eq!((chunks.is_empty(), chunks), (false, out)),
             Closing::Gone(bill) => {
                 assert_eq!(out, []);
                 assert_eq!(Some(bill.nanos), self.tenants.remove(&tenant));
+                assert_eq!(bill.copy_nanos, self.copied_of(tenant));
+                self.copied.iter_mut().for_each(|it| it.retain(|of, _| of.tenant.0 != tenant));
                 self.stages.retain(|stage, _| stage.tenant.0 != tenant);
                 self.gone += bill.nanos;
             }
@@ -178,12 +208,16 @@ impl Model {
         assert_eq!(closing.is_ok(), self.stages.contains_key(&stage));
         let Ok(closing) = closing else { return };
         self.end(is_meant);
+        self.wanted.remove(&stage);
         let out = self.out_of(is_meant);
         match closing {
             Closing::Waits(chunks) => assert_eq!((chunks.is_empty(), chunks), (false, out)),
             Closing::Gone(bill) => {
                 assert_eq!(out, []);
                 assert_eq!(Some(bill.nanos), self.stages.remove(&stage));
+                let copied = self.copied[0].remove(&stage).unwrap_or_default();
+                assert_eq!(bill.copy_nanos, copied);
+                *self.copied[1].entry(stage).or_default() += copied;
             }
         }
     }
@@ -201,11 +235,16 @@ impl Model {
         let chunk = match self.slicer.next(Duration::ZERO) {
             Next::Chunk(chunk) => chunk,
             Next::Deep => return assert_eq!(self.out.len(), self.depth),
-            Next::Idle => return assert!(!has_work, "the device waits for work that is there"),
+            Next::Idle => {
+                assert!(self.wanted.values().all(|wanted| *wanted == 0), "a copy waits");
+                return assert!(!has_work, "the device waits for work that is there");
+            }
+            Next::Copy(stage) => return self.copy(stage),
             Next::At(_) => panic!("nobody is capped"),
         };
         assert!(self.out.len() < self.depth);
         let stage = chunk.dispatch.stage();
+        assert_eq!(self.wanted.get(&stage).copied().unwrap_or_default(), 0, "copies come first");
         let waiting =
             self.asked.iter().filter(|(of, asked)| of.stage() == stage && asked.is_waiting());
         assert_eq!(
@@ -225,6 +264,21 @@ impl Model {
             }
         }
         assert_eq!(self.out.insert(chunk.id, chunk.dispatch), None);
+    }
+
+    fn copy(&mut self, stage: Stage) {
+        let wanted = self.wanted.get_mut(&stage).expect("it is wanted");
+        *wanted = wanted.checked_sub(1).expect("it is wanted");
+        let nanos = 1_000_000 * u64::from(stage.number + 1);
+        self.slicer.begin_copy(stage);
+        self.slicer.charge_copy(stage, Duration::from_nanos(nanos));
+        *self.copied[0].entry(stage).or_default() += u128::from(nanos);
+        self.copied_in_all += u128::from(nanos);
+    }
+
+    fn copied_of(&self, tenant: u64) -> u128 {
+        let copied = self.copied.iter().flatten().filter(|(stage, _)| stage.tenant.0 == tenant);
+        copied.map(|(_, nanos)| nanos).sum()
     }
 
     fn complete(&mut self, nth: usize, nanos: u64, is_whole: bool) {
@@ -260,6 +314,15 @@ impl Model {
         for (stage, nanos) in &self.stages {
             assert_eq!(self.slicer.stage_bill(*stage).unwrap().nanos, *nanos);
         }
+        for tenant in self.tenants.keys() {
+            let bill = self.slicer.bill(Tenant(*tenant)).unwrap();
+            assert_eq!(bill.copy_nanos, self.copied_of(*tenant));
+        }
+        for stage in self.stages.keys() {
+            let copied = self.copied[0].get(stage).copied().unwrap_or_default();
+            assert_eq!(self.slicer.stage_bill(*stage).unwrap().copy_nanos, copied);
+        }
+        assert_eq!(self.slicer.copy_nanos(), self.copied_in_all);
         let bills: u128 = self.tenants.values().sum();
         assert_eq!(bills + self.gone, self.busy);
         assert_eq!((self.slicer.gone().nanos, self.slicer.busy_nanos()), (self.gone, self.busy));

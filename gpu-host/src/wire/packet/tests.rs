@@ -11,7 +11,9 @@ use crate::device::{Info, Kind, Limits};
 use crate::host::{Binding, Op, Owner, Part};
 use crate::kernel::{Access, Slot};
 use crate::slice::{Stage, Tenant};
-use crate::wire::{Act, Answer, End, Figures, Refusal, TenantFigures, Terms, Used, Want};
+use crate::wire::{
+    Act, Answer, End, Figures, Refusal, StageFigures, TenantFigures, Terms, Used, Want,
+};
 
 fn owner() -> impl Strategy<Value = Owner> {
     let stage = (any::<u64>(), any::<u32>());
@@ -125,23 +127,41 @@ fn info() -> impl Strategy<Value = Info> {
 }
 
 fn used() -> impl Strategy<Value = Used> {
-    any::<[u64; 5]>().prop_map(|[device_nanos, chunks, up_bytes, down_bytes, queued]| Used {
-        device_nanos,
-        chunks,
-        up_bytes,
-        down_bytes,
-        queued,
+    any::<[u64; 6]>().prop_map(|numbers| {
+        let [device_nanos, chunks, copy_nanos, up_bytes, down_bytes, queued] = numbers;
+        Used { device_nanos, chunks, copy_nanos, up_bytes, down_bytes, queued }
+    })
+}
+
+fn stage_figures() -> impl Strategy<Value = StageFigures> {
+    (any::<u32>(), used(), any::<[u64; 2]>()).prop_map(|(stage, used, numbers)| {
+        let [held_bytes, memory_byte_seconds] = numbers;
+        StageFigures { stage, used, held_bytes, memory_byte_seconds }
     })
 }
 
 fn figures() -> impl Strategy<Value = Figures> {
-    let stages = vec((any::<u32>(), used()), 0..4);
-    let tenant = (any::<[u64; 4]>(), used(), stages).prop_map(|(numbers, used, stages)| {
-        let [tenant, held_bytes, memory_byte_seconds, handles] = numbers;
-        TenantFigures { tenant, used, held_bytes, memory_byte_seconds, handles, stages }
+    let stages = vec(stage_figures(), 0..4);
+    let tenant = (any::<[u64; 7]>(), used(), stages).prop_map(|(numbers, used, stages)| {
+        let [tenant, held_bytes, kept_bytes, evictions, recalls, rest @ ..] = numbers;
+        let [memory_byte_seconds, handles] = rest;
+        TenantFigures {
+            tenant,
+            used,
+            held_bytes,
+            kept_bytes,
+            evictions,
+            recalls,
+            memory_byte_seconds,
+            handles,
+            stages,
+        }
     });
-    (any::<u64>(), vec(tenant, 0..4))
-        .prop_map(|(busy_nanos, tenants)| Figures { busy_nanos, tenants })
+    (any::<[u64; 2]>(), vec(tenant, 0..4)).prop_map(|([busy_nanos, copy_nanos], tenants)| Figures {
+        busy_nanos,
+        copy_nanos,
+        tenants,
+    })
 }
 
 fn slot() -> impl Strategy<Value = Slot> {
@@ -300,7 +320,8 @@ fn the_seeds_are_what_is_written() {
     let steps = vec![dispatch, Op::Copy { from: part, to: part }, Op::Fill { at: part, word: 7 }];
     let bindings = vec![Binding::whole(9), Binding { buffer: 8, offset: 4, bytes: Some(64) }];
     let time_max = Duration::from_millis(1_500);
-    let tenants = vec![TenantFigures { stages: vec![(2, Used::default())], ..Default::default() }];
+    let stages = vec![StageFigures { stage: 2, ..Default::default() }];
+    let tenants = vec![TenantFigures { stages, ..Default::default() }];
     let refusal = Refusal { code: "gpu.handle".to_owned(), text: "there is none".to_owned() };
     let reply = |answer| Reply { number: 300, answer }.head(4).unwrap();
     let seeds = [
@@ -313,7 +334,10 @@ fn the_seeds_are_what_is_written() {
         ("good-constant", of(Act::Constant { hash: [7; 32], bytes: 8, offset: 4 })),
         ("good-attach", of(Act::Attach { buffer: 1 << 44, holder: 1 << 60 })),
         ("good-kernel", of(Act::Kernel { entry: "main".to_owned() })),
-        ("good-figures", reply(Answer::Figures(Figures { busy_nanos: 1 << 40, tenants }))),
+        (
+            "good-figures",
+            reply(Answer::Figures(Figures { busy_nanos: 1 << 40, copy_nanos: 1 << 38, tenants })),
+        ),
         ("good-refused", reply(Answer::Refused(refusal))),
         ("good-ended", reply(Answer::Ended { end: End::Whole, device_nanos: 1 << 30 })),
     ];

@@ -304,7 +304,7 @@ fn chunk(text: &str) -> Result<usize, String> {
 }
 
 /// Reads a cursor: opaque, but of characters that need no quoting in a URL.
-fn cursor(text: &str) -> Result<String, String> {
+pub(super) fn cursor(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !text.is_empty() && text.bytes().all(plain) {
         return Ok(text.to_owned());

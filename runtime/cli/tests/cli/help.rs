@@ -4,8 +4,13 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 34] = [
     "serve",
+    "new",
+    "build",
+    "dev",
+    "test",
+    "up",
     "demo",
     "push",
     "apply",
@@ -20,6 +25,8 @@ const COMMANDS: [&str; 27] = [
     "gpu",
     "send",
     "stream",
+    "top",
+    "logs",
     "tail",
     "dead-letters",
     "dead-letters replay",

@@ -10,6 +10,7 @@ mod certs;
 mod errors;
 mod help;
 mod log;
+mod project;
 mod serve;
 mod stream;
 mod support;

@@ -1,10 +1,12 @@
-//! The lists of system calls: what is allowed and for what, what is refused and why.
+//! The lists of system calls that hold for every process: what is allowed and for what, what is
+//! refused and why.
 //!
 //! Keeps true: no call is on both lists without an argument that tells. The lists named `OF_OLD`
 //! have what only x86-64 has, mostly calls that newer architectures left out as others do the same.
 //!
 //! What is allowed was found by reason for each group, and held against traces of a node that
-//! compiles, runs stages, writes its log and store, and ends.
+//! compiles, runs stages, writes its log and store, and ends. What holds for one kind of process
+//! besides: `node` and `drivers`.
 
 /// When a call is refused; arguments are numbered from 0.
 pub(crate) enum Argument {
@@ -18,13 +20,17 @@ pub(crate) enum Argument {
     IsNoneOf(u8, &'static [u64]),
     /// Of the argument, the bits of a mask have the value.
     Masked(u8, u64, u64),
+    /// Of the argument, the bits of a mask have the value, and it has none of the others.
+    MaskedBut(u8, u64, u64, &'static [u64]),
     /// One argument has a value, and another has not.
     IsAnd(u8, u64, u8, u64),
+    /// The argument is the number of another process.
+    IsOther(u8),
     /// The argument is an address, not null.
     IsAddress(u8),
 }
 
-/// What the process and the programs it starts may call.
+/// What every process may call, and the programs it starts if it may start any.
 #[rustfmt::skip]
 pub(crate) const ALLOWED: &[i64] = &[
     // Memory: heaps, stacks, code that is made executable, memories of guests and their images.
@@ -37,13 +43,12 @@ pub(crate) const ALLOWED: &[i64] = &[
     libc::SYS_rseq, libc::SYS_set_tid_address, libc::SYS_gettid, libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity, libc::SYS_sched_getparam, libc::SYS_sched_getscheduler,
     libc::SYS_getcpu, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_restart_syscall,
-    // The own program started again, its limits and its end.
-    libc::SYS_execve, libc::SYS_wait4, libc::SYS_waitid, libc::SYS_pidfd_open, libc::SYS_setsid,
+    // Its limits.
     libc::SYS_prctl, libc::SYS_prlimit64, libc::SYS_getpriority, libc::SYS_setpriority,
-    // Traps of guests, ends of children, and signals within; see `calls` on the last three.
+    // Traps, and signals within; see `calls` on the last two.
     libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigpending, libc::SYS_rt_sigsuspend, libc::SYS_rt_sigtimedwait,
-    libc::SYS_sigaltstack, libc::SYS_kill, libc::SYS_tgkill, libc::SYS_pidfd_send_signal,
+    libc::SYS_sigaltstack, libc::SYS_kill, libc::SYS_tgkill,
     // Who and where it is.
     libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getpgid, libc::SYS_getsid, libc::SYS_getuid,
     libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getresuid,
@@ -71,20 +76,19 @@ pub(crate) const ALLOWED: &[i64] = &[
     // Pipes and events.
     libc::SYS_pipe2, libc::SYS_eventfd2, libc::SYS_epoll_create1, libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_ppoll, libc::SYS_pselect6,
-    // Sockets that were handed over, what they accept, and pairs.
-    libc::SYS_accept, libc::SYS_accept4, libc::SYS_recvfrom, libc::SYS_recvmsg,
+    // Sockets that were handed over, and pairs.
+    libc::SYS_recvfrom, libc::SYS_recvmsg,
     libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_shutdown, libc::SYS_getsockname,
     libc::SYS_getpeername, libc::SYS_getsockopt, libc::SYS_setsockopt, libc::SYS_socketpair,
-    // A program that is started may bound itself further; all of these only ever take away.
-    libc::SYS_seccomp, libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule,
-    libc::SYS_landlock_restrict_self, libc::SYS_capset,
+    // The second filter is put in force under the first, and more only ever take away.
+    libc::SYS_seccomp,
 ];
 
 /// The same for what only x86-64 has.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 pub(crate) const ALLOWED_OF_OLD: &[i64] = &[
-    libc::SYS_arch_prctl, libc::SYS_fork, libc::SYS_vfork, libc::SYS_open, libc::SYS_stat,
+    libc::SYS_arch_prctl, libc::SYS_open, libc::SYS_stat,
     libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_getdents, libc::SYS_mkdir,
     libc::SYS_rmdir, libc::SYS_unlink, libc::SYS_rename, libc::SYS_link, libc::SYS_dup2,
     libc::SYS_pipe, libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait, libc::SYS_getpgrp,
@@ -104,10 +108,9 @@ pub(crate) const REFUSED: &[i64] = &[
     // Other processes.
     libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
     libc::SYS_process_madvise, libc::SYS_process_mrelease, libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp, libc::SYS_tkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_migrate_pages, libc::SYS_move_pages, libc::SYS_sched_setaffinity,
-    libc::SYS_sched_setattr, libc::SYS_sched_setparam, libc::SYS_sched_setscheduler,
-    libc::SYS_ioprio_set,
+    libc::SYS_tkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_migrate_pages, libc::SYS_move_pages, libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam, libc::SYS_sched_setscheduler, libc::SYS_ioprio_set,
     // Large parts of the kernel that nothing here needs.
     libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_add_key,
@@ -156,18 +159,6 @@ const SOCK_RAW: u64 = 3;
 const SOL_SOCKET: u64 = 1;
 const IPPROTO_TCP: u64 = 6;
 
-/// Controls that descriptors need: whether they wait, close, hold bytes, or are a terminal; and
-/// which pages of a guest's memory were written, asked of the process's own map.
-const CONTROLS: &[u64] = &[
-    0x5421,      // FIONBIO
-    0x5451,      // FIOCLEX
-    0x5450,      // FIONCLEX
-    0x541b,      // FIONREAD
-    0x5401,      // TCGETS
-    0x5413,      // TIOCGWINSZ
-    0xc060_6610, // PAGEMAP_SCAN
-];
-
 /// Settings of a process that name it, tie it to its parent, or take from it.
 const SETTINGS: &[u64] = &[
     1,          // PR_SET_PDEATHSIG
@@ -210,7 +201,6 @@ pub(crate) const REFUSED_BY_ARGUMENT: &[(i64, Argument)] = &[
     (libc::SYS_setsockopt, Argument::Is(2, SO_ATTACH_BPF)),
     (libc::SYS_setsockopt, Argument::Is(2, SO_ATTACH_REUSEPORT_CBPF)),
     (libc::SYS_setsockopt, Argument::Is(2, SO_ATTACH_REUSEPORT_EBPF)),
-    (libc::SYS_ioctl, Argument::IsNoneOf(1, CONTROLS)),
     (libc::SYS_prctl, Argument::IsNoneOf(0, SETTINGS)),
     (libc::SYS_prctl, Argument::IsAnd(0, PR_SET_DUMPABLE, 1, 0)),
     // Signals by way of a file that is ready.

@@ -53,9 +53,10 @@ fn run(program: &BpfProgram, call: &Call) -> u32 {
 }
 
 /// What becomes of a call: of two refusals that of the later filter counts.
-fn answer(signals_bounded: bool, call: &Call) -> u32 {
-    let first = run(&allowing(TargetArch::x86_64).unwrap(), call);
-    let second = run(&refusing(TargetArch::x86_64, signals_bounded).unwrap(), call);
+fn answer(calls: Calls, signals_bounded: bool, call: &Call) -> u32 {
+    let lists = Lists::of(calls);
+    let first = run(&allowing(&lists, TargetArch::x86_64).unwrap(), call);
+    let second = run(&refusing(&lists, TargetArch::x86_64, signals_bounded).unwrap(), call);
     if first == KILL || second == KILL {
         KILL
     } else if second == ALLOW {
@@ -65,33 +66,91 @@ fn answer(signals_bounded: bool, call: &Call) -> u32 {
     }
 }
 
-fn asked(number: i64, arguments: &[u64]) -> u32 {
+fn asked_by(calls: Calls, number: i64, arguments: &[u64]) -> u32 {
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
-    answer(true, &Call { number, arch: AUDIT_X86_64, arguments: all })
+    // Who may signal nobody is not let by a bound of signals.
+    let bounded = calls == Calls::Node;
+    answer(calls, bounded, &Call { number, arch: AUDIT_X86_64, arguments: all })
 }
+
+fn asked(number: i64, arguments: &[u64]) -> u32 {
+    asked_by(Calls::Node, number, arguments)
+}
+
+const KINDS: [Calls; 2] = [Calls::Node, Calls::Drivers];
 
 const EPERM: u32 = ERRNO | 1;
 const ENOSYS: u32 = ERRNO | 38;
 
 #[test]
 fn no_call_is_both_allowed_and_refused() {
-    let allowed: BTreeSet<_> = ALLOWED.iter().chain(ALLOWED_OF_OLD).collect();
-    let refused: BTreeSet<_> = REFUSED.iter().chain(REFUSED_OF_OLD).collect();
-    assert_eq!(allowed.intersection(&refused).count(), 0);
-    assert_eq!(allowed.len(), ALLOWED.len() + ALLOWED_OF_OLD.len());
-    assert_eq!(refused.len(), REFUSED.len() + REFUSED_OF_OLD.len());
-    // A case of refusal is for a call that is allowed otherwise.
-    assert!(REFUSED_BY_ARGUMENT.iter().all(|(call, _)| allowed.contains(call)));
+    for lists in KINDS.map(Lists::of) {
+        let allowed: BTreeSet<_> = lists.allowed().collect();
+        let refused: BTreeSet<_> = lists.refused().collect();
+        assert_eq!(allowed.intersection(&refused).count(), 0);
+        assert_eq!(allowed.len(), lists.allowed().count());
+        assert_eq!(refused.len(), lists.refused().count());
+        // A case of refusal is for a call that is allowed otherwise.
+        let mut cases = lists.refused_by_argument.into_iter().flatten();
+        assert!(cases.all(|(call, _)| allowed.contains(call)));
+    }
 }
 
 #[test]
 fn what_is_on_no_list_does_not_exist_and_what_is_refused_is_not_permitted() {
-    assert_eq!(asked(libc::SYS_read, &[]), ALLOW);
-    assert_eq!(asked(libc::SYS_clone3, &[]), ENOSYS);
-    assert_eq!(asked(9_999, &[]), ENOSYS);
-    for call in REFUSED.iter().chain(REFUSED_OF_OLD) {
-        assert_eq!(asked(*call, &[]), EPERM, "call {call}");
+    for calls in KINDS {
+        assert_eq!(asked_by(calls, libc::SYS_read, &[]), ALLOW);
+        assert_eq!(asked_by(calls, libc::SYS_clone3, &[]), ENOSYS);
+        assert_eq!(asked_by(calls, 9_999, &[]), ENOSYS);
+        for call in Lists::of(calls).refused() {
+            assert_eq!(asked_by(calls, call, &[]), EPERM, "call {call}");
+        }
+    }
+}
+
+#[test]
+fn drivers_control_devices_start_nothing_and_signal_themselves_alone() {
+    let own = u64::from(std::process::id());
+    let cases: &[(i64, &[u64], u32)] = &[
+        // A thread, and what could be a process.
+        (libc::SYS_clone, &[0x3d_0f00], ALLOW),
+        (libc::SYS_clone, &[17], EPERM),
+        (libc::SYS_clone, &[0x4100 | 17], EPERM),
+        (libc::SYS_fork, &[], ENOSYS),
+        (libc::SYS_vfork, &[], ENOSYS),
+        (libc::SYS_execve, &[1], EPERM),
+        (libc::SYS_execveat, &[1], EPERM),
+        // The direct rendering of Linux, NVIDIA's two, AMD's.
+        (libc::SYS_ioctl, &[3, 0xc010_6400], ALLOW),
+        (libc::SYS_ioctl, &[3, 0xc020_462a], ALLOW),
+        (libc::SYS_ioctl, &[3, 0x3000_0001], ALLOW),
+        (libc::SYS_ioctl, &[3, 0xc008_4b03], ALLOW),
+        // FIONBIO and TCGETS; TIOCSTI, FS_IOC_SETFLAGS, FICLONE, SIOCGIFCONF, KVM_CREATE_VM.
+        (libc::SYS_ioctl, &[3, 0x5421], ALLOW),
+        (libc::SYS_ioctl, &[3, 0x5401], ALLOW),
+        (libc::SYS_ioctl, &[3, 0x5412], EPERM),
+        (libc::SYS_ioctl, &[3, 1 << 32 | 0x5412], EPERM),
+        (libc::SYS_ioctl, &[3, 0x4008_6602], EPERM),
+        (libc::SYS_ioctl, &[3, 0x4004_9409], EPERM),
+        (libc::SYS_ioctl, &[3, 0x8912], EPERM),
+        (libc::SYS_ioctl, &[3, 0xae01], EPERM),
+        (libc::SYS_kill, &[own, 6], ALLOW),
+        (libc::SYS_tgkill, &[own, own, 6], ALLOW),
+        (libc::SYS_kill, &[own + 1, 9], EPERM),
+        (libc::SYS_kill, &[0, 9], EPERM),
+        (libc::SYS_pidfd_send_signal, &[3, 9], EPERM),
+        (libc::SYS_kcmp, &[own, own, 0], ALLOW),
+        (libc::SYS_kcmp, &[own, own + 1, 0], EPERM),
+        (libc::SYS_kcmp, &[own + 1, own, 0], EPERM),
+        (libc::SYS_sched_setaffinity, &[0, 8], ALLOW),
+        (libc::SYS_sched_setaffinity, &[own + 1, 8], EPERM),
+        (libc::SYS_socket, &[1, 1], EPERM),
+        (libc::SYS_accept4, &[3], EPERM),
+    ];
+    for (number, arguments, expected) in cases {
+        let became = asked_by(Calls::Drivers, *number, arguments);
+        assert_eq!(became, *expected, "call {number} {arguments:x?}");
     }
 }
 
@@ -101,7 +160,7 @@ fn other_interfaces_of_the_processor_are_closed() {
     assert_eq!(asked(x32 | libc::SYS_read, &[]), ENOSYS);
     assert_eq!(asked(x32 | 521, &[]), ENOSYS);
     let call = Call { number: libc::SYS_read, arch: AUDIT_I386, arguments: [0; 6] };
-    assert_eq!(answer(true, &call), KILL);
+    assert_eq!(answer(Calls::Node, true, &call), KILL);
 }
 
 #[test]
@@ -152,7 +211,8 @@ fn arguments_decide_where_a_call_can_do_more() {
 fn without_a_bound_of_signals_a_process_signals_itself_alone() {
     let own = std::process::id().into();
     let signal = |bounded, number, to| {
-        answer(bounded, &Call { number, arch: AUDIT_X86_64, arguments: [to, 9, 0, 0, 0, 0] })
+        let calls = Calls::Node;
+        answer(calls, bounded, &Call { number, arch: AUDIT_X86_64, arguments: [to, 9, 0, 0, 0, 0] })
     };
     for number in [libc::SYS_kill, libc::SYS_tgkill] {
         assert_eq!(signal(true, number, own + 1), ALLOW);

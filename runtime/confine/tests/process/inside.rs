@@ -15,8 +15,10 @@ use std::time::{Duration, SystemTime};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, UnshareFlags};
-use sluicebox_confine::{Bounds, confine};
+use sluicebox_confine::{Bounds, Calls, confine};
 use sluicebox_core::error::Classify;
+
+use crate::drivers;
 
 /// The variable that says which part a process plays.
 pub(crate) const PART: &str = "SLUICEBOX_CONFINE_TEST_PART";
@@ -39,6 +41,8 @@ pub(crate) fn play(part: &str) -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match part {
         "locked in" => locked_in(&arguments),
+        "drivers" => drivers::held_in(&arguments, true),
+        "drivers without a directory" => drivers::held_in(&arguments, false),
         "within" => within(Path::new(&arguments[0])),
         "two threads" => two_threads(Path::new(&arguments[0])),
         "no directory" => no_directory(Path::new(&arguments[0])),
@@ -49,7 +53,7 @@ pub(crate) fn play(part: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn say(name: &str, result: io::Result<()>) {
+pub(crate) fn say(name: &str, result: io::Result<()>) {
     let errno = |error: &io::Error| Errno::from_io_error(error).map(name_of);
     let became = match result {
         Ok(()) => "ok".to_owned(),
@@ -71,14 +75,19 @@ fn name_of(errno: Errno) -> String {
     name.to_owned()
 }
 
-fn check(name: &str, holds: bool) {
+pub(crate) fn check(name: &str, holds: bool) {
     say(name, if holds { Ok(()) } else { Err(io::Error::other("it does not hold")) });
 }
 
 /// What the test binary needs to start: itself and the system's libraries.
 fn bounds<'a>(directory: &'a Path, read: &'a [PathBuf], execute: &'a [PathBuf]) -> Bounds<'a> {
-    let memory_bytes_max = Some(MEMORY_BYTES_MAX);
-    Bounds { directory, read, execute, memory_bytes_max, open_files_max: OPEN_FILES_MAX }
+    Bounds {
+        read,
+        execute,
+        memory_bytes_max: Some(MEMORY_BYTES_MAX),
+        open_files_max: OPEN_FILES_MAX,
+        ..Bounds::of(Calls::Node, Some(directory))
+    }
 }
 
 fn libraries() -> Vec<PathBuf> {
@@ -206,7 +215,7 @@ fn at_home(own: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_and_read(path: &Path) -> io::Result<()> {
+pub(crate) fn write_and_read(path: &Path) -> io::Result<()> {
     fs::write(path, "text")?;
     let read = fs::read_to_string(path)?;
     if read == "text" { Ok(()) } else { Err(io::Error::other("other text")) }
@@ -314,7 +323,7 @@ fn threads(own: &Path, tcp: &str) {
     say("kill a program of the runtime", runtime.block_on(kill_by_runtime(base)));
 }
 
-async fn serve_by_runtime(own: &Path) -> io::Result<()> {
+pub(crate) async fn serve_by_runtime(own: &Path) -> io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut here, mut there) = tokio::net::UnixStream::pair()?;
     here.write_all(b"ping").await?;

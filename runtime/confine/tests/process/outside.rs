@@ -73,15 +73,15 @@ pub(crate) fn network() -> String {
 }
 
 /// Lets a process lock itself in and try, as each user that can be had.
-pub(crate) fn told_by_all() -> Vec<Told> {
+pub(crate) fn told_by_all(part: &str) -> Vec<Told> {
     if rustix::process::geteuid().is_root() {
-        vec![told("root", None), told("nobody", Some(NOBODY))]
+        vec![told(part, "root", None), told(part, "nobody", Some(NOBODY))]
     } else {
-        vec![told("this user", None)]
+        vec![told(part, "this user", None)]
     }
 }
 
-fn told(user: &'static str, id: Option<u32>) -> Told {
+fn told(part: &str, user: &'static str, id: Option<u32>) -> Told {
     let base = tempfile::tempdir().expect("a directory");
     let base = base.path();
     furnish(base, id);
@@ -99,7 +99,7 @@ fn told(user: &'static str, id: Option<u32>) -> Told {
         command
     };
     let mut other = as_user("wait").stdin(Stdio::piped()).spawn().expect("another process");
-    let output = as_user("locked in")
+    let output = as_user(part)
         .arg(tcp.local_addr().expect("an address").to_string())
         .arg(other.id().to_string())
         .stdin(Stdio::from(OwnedFd::from(listener)))
@@ -163,7 +163,10 @@ fn talk(path: &Path) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         stream.write_all(b"ping").expect("it is read when it is accepted");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer or the end");
-        if answer == "pong" { "ok".to_owned() } else { format!("{answer:?}") }
+        match stream.read_to_string(&mut answer) {
+            Ok(_) if answer == "pong" => "ok".to_owned(),
+            Ok(_) => format!("{answer:?}"),
+            Err(error) => error.to_string(),
+        }
     })
 }

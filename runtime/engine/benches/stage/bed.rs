@@ -81,6 +81,11 @@ pub(crate) fn wasm(guest: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; {missing}", path.display()))
 }
 
+/// Whether a guest is there.
+pub(crate) fn is_built(guest: &str) -> bool {
+    guests().join(format!("{guest}.wasm")).is_file()
+}
+
 fn guests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests")
 }

@@ -1,7 +1,8 @@
 //! What a stage costs, in process: `cargo bench -p sluicebox-engine --bench stage [-- SECTION...]`.
 //!
-//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`, `images`; all
-//! of them without an argument. Guests come from `target/guests` (`cargo xtask guests rust`).
+//! Sections: `streams`, `native`, `framed`, `typed`, `map`, `words`, `cold`, `slice`, `images`,
+//! `languages`; all of them without an argument. Guests come from `target/guests` (`cargo xtask
+//! guests rust`, for the last all).
 //!
 //! - Times are processor time of the measuring thread, which does all the work: other load on the
 //!   machine disturbs caches and little else. What is a latency to somebody is given by the clock
@@ -20,6 +21,7 @@ mod clock;
 mod cold;
 mod events;
 mod images;
+mod languages;
 mod map;
 mod native;
 mod report;
@@ -38,7 +40,7 @@ const PROFILES: [(&str, fn()); 3] = [
     ("profile-one", chain::profile_one),
 ];
 
-const SECTIONS: [(&str, fn()); 9] = [
+const SECTIONS: [(&str, fn()); 10] = [
     // First, while the heap holds nothing that others left free.
     ("streams", streams::run),
     ("native", native::run),
@@ -49,6 +51,7 @@ const SECTIONS: [(&str, fn()); 9] = [
     ("cold", cold::run),
     ("slice", slice::run),
     ("images", images::run),
+    ("languages", languages::run),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "a wrong argument ends the program")]

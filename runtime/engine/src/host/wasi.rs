@@ -66,7 +66,8 @@ impl HostMonotonicClock for BatchClock {
     }
 
     fn now(&self) -> u64 {
-        self.0.time_micros().saturating_mul(1_000)
+        // An instance is made before it knows a time, and Go ends itself where this is 0.
+        self.0.time_micros().saturating_mul(1_000).max(1)
     }
 }
 

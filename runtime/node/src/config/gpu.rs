@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::reader::{Raw, Reader};
-use super::shape::{Bytes, Count, Period, Shape, Wrong, wrong};
+use super::shape::{Bytes, Count, Period, Shape, Switch, Wrong, wrong};
 use super::{GIB, HOUR, MIB, MILLISECOND, MINUTE, SECOND, TIB};
 
 section! {
@@ -29,6 +29,9 @@ section! {
             Period { default: MINUTE, least: 100 * MILLISECOND, most: 24 * HOUR };
         /// Longest time until that process has its device.
         start_time_max: Duration = Period { default: 30 * SECOND, least: SECOND, most: HOUR };
+        /// Whether that process keeps only the files, devices and system calls that drivers are
+        /// known to need; false is for a driver that does not work so, and leaves it the node's.
+        hold_in: bool = Switch { default: true };
     }
 }
 

@@ -17,13 +17,12 @@ use crate::gpu::{Admitted, Granted, Hashes};
 use crate::node::Node;
 
 impl Node {
-    /// Stages have code that does, and may do, what the manifest says of them; and if one is
-    /// granted the GPU, there is one, as long as what is given is kept.
+    /// Stages have code that does, and may do, what the manifest says of them.
     pub(super) async fn check_codes(
         self: &Arc<Self>,
         tenant: &Name,
         pipeline: &Pipeline,
-    ) -> Result<Option<Admitted>, Error> {
+    ) -> Result<(), Error> {
         let mut problems = Problems::new();
         for stage in &pipeline.stages {
             let code = self.components_of().code(tenant, &digest_of(stage)?).await?;
@@ -31,10 +30,7 @@ impl Node {
                 problems.add(problem);
             }
         }
-        if !problems.is_empty() {
-            return Err(problems.into());
-        }
-        self.admit_gpu(tenant, pipeline).await
+        if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
     }
 
     /// There is a device if the pipeline needs one, and it is not promised to others.

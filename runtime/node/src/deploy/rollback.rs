@@ -44,7 +44,7 @@ impl Node {
         let manifest = self.manifest_of(tenant, name, found).await?;
         let applied = self.apply_in_turn((tenant, name), &manifest, order).await;
         self.tidy_files(tenant).await;
-        Ok(Applied { manifest_of: Some(found), ..applied? })
+        Ok(Applied { manifest_of: Some(found), ..applied?.0 })
     }
 
     async fn manifest_of(

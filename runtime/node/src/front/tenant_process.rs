@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use sluicebox_confine::{Bounds, Outcome, Report, confine};
+use sluicebox_confine::{Bounds, Calls, Outcome, Report, confine};
 use tokio::sync::mpsc;
 
 use super::control::{self, Leaves, Message, Tag};
@@ -191,11 +191,11 @@ fn hold_in(config: &Config, program: &Path, own: PathBuf, leaves: Leaves) -> Res
     // The engine's pools count as memory that can be written, though little of them ever is.
     let memory = leaves.writable_bytes + config.engine.tuning().writable_space();
     let bounds = Bounds {
-        directory: &config.node.data_dir,
         read: &read,
         execute: &execute,
         memory_bytes_max: Some(memory),
         open_files_max: OPEN_FILES_MAX,
+        ..Bounds::of(Calls::Node, Some(&config.node.data_dir))
     };
     confine(&bounds).map_err(|error| Error::Internal(format!("cannot be held in: {error}")))
 }

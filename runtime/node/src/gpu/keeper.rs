@@ -22,11 +22,13 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::confined::Measure;
 use super::line::{Request, lost};
-use super::process::{Orders, exit};
+use super::process::Orders;
 use super::pump::Pump;
 use super::status::{Phase, Up};
-use super::{Gpus, refused, witness};
+use super::trial::exit;
+use super::{Gpus, confined, refused, witness};
 use crate::front::relay_lines;
 use crate::node::GPU_ARGUMENT;
 
@@ -111,7 +113,8 @@ pub(super) enum Ended {
 /// A process and the ways to it.
 pub(super) struct Running {
     pub(super) child: Child,
-    pub(super) sender: RingSender,
+    /// None while there is a pump.
+    pub(super) sender: Option<RingSender>,
     pub(super) receiver: RingReceiver,
 }
 
@@ -228,7 +231,7 @@ impl Keeper {
                 status.note_start(micros);
                 let pid = running.child.id().unwrap_or(0);
                 tracing::info!(device = info.name, driver = info.driver, pid, "a GPU is there");
-                let up = Up { info, generation, pid };
+                let up = Up { info, generation, pid, measures: self.measures() };
                 self.generation = generation.wrapping_add(1);
                 let gpus = self.gpus.clone();
                 let mut pump = Pump::new(&gpus, self, &mut running, up);
@@ -250,6 +253,19 @@ impl Keeper {
             tracing::error!(pid = running.child.id(), "the GPU's process does not end");
         }
         ended
+    }
+
+    /// What holds the process in, which is said each time.
+    fn measures(&self) -> Arc<[Measure]> {
+        let measures = confined::told(&self.gpus.directory);
+        for measure in &measures {
+            let line = measure.line();
+            match measure.is_in_place {
+                true => tracing::info!("the GPU's process is {line}"),
+                false => tracing::warn!("the GPU's process is {line}"),
+            }
+        }
+        measures.into()
     }
 
     /// If the process has ended by a fault, the kernel it had to do with is not run again.
@@ -289,6 +305,7 @@ impl Keeper {
             memory_bytes_max: gpus.config.memory_bytes_max as u64,
             generation: self.generation,
             directory: gpus.directory.clone(),
+            hold_in: gpus.config.hold_in,
         };
         let mut command = Command::new(&gpus.program);
         command.args([GPU_ARGUMENT, &orders.to_text()]).env_clear().kill_on_drop(true);
@@ -298,6 +315,7 @@ impl Keeper {
                 || ENVIRONMENT_BEGINS.iter().any(|begin| name.starts_with(begin))
         }));
         command.env("MESA_SHADER_CACHE_DIR", gpus.directory.join("shaders"));
+        command.env("__GL_SHADER_DISK_CACHE_PATH", gpus.directory.join("shaders"));
         // What such a process writes to the terminal is for the node's log.
         command.stderr(Stdio::piped()).current_dir(&gpus.directory);
         command.stdin(Stdio::from(std::os::fd::OwnedFd::from(their_in)));
@@ -308,7 +326,7 @@ impl Keeper {
         if let Some(said) = child.stderr.take() {
             tokio::task::spawn_local(relay(said));
         }
-        let sender = ring::offer(to, offer()).await.map_err(io::Error::other)?;
+        let sender = Some(ring::offer(to, offer()).await.map_err(io::Error::other)?);
         let receiver = ring::accept(from, limits()).await.map_err(io::Error::other)?;
         Ok(Running { child, sender, receiver })
     }

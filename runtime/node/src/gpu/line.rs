@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use sluicebox_engine::gpu::{End, Outcome, Refused};
-use sluicebox_gpu::wire::{Answer, Want};
+use sluicebox_gpu::wire::{self, Answer, Want};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::sending::{DIRECT_BYTES_MAX, Sending};
 use super::{Sessions, refused};
 use crate::mailbox::lock;
 
@@ -52,6 +53,8 @@ impl Ending {
 #[derive(Debug)]
 pub(crate) struct Line {
     queue: mpsc::Sender<Request>,
+    /// While the process is up.
+    sending: Mutex<Option<Sending>>,
     told: Mutex<Vec<Want>>,
     /// There is something to tell, or the process is wanted.
     news: Notify,
@@ -68,6 +71,7 @@ impl Line {
         Self {
             is_on,
             queue,
+            sending: Mutex::default(),
             told: Mutex::default(),
             news: Notify::new(),
             wanted: Notify::new(),
@@ -89,6 +93,35 @@ impl Line {
     /// Whether what is asked gets to the process.
     pub(super) fn set_heard(&self, is_heard: bool) {
         self.is_heard.store(is_heard, Ordering::SeqCst);
+    }
+
+    /// The sending side, while the process is up. Before what is told is looked at, this is locked.
+    pub(super) const fn sending(&self) -> &Mutex<Option<Sending>> {
+        &self.sending
+    }
+
+    /// The process is up, and has been told who there is.
+    pub(super) fn set_sending(&self, sending: Sending) {
+        *lock(&self.sending) = Some(sending);
+    }
+
+    /// Puts a request into the ring if that can be done at once. If not, it is given back.
+    fn send_directly(&self, request: Request) -> Result<(), Request> {
+        if request.bytes.len() > DIRECT_BYTES_MAX {
+            return Err(request);
+        }
+        let Ok(mut sending) = self.sending.try_lock() else { return Err(request) };
+        match &mut *sending {
+            Some(sending) if sending.is_clear() && lock(&self.told).is_empty() => {
+                sending.send(request);
+                if !sending.is_clear() {
+                    // The keeper is to look for room.
+                    self.news.notify_one();
+                }
+                Ok(())
+            }
+            _ => Err(request),
+        }
     }
 
     /// Nobody has wanted it until now who does not see that it is there.
@@ -131,14 +164,31 @@ impl Line {
         let (answer, answered) = oneshot::channel();
         let (ended, ending) = oneshot::channel();
         let request = Request { want, bytes, answer, ended };
-        self.queue.send(request).await.map_err(|_| lost())?;
-        // It may have gone to rest since who asks has seen it.
-        if !self.is_heard.load(Ordering::SeqCst) {
-            self.want();
+        if let Err(request) = self.send_directly(request) {
+            self.queue.send(request).await.map_err(|_| lost())?;
+            // It may have gone to rest since who asks has seen it.
+            if !self.is_heard.load(Ordering::SeqCst) {
+                self.want();
+            }
         }
         let answered = answered.await.map_err(|_| lost())??;
         Ok((answered, Ending(ending)))
     }
+}
+
+/// How a submission has ended, as the engine has it.
+pub(super) fn outcome(end: wire::End, device_nanos: u64) -> Outcome {
+    let end = match end {
+        wire::End::Whole => End::Whole,
+        wire::End::Fuel => End::Fuel,
+        wire::End::Cancelled => End::Cancelled,
+        wire::End::Deadline => End::Deadline,
+        wire::End::Overdue => End::Overdue,
+        wire::End::Poisoned => End::Poisoned,
+        wire::End::Refused => End::Refused,
+        wire::End::Lost => End::Lost,
+    };
+    Outcome { end, device_nanos }
 }
 
 /// What those are told whose process is gone.

@@ -3,46 +3,38 @@
 //! Begun by the program itself with [`GPU_ARGUMENT`](crate::node::GPU_ARGUMENT); standard input is
 //! the socket of the ring it hears by, standard output that of the ring it answers by. It ends when
 //! either does, when the device hangs, and when it hears what is no packet. What it does is
-//! `sluicebox_gpu::serve`; here are the clock, the rings, and the processes that try kernels.
+//! `sluicebox_gpu::serve`; here are the clock and the rings. What holds it in is `confined`, and
+//! how kernels are tried before it gets them `trial`.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
-use std::sync::Arc;
+use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use sluicebox_core::error::Classify as _;
 use sluicebox_gpu::device::{Device, Kind};
 use sluicebox_gpu::fake::Fake;
-use sluicebox_gpu::host::{Host, Settings, TenantLimits, Verdict};
-use sluicebox_gpu::kernel::{Kernel, Rejected};
-use sluicebox_gpu::serve::{Server, Trial};
+use sluicebox_gpu::host::{Host, Settings, Verdict};
+use sluicebox_gpu::kernel::Rejected;
+use sluicebox_gpu::serve::Server;
 use sluicebox_gpu::vulkan::{Choice, Options, Vulkan};
 use sluicebox_gpu::wire::{Answer, Refusal, Reply};
 use sluicebox_link::ends::{Receiver as _, Refusal as Unsent, Sender as _, recv, room};
 use sluicebox_link::ring::{self, RingReceiver, RingSender};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::confined::GpuProcess;
 use super::keeper::{limits, offer};
+use super::trial::{Starter, Tried, exit, try_kernel};
 use super::witness;
 use crate::config::GpuDevice;
 use crate::error::Error;
-use crate::node::GPU_TRIAL_ARGUMENT;
-
-/// With which status it ends.
-pub(super) mod exit {
-    /// There is no device as it is wanted.
-    pub(crate) const NO_DEVICE: u8 = 3;
-}
 
 /// How long the device is waited for before the rings are looked at again.
 const TURN: Duration = Duration::from_micros(100);
@@ -53,9 +45,6 @@ const TAKEN_BYTES_MAX: usize = 8 << 20;
 
 /// Kernels that are tried at once, each in a process of its own.
 const TRIALS_MAX: usize = 2;
-
-/// How long a driver may take for a kernel, its own start included.
-const TRIAL_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// How long a device that was lost is waited for before another is tried.
 const GONE_PAUSE: Duration = Duration::from_millis(100);
@@ -74,6 +63,8 @@ pub(super) struct Orders {
     pub(super) generation: u32,
     /// Where drivers keep what they compile.
     pub(super) directory: PathBuf,
+    /// Whether processes with drivers are held in.
+    pub(super) hold_in: bool,
 }
 
 impl Orders {
@@ -81,25 +72,22 @@ impl Orders {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn parse(text: &str) -> Result<Self, Error> {
+    pub(super) fn parse(text: &str) -> Result<Self, Error> {
         serde_json::from_str(text)
             .map_err(|_| Error::Internal("this is not how a GPU's process begins".to_owned()))
     }
 
-    fn device(&self) -> Result<GpuDevice, Error> {
+    pub(super) fn device(&self) -> Result<GpuDevice, Error> {
         let parsed = self.device.parse();
         parsed.map_err(|()| Error::Internal("the device's name cannot be read".to_owned()))
     }
 }
 
-/// What has become of a kernel.
-type Tried = Result<Arc<Kernel>, Rejected>;
-
 /// A device of either kind.
 type AnyDevice = Box<dyn Device>;
 
 /// Opens the device that is wanted.
-fn open(device: &GpuDevice) -> Result<AnyDevice, sluicebox_gpu::Error> {
+pub(super) fn open(device: &GpuDevice) -> Result<AnyDevice, sluicebox_gpu::Error> {
     let choice = match device {
         GpuDevice::Interpreter => return Ok(Box::new(Fake::new(INTERPRETER_BYTES))),
         GpuDevice::Off => return Err(sluicebox_gpu::Error::None("it is off".to_owned())),
@@ -130,14 +118,14 @@ fn open_hardware() -> Result<AnyDevice, sluicebox_gpu::Error> {
 
 /// Is the process that has the GPU, to its end.
 #[must_use]
-pub fn main(orders: &str) -> ExitCode {
+pub fn main(process: GpuProcess) -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let ended = runtime
         .map_err(|source| Error::Io { doing: "start the loop".to_owned(), source })
         .and_then(|runtime| {
             let local = tokio::task::LocalSet::new();
-            let ended = local.block_on(&runtime, serve(orders));
+            let ended = local.block_on(&runtime, serve(process));
             runtime.shutdown_background();
             ended
         });
@@ -156,11 +144,11 @@ fn socket(stream: &impl std::os::fd::AsFd) -> Result<UnixStream, Error> {
     copied.map_err(|source| Error::Io { doing: "take the node's socket".to_owned(), source })
 }
 
-async fn serve(orders: &str) -> Result<u8, Error> {
-    let held = end_with_parent();
-    held.map_err(|source| Error::Io { doing: "hold the process in".to_owned(), source })?;
-    let orders = Orders::parse(orders)?;
-    let wanted = orders.device()?;
+async fn serve(mut process: GpuProcess) -> Result<u8, Error> {
+    let starter = Starter::of(&mut process);
+    let starter = starter
+        .map_err(|source| Error::Io { doing: "reach the starter of trials".to_owned(), source })?;
+    let orders = &process.orders;
     let link = |error: sluicebox_link::Error| Error::Internal(format!("the rings: {error}"));
     let receiver = ring::accept(socket(&io::stdin())?, limits()).await.map_err(link)?;
     let mut sender = ring::offer(socket(&io::stdout())?, offer()).await.map_err(link)?;
@@ -169,7 +157,7 @@ async fn serve(orders: &str) -> Result<u8, Error> {
         generation: orders.generation,
         ..Settings::default()
     };
-    let device = wanted.clone();
+    let device = process.wanted.clone();
     let host = match Host::new(settings, move || open(&device)) {
         Ok(mut host) => {
             match witness::writer(&orders.directory) {
@@ -189,7 +177,7 @@ async fn serve(orders: &str) -> Result<u8, Error> {
             return Ok(exit::NO_DEVICE);
         }
     };
-    let mut process = Process {
+    let mut served = Process {
         server: Server::new(host),
         began: Instant::now(),
         receiver,
@@ -197,10 +185,9 @@ async fn serve(orders: &str) -> Result<u8, Error> {
         unsent: VecDeque::new(),
         trials: JoinSet::new(),
         tried_by: HashMap::new(),
-        tries: wanted != GpuDevice::Interpreter,
-        orders,
+        starter,
     };
-    Box::pin(process.run()).await
+    Box::pin(served.run()).await
 }
 
 /// See the module.
@@ -213,9 +200,8 @@ struct Process {
     trials: JoinSet<Tried>,
     /// The trials by their tasks.
     tried_by: HashMap<Id, u64>,
-    /// Kernels are tried in a process of their own first.
-    tries: bool,
-    orders: Orders,
+    /// Kernels are tried in a process of their own first, if there is a driver to try them.
+    starter: Option<Rc<Starter>>,
 }
 
 impl Process {
@@ -229,7 +215,7 @@ impl Process {
             if !self.take_all()? {
                 return Ok(0);
             }
-            self.begin_trials();
+            self.begin_trials()?;
             let verdict = self.server.drive(self.now(), TURN);
             if !self.send_all() {
                 return Ok(0);
@@ -331,15 +317,18 @@ impl Process {
         1
     }
 
-    fn begin_trials(&mut self) {
+    fn begin_trials(&mut self) -> Result<(), Error> {
+        if self.starter.as_ref().is_some_and(|starter| starter.is_gone()) {
+            return Err(Error::Internal("nobody is there any more to try kernels".to_owned()));
+        }
         while self.trials.len() < TRIALS_MAX
             && let Some(trial) = self.server.next_trial()
         {
-            let orders = self.tries.then(|| self.orders.to_text());
             let number = trial.number;
-            let task = self.trials.spawn_local(try_kernel(orders, trial));
+            let task = self.trials.spawn_local(try_kernel(self.starter.clone(), trial));
             self.tried_by.insert(task.id(), number);
         }
+        Ok(())
     }
 
     fn tried(&mut self, tried: Result<(Id, Tried), JoinError>) {
@@ -351,111 +340,4 @@ impl Process {
             self.server.tried(number, &outcome);
         }
     }
-}
-
-/// Checks a kernel, and has a process of its own compile it: what the driver makes of it, or what
-/// it does to the driver, stays there, but for the driver's cache.
-async fn try_kernel(orders: Option<String>, trial: Trial) -> Tried {
-    let trial = Arc::new(trial);
-    let checked = trial.clone();
-    let checked = tokio::task::spawn_blocking(move || checked.check()).await;
-    let kernel = checked.map_err(|error| Rejected::Failed(error.to_string()))??;
-    let Some(orders) = orders else { return Ok(kernel) };
-    let program = std::env::current_exe().map_err(|error| Rejected::Failed(error.to_string()))?;
-    let mut command = Command::new(program);
-    command.args([GPU_TRIAL_ARGUMENT, &orders, &trial.entry]).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let run = async {
-        let mut child = command.spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // What it did not read, it did not like: that is in what it says.
-            drop(stdin.write_all(trial.source.as_bytes()).await);
-        }
-        child.wait_with_output().await
-    };
-    let unsupported = |what: String| Err(Rejected::Unsupported { line: 0, what });
-    match timeout(TRIAL_TIME_MAX, run).await {
-        Ok(Ok(output)) if output.status.success() => Ok(kernel),
-        // That it was short of something says nothing of the kernel.
-        Ok(Ok(output)) if is_passing(output.status) => {
-            Err(Rejected::Failed(format!("it could not be tried: {}", output.status)))
-        }
-        Ok(Ok(output)) => {
-            let said = String::from_utf8_lossy(&output.stdout);
-            let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-            unsupported(format!("the driver does not take it ({}): {said}", output.status))
-        }
-        Ok(Err(error)) => Err(Rejected::Failed(error.to_string())),
-        Err(_) => {
-            let seconds = TRIAL_TIME_MAX.as_secs();
-            let text = format!("the driver takes more than {seconds} s for it: make it smaller");
-            Err(Rejected::Failed(text))
-        }
-    }
-}
-
-/// Whether another time may come to something else: there was no device for it, or the system ended
-/// it.
-fn is_passing(status: std::process::ExitStatus) -> bool {
-    status.code() == Some(i32::from(exit::NO_DEVICE))
-        || status.signal() == Some(rustix::process::Signal::KILL.as_raw())
-}
-
-/// Is a process that tries a kernel: the source is on standard input; what is wrong with it is said
-/// on standard output.
-#[must_use]
-pub fn trial_main(orders: &str, entry: &str) -> ExitCode {
-    let (code, why) = match trial(orders, entry) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(TrialError::Kernel(why)) => (1, why),
-        Err(TrialError::Device(why)) => (exit::NO_DEVICE, why),
-    };
-    // Who does not hear it sees how this ends.
-    drop(io::stdout().write_all(why.as_bytes()));
-    ExitCode::from(code)
-}
-
-/// Why a trial came to nothing.
-enum TrialError {
-    /// It is the kernel.
-    Kernel(String),
-    /// It is not the kernel.
-    Device(String),
-}
-
-fn trial(orders: &str, entry: &str) -> Result<(), TrialError> {
-    let device = |error: &dyn std::fmt::Display| TrialError::Device(error.to_string());
-    let kernel = |error: &dyn std::fmt::Display| TrialError::Kernel(error.to_string());
-    hold_in().map_err(|error| device(&error))?;
-    let orders = Orders::parse(orders).map_err(|error| device(&error))?;
-    let wanted = orders.device().map_err(|error| device(&error))?;
-    let limits = TenantLimits::default().kernel;
-    let mut source = String::new();
-    let most = limits.source_bytes as u64 + 1;
-    io::stdin().lock().take(most).read_to_string(&mut source).map_err(|error| device(&error))?;
-    let checked = Kernel::check(&source, entry, &limits).map_err(|error| kernel(&error))?;
-    let mut opened = open(&wanted).map_err(|error| device(&error))?;
-    opened.load(&Arc::new(checked)).map(|_| ()).map_err(|error| kernel(&error))
-}
-
-/// Ends with whoever tries the kernel, and is the first to go where something is short.
-fn hold_in() -> io::Result<()> {
-    end_with_parent()?;
-    // Refused in some containers, and then so be it.
-    std::fs::write("/proc/self/oom_score_adj", "1000").unwrap_or_default();
-    let seconds = TRIAL_TIME_MAX.as_secs() * 4;
-    let limits = [(Resource::Cpu, seconds), (Resource::Core, 0), (Resource::Nofile, 256)];
-    for (resource, value) in limits {
-        let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(value);
-        setrlimit(resource, Rlimit { current: Some(allowed), maximum: Some(allowed) })?;
-    }
-    Ok(())
-}
-
-/// The kernel ends this process when the thread that started it does, and it gets no rights that
-/// it does not have.
-fn end_with_parent() -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    rustix::thread::set_no_new_privs(true)?;
-    Ok(())
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use sluicebox_core::ids::Name;
 use sluicebox_gpu::device::Kind;
-use sluicebox_gpu::wire::{Terms, Used};
+use sluicebox_gpu::wire::{StageFigures, Terms, Used};
 
 use super::{Gpus, NO_GPU, Phase};
 use crate::mailbox::lock;
@@ -34,13 +34,7 @@ impl Gpus {
             });
             report.insert("device".to_owned(), device);
         }
-        let counts = self.status.counts();
-        let process = json!({
-            "starts": counts.starts,
-            "failures": counts.failures,
-            "start-micros": counts.start_micros,
-        });
-        report.insert("process".to_owned(), process);
+        report.insert("process".to_owned(), self.process(&phase).into());
         let share = json!({
             "share": terms.weight / super::MILLIONTHS,
             "share-max": terms.cap.map_or(1_000, |cap| cap / super::MILLIONTHS),
@@ -52,22 +46,48 @@ impl Gpus {
         Value::Object(report)
     }
 
+    /// The process: how it fares, and what holds it in while it is there.
+    fn process(&self, phase: &Phase) -> Map<String, Value> {
+        let counts = self.status.counts();
+        let numbers = [
+            ("starts", counts.starts),
+            ("failures", counts.failures),
+            ("start-micros", counts.start_micros),
+        ];
+        let mut process: Map<String, Value> =
+            numbers.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
+        if let Phase::Up(up) = phase {
+            let (held, not): (Vec<_>, Vec<_>) =
+                up.measures.iter().partition(|measure| measure.is_in_place);
+            let held = held.into_iter().map(|measure| measure.name.clone().into()).collect();
+            let not = not.into_iter().map(|it| (it.name.clone(), it.text.clone().into())).collect();
+            process.insert("held-in-by".to_owned(), Value::Array(held));
+            process.insert("not-held-in-by".to_owned(), Value::Object(not));
+        }
+        process
+    }
+
     fn add_used(&self, tenant: &Name, report: &mut Map<String, Value>) {
         let registry = lock(&self.registry);
         let known = registry.tenants.get(tenant);
         let figures = known.map(|known| self.status.tenant(known.number)).unwrap_or_default();
         let mut used = used(&figures.used);
-        used.insert("held-bytes".to_owned(), figures.held_bytes.into());
-        used.insert("memory-byte-seconds".to_owned(), figures.memory_byte_seconds.into());
+        used.extend(memory(figures.held_bytes, figures.memory_byte_seconds));
+        used.insert("kept-bytes".to_owned(), figures.kept_bytes.into());
+        used.insert("evictions".to_owned(), figures.evictions.into());
+        used.insert("recalls".to_owned(), figures.recalls.into());
         used.insert("handles".to_owned(), figures.handles.into());
         report.insert("used".to_owned(), Value::Object(used));
-        let by_stage: BTreeMap<u32, Used> = figures.stages.into_iter().collect();
+        let by_stage = figures.stages.into_iter().map(|stage| (stage.stage, stage));
+        let by_stage: BTreeMap<u32, StageFigures> = by_stage.collect();
         let stages = known.into_iter().flat_map(|known| &known.stages).map(|(number, stage)| {
             let mut row = Map::new();
             row.insert("pipeline".to_owned(), stage.pipeline.clone().into());
             row.insert("stage".to_owned(), stage.name.clone().into());
             row.insert("weight".to_owned(), stage.weight.into());
-            row.extend(self::used(&by_stage.get(number).copied().unwrap_or_default()));
+            let figures = by_stage.get(number).copied().unwrap_or_default();
+            row.extend(self::used(&figures.used));
+            row.extend(memory(figures.held_bytes, figures.memory_byte_seconds));
             Value::Object(row)
         });
         report.insert("stages".to_owned(), stages.collect());
@@ -80,7 +100,12 @@ impl Gpus {
             Phase::Up(up) => up.info.memory_bytes.min(self.config.memory_bytes_max as u64),
             _ => 0,
         };
+        let measures_absent = match &phase {
+            Phase::Up(up) => up.measures.iter().filter(|measure| !measure.is_in_place).count(),
+            _ => 0,
+        };
         GpuSeen {
+            measures_absent: measures_absent as u64,
             up: u64::from(matches!(phase, Phase::Up(_))),
             starts: counts.starts,
             failures: counts.failures,
@@ -97,16 +122,21 @@ impl Gpus {
         let registry = lock(&self.registry);
         let tenants = registry.tenants.iter().map(|(name, known)| {
             let figures = self.status.tenant(known.number);
-            let Used { device_nanos, chunks, up_bytes, down_bytes, queued } = figures.used;
+            let Used { device_nanos, chunks, copy_nanos, up_bytes, down_bytes, queued } =
+                figures.used;
             let seen = GpuTenantSeen {
                 share: known.terms.weight.into(),
                 device_micros: device_nanos / 1_000,
                 chunks,
+                copy_micros: copy_nanos / 1_000,
                 up_bytes,
                 down_bytes,
                 guaranteed_bytes: known.terms.guaranteed_bytes,
                 held_bytes: figures.held_bytes,
+                kept_bytes: figures.kept_bytes,
                 memory_byte_seconds: figures.memory_byte_seconds,
+                evictions: figures.evictions,
+                recalls: figures.recalls,
                 queued,
                 handles: figures.handles,
             };
@@ -126,13 +156,21 @@ const fn kind(kind: Kind) -> &'static str {
 }
 
 fn used(used: &Used) -> Map<String, Value> {
-    let Used { device_nanos, chunks, up_bytes, down_bytes, queued } = used;
+    let Used { device_nanos, chunks, copy_nanos, up_bytes, down_bytes, queued } = used;
     let rows = [
         ("device-micros", device_nanos / 1_000),
         ("chunks", *chunks),
+        ("copy-micros", copy_nanos / 1_000),
         ("up-bytes", *up_bytes),
         ("down-bytes", *down_bytes),
         ("queued", *queued),
     ];
     rows.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
+fn memory(held_bytes: u64, byte_seconds: u64) -> [(String, Value); 2] {
+    [
+        ("held-bytes".to_owned(), held_bytes.into()),
+        ("memory-byte-seconds".to_owned(), byte_seconds.into()),
+    ]
 }

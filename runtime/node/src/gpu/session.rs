@@ -19,7 +19,7 @@ use sluicebox_gpu::slice::Stage;
 use sluicebox_gpu::wire::{Act, Answer, TAIL_BYTES_MAX, Terms, Want};
 use sluicebox_gpu::{device, kernel};
 
-use super::line::{Ending, lost};
+use super::line::{Ending, lost, outcome};
 use super::status::Phase;
 use super::{Gpus, UP_TIME_MAX, refused};
 use crate::mailbox::lock;
@@ -256,37 +256,41 @@ impl InstanceGpu {
         endings.len()
     }
 
-    async fn begin(&self, order: Order, waits: bool) -> Result<Begun, Refused> {
-        if !waits && self.unheard() >= TenantLimits::default().queue {
+    /// Has the device do something, and waits until it has ended.
+    async fn run(&self, order: Order) -> Result<Outcome, Refused> {
+        let ((answer, _), _) = self.act(self.order(order, true), Bytes::new()).await?;
+        match answer {
+            Answer::Ended { end, device_nanos } => Ok(outcome(end, device_nanos)),
+            _ => Err(lost()),
+        }
+    }
+
+    /// The same without waiting: by what it is known.
+    async fn begin(&self, order: Order) -> Result<u64, Refused> {
+        if self.unheard() >= TenantLimits::default().queue {
             let text = "submissions that have ended were not waited for: wait for them";
             return Err(refused("gpu.would-block", text));
         }
+        let ((answer, _), ending) = self.act(self.order(order, false), Bytes::new()).await?;
+        let Answer::Handle(handle) = answer else { return Err(lost()) };
+        lock(&self.endings).insert(handle, ending);
+        Ok(handle)
+    }
+
+    fn order(&self, order: Order, waits: bool) -> Act {
         let most = self.stage.deadline;
         let bindings = order.bindings.into_iter().map(|binding| host::Binding {
             buffer: binding.buffer,
             offset: binding.offset,
             bytes: binding.bytes,
         });
-        let act = Act::Submit {
+        Act::Submit {
             graph: order.graph,
             bindings: bindings.collect(),
             time_max: order.time_max.unwrap_or(most).min(most),
             waits,
-        };
-        let ((answer, _), ending) = self.act(act, Bytes::new()).await?;
-        match answer {
-            Answer::Handle(handle) => Ok(Begun { handle, ending }),
-            // It never began: it had to wait for longer than it may take.
-            Answer::Ended { .. } => Ok(Begun { handle: 0, ending }),
-            _ => Err(lost()),
         }
     }
-}
-
-/// A submission that was taken.
-struct Begun {
-    handle: u64,
-    ending: Ending,
 }
 
 impl Session for InstanceGpu {
@@ -341,15 +345,11 @@ impl Session for InstanceGpu {
     }
 
     fn submit(&self, order: Order) -> Asking<'_, Outcome> {
-        Box::pin(async move { Ok(self.begin(order, true).await?.ending.outcome().await) })
+        Box::pin(self.run(order))
     }
 
     fn try_submit(&self, order: Order) -> Asking<'_, u64> {
-        Box::pin(async move {
-            let Begun { handle, ending } = self.begin(order, false).await?;
-            lock(&self.endings).insert(handle, ending);
-            Ok(handle)
-        })
+        Box::pin(self.begin(order))
     }
 
     fn wait(&self, submission: u64) -> Asking<'_, Outcome> {

@@ -1,14 +1,15 @@
 //! How the GPU's process stands, and what was used of it: for those who wait, look and count.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sluicebox_engine::gpu::Refused;
 use sluicebox_gpu::device::Info;
 use sluicebox_gpu::wire::{Figures, TenantFigures, Used};
 use tokio::sync::watch;
 
+use super::confined::Measure;
 use crate::mailbox::lock;
 
 /// Where it is in its life.
@@ -49,6 +50,8 @@ pub(crate) struct Up {
     pub(crate) generation: u32,
     /// The number of the process.
     pub(crate) pid: u32,
+    /// What holds it in, and what does not.
+    pub(crate) measures: Arc<[Measure]>,
 }
 
 /// See the module.
@@ -182,6 +185,8 @@ impl Status {
             before.used = sum(before.used, figures.used);
             before.memory_byte_seconds =
                 before.memory_byte_seconds.saturating_add(figures.memory_byte_seconds);
+            before.evictions = before.evictions.saturating_add(figures.evictions);
+            before.recalls = before.recalls.saturating_add(figures.recalls);
         }
     }
 
@@ -194,6 +199,8 @@ impl Status {
             figures.used = sum(figures.used, before.used);
             figures.memory_byte_seconds =
                 figures.memory_byte_seconds.saturating_add(before.memory_byte_seconds);
+            figures.evictions = figures.evictions.saturating_add(before.evictions);
+            figures.recalls = figures.recalls.saturating_add(before.recalls);
         }
         figures
     }
@@ -218,6 +225,7 @@ fn sum(a: Used, b: Used) -> Used {
     Used {
         device_nanos: a.device_nanos.saturating_add(b.device_nanos),
         chunks: a.chunks.saturating_add(b.chunks),
+        copy_nanos: a.copy_nanos.saturating_add(b.copy_nanos),
         up_bytes: a.up_bytes.saturating_add(b.up_bytes),
         down_bytes: a.down_bytes.saturating_add(b.down_bytes),
         queued: a.queued.max(b.queued),
@@ -231,7 +239,7 @@ mod tests {
     fn figures(tenant: u64, device_nanos: u64) -> Figures {
         let used = Used { device_nanos, chunks: 1, ..Used::default() };
         let tenant = TenantFigures { tenant, used, memory_byte_seconds: 2, ..Default::default() };
-        Figures { busy_nanos: device_nanos, tenants: vec![tenant] }
+        Figures { busy_nanos: device_nanos, tenants: vec![tenant], ..Figures::default() }
     }
 
     #[test]

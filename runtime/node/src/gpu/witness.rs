@@ -5,7 +5,7 @@
 //! signal of its own making. The file is a few bytes in the page cache: it need not be on disk.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,9 @@ pub(super) fn writer(directory: &Path) -> io::Result<impl FnMut(Option<Suspect>)
 
 /// What was written last, if anything.
 pub(super) fn read(directory: &Path) -> Option<Suspect> {
-    let bytes = std::fs::read(path(directory)).ok()?;
+    let mut bytes = Vec::new();
+    // Who wrote it may have been taken over, and have made it as long as it liked.
+    File::open(path(directory)).ok()?.take(BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
     decode(bytes.as_slice().try_into().ok()?)
 }
 

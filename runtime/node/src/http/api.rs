@@ -5,7 +5,13 @@
 //!   the table, and one from outside asks for every row.
 //! - A row says everything a client can be told with: parameters, media types, statuses, codes.
 
+mod codes;
+
 use crate::tenants::Scope;
+pub(super) use codes::TENANTS_CODES;
+use codes::{
+    BODY, CHANGE, COMPILE, COMPONENT, INGEST, MANIFEST, NAME, PIPELINE, QUERY, READING, SESSION,
+};
 
 /// Where everything of a tenant is.
 pub(super) const TENANT: &str = "/v1/tenants/{tenant}";
@@ -66,89 +72,6 @@ const fn json(status: u16, about: &'static str, schema: &'static [(&str, &str)])
 }
 
 const NOTHING: Reply = Reply { status: 204, about: "Done", content: &[] };
-
-/// Of every route of a tenant.
-pub(super) const TENANTS_CODES: &[&str] = &[
-    "auth.token",
-    "auth.scope",
-    "auth.foreign-site",
-    "tenant.unknown",
-    "request.method",
-    "quota.exhausted",
-    "tenant.process",
-    "peer.unavailable",
-    "node.starting",
-    "internal",
-];
-
-const BODY: &[&str] =
-    &["request.body", "request.coding", "request.slow", "request.too-large", "node.overloaded"];
-const QUERY: &[&str] = &["request.query"];
-const CHANGE: &[&str] = &["pipeline.conflict", "log.full", "log.no-checkpoint", "log.failed"];
-const PIPELINE: &[&str] = &["pipeline.unknown"];
-const COMPONENT: &[&str] = &["component.unknown"];
-const NAME: &[&str] = &["name.invalid"];
-const READING: &[&str] = &["output.cursor", "output.trimmed"];
-const MANIFEST: &[&str] = &["manifest.invalid"];
-const INGEST: &[&str] = &[
-    "request.media-type",
-    "request.producer",
-    "request.wait",
-    "request.deadline",
-    "ingest.rejected",
-    "ingest.repeat",
-    "ingest.empty",
-    "ingest.json",
-    "ingest.key",
-    "ingest.key-length",
-    "ingest.key-utf8",
-    "ingest.event-bytes",
-    "ingest.time",
-    "ingest.header",
-    "ingest.attribute",
-    "ingest.fields",
-    "pipeline.busy",
-    "quota.disk",
-    "node.draining",
-    "log.full",
-    "log.no-checkpoint",
-    "log.failed",
-];
-const SESSION: &[&str] = &[
-    "stream.key",
-    "stream.chunk",
-    "stream.output",
-    "stream.gap",
-    "stream.taken-over",
-    "stream.cut-off",
-    "stream.idle",
-    "stream.event",
-    "request.upgrade",
-    "request.coding",
-    "request.body",
-    "request.too-large",
-    "node.overloaded",
-];
-const COMPILE: &[&str] = &[
-    "component.conflict",
-    "component.too-large",
-    "component.not-wasm",
-    "component.core-module",
-    "component.malformed",
-    "component.export",
-    "component.import",
-    "component.demand",
-    "component.link",
-    "compile.busy",
-    "compile.cpu",
-    "compile.memory",
-    "compile.output",
-    "compile.refused",
-    "compile.timeout",
-    "compile.killed",
-    "compile.crash",
-    "store.full",
-];
 
 const EVENTS: &[&str] = &[
     "application/json",
@@ -342,6 +265,20 @@ pub(super) const ROUTES: &[Route] = &[
         &[PIPELINE, QUERY, READING],
     )
     .takes(READ),
+    route(
+        ("GET", "/v1/tenants/{tenant}/pipelines/{name}/logs"),
+        ("readLogs", "Read what stages said last"),
+        Scope::Read,
+        &[json(200, "A page of lines", &[("application/x-ndjson", "LogLine")])],
+        &[PIPELINE, QUERY, &["output.cursor"]],
+    )
+    .takes(&[
+        query("cursor", "string", "Where to begin: a cursor, `oldest` (the default) or `latest`"),
+        query("limit", "integer", "At most so many lines, 1 to 10000"),
+        query("wait", "string", "How long to wait if there is nothing: `5s`, `500ms`"),
+        query("stage", "string", "Only those of this stage"),
+        query("level", "string", "None less grave: `debug` (the default), `info`, `warn`, `error`"),
+    ]),
     route(
         ("POST", "/v1/tenants/{tenant}/pipelines/{name}/dead-letters/replay"),
         ("replayDeadLetters", "Give dead letters to their stage again"),

@@ -243,11 +243,18 @@ fn success(reply: &Reply) -> Value {
             .collect();
         response["content"] = json!(content);
     }
-    if reply.content.iter().any(|(_, schema)| *schema == "Record") {
+    let has = |name: &str| reply.content.iter().any(|(_, schema)| *schema == name);
+    if has("Record") || has("LogLine") {
         response["headers"] = json!({ "Sluicebox-Cursor": {
             "description": "Of a page: where to go on",
             "schema": { "type": "string" },
         } });
+    }
+    if has("LogLine") {
+        response["headers"]["Sluicebox-Missed"] = json!({
+            "description": "So many lines were gone before they could be read",
+            "schema": { "type": "integer", "minimum": 1 },
+        });
     }
     response
 }
@@ -385,6 +392,10 @@ fn schemas_of_events() -> Value {
             ("stage?", text()), ("class?", text()), ("message?", text()),
             ("datacontenttype?", text()), ("data?", json!(true)), ("data_base64?", text()),
             ("partition", number()), ("offset", number()),
+        ]),
+        "LogLine": object(&[
+            ("time", text()), ("stage", text()), ("partition", number()), ("level", text()),
+            ("text", text()),
         ]),
         "Frames": { "type": "string", "contentEncoding": "binary",
                     "description": "Packed frames, as in wit/FRAME.md" },

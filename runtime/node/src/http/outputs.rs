@@ -42,7 +42,7 @@ pub(super) const STEP_BYTES: usize = 128 * 1024;
 /// The header with the cursor to go on from.
 pub(super) const CURSOR: HeaderName = HeaderName::from_static("sluicebox-cursor");
 
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const FRAMES: HeaderValue = HeaderValue::from_static(FRAME);
 
 /// Name of the dead letters in figures.

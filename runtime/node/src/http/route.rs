@@ -24,7 +24,7 @@ use super::pass::Way;
 use super::server::Edge;
 use super::session::socket;
 use super::text::percent_decode;
-use super::{dashboard, ingest, openapi, pass, peers, respond, session};
+use super::{dashboard, ingest, logs, openapi, pass, peers, respond, session};
 use crate::error::Error;
 use crate::front::figures::join;
 use crate::tenants::Scope;
@@ -49,6 +49,9 @@ enum Target<'a> {
     DeadLetters {
         pipeline: &'a str,
     },
+    Logs {
+        pipeline: &'a str,
+    },
     /// The key as it is written in the path.
     Stream {
         pipeline: &'a str,
@@ -70,6 +73,7 @@ fn split(path: &str) -> Option<(&str, Option<Target<'_>>)> {
         (Some("pipelines"), Some(pipeline), Some("dead-letters"), None) => {
             Target::DeadLetters { pipeline }
         }
+        (Some("pipelines"), Some(pipeline), Some("logs"), None) => Target::Logs { pipeline },
         (Some("pipelines"), Some(pipeline), Some("streams"), Some(key)) => {
             Target::Stream { pipeline, key }
         }
@@ -117,11 +121,8 @@ async fn route(
         tenant,
         match target {
             Some(Target::Events { .. }) => Scope::Ingest,
-            Some(Target::Output { .. } | Target::DeadLetters { .. } | Target::Stream { .. }) => {
-                Scope::Read
-            }
-            None if reads => Scope::Read,
-            None => Scope::Write,
+            None if !reads => Scope::Write,
+            _ => Scope::Read,
         },
     )?;
     let is_stream = matches!(target, Some(Target::Stream { .. }));
@@ -152,6 +153,10 @@ async fn route(
         Some(Target::DeadLetters { pipeline }) => {
             only(method, &Method::GET, "GET")?;
             outputs::handle(edge, &caller, (pipeline, Source::DeadLetters), &request).await
+        }
+        Some(Target::Logs { pipeline }) => {
+            only(method, &Method::GET, "GET")?;
+            logs::handle(edge, &caller, pipeline, &request).await
         }
         Some(Target::Stream { pipeline, key }) => {
             stream((edge, connection), &caller, (pipeline, key), request).await
@@ -289,8 +294,8 @@ mod tests {
     use crate::http::control;
 
     /// What carries events.
-    const EVENTS: [&str; 5] =
-        ["sendEvents", "readOutput", "readDeadLetters", "streamSession", "readStream"];
+    const EVENTS: [&str; 6] =
+        ["sendEvents", "readOutput", "readDeadLetters", "readLogs", "streamSession", "readStream"];
 
     #[test]
     fn paths_with_events_are_found() {
@@ -305,6 +310,8 @@ mod tests {
         assert_eq!(split(&stream), Some(("t", Some(expected))));
         let dead = at("pipelines/p/dead-letters");
         assert_eq!(split(&dead), Some(("t", Some(Target::DeadLetters { pipeline: "p" }))));
+        let logs = at("pipelines/p/logs");
+        assert_eq!(split(&logs), Some(("t", Some(Target::Logs { pipeline: "p" }))));
     }
 
     #[test]

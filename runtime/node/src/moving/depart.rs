@@ -48,6 +48,19 @@ impl Node {
     ) -> Result<Moved, Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
+        self.move_whole(tenant, name, to).await
+    }
+
+    /// As [`Node::move_pipeline`], for who holds the pipeline's turn.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn move_whole(
+        self: &Arc<Self>,
+        tenant: &Name,
+        name: &Name,
+        to: &str,
+    ) -> Result<Moved, Error> {
         let peer = self.destination(name, to)?;
         let running = self.running(tenant, name.as_str());
         let running = running.ok_or_else(|| self.no_pipeline(tenant, name.as_str()))?;

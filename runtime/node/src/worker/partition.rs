@@ -25,7 +25,7 @@ use super::expiry::Expiring;
 use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::parked::Parked;
 use super::record::Recording;
-use super::said::{answer, cause_of, report};
+use super::said::{answer, report, trapped};
 use super::streams::{Rest, said_of};
 use super::time::Timing;
 use super::{Life, Local};
@@ -354,7 +354,7 @@ impl Driver {
             return true;
         };
         let entered = Instant::now();
-        let Outcome { layer, verdict, usage, said } = invoker.invoke(invocation).await;
+        let Outcome { layer, verdict, usage, mut said } = invoker.invoke(invocation).await;
         let took = entered.elapsed();
         let verdict = match usage.short.filter(|_| stream && self.segment.durable.is_some()) {
             Some(Short::Others) => {
@@ -385,7 +385,7 @@ impl Driver {
             }
             Verdict::Returned(failures) => metrics.failures.add(failures.len() as u64),
             Verdict::Trapped(text) | Verdict::Lost(text) => {
-                metrics.traps.add(cause_of(text), 1);
+                trapped(runtime, &mut said, text, events);
                 runtime.note_instances();
             }
         }
@@ -395,11 +395,11 @@ impl Driver {
             self.drop_instance(stage, &serves);
         }
         // A call of several events that is taken back is made again, and says all of it again.
-        let mut said = said;
         if !stands && !stream && events > 1 {
             said.lines.clear();
         }
-        report(&self.segment, &self.segment.stages[stage], said, stands);
+        let stage = (&self.segment.stages[stage], self.mailbox.partition);
+        report(&self.segment, stage, said, stands);
         true
     }
 

@@ -4,9 +4,11 @@
 use sluicebox_core::frame::Frame;
 use sluicebox_core::ids::PipelineId;
 use sluicebox_core::layer::request_of;
-use sluicebox_engine::invoker::{LogLevel, Metric, Said};
+use sluicebox_engine::invoker::{LogLevel, LogLine, Metric, Said};
 
+use crate::running::event_time::now_micros;
 use crate::running::{SegmentRuntime, StageRuntime};
+use crate::stage_log::Line;
 
 /// Answers the requests whose events left by the output `reply`.
 pub(crate) fn answer(segment: &SegmentRuntime, frame: &Frame) {
@@ -35,7 +37,7 @@ pub(crate) fn answer_of(pipeline: PipelineId, segment: &SegmentRuntime, frame: &
 }
 
 /// A bounded word for what the text of a trap says.
-pub(super) fn cause_of(text: &str) -> &'static str {
+fn cause_of(text: &str) -> &'static str {
     match text {
         _ if text.contains("(limits.memory)") => "memory",
         _ if text.contains("(limits.instances)") || text.contains("(engine.instances)") => {
@@ -49,9 +51,24 @@ pub(super) fn cause_of(text: &str) -> &'static str {
     }
 }
 
+/// Counts a call that ended in a trap, and has its owner know why, behind what it said itself. One
+/// of several events is made again with each of them alone, and only those that trap then are told
+/// of.
+pub(super) fn trapped(stage: &StageRuntime, said: &mut Said, text: &str, events: u64) {
+    stage.metrics.traps.add(cause_of(text), 1);
+    if events <= 1 {
+        said.lines.push(LogLine { level: LogLevel::Error, text: text.to_owned() });
+    }
+}
+
 /// Passes on what a guest said. Its metrics count only if the call stands: one that is taken back
 /// runs again.
-pub(super) fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said, stands: bool) {
+pub(super) fn report(
+    segment: &SegmentRuntime,
+    (stage, partition): (&StageRuntime, u16),
+    said: Said,
+    stands: bool,
+) {
     let metrics = &stage.metrics;
     if said.lines_dropped > 0 {
         metrics.log_lines_dropped.add(said.lines_dropped);
@@ -65,7 +82,18 @@ pub(super) fn report(segment: &SegmentRuntime, stage: &StageRuntime, said: Said,
             Metric::Gauge(value) => metrics.guest_gauge(&name, value),
         }
     }
+    if said.lines.is_empty() {
+        return;
+    }
     metrics.log_lines.add(said.lines.len() as u64);
+    let time = now_micros();
+    segment.shared.metrics.stage_log().add(said.lines.iter().map(|line| Line {
+        time,
+        stage: stage.name.clone(),
+        partition,
+        level: line.level,
+        text: line.text.clone(),
+    }));
     let (tenant, pipeline) = (segment.shared.tenant.name(), &segment.shared.name);
     let stage = stage.name.as_str();
     for line in said.lines {

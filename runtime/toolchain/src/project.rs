@@ -1,0 +1,340 @@
+//! A stage's folder: what it is, and building it.
+//!
+//! `stage.toml` says name, language and world, and each has a default: the folder's name, what its
+//! sources look like, the language's world. A field nobody knows is refused. Equal sources are not
+//! built again.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::error::at;
+use crate::process::Progress;
+use crate::sdk::{self, Sdk};
+use crate::sources::{entries, holds_sources};
+use crate::{Error, LANGUAGES, Language, Result, Tools, language};
+
+/// The file that makes a folder a project.
+pub const FILE: &str = "stage.toml";
+
+/// Folders below one that is searched for projects, one within the other.
+const DEPTH_MAX: usize = 8;
+
+/// A stage's folder, and where its parts are.
+pub struct Project {
+    /// Also what its component is called.
+    pub name: String,
+    /// Absolute.
+    pub folder: PathBuf,
+    /// How it is built.
+    pub language: &'static dyn Language,
+    /// The world of the WIT it is for.
+    pub world: String,
+    /// What it is written against.
+    pub sdk: Sdk,
+    /// The folder for what is made on the way.
+    pub work: PathBuf,
+    /// The finished component.
+    pub component: PathBuf,
+}
+
+/// A component that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Built {
+    /// Whether it differs from what was there before.
+    pub changed: bool,
+    /// Its size.
+    pub bytes: u64,
+    /// How long it took.
+    pub time: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    stage: Fields,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    name: Option<String>,
+    language: Option<String>,
+    world: Option<String>,
+}
+
+impl Project {
+    /// Reads a folder's `stage.toml`.
+    ///
+    /// # Errors
+    /// There is none, or it is wrong.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let folder = std::path::absolute(folder).map_err(at("find", folder))?;
+        let file = folder.join(FILE);
+        let text = fs::read_to_string(&file).map_err(at("read", &file))?;
+        let wrong = |what: String, fix: &str| Error::Project {
+            file: file.clone(),
+            what,
+            fix: fix.to_owned(),
+        };
+        let text: Text = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            wrong(
+                format!("line {line}: {}", error.message()),
+                "write [stage] with name, language and world, each a text",
+            )
+        })?;
+        let Fields { name, language: named, world } = text.stage;
+        let of_folder = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.unwrap_or_else(of_folder);
+        if !is_name(&name) {
+            let rule = "set stage.name to 1 to 63 of a-z, 0-9 and '-', beginning with a letter and \
+                        not ending with '-'";
+            return Err(wrong(format!("{name:?} is no name"), rule));
+        }
+        let language = match named {
+            Some(named) => language(&named).map_err(|error| {
+                wrong(format!("stage.language: {error}"), "choose one of these")
+            })?,
+            None => detect(&folder).ok_or_else(|| {
+                let what = "stage.language is not given, and the sources do not say".to_owned();
+                wrong(what, &format!("set it to one of {}", crate::language_names()))
+            })?,
+        };
+        let world = world.unwrap_or_else(|| language.world(&folder).to_owned());
+        let hidden = folder.join(".sluicebox");
+        let component = folder.join("build").join(format!("{name}.wasm"));
+        let sdk = Sdk::below(&hidden.join("sdk"));
+        Ok(Self { name, language, world, sdk, work: hidden.join("work"), component, folder })
+    }
+
+    /// All projects in a folder and below it, by name.
+    ///
+    /// # Errors
+    /// One cannot be read, or two have one name.
+    pub fn all_below(folder: &Path) -> Result<Vec<Self>> {
+        let mut files = Vec::new();
+        files_called(FILE, folder, DEPTH_MAX, &mut files)?;
+        let mut projects: Vec<Self> = Vec::new();
+        for file in files {
+            let project = Self::read(file.parent().unwrap_or(folder))?;
+            if let Some(other) = projects.iter().find(|other| other.name == project.name) {
+                return Err(Error::Project {
+                    file,
+                    what: format!("{} has the name {} too", other.folder.display(), project.name),
+                    fix: "give each stage a name of its own".to_owned(),
+                });
+            }
+            projects.push(project);
+        }
+        Ok(projects)
+    }
+
+    /// The folder for what is made on the way, which is there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn work(&self) -> Result<&Path> {
+        fs::create_dir_all(&self.work).map_err(at("make", &self.work))?;
+        Ok(&self.work)
+    }
+
+    /// Where a recipe puts the component.
+    #[must_use]
+    pub fn finished(&self) -> PathBuf {
+        self.work.join("component.wasm")
+    }
+
+    /// Brings the SDK in its folder to the version of this program.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn unpack(&self) -> Result<()> {
+        sdk::unpack(&self.folder.join(".sluicebox/sdk"), self.language.sdk())
+    }
+
+    /// Builds the component, if its sources are others than those it was made of.
+    ///
+    /// # Errors
+    /// Tools are missing or fail; what was there before stays.
+    pub fn build(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<Built> {
+        let begun = Instant::now();
+        self.unpack()?;
+        let stamp = self.stamp()?;
+        let stamped = self.work.join("stamp");
+        let is_current = !self.language.knows_changes()
+            && self.component.is_file()
+            && fs::read_to_string(&stamped).is_ok_and(|saved| saved == stamp);
+        let changed = !is_current && self.make(tools, progress)?;
+        if !is_current {
+            fs::write(&stamped, stamp).map_err(at("write", &stamped))?;
+        }
+        let found = fs::metadata(&self.component).map_err(at("read", &self.component))?;
+        Ok(Built { changed, bytes: found.len(), time: begun.elapsed() })
+    }
+
+    /// Builds, whatever was there; true if the result is another one.
+    ///
+    /// # Errors
+    /// Tools are missing or fail.
+    pub fn make(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<bool> {
+        let is_first = !self.component.is_file();
+        if is_first {
+            self.needs_nothing(tools)?;
+        }
+        self.work()?;
+        if let Err(error) = self.language.build(self, tools, progress) {
+            // Looking takes time, and what was there the last time mostly is there.
+            self.needs_nothing(tools)?;
+            return Err(error);
+        }
+        let finished = self.finished();
+        let same = fs::read(&finished).map_err(at("read", &finished))?;
+        if fs::read(&self.component).is_ok_and(|old| old == same) {
+            return Ok(false);
+        }
+        if let Some(folder) = self.component.parent() {
+            fs::create_dir_all(folder).map_err(at("make", folder))?;
+        }
+        // In one step, so that nobody ever reads half of one.
+        fs::rename(&finished, &self.component).map_err(at("write", &self.component))?;
+        Ok(true)
+    }
+
+    fn needs_nothing(&self, tools: &Tools) -> Result<()> {
+        match self.language.missing(tools) {
+            missing if missing.is_empty() => Ok(()),
+            missing => Err(Error::Missing { title: self.language.title(), missing }),
+        }
+    }
+
+    /// Whether a change of this file asks for a new build.
+    #[must_use]
+    pub fn is_source(&self, file: &Path) -> bool {
+        let Ok(below) = file.strip_prefix(&self.folder) else { return false };
+        let mut folders: Vec<_> = below.iter().collect();
+        folders.pop();
+        folders.iter().all(|name| holds_sources(&name.to_string_lossy()))
+            && (below == Path::new(FILE) || self.language.is_source(below))
+    }
+
+    /// A hash of everything that decides the result.
+    fn stamp(&self) -> Result<String> {
+        let mut hasher = DefaultHasher::new();
+        (sdk::version(), &self.world, &self.name).hash(&mut hasher);
+        self.hash_below(&self.folder, &mut hasher)?;
+        Ok(format!("{:016x}\n", hasher.finish()))
+    }
+
+    fn hash_below(&self, folder: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+        for path in entries(folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() && !path.is_symlink() {
+                if holds_sources(&name) {
+                    self.hash_below(&path, hasher)?;
+                }
+            } else if self.is_source(&path) {
+                path.hash(hasher);
+                fs::read(&path).map_err(at("read", &path))?.hash(hasher);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Files of one name in a folder and below it; not in folders that hold no sources.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn files_called(
+    name: &str,
+    folder: &Path,
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+) -> Result<()> {
+    let file = folder.join(name);
+    if file.is_file() {
+        found.push(file);
+    }
+    for path in entries(folder)? {
+        let called = path.file_name().unwrap_or_default().to_string_lossy();
+        if depth > 0 && path.is_dir() && !path.is_symlink() && holds_sources(&called) {
+            files_called(name, &path, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The language a folder's sources are in.
+#[must_use]
+pub fn detect(folder: &Path) -> Option<&'static dyn Language> {
+    LANGUAGES.iter().copied().find(|language| language.detects(folder))
+}
+
+/// The rule of names; a project's becomes that of a file.
+fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(u8::is_ascii_lowercase)
+        && bytes.last() != Some(&b'-')
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, files: &[&str]) -> Result<Project> {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("shout");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(FILE), text).unwrap();
+        for file in files {
+            fs::write(folder.join(file), "").unwrap();
+        }
+        Project::read(&folder)
+    }
+
+    #[test]
+    fn what_is_left_out_follows_from_the_folder() {
+        let project = read("[stage]\n", &["app.py"]).unwrap();
+        assert_eq!((project.name.as_str(), project.language.name()), ("shout", "python"));
+        assert_eq!(project.world, "stage-typed");
+        for (file, language) in [("stage.py", "python"), ("stage.js", "js"), ("stage.ts", "ts")] {
+            let project = read("[stage]\n", &[file]).unwrap();
+            assert_eq!((project.language.name(), project.world.as_str()), (language, "stage"));
+        }
+        assert!(project.component.ends_with("shout/build/shout.wasm"));
+        let project = read("[stage]\nname = \"x\"\nlanguage = \"rust\"\n", &[]).unwrap();
+        assert_eq!((project.name.as_str(), project.world.as_str()), ("x", "stage"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_the_fix() {
+        let said = |text: &str| {
+            let error = read(text, &[]).err().unwrap();
+            (error.to_string(), error.fix())
+        };
+        let (what, fix) = said("[stage]\nlang = \"c\"\n");
+        assert!(what.contains("line 2: unknown field `lang`"), "{what}");
+        assert!(fix.contains("name, language and world"), "{fix}");
+        let (what, _) = said("[stage]\nlanguage = \"cobol\"\n");
+        let known = "there is no language \"cobol\"; known are rust, python, js, ts, c, go";
+        assert!(what.contains(known), "{what}");
+        assert!(said("[stage]\n").0.contains("the sources do not say"));
+        assert!(said("[stage]\nname = \"../x\"\nlanguage = \"c\"\n").0.contains("is no name"));
+        assert!(said("").0.contains("missing field `stage`"));
+    }
+
+    #[test]
+    fn sources_are_told_from_what_is_made_of_them() {
+        let project = read("[stage]\nlanguage = \"rust\"\n", &[]).unwrap();
+        let is_source = |file: &str| project.is_source(&project.folder.join(file));
+        assert!(is_source("src/lib.rs") && is_source("stage.toml") && is_source("Cargo.toml"));
+        assert!(!is_source("target/debug/x.rs") && !is_source(".sluicebox/sdk/rust/src/lib.rs"));
+        assert!(!is_source("events.ndjson") && !project.is_source(Path::new("/x/lib.rs")));
+    }
+}
