@@ -1,4 +1,4 @@
-//! A real browser without a screen, driven by the WebDriver protocol: Chromium, by its chromedriver.
+//! A real browser without a screen, by the WebDriver protocol: Chromium, by its chromedriver.
 //!
 //! - Nothing of it reaches beyond loopback, and nothing is kept: it has a profile of its own, which
 //!   goes with it. It and all its processes end with the test, by a panic too.

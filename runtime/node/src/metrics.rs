@@ -8,9 +8,9 @@
 //!   `stage`, `output`, `worker`, `peer`, `from`, `to`, and words from short lists in this project.
 //!
 //! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the node:
-//! `metrics/node.rs`, of the log, event time, workers and tenants' processes: `metrics/log.rs`, `metrics/time.rs`, `metrics/worker.rs`,
-//! `metrics/process.rs`, other nodes: `metrics/peer.rs`, ways between segments: `metrics/hop.rs`;
-//! who may read it: `http`.
+//! `metrics/node.rs`, of the log, event time, workers and tenants' processes: `metrics/log.rs`,
+//! `metrics/time.rs`, `metrics/worker.rs`, `metrics/process.rs`, other nodes: `metrics/peer.rs`,
+//! ways between segments: `metrics/hop.rs`; who may read it: `http`.
 
 mod encode;
 mod gpu;

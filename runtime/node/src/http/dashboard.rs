@@ -94,7 +94,7 @@ static FILES: [File; 19] = [
     served!("graph.js", SCRIPT),
     served!("spark.js", SCRIPT),
     served!("pipelines.js", SCRIPT),
-    served!("pipeline.js", SCRIPT),
+    served!("detail.js", SCRIPT),
     served!("events.js", SCRIPT),
     served!("deploy.js", SCRIPT),
     served!("account.js", SCRIPT),

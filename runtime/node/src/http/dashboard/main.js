@@ -13,7 +13,7 @@ import { h, render } from "./dom.js";
 import { EVERYWHERE, list, listen } from "./keys.js";
 import { node } from "./node.js";
 import { button, failure } from "./parts.js";
-import { pipeline } from "./pipeline.js";
+import { pipeline } from "./detail.js";
 import { pipelines } from "./pipelines.js";
 
 const VIEWS = { "": pipelines, p: pipeline, deploy, tenant: account, node };
