@@ -9,8 +9,18 @@ use crate::failure::Failure;
 use crate::render::{self, grouped};
 use crate::screen::Screen;
 
-const STAGE_COLUMNS: [&str; 8] =
-    ["pipeline", "stage", "weight", "device-micros", "chunks", "up-bytes", "down-bytes", "queued"];
+const STAGE_COLUMNS: [&str; 10] = [
+    "pipeline",
+    "stage",
+    "weight",
+    "device-micros",
+    "copy-micros",
+    "chunks",
+    "up-bytes",
+    "down-bytes",
+    "held-bytes",
+    "queued",
+];
 
 /// `gpu`
 pub(crate) async fn gpu(screen: Screen, args: GpuArgs) -> Result<(), Failure> {
@@ -55,10 +65,12 @@ fn gpu_text(screen: Screen, gpu: &Value) -> String {
         grouped(number("share", "memory-bytes-lent"))
     ));
     lines.push(format!(
-        "{} {} µs in {} pieces; holds {} bytes and {} handles; {} bytes up, {} down; {} queued",
+        "{} {} µs in {} pieces and {} µs of copies; holds {} bytes and {} handles; {} bytes up, {} \
+         down; {} queued",
         screen.strong("used  "),
         grouped(number("used", "device-micros")),
         grouped(number("used", "chunks")),
+        grouped(number("used", "copy-micros")),
         grouped(number("used", "held-bytes")),
         grouped(number("used", "handles")),
         grouped(number("used", "up-bytes")),
