@@ -126,16 +126,16 @@ impl Node {
         order: &Order,
     ) -> Result<Applied, Error> {
         let turn = self.deploying(tenant, name);
-        let held = turn.lock().await;
-        let mut moved = Ok(());
-        let applied = self.apply_in_turn((tenant, name), &text, order).await;
-        if let Ok((_, elsewhere)) = &applied {
-            moved = self.move_to_device((tenant, name), elsewhere).await;
-        }
+        let _turn = turn.lock().await;
+        let applied = match self.apply_in_turn((tenant, name), &text, order).await {
+            Ok((applied, elsewhere)) => {
+                self.settle_device((tenant, name), applied, &elsewhere).await
+            }
+            Err(error) => Err(error),
+        };
         // Whatever came of it: what was taken in for nothing does not stay.
         self.tidy_files(tenant).await;
-        drop(held);
-        self.settle_device((tenant, name), applied?.0, moved).await
+        applied
     }
 
     /// As [`Node::apply`], for who holds the pipeline's turn. Gives the nodes, too, to which it is
@@ -185,7 +185,12 @@ impl Node {
             manifest_of: None,
         };
         if !changed {
-            return Ok((applied, Vec::new()));
+            // One that was to be moved to a device, and was not, is so now.
+            let elsewhere = match order.dry_run {
+                true => Vec::new(),
+                false => self.find_device(tenant, &pipeline, true).await?.elsewhere,
+            };
+            return Ok((applied, elsewhere));
         }
         // The catalogue may have lost what the running version knows.
         applied.version = self.next_version(tenant, name).await?.max(version + 1);
@@ -247,6 +252,11 @@ impl Node {
     ) -> Result<(), Error> {
         let turn = self.deploying(tenant, name);
         let _turn = turn.lock().await;
+        self.delete_in_turn(tenant, name).await
+    }
+
+    /// As [`Node::delete_pipeline`], for who holds the pipeline's turn.
+    async fn delete_in_turn(self: &Arc<Self>, tenant: &Name, name: &Name) -> Result<(), Error> {
         if self.running(tenant, name.as_str()).is_none()
             && let Some(to) = self.passes_to(&Subject::Pipeline(tenant.clone(), name.clone()))
         {

@@ -272,6 +272,11 @@ impl Mailbox {
         lock(&self.inbox).deliveries.len()
     }
 
+    /// How many events are queued.
+    pub(crate) fn queued_events(&self) -> u64 {
+        lock(&self.inbox).deliveries.iter().map(|one| one.range.len() as u64).sum()
+    }
+
     /// Takes the next batch.
     pub(crate) fn take(&self) -> Option<Batch> {
         let (batch, hop) = {

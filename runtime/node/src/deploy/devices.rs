@@ -90,16 +90,25 @@ impl Node {
         last.map_or(Ok(()), Err)
     }
 
-    /// Moves what was just made to where a device is; what no node takes is taken back.
+    /// Moves what was made to where a device is; what was just made and no node takes is taken
+    /// back, unless events came in meanwhile. For who holds its turn.
+    ///
+    /// # Errors
+    /// As of [`Node::move_to_device`].
     pub(super) async fn settle_device(
         self: &Arc<Self>,
         (tenant, name): (&Name, &Name),
         applied: Applied,
-        moved: Result<(), Error>,
+        elsewhere: &[Arc<Peer>],
     ) -> Result<Applied, Error> {
-        let Err(error) = moved else { return Ok(applied) };
-        if self.running(tenant, name.as_str()).is_some()
-            && let Err(kept) = self.delete_pipeline(tenant, name).await
+        let Err(error) = self.move_to_device((tenant, name), elsewhere).await else {
+            return Ok(applied);
+        };
+        let running = self.running(tenant, name.as_str());
+        let is_untouched = running.is_some_and(|it| it.metrics().events.get() == 0);
+        if applied.created
+            && is_untouched
+            && let Err(kept) = Box::pin(self.delete_in_turn(tenant, name)).await
         {
             tracing::warn!(%tenant, pipeline = %name, error = %kept, "what has no GPU stays");
         }

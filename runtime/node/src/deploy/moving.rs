@@ -67,6 +67,23 @@ impl Node {
         .await
     }
 
+    /// Refuses a pipeline that is to come and is granted a GPU, if there is none for it. It is asked
+    /// before the other node lets go: what has left that one has to be taken in any case, and its
+    /// stages wait for what others have of the device.
+    ///
+    /// # Errors
+    /// There is none, or it is promised to others.
+    pub(crate) async fn has_device_for(
+        &self,
+        tenant: &Name,
+        preparing: &Preparing,
+    ) -> Result<(), Error> {
+        let Some((_, text)) = preparing.versions.last() else { return Ok(()) };
+        let pipeline = read_manifest(read(text)?.manifest.to_string().as_bytes())?;
+        drop(self.admit_gpu(tenant, &pipeline).await?);
+        Ok(())
+    }
+
     /// Fetches and compiles what a pipeline that is to come runs.
     pub(crate) async fn get_ready_for(
         self: &Arc<Self>,
@@ -75,8 +92,6 @@ impl Node {
     ) -> Result<(), Error> {
         let Some((_, text)) = preparing.versions.last() else { return Ok(()) };
         let document = read(text)?;
-        let pipeline = read_manifest(document.manifest.to_string().as_bytes())?;
-        drop(self.admit_gpu(tenant, &pipeline).await?);
         let before = document.codes.values().flat_map(super::codes::Written::manifests);
         for manifest in std::iter::once(&document.manifest).chain(before) {
             let pipeline = read_manifest(manifest.to_string().as_bytes())?;

@@ -73,13 +73,12 @@ impl Node {
 
     fn partition(&self, mailbox: &Arc<Mailbox>) -> PartitionDetail {
         let worker = self.workers().iter().position(|worker| Arc::ptr_eq(worker, &mailbox.owner));
-        let (arrived, taken) = mailbox.load.events();
         PartitionDetail {
             segment: mailbox.segment.root_name().to_owned(),
             partition: mailbox.partition,
             worker: worker.unwrap_or_default(),
             inbox_bytes: mailbox.bytes(),
-            inbox_events: arrived.saturating_sub(taken),
+            inbox_events: mailbox.queued_events(),
             state_bytes: mailbox.state_bytes.load(Ordering::Relaxed),
             open_streams: mailbox.open_streams.load(Ordering::Relaxed),
             earlier_code_streams: mailbox.streams_of_before.load(Ordering::Relaxed),

@@ -137,10 +137,6 @@ impl Node {
             events = mailboxes().map(|mailbox| mailbox.load.events().1).sum();
             reruns = stages().map(|stage| stage.retries.get()).sum();
         }
-        let waiting = |mailbox: &Arc<Mailbox>| {
-            let (arrived, taken) = mailbox.load.events();
-            arrived.saturating_sub(taken)
-        };
         TenantPipeline {
             info: self.info(running),
             since: if durable.is_some() { "applied" } else { "start" }.to_owned(),
@@ -151,7 +147,7 @@ impl Node {
             ingest_bytes: metrics.bytes.get(),
             output_events: running.outputs().map(|(_, ring)| ring.stats().appended).sum(),
             dead_letters: stages().map(|stage| stage.dead_letters.get()).sum(),
-            inbox_events: mailboxes().map(waiting).sum(),
+            inbox_events: mailboxes().map(|mailbox| mailbox.queued_events()).sum(),
             state_bytes: state_bytes(running),
             instances: stages().map(|stage| stage.instances.get()).sum(),
             lag_ms: running.event_time().and_then(|time| {

@@ -85,7 +85,10 @@ impl GpuProcess {
         } else {
             (vec![Measure::none("gpu.hold-in is false")], None)
         };
-        tell(&orders.directory, &measures).map_err(io("tell what holds the process in"))?;
+        // What an earlier process has left there does not keep this one from its device.
+        if let Err(error) = tell(&orders.directory, &measures) {
+            tracing::warn!(%error, "what holds the process in is not told");
+        }
         Ok(Self { orders, wanted, starter, _own: own })
     }
 }

@@ -76,6 +76,7 @@ impl Node {
             return Err(refused(name, "its tenant has a process of its own on the other node"));
         }
         self.admit_pipeline(tenant)?;
+        self.has_device_for(tenant, preparing).await?;
         self.get_ready_for(tenant, preparing).await?;
         self.expect(Of::new(tenant, id)).await
     }

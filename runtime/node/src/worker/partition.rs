@@ -385,7 +385,8 @@ impl Driver {
             }
             Verdict::Returned(failures) => metrics.failures.add(failures.len() as u64),
             Verdict::Trapped(text) | Verdict::Lost(text) => {
-                trapped(runtime, &mut said, text, events);
+                let is_last = events <= 1 || stream && self.segment.durable.is_none();
+                trapped(runtime, &mut said, text, is_last || matches!(verdict, Verdict::Lost(_)));
                 runtime.note_instances();
             }
         }

@@ -51,12 +51,11 @@ fn cause_of(text: &str) -> &'static str {
     }
 }
 
-/// Counts a call that ended in a trap, and has its owner know why, behind what it said itself. One
-/// of several events is made again with each of them alone, and only those that trap then are told
-/// of.
-pub(super) fn trapped(stage: &StageRuntime, said: &mut Said, text: &str, events: u64) {
+/// Counts a call that ended in a trap, and has its owner know why, behind what it said itself, if it
+/// is not made again with each of its events alone.
+pub(super) fn trapped(stage: &StageRuntime, said: &mut Said, text: &str, is_last: bool) {
     stage.metrics.traps.add(cause_of(text), 1);
-    if events <= 1 {
+    if is_last {
         said.lines.push(LogLine { level: LogLevel::Error, text: text.to_owned() });
     }
 }

@@ -68,6 +68,7 @@ impl Node {
         if self.front().isolates(self.tenants(), tenant) {
             return Err(refused(name, "its tenant has a process of its own on the other node"));
         }
+        self.has_device_for(tenant, preparing).await?;
         self.get_ready_for(tenant, preparing).await
     }
 
