@@ -321,7 +321,7 @@ async fn what_stages_say_and_do_is_watched() {
     assert_eq!([&lines[0]["text"], &lines[1]["text"]], ["quiet", "low"]);
     let grave = ask(&node, &["logs", "watched", "--level", "warn", "--stage", "stage-0"]).lines();
     assert_eq!((grave.len(), &grave[0]["level"]), (1, &json!("warn")));
-    assert_eq!(ask(&node, &["logs", "watched", "--stage", "other"]).lines(), [json!(0); 0]);
+    assert!(ask(&node, &["logs", "watched", "--stage", "other"]).lines().is_empty());
     assert_eq!(ask(&node, &["logs", "other"]).error(66)["code"], "pipeline.unknown");
 
     // What is done between two readings is in one of the views.

@@ -23,7 +23,8 @@ use sluicebox_tests::client::{Client, TENANT};
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::{guests, node};
 use tempfile::TempDir;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::JoinSet;
 
 /// How long a build may take on a machine that has much to do.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(300);
@@ -98,7 +99,7 @@ impl Walk {
 /// `dev`, and what it says.
 struct Dev {
     child: Child,
-    said: UnboundedReceiver<Value>,
+    said: Receiver<Value>,
     /// Everything it said so far, to be shown with a failure.
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -111,14 +112,14 @@ impl Dev {
         let mut child =
             command.stdout(Stdio::piped()).stderr(errors).spawn().expect("it can be started");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let (sender, said) = unbounded_channel();
+        let (sender, said) = channel(1_024);
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 kept.lock().expect("nobody panics with it").push(line.clone());
                 let said = serde_json::from_str(&line).expect("each line is JSON");
-                if sender.send(said).is_err() {
+                if sender.blocking_send(said).is_err() {
                     return;
                 }
             }
@@ -158,14 +159,15 @@ impl Drop for Dev {
 struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<u64>>,
-    task: tokio::task::JoinHandle<()>,
+    task: JoinSet<()>,
 }
 
 impl Load {
     fn start(client: Client) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&sent));
-        let task = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let key = format!("k{}", number % KEYS as u64);
@@ -194,7 +196,7 @@ impl Load {
     async fn more(&self, events: u64) {
         let wanted = self.sent() + events;
         let end = Instant::now() + BUILD_TIME_MAX;
-        while self.sent() < wanted && !self.task.is_finished() && Instant::now() < end {
+        while self.sent() < wanted && self.task.try_join_next().is_none() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(self.sent() >= wanted, "events are no longer taken");
@@ -203,7 +205,9 @@ impl Load {
     /// Ends it and says how many were taken.
     async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.expect("every request was answered");
+        while let Some(ended) = self.task.join_next().await {
+            ended.expect("every request was answered");
+        }
         *self.sent.lock().expect("nobody panics with it")
     }
 }
@@ -225,6 +229,7 @@ fn every_event_counted_once(records: &[Value], greetings: &[&str]) {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a figure for who asks for it")]
 async fn from_new_to_a_change_under_load(language: Language) {
     let walk = Walk::new(language);
     walk.succeeds(&["new", "my-stage", "--lang", walk.language.name]);

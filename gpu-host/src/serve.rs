@@ -14,8 +14,8 @@
 //!   answered any more.
 //! - Submissions of a stage that wait are taken in their order, and none goes past them.
 //! - What is copied to the device and back is so when it is its tenant's turn, as work is begun.
-//! - All that is kept has a bound: replies and copies ([`Server::has_room`]), submissions that wait,
-//!   parts of constants, kernels that are tried.
+//! - All that is kept has a bound: replies and copies ([`Server::has_room`]), submissions that
+//!   wait, parts of constants, kernels that are tried.
 //! - Nothing is said of a device before [`Answer::Begun`], nor after [`Answer::Hung`].
 //!
 //! Leaves to others: packets and processes, the clock, and trying kernels ([`Trial`]).

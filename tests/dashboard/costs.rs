@@ -40,7 +40,6 @@ async fn share(process: Pid, load: &impl AsyncFn()) -> f64 {
 
 #[tokio::test]
 #[ignore = "figures: cargo test -p sluicebox-tests --release --test dashboard -- --ignored --nocapture"]
-#[expect(clippy::print_stderr, reason = "figures are for who asks for them")]
 async fn what_it_costs() {
     let node = Setup::dev().start().await;
     let client = node.client();

@@ -4,8 +4,9 @@
 //! - a workspace member whose name starts with `guest-` or `example-` is a Rust guest;
 //! - a folder below `tests/guests` or `examples` with a `stage.py` or an `app.py` is a Python
 //!   guest, one with a `stage.js` or a `stage.ts` a JavaScript guest, one with a `go.mod` a Go
-//!   guest, one with a `.c` file a C guest, one with `.wat` files holds guests in text form. A file `world` in it names the world
-//!   of `wit/` it is for, if that is not the one its language and its sources say.
+//!   guest, one with a `.c` file a C guest, one with `.wat` files holds guests in text form. A file
+//!   `world` in it names the world of `wit/` it is for, if that is not the one its language and its
+//!   sources say.
 //!
 //! A guest's file is named after its folder: `tests/guests/conformance-c` gives
 //! `conformance-c.wasm`, `examples/word-count/split` gives `word-count-split.wasm`. The guests of

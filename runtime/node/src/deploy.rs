@@ -147,15 +147,7 @@ impl Node {
         order: &Order,
     ) -> Result<(Applied, Vec<Arc<Peer>>), Error> {
         let pipeline = self.check_manifest(tenant, name, text).await?;
-        if self.dormant(tenant, name).is_some() {
-            return Err(Error::Conflict {
-                what: "pipeline",
-                name: name.to_string(),
-                why: "it is in the log and could not be started or deleted, the node's log says \
-                      why: mend that and restart the node, or delete the pipeline"
-                    .to_owned(),
-            });
-        }
+        self.is_awake(tenant, name)?;
         let old = self.running(tenant, name.as_str());
         if old.is_none() {
             self.may_make(tenant, name)?;
@@ -223,6 +215,20 @@ impl Node {
             }
         }
         switched.map(|()| (applied, device.elsewhere))
+    }
+
+    /// Refuses a pipeline that is there and does not run.
+    fn is_awake(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
+        if self.dormant(tenant, name).is_none() {
+            return Ok(());
+        }
+        Err(Error::Conflict {
+            what: "pipeline",
+            name: name.to_string(),
+            why: "it is in the log and could not be started or deleted, the node's log says why: \
+                  mend that and restart the node, or delete the pipeline"
+                .to_owned(),
+        })
     }
 
     /// Switches with all partitions at home; those that were elsewhere go back behind it.

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Line {
-        let stage = if text.len() % 2 == 0 { "even" } else { "odd" };
+        let stage = if text.len().is_multiple_of(2) { "even" } else { "odd" };
         Line {
             time: 7,
             stage: stage.to_owned(),

@@ -67,9 +67,9 @@ impl Node {
         .await
     }
 
-    /// Refuses a pipeline that is to come and is granted a GPU, if there is none for it. It is asked
-    /// before the other node lets go: what has left that one has to be taken in any case, and its
-    /// stages wait for what others have of the device.
+    /// Refuses a pipeline that is to come and is granted a GPU, if there is none for it. It is
+    /// asked before the other node lets go: what has left that one has to be taken in any case,
+    /// and its stages wait for what others have of the device.
     ///
     /// # Errors
     /// There is none, or it is promised to others.

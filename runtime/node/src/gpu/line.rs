@@ -106,11 +106,11 @@ impl Line {
     }
 
     /// Puts a request into the ring if that can be done at once. If not, it is given back.
-    fn send_directly(&self, request: Request) -> Result<(), Request> {
+    fn send_directly(&self, request: Request) -> Option<Request> {
         if request.bytes.len() > DIRECT_BYTES_MAX {
-            return Err(request);
+            return Some(request);
         }
-        let Ok(mut sending) = self.sending.try_lock() else { return Err(request) };
+        let Ok(mut sending) = self.sending.try_lock() else { return Some(request) };
         match &mut *sending {
             Some(sending) if sending.is_clear() && lock(&self.told).is_empty() => {
                 sending.send(request);
@@ -118,9 +118,9 @@ impl Line {
                     // The keeper is to look for room.
                     self.news.notify_one();
                 }
-                Ok(())
+                None
             }
-            _ => Err(request),
+            _ => Some(request),
         }
     }
 
@@ -164,7 +164,7 @@ impl Line {
         let (answer, answered) = oneshot::channel();
         let (ended, ending) = oneshot::channel();
         let request = Request { want, bytes, answer, ended };
-        if let Err(request) = self.send_directly(request) {
+        if let Some(request) = self.send_directly(request) {
             self.queue.send(request).await.map_err(|_| lost())?;
             // It may have gone to rest since who asks has seen it.
             if !self.is_heard.load(Ordering::SeqCst) {

@@ -51,8 +51,8 @@ fn cause_of(text: &str) -> &'static str {
     }
 }
 
-/// Counts a call that ended in a trap, and has its owner know why, behind what it said itself, if it
-/// is not made again with each of its events alone.
+/// Counts a call that ended in a trap, and has its owner know why, behind what it said itself, if
+/// it is not made again with each of its events alone.
 pub(super) fn trapped(stage: &StageRuntime, said: &mut Said, text: &str, is_last: bool) {
     stage.metrics.traps.add(cause_of(text), 1);
     if is_last {
