@@ -2,11 +2,13 @@
 // that a stage needs no generator of bindings.
 //
 // - What the host gives it puts where cabi_realloc says: memory of the call.
+// - What the adapter of WASI keeps lies where cabi_realloc_adapter says: memory of the instance.
 // - An option or result comes as its case, and then, from the next multiple of its alignment on,
 //   its value. Texts and lists are an address and a length.
 
 #ifdef __wasm__
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -159,6 +161,16 @@ EXPORT("cabi_realloc") void *cabi_realloc(void *old, size_t old_len, size_t alig
     (void)align; // 8 at most, as everything in memory of the call has it
     void *at = sb_alloc(len);
     if (old_len > 0) memcpy(at, old, old_len < len ? old_len : len);
+    return at;
+}
+
+// The adapter asks once, in whichever call first uses WASI, and has its stack there ever after.
+EXPORT("cabi_realloc_adapter")
+void *cabi_realloc_adapter(void *old, size_t old_len, size_t align, size_t len) {
+    (void)old_len;
+    (void)align; // 8 at most, as everything of malloc has it
+    void *at = realloc(old, len);
+    if (at == NULL) __builtin_trap();
     return at;
 }
 

@@ -35,7 +35,7 @@ type Draft struct {
 	Key string
 	// Time of the event. If it is zero, it is that of the cause.
 	Time time.Time
-	// Payload, or a value that is written as JSON.
+	// Payload, or a value that is written as JSON unless it is nil.
 	Payload []byte
 	JSON    any
 	Fields  []Field
@@ -54,8 +54,17 @@ func (out *Output) EmitText(cause *Event, payload string) {
 // EmitJSON emits a value as JSON on port 0 with the time and key of its cause. If it cannot be
 // written as JSON, the cause fails.
 func (out *Output) EmitJSON(cause *Event, value any) {
-	out.Send(cause, Draft{JSON: value})
+	index := cause.host()
+	// By itself, because a draft without a value is one whose payload is given, and nil is `null`.
+	payload, err := json.Marshal(value)
+	if err != nil {
+		out.failAt(index, notJSON(err))
+		return
+	}
+	push(out, index, 0, uint64(cause.Micros), "", payload)
 }
+
+func notJSON(err error) error { return fmt.Errorf("emitted what is not JSON: %w", err) }
 
 // Send emits an event that differs from a plain one. If no frame can carry it (a key over 512
 // bytes, fields over 16 KiB, a payload over 15 MiB, a port or time out of range), the cause fails.
@@ -64,7 +73,7 @@ func (out *Output) Send(cause *Event, draft Draft) {
 	if draft.JSON != nil {
 		payload, err := json.Marshal(draft.JSON)
 		if err != nil {
-			out.failAt(index, fmt.Errorf("emitted what is not JSON: %w", err))
+			out.failAt(index, notJSON(err))
 			return
 		}
 		draft.Payload = payload

@@ -77,6 +77,25 @@ func TestJSONIsReadAndWritten(t *testing.T) {
 	is(t, len(harness.Handle(Input{Kind: sluicebox.Timer, Payload: []byte("x")}).Failures), 0)
 }
 
+func TestEveryValueIsEmittedAsJSON(t *testing.T) {
+	values := map[string]any{"null": nil, "0": 0, `""`: "", "[]": []int{}, "false": false}
+	harness := New(sluicebox.Each(func(event *sluicebox.Event, out *sluicebox.Output) error {
+		if event.Key == "bad" {
+			out.EmitJSON(event, func() {})
+			return nil
+		}
+		out.EmitJSON(event, values[event.Key])
+		return nil
+	}))
+	for text := range values {
+		is(t, harness.Send(text, "").Texts(), []string{text})
+	}
+	bad := harness.Send("bad", "")
+	is(t, len(bad.Outputs), 0)
+	message := "emitted what is not JSON: json: unsupported type: func()"
+	is(t, bad.Failures[0].Err.Error(), message)
+}
+
 func TestWhatNoFrameCarriesFails(t *testing.T) {
 	harness := New(sluicebox.Each(func(event *sluicebox.Event, out *sluicebox.Output) error {
 		draft := sluicebox.Draft{Payload: event.Payload}

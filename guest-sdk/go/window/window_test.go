@@ -93,6 +93,32 @@ func TestALateEventCorrectsAResult(t *testing.T) {
 	is(t, late.Outputs[0].Text(), "4")
 }
 
+func TestAResultLeavesItsPanesAsTheyAre(t *testing.T) {
+	type sum = map[string]int64
+	sums := window.Aggregate[int64, sum, int64]{
+		First: func(value int64) sum { return sum{"sum": value} },
+		Merge: func(kept, later sum) sum {
+			kept["sum"] += later["sum"]
+			return kept
+		},
+		Output: func(kept sum) int64 {
+			defer clear(kept)
+			return kept["sum"]
+		},
+	}
+	windows := window.Sliding(20*time.Second, 10*time.Second).AllowedLateness(time.Hour)
+	harness := sluiceboxtest.New(sluicebox.All(
+		func(events []*sluicebox.Event, out *sluicebox.Output) error {
+			window.Run(windows, sums, number, events, out)
+			return nil
+		}))
+	harness.Handle(input("k", 105, 1), input("k", 115, 2))
+	is(t, short(harness.AdvanceWatermark(at(140))), []string{"90-110=1", "100-120=3", "110-130=2"})
+	late := harness.Handle(input("k", 105, 4), input("k", 105, 8))
+	is(t, short(late), []string{"90-110=5late", "100-120=7late", "90-110=13late", "100-120=15late"})
+	is(t, short(harness.Handle(input("k", 105, 16))), []string{"90-110=29late", "100-120=31late"})
+}
+
 func TestTooLateAnEventFailsOrIsDropped(t *testing.T) {
 	failing := summing(window.Tumbling(10 * time.Second))
 	failing.AdvanceWatermark(at(30))

@@ -223,13 +223,17 @@ func (work *work[In, Kept, Out]) fire(event eventOf, end uint64, firing Firing) 
 		if err != nil {
 			return err
 		}
-		switch {
-		case pane == nil:
-		case found:
-			all = work.aggregate.Merge(all, pane.kept)
-		default:
-			all, found = pane.kept, true
+		if pane == nil {
+			continue
 		}
+		kept, err := work.copied(pane.kept)
+		if err != nil {
+			return err
+		}
+		if found {
+			kept = work.aggregate.Merge(all, kept)
+		}
+		all, found = kept, true
 	}
 	if !found {
 		return nil
@@ -239,6 +243,16 @@ func (work *work[In, Kept, Out]) fire(event eventOf, end uint64, firing Firing) 
 	draft := sluicebox.Draft{Time: time.UnixMicro(over - 1)}
 	work.emit(result, draft, func(draft sluicebox.Draft) { work.out.Send(event.Event, draft) })
 	return nil
+}
+
+// copied is another of the same. A result is made of copies: Merge may change what it is given and
+// may give back either, and Output may change it too, but the pane is kept as it is.
+func (work *work[In, Kept, Out]) copied(kept Kept) (Kept, error) {
+	other, err := work.aggregate.Decode(work.aggregate.Encode(nil, kept))
+	if err != nil {
+		err = fmt.Errorf("what the windows %s keep is not read as it was written: %w", work.name, err)
+	}
+	return other, err
 }
 
 // wake says when a key is to be woken: for its next result, an early one, or to let panes go.
