@@ -193,17 +193,20 @@ impl Load {
     }
 
     /// Waits until so many more were taken.
-    async fn more(&self, events: u64) {
+    async fn more(&mut self, events: u64) {
         let wanted = self.sent() + events;
         let end = Instant::now() + BUILD_TIME_MAX;
-        while self.sent() < wanted && self.task.try_join_next().is_none() && Instant::now() < end {
+        while self.sent() < wanted && Instant::now() < end {
+            if let Some(ended) = self.task.try_join_next() {
+                ended.expect("every request was answered");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(self.sent() >= wanted, "events are no longer taken");
     }
 
     /// Ends it and says how many were taken.
-    async fn end(self) -> u64 {
+    async fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.task.join_next().await {
             ended.expect("every request was answered");
@@ -249,7 +252,7 @@ async fn from_new_to_a_change_under_load(language: Language) {
     let url = ready["url"].as_str().expect("it says where");
     let address: SocketAddr = url["http://".len()..].parse().expect("an address");
     let client = Client::new(address, TENANT, None);
-    let load = Load::start(client.clone());
+    let mut load = Load::start(client.clone());
     load.more(EVENTS_EACH).await;
 
     let changed = Instant::now();

@@ -4,8 +4,6 @@
 //! What is below `guest-sdk` goes by the name of its folder, and the crates at its root by `rust`.
 //! Their manifests are written out without the workspace they inherit from here.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

@@ -275,7 +275,7 @@ fn member(record: &Value, name: &str) -> String {
 /// The time of day is enough to watch by.
 fn of_day(record: &Value) -> String {
     let time = member(record, "time");
-    time.split_once('T').map_or(time.clone(), |(_, of_day)| of_day.to_owned())
+    time.split_once('T').map_or_else(|| time.clone(), |(_, of_day)| of_day.to_owned())
 }
 
 #[cfg(test)]

@@ -199,8 +199,11 @@ fn shown(record: &Value, like: Option<&Map<String, Value>>) -> String {
     printable(&Value::Object(line).to_string())
 }
 
+/// A record, and the line it is in.
+type Numbered = (usize, Map<String, Value>);
+
 /// The lines of a file that are not empty, by number.
-fn lines(file: &Path) -> Result<Vec<(usize, Map<String, Value>)>, Failure> {
+fn lines(file: &Path) -> Result<Vec<Numbered>, Failure> {
     let doing = || format!("read {}", file.display());
     let size = std::fs::metadata(file).map_err(|error| Failure::local(doing(), &error))?.len();
     if size > FILE_BYTES_MAX {
