@@ -24,8 +24,8 @@ const MANIFESTS: [(&str, &str); 2] = [
 /// Folders of `guest-sdk` that are the Rust crates.
 const RUST: [&str; 2] = ["src", "macros"];
 
-/// What tools leave beside sources, and tests of the SDKs.
-const LEFT_OUT: [&str; 5] = ["target", "node_modules", "__pycache__", "build", "tests"];
+/// What tools leave beside sources.
+const LEFT_OUT: [&str; 4] = ["target", "node_modules", "__pycache__", "build"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
@@ -70,7 +70,9 @@ fn add(
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') || LEFT_OUT.contains(&name.as_str()) {
+        // Tests of the SDKs stay here; those of a template are the new project's.
+        let is_test_of_sdk = name == "tests" && !to.starts_with("templates/");
+        if name.starts_with('.') || LEFT_OUT.contains(&name.as_str()) || is_test_of_sdk {
             continue;
         }
         let path = format!("{to}/{name}");

@@ -82,6 +82,24 @@ mod tests {
     }
 
     #[test]
+    fn every_file_of_a_template_is_in_the_program() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-sdk/templates");
+        let copy = tempfile::tempdir().unwrap();
+        let count = std::cell::Cell::new(0);
+        let counted = |file: &Path| {
+            let path = file.strip_prefix(&root).unwrap().to_str().unwrap();
+            let found = sdk::files_in("templates").find(|(embedded, _)| *embedded == path);
+            let (_, bytes) = found.unwrap_or_else(|| panic!("{path} is left out"));
+            assert_eq!(bytes, fs::read(file).unwrap(), "{path}");
+            count.set(count.get() + 1);
+            false
+        };
+        crate::sources::copy_tree(&root, copy.path(), &counted).unwrap();
+        assert_eq!(count.get(), sdk::files_in("templates").count());
+        assert!(count.get() > LANGUAGES.len());
+    }
+
+    #[test]
     fn nothing_that_is_there_is_written_over() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("mine"), "").unwrap();
