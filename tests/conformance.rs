@@ -56,7 +56,7 @@ async fn run(rig: &Rig, guest: &Guest, case: &Case, has_clock: bool) -> Vec<(usi
                 (chain.batch(frame(given), now).await, expected.clone())
             }
             Step::Clock { given } => {
-                let outputs = if has_clock { cases::clock(given, now) } else { Vec::new() };
+                let outputs = cases::clock(given, has_clock.then_some(now));
                 let expected = Expected { outputs, ..Expected::default() };
                 (chain.batch(frame(given), now).await, expected)
             }

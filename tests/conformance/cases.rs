@@ -29,7 +29,7 @@ pub(crate) struct Case {
 pub(crate) enum Step {
     /// A frame is handled.
     Handle { given: Vec<Given>, expected: Expected },
-    /// A frame of `w` is handled, which needs a clock.
+    /// A frame of `w`, which needs a clock, and `e` is handled.
     Clock { given: Vec<Given> },
     /// Streams end by themselves, so many microseconds later.
     Ends { after: u64, expected: Expected },
@@ -131,10 +131,12 @@ fn described(kind: Kind, input: u16, at: u64, key: &str) -> Vec<u8> {
     [&[kind as u8][..], &input.to_le_bytes(), &(TIME + at).to_le_bytes(), key.as_bytes()].concat()
 }
 
-/// What `w` emits for each event in a batch of this time.
-pub(crate) fn clock(given: &[Given], now: u64) -> Vec<Out> {
-    let nanos = (now * 1_000).to_le_bytes();
-    (0..given.len() as u64).map(|at| Out::of(at, nanos)).collect()
+/// What `w` and `e` emit in a batch of this time, if the guest has a clock.
+pub(crate) fn clock(given: &[Given], now: Option<u64>) -> Vec<Out> {
+    let nanos = now.map(|now| (now * 1_000).to_le_bytes().to_vec());
+    let emitted = |given: &Given| given.payload.strip_prefix(b"e").map(<[u8]>::to_vec);
+    let outputs = given.iter().zip(0..);
+    outputs.filter_map(|(given, at)| Some(Out::of(at, emitted(given).or(nanos.clone())?))).collect()
 }
 
 /// The whole table.
@@ -458,6 +460,14 @@ fn settings() -> Vec<Case> {
                 Step::Clock { given: vec![k("w")] },
             ],
             ..Case::new("the clock stands still within a batch").host_only()
+        },
+        // Large enough to lie over memory of the first batch, should the clock still use any.
+        Case {
+            steps: vec![
+                Step::Clock { given: vec![k("w")] },
+                Step::Clock { given: vec![k("w"), k([b'e'; 100_000])] },
+            ],
+            ..Case::new("the clock leaves what is given alone").host_only()
         },
     ]
 }

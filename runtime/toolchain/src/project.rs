@@ -1,11 +1,14 @@
 //! A stage's folder: what it is, and building it.
 //!
 //! `stage.toml` says name, language and world, and each has a default: the folder's name, what its
-//! sources look like, the language's world. A field nobody knows is refused. Equal sources are not
-//! built again.
+//! sources look like, the language's world. A field nobody knows is refused.
+//!
+//! What was built of equal files is not built again. All files count, not only sources: a source can
+//! take in any other. A folder with more than is looked through is built each time.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,9 @@ pub const FILE: &str = "stage.toml";
 
 /// Folders below one that is searched for projects, one within the other.
 const DEPTH_MAX: usize = 8;
+
+/// Files and folders of a project that are looked through for changes, and the bytes in them.
+const STAMPED: Room = Room { entries: 10_000, bytes: 256 << 20 };
 
 /// A stage's folder, and where its parts are.
 pub struct Project {
@@ -163,13 +169,22 @@ impl Project {
     pub fn build(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<Built> {
         let begun = Instant::now();
         self.unpack()?;
-        let stamp = self.stamp()?;
+        let stamp = if self.language.knows_changes() {
+            None
+        } else {
+            let stamp = self.stamp(STAMPED)?;
+            if stamp.is_none() {
+                progress.say(&self.too_much());
+            }
+            stamp
+        };
         let stamped = self.work.join("stamp");
-        let is_current = !self.language.knows_changes()
-            && self.component.is_file()
-            && fs::read_to_string(&stamped).is_ok_and(|saved| saved == stamp);
+        let is_current = self.component.is_file()
+            && stamp.as_ref().is_some_and(|stamp| {
+                fs::read_to_string(&stamped).is_ok_and(|saved| saved == *stamp)
+            });
         let changed = !is_current && self.make(tools, progress)?;
-        if !is_current {
+        if let Some(stamp) = stamp.filter(|_| !is_current) {
             fs::write(&stamped, stamp).map_err(at("write", &stamped))?;
         }
         let found = fs::metadata(&self.component).map_err(at("read", &self.component))?;
@@ -211,38 +226,87 @@ impl Project {
         }
     }
 
-    /// Whether a change of this file asks for a new build.
+    /// Whether a change of this file asks for a new build. What editors and systems leave beside
+    /// a source has its extension often, and a name that begins with a dot.
     #[must_use]
     pub fn is_source(&self, file: &Path) -> bool {
         let Ok(below) = file.strip_prefix(&self.folder) else { return false };
         let mut folders: Vec<_> = below.iter().collect();
-        folders.pop();
-        folders.iter().all(|name| holds_sources(&name.to_string_lossy()))
+        let Some(name) = folders.pop() else { return false };
+        !is_hidden(&name.to_string_lossy())
+            && folders.iter().all(|name| holds_sources(&name.to_string_lossy()))
             && (below == Path::new(FILE) || self.language.is_source(below))
     }
 
-    /// A hash of everything that decides the result.
-    fn stamp(&self) -> Result<String> {
+    /// A hash of everything in the folder that can decide the result; none if it is too much.
+    fn stamp(&self, mut room: Room) -> Result<Option<String>> {
         let mut hasher = DefaultHasher::new();
         (sdk::version(), &self.world, &self.name).hash(&mut hasher);
-        self.hash_below(&self.folder, &mut hasher)?;
-        Ok(format!("{:016x}\n", hasher.finish()))
+        let is_whole = hash_below(&self.folder, &mut room, &mut hasher)?;
+        Ok(is_whole.then(|| format!("{:016x}\n", hasher.finish())))
     }
 
-    fn hash_below(&self, folder: &Path, hasher: &mut DefaultHasher) -> Result<()> {
-        for path in entries(folder)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if path.is_dir() && !path.is_symlink() {
-                if holds_sources(&name) {
-                    self.hash_below(&path, hasher)?;
-                }
-            } else if self.is_source(&path) {
-                path.hash(hasher);
-                fs::read(&path).map_err(at("read", &path))?.hash(hasher);
-            }
-        }
-        Ok(())
+    fn too_much(&self) -> String {
+        format!(
+            "{} holds more than {} files or {} MiB, so it is built each time; move elsewhere what \
+             the stage is not made of",
+            self.folder.display(),
+            STAMPED.entries,
+            STAMPED.bytes >> 20
+        )
     }
+}
+
+/// How much of a project is looked at yet.
+#[derive(Clone, Copy)]
+struct Room {
+    entries: usize,
+    bytes: u64,
+}
+
+/// Hashes the files in a folder and below it; false if there is no room for all of them.
+fn hash_below(folder: &Path, room: &mut Room, hasher: &mut DefaultHasher) -> Result<bool> {
+    for path in entries(folder)? {
+        let Some(left) = room.entries.checked_sub(1) else { return Ok(false) };
+        room.entries = left;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_whole = if path.is_dir() {
+            path.is_symlink() || !holds_sources(&name) || hash_below(&path, room, hasher)?
+        } else {
+            // A link to nothing is no file, a pipe would keep its reader waiting.
+            is_hidden(&name) || !path.is_file() || hash_file(&path, room, hasher)?
+        };
+        if !is_whole {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Hashes a file; false if there is no room for it.
+fn hash_file(path: &Path, room: &mut Room, hasher: &mut DefaultHasher) -> Result<bool> {
+    path.hash(hasher);
+    // One that may not be read, or went away meanwhile, is the compiler's to complain of.
+    let Ok(file) = File::open(path) else { return Ok(true) };
+    let mut file = file.take(room.bytes + 1);
+    let mut buffer = vec![0; 64 << 10];
+    let mut len: u64 = 0;
+    loop {
+        let read = file.read(&mut buffer).map_err(at("read", path))?;
+        if read == 0 {
+            break;
+        }
+        hasher.write(&buffer[..read]);
+        len += read as u64;
+    }
+    len.hash(hasher);
+    let Some(left) = room.bytes.checked_sub(len) else { return Ok(false) };
+    room.bytes = left;
+    Ok(true)
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
 }
 
 /// Files of one name in a folder and below it; not in folders that hold no sources.
@@ -336,5 +400,80 @@ mod tests {
         assert!(is_source("src/lib.rs") && is_source("stage.toml") && is_source("Cargo.toml"));
         assert!(!is_source("target/debug/x.rs") && !is_source(".sluicebox/sdk/rust/src/lib.rs"));
         assert!(!is_source("events.ndjson") && !project.is_source(Path::new("/x/lib.rs")));
+        assert!(!is_source("src/.#lib.rs") && !is_source("src/._lib.rs") && !is_source(""));
+    }
+
+    /// A project in C whose folder stays, and its stamp after each of some changes.
+    fn stamps(changes: &[&dyn Fn(&Path)]) -> Vec<String> {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("shout");
+        fs::create_dir_all(folder.join("src")).unwrap();
+        fs::write(folder.join(FILE), "[stage]\n").unwrap();
+        fs::write(folder.join("stage.c"), "").unwrap();
+        let project = Project::read(&folder).unwrap();
+        let stamp = |change: &&dyn Fn(&Path)| {
+            change(&folder);
+            project.stamp(STAMPED).unwrap().unwrap()
+        };
+        changes.iter().map(stamp).collect()
+    }
+
+    fn write(folder: &Path, file: &str, text: &str) {
+        sdk::write(&folder.join(file), text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn whatever_a_source_can_take_in_decides() {
+        let stamps = stamps(&[
+            &|_| {},
+            &|folder| write(folder, "stage.c", "int x;"),
+            &|folder| write(folder, "data/table.csv", "1,2"),
+            &|folder| write(folder, "data/table.csv", "1,3"),
+            &|folder| write(folder, "include/own.hpp", ""),
+            &|folder| fs::rename(folder.join("data"), folder.join("other")).unwrap(),
+            &|folder| fs::remove_file(folder.join("include/own.hpp")).unwrap(),
+        ]);
+        let different: std::collections::BTreeSet<_> = stamps.iter().collect();
+        assert_eq!(different.len(), stamps.len(), "{stamps:?}");
+    }
+
+    #[test]
+    fn what_is_made_of_sources_and_what_is_hidden_does_not_decide() {
+        let stamps = stamps(&[
+            &|_| {},
+            &|folder| write(folder, "build/shout.wasm", "x"),
+            &|folder| write(folder, ".sluicebox/work/core.wasm", "x"),
+            &|folder| write(folder, "target/x", "x"),
+            &|folder| write(folder, "node_modules/x/index.js", "x"),
+            &|folder| write(folder, "src/.stage.c.swp", "x"),
+        ]);
+        assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_nothing_break_no_build() {
+        use std::os::unix::fs::symlink;
+        let stamps = stamps(&[
+            &|_| {},
+            &|folder| symlink("ada@host.1234", folder.join(".#other.c")).unwrap(),
+            &|folder| symlink("gone.c", folder.join("src/other.c")).unwrap(),
+            &|folder| symlink("..", folder.join("src/up")).unwrap(),
+        ]);
+        assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
+    }
+
+    #[test]
+    fn a_folder_with_too_much_has_no_stamp() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), FILE, "[stage]\nname = \"x\"\n");
+        write(place.path(), "src/stage.c", "");
+        write(place.path(), "data", "12345");
+        let project = Project::read(place.path()).unwrap();
+        let bytes = 5 + fs::metadata(place.path().join(FILE)).unwrap().len();
+        let is_stamped = |entries, bytes| project.stamp(Room { entries, bytes }).unwrap().is_some();
+        assert!(is_stamped(4, bytes));
+        assert!(!is_stamped(3, bytes) && !is_stamped(4, bytes - 1) && !is_stamped(0, 0));
+        assert!(project.too_much().contains("more than 10000 files or 256 MiB"));
     }
 }
