@@ -16,6 +16,7 @@ const { HEAD_BYTES, HEADER_BYTES } = frames;
 // stage is given in one frame, so that the host need not cut it.
 const FLUSH_BYTES = 240 << 10;
 const NONE = new Uint8Array(0);
+const NO_BUFFERS = [];
 const FIELD_IDS_END = 65_536;
 const ATTACHMENTS_MAX = 256;
 
@@ -66,13 +67,14 @@ export class Call {
   emit(index, time, payload, options) {
     this.check();
     const body = toBytes(payload);
-    let [port, key, fields] = [0, NONE, NONE];
+    let [port, key, fields, attach] = [0, NONE, NONE, NO_BUFFERS];
     if (options !== undefined) {
       port = options.port ?? 0;
       index = options.cause ?? index;
       time = options.time ?? time;
       if (options.key) key = encode(options.key);
-      if (options.fields || options.attach) fields = this.#fields(options);
+      attach = options.attach ?? attach;
+      if (options.fields || attach.length > 0) fields = fieldsOf(options.fields, attach);
     }
     checkSizes(key, body, fields);
     if (!(Number.isSafeInteger(time) && time >= 0)) {
@@ -87,22 +89,12 @@ export class Call {
       throw new Reject(`emitted by the port ${port}, ports are 0 to 65,535`);
     }
     const size = HEAD_BYTES + key.length + body.length + fields.length;
-    if (packer.bytes + size > FLUSH_BYTES) this.flush();
+    const attached = this.attached + attach.length;
+    if (packer.bytes + size > FLUSH_BYTES || attached > ATTACHMENTS_MAX) this.flush();
     packer.push(0, 0, port, index, time, key, body, fields);
-  }
-
-  /** Extension fields, packed, with the buffers of a GPU that are attached. */
-  #fields({ fields = [], attach = [] }) {
-    if (attach.length === 0) return packed(fields);
-    if (attach.length > ATTACHMENTS_MAX) {
-      throw new Reject(`emitted ${attach.length} attachments, the limit is 256`);
-    }
-    if (this.attached + attach.length > ATTACHMENTS_MAX) this.flush();
+    // Not before: buffers of an event that was not packed are still the stage's, to free.
     this.attached += attach.length;
-    const value = new Uint8Array(8 * attach.length);
-    const view = frames.viewOf(value);
-    attach.forEach((buffer, at) => frames.setNumber(view, 8 * at, buffer.give?.() ?? buffer));
-    return packed([...fields, [Field.ATTACHMENTS, value]]);
+    for (const buffer of attach) buffer.give?.();
   }
 
   /** Gives the host what was emitted so far. */
@@ -130,6 +122,18 @@ export class Call {
     this.open = false;
     return Array.from(this.failures, ([event, { kind, message }]) => ({ event, kind, message }));
   }
+}
+
+/** Extension fields, packed, with the buffers of a GPU that are attached. */
+function fieldsOf(fields = [], attach) {
+  if (attach.length === 0) return packed(fields);
+  if (attach.length > ATTACHMENTS_MAX) {
+    throw new Reject(`emitted ${attach.length} attachments, the limit is 256`);
+  }
+  const value = new Uint8Array(8 * attach.length);
+  const view = frames.viewOf(value);
+  attach.forEach((buffer, at) => frames.setNumber(view, 8 * at, buffer.handle ?? buffer));
+  return packed([...fields, [Field.ATTACHMENTS, value]]);
 }
 
 function packed(fields) {

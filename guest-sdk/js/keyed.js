@@ -96,7 +96,8 @@ export function callOf(events, takes) {
   const call = { events: [], keys: [] };
   const places = new Map();
   for (const event of events) {
-    if (attempt(event, () => takes(event)) !== true) continue;
+    // A filter may give anything that counts as true, as one of an array may.
+    if (!attempt(event, () => takes(event))) continue;
     const name = event.key;
     if (!places.has(name)) {
       places.set(name, call.keys.length);

@@ -21,6 +21,9 @@ import {
 } from "sluicebox";
 import { Harness, HostTrap } from "sluicebox/testing";
 
+import * as frames from "../frame.js";
+import { replace } from "../host.js";
+
 const outputs = ({ outputs: all }) => all.map((out) => [out.port, out.key, out.time, out.text()]);
 const failures = ({ failures: all }) => all.map((one) => [one.event, one.kind, one.message]);
 
@@ -66,6 +69,63 @@ test("handles of buffers are attached, and arrive", () => {
   assert.deepEqual(handled.outputs[0].json(), handles);
   assert.deepEqual(handled.outputs[0].fields, [[Field.ATTACHMENTS, value]]);
 });
+
+/** Stands for a buffer of a GPU: its handle, and whether it was given away. */
+class Lent {
+  handle = 7;
+  given = false;
+
+  give() {
+    this.given = true;
+    return this.handle;
+  }
+}
+
+test("a buffer is given away with its event, and not with one that is refused", () => {
+  const [kept, sent] = [new Lent(), new Lent()];
+  const emit = stage((event) => {
+    for (const options of [{ time: -1 }, { port: 65_536 }, { fields: [[-1, ""]] }]) {
+      assert.throws(() => event.emit("", { ...options, attach: [kept] }), /emitted/);
+    }
+    event.emit("", { attach: [sent] });
+  });
+  const [out] = new Harness(emit).send("k").outputs;
+  assert.deepEqual(out.fields, [[Field.ATTACHMENTS, Uint8Array.of(7, 0, 0, 0, 0, 0, 0, 0)]]);
+  assert.deepEqual([kept.given, sent.given], [false, true]);
+});
+
+test("no frame has more than 256 attachments, whatever it was flushed for", () => {
+  const counts = [];
+  const emit = stage((event) => {
+    // The harness puts back what it found when the call ends.
+    const real = replace({
+      emit(frame) {
+        counts.push(attachmentsIn(frame));
+        real.emit(frame);
+      },
+    });
+    const large = new Uint8Array(200_000);
+    event.emit(large, { attach: Array(10).fill(7) });
+    event.emit(large, { attach: Array(20).fill(7) });
+    event.emit("", { attach: Array(250).fill(7) });
+    event.emit("", { attach: Array(6).fill(7) });
+    event.emit("", { attach: [7] });
+  });
+  new Harness(emit).send("k");
+  assert.deepEqual(counts, [10, 20, 256, 1]);
+});
+
+function attachmentsIn(frame) {
+  const view = frames.viewOf(frame);
+  let [at, count] = [frames.HEADER_BYTES, 0];
+  while (at < frame.length) {
+    const end = at + view.getUint32(at, true);
+    const fields = frames.readFields(frame.subarray(end - view.getUint32(at + 28, true), end));
+    for (const [id, value] of fields) if (id === Field.ATTACHMENTS) count += value.length / 8;
+    at = end;
+  }
+  return count;
+}
 
 test("a large output leaves in several frames", () => {
   const emit = stage((event) => {

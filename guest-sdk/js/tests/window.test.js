@@ -66,6 +66,13 @@ test("without a port a late event fails, or is counted", () => {
   assert.deepEqual(dropping.counts, { late_events_dropped: 1 });
 });
 
+test("a filter takes what counts as true", () => {
+  const window = Window.tumbling(10, { only: (event) => event.text().match(/[1-9]/) });
+  const harness = new Harness(stageOf(window));
+  assert.deepEqual(results(harness.handle([at(3, 1), at(4, 0), at(5, 2)])), []);
+  assert.deepEqual(said(harness.advanceWatermark(99)), [[0, 10, undefined, 3]]);
+});
+
 test("sessions grow together", () => {
   const harness = new Harness(stageOf(Window.session(10)));
   harness.handle([at(3, 1), at(20, 2)]);

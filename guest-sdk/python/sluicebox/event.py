@@ -74,17 +74,18 @@ class Call:
         payload_bytes = len(payload)
         packed = b""
         if key or fields or attach or payload_bytes > _frame.PAYLOAD_BYTES_MAX:
-            key = key.encode()
-            packed = self._fields(fields, attach)
+            key, attach = key.encode(), list(attach or ())
+            packed = _fields(fields, attach)
             _check(key, packed, payload_bytes)
         else:
-            key = b""
+            key, attach = b"", ()
         if time.__class__ is not int or not 0 <= time < _frame.TIME_END:
             raise Reject(f"emitted the time {time}, times are whole microseconds below 2^53")
         if not 0 <= port <= 65_535:
             raise Reject(f"emitted by the port {port}, ports are 0 to 65,535")
         size = HEAD_BYTES + len(key) + payload_bytes + len(packed)
-        if self._bytes + size > _FLUSH_BYTES:
+        attached = len(attach)
+        if self._bytes + size > _FLUSH_BYTES or self._attached + attached > _ATTACHMENTS_MAX:
             self.flush()
         self._parts += (
             _frame.HEAD.pack(
@@ -96,22 +97,11 @@ class Call:
         )
         self._bytes += size
         self._count += 1
-
-    def _fields(self, fields, attach):
-        fields = list(fields)
-        if attach:
-            handles = [getattr(buffer, "handle", buffer) for buffer in attach]
-            if len(handles) > _ATTACHMENTS_MAX:
-                raise Reject(f"emitted {len(handles)} attachments, the limit is 256")
-            if self._attached + len(handles) > _ATTACHMENTS_MAX:
-                self.flush()
-            self._attached += len(handles)
-            value = b"".join(handle.to_bytes(8, "little") for handle in handles)
-            fields.append((Field.ATTACHMENTS, value))
-            for buffer in attach:
-                if hasattr(buffer, "given"):
-                    buffer.given()
-        return _frame.pack_fields(fields)
+        # Not before: buffers of an event that was not packed are still the stage's, to free.
+        self._attached += attached
+        for buffer in attach:
+            if hasattr(buffer, "given"):
+                buffer.given()
 
     def flush(self):
         """Gives the host what was emitted so far."""
@@ -134,6 +124,18 @@ class Call:
         self.flush()
         self.open = False
         return [(index, kind, message) for index, (kind, message) in self.failures.items()]
+
+
+def _fields(fields, attach):
+    """Extension fields, packed, with the buffers of a GPU that are attached."""
+    fields = list(fields)
+    if attach:
+        handles = [getattr(buffer, "handle", buffer) for buffer in attach]
+        if len(handles) > _ATTACHMENTS_MAX:
+            raise Reject(f"emitted {len(handles)} attachments, the limit is 256")
+        value = b"".join(handle.to_bytes(8, "little") for handle in handles)
+        fields.append((Field.ATTACHMENTS, value))
+    return _frame.pack_fields(fields)
 
 
 def _check(key, fields, payload_bytes):

@@ -3,7 +3,7 @@
 import unittest
 
 from sluicebox import Clock, Field, Refused, Retry, StateBatch, assets, batch, config, log, metrics
-from sluicebox import now, stage, stream, watermark
+from sluicebox import _frame, _host, now, stage, stream, watermark
 from sluicebox.testing import Harness, Input, Trap
 
 
@@ -13,6 +13,24 @@ def outputs(handled):
 
 def failures(handled):
     return [(failed.event, failed.kind, failed.message) for failed in handled.failures]
+
+
+class Lent:
+    """Stands for a buffer of a GPU: its handle, and whether it was given away."""
+
+    def __init__(self):
+        self.handle, self.is_given = 7, False
+
+    def given(self):
+        self.is_given = True
+
+
+def attachments_in(frame):
+    count = 0
+    for at, head in _frame.read_events(frame):
+        fields = _frame.read_fields(frame[at + head[0] - head[9] : at + head[0]])
+        count += sum(len(value) // 8 for number, value in fields if number == Field.ATTACHMENTS)
+    return count
 
 
 class Emitting(unittest.TestCase):
@@ -44,6 +62,37 @@ class Emitting(unittest.TestCase):
         sent = Input("k", fields=[(Field.CONTENT_TYPE, "text/plain"), (Field.EVENT_ID, "1")])
         handled = Harness(emit).handle([sent])
         self.assertEqual(handled.outputs[0].fields, [(Field.OWN_FIRST, b"text/plain")])
+
+    def test_a_buffer_is_given_away_with_its_event_and_not_with_one_that_is_refused(self):
+        kept, sent = Lent(), Lent()
+
+        @stage
+        def emit(event):
+            for wrong in [{"time": -1}, {"port": 65_536}, {"fields": [(-1, b"")]}]:
+                with self.assertRaises(Exception):
+                    event.emit("", attach=[kept], **wrong)
+            event.emit("", attach=[sent])
+
+        handled = Harness(emit).send("k")
+        self.assertEqual(handled.outputs[0].fields, [(Field.ATTACHMENTS, b"\7" + bytes(7))])
+        self.assertEqual((kept.is_given, sent.is_given), (False, True))
+
+    def test_no_frame_has_more_than_256_attachments_whatever_it_was_flushed_for(self):
+        counts = []
+
+        @stage
+        def emit(event):
+            real = _host.emit
+            # The harness puts back what it found when the call ends.
+            _host.emit = lambda frame: (counts.append(attachments_in(frame)), real(frame))
+            event.emit(bytes(200_000), attach=[7] * 10)
+            event.emit(bytes(200_000), attach=[7] * 20)
+            event.emit("", attach=[7] * 250)
+            event.emit("", attach=[7] * 6)
+            event.emit("", attach=[7])
+
+        Harness(emit).send("k")
+        self.assertEqual(counts, [10, 20, 256, 1])
 
     def test_a_large_output_leaves_in_several_frames(self):
         @stage

@@ -3,10 +3,11 @@
 //! `stage.toml` says name, language and world, and each has a default: the folder's name, what its
 //! sources look like, the language's world. A field nobody knows is refused.
 //!
-//! What was built of equal files is not built again. All files count, not only sources: a source can
-//! take in any other. A folder with more than is looked through is built each time.
+//! What was built of equal files is not built again. All files count, not only sources: a source
+//! can take in any other. A folder with more than is looked through is built each time. One build
+//! of a folder runs at a time, whichever process asks for it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -162,12 +163,15 @@ impl Project {
         sdk::unpack(&self.folder.join(".sluicebox/sdk"), self.language.sdk())
     }
 
-    /// Builds the component, if its sources are others than those it was made of.
+    /// Builds the component, if its sources are others than those it was made of. Waits for a
+    /// build of the same folder by another process or thread.
     ///
     /// # Errors
     /// Tools are missing or fail; what was there before stays.
     pub fn build(&self, tools: &Tools, progress: &mut Progress<'_>) -> Result<Built> {
         let begun = Instant::now();
+        // Two builds would write the same files below `work`. Held until the end of this function.
+        let _turn = self.turn(progress)?;
         self.unpack()?;
         let stamp = if self.language.knows_changes() {
             None
@@ -217,6 +221,21 @@ impl Project {
         // In one step, so that nobody ever reads half of one.
         fs::rename(&finished, &self.component).map_err(at("write", &self.component))?;
         Ok(true)
+    }
+
+    /// A locked file; the lock goes with it, or with the process.
+    fn turn(&self, progress: &mut Progress<'_>) -> Result<File> {
+        let hidden = self.folder.join(".sluicebox");
+        fs::create_dir_all(&hidden).map_err(at("make", &hidden))?;
+        let path = hidden.join("lock");
+        let file = File::create(&path).map_err(at("write", &path))?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => progress.say("waiting for another build of it"),
+            Err(TryLockError::Error(error)) => return Err(at("lock", &path)(error)),
+        }
+        file.lock().map_err(at("lock", &path))?;
+        Ok(file)
     }
 
     fn needs_nothing(&self, tools: &Tools) -> Result<()> {
@@ -391,6 +410,68 @@ mod tests {
         assert!(said("[stage]\n").0.contains("the sources do not say"));
         assert!(said("[stage]\nname = \"../x\"\nlanguage = \"c\"\n").0.contains("is no name"));
         assert!(said("").0.contains("missing field `stage`"));
+    }
+
+    /// Fails if it is asked to build while it builds.
+    struct Alone;
+
+    impl Language for Alone {
+        fn name(&self) -> &'static str {
+            "rust"
+        }
+
+        fn title(&self) -> &'static str {
+            "Alone"
+        }
+
+        fn detects(&self, _folder: &Path) -> bool {
+            false
+        }
+
+        fn is_source(&self, _file: &Path) -> bool {
+            false
+        }
+
+        fn knows_changes(&self) -> bool {
+            true
+        }
+
+        fn missing(&self, _tools: &Tools) -> Vec<crate::Missing> {
+            Vec::new()
+        }
+
+        fn fetch(&self, _tools: &Tools, _progress: &mut Progress<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn build(&self, project: &Project, _: &Tools, _: &mut Progress<'_>) -> Result<()> {
+            let busy = project.work.join("busy");
+            File::create_new(&busy).map_err(at("make", &busy))?;
+            std::thread::sleep(Duration::from_millis(100));
+            fs::write(project.finished(), "component").unwrap();
+            fs::remove_file(&busy).map_err(at("remove", &busy))
+        }
+    }
+
+    #[test]
+    fn builds_of_one_folder_wait_for_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "[stage]\nname = \"x\"\nlanguage = \"c\"\n").unwrap();
+        let build = || {
+            let mut project = Project::read(folder.path()).unwrap();
+            project.language = &Alone;
+            let mut lines = Vec::new();
+            let mut progress = Progress::new(|line| lines.push(line.to_owned()));
+            let built = project.build(&Tools::of_user().unwrap(), &mut progress).unwrap();
+            drop(progress);
+            (built.changed, lines.len())
+        };
+        let mut built = std::thread::scope(|scope| {
+            let other = scope.spawn(build);
+            [build(), other.join().unwrap()]
+        });
+        built.sort_unstable();
+        assert_eq!(built, [(false, 1), (true, 0)], "one was first, the other waited");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! - They run for real, on a node in this process with a directory that is removed afterwards. Only
 //!   compiled components are kept, in the folder's `.sluicebox`.
 //! - It is over when nothing is under way any more: all queues are empty and no stage counts on,
-//!   for a while. As long as something expected is missing it waits longer, up to its patience.
+//!   for a while. As long as something expected is missing it waits longer, up to its patience;
+//!   with `--bless` always, as what was expected before says nothing then.
 //! - What could not be handled is an output as well, called `dead-letters`.
 
 use std::path::Path;
@@ -34,7 +35,7 @@ const MEDIA_EVENTS: &str = "application/cloudevents+ndjson";
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long nothing may happen until nothing more is waited for, if all that is expected is there,
-/// and if not.
+/// and if not or if it is not known.
 const REST: Duration = Duration::from_millis(200);
 const LONG_REST: Duration = Duration::from_secs(3);
 
@@ -94,7 +95,8 @@ async fn all(
     let (mut results, mut failed) = (Vec::new(), 0);
     for found in trials {
         let begun = Instant::now();
-        let trial = Trial { client: &client, found, patience: args.patience };
+        let (patience, is_blessed) = (args.patience, args.bless);
+        let trial = Trial { client: &client, found, patience, is_blessed };
         let (sent, came, expected) = trial.play(stages).await?;
         let differences = Outputs::differences(&expected, &came);
         let name = &found.manifest.name;
@@ -134,6 +136,8 @@ struct Trial<'a> {
     client: &'a Client,
     found: &'a Found,
     patience: Duration,
+    /// What comes becomes what is expected.
+    is_blessed: bool,
 }
 
 impl Trial<'_> {
@@ -152,12 +156,14 @@ impl Trial<'_> {
             let what = format!("{refused} of {sent} events were refused: {reply}");
             return Err(Failure::new(Cause::Invalid, what).fix("correct these lines"));
         }
-        let came = self.outputs(expected.len()).await?;
+        let enough = (!self.is_blessed).then_some(expected.len() as u64);
+        let came = self.outputs(enough).await?;
         Ok((sent, came, expected))
     }
 
-    /// Everything that comes, read when nothing is under way any more.
-    async fn outputs(&self, expected: usize) -> Result<Outputs, Failure> {
+    /// Everything that comes, read when nothing is under way any more. Less is waited for once
+    /// there is enough, if that is known.
+    async fn outputs(&self, enough: Option<u64>) -> Result<Outputs, Failure> {
         let begun = Instant::now();
         let (mut before, mut since) = (Value::Null, Instant::now());
         loop {
@@ -166,7 +172,7 @@ impl Trial<'_> {
             if standing != before || has_work {
                 (before, since) = (standing, Instant::now());
             }
-            let rest = if came >= expected as u64 { REST } else { LONG_REST };
+            let rest = if enough.is_some_and(|enough| came >= enough) { REST } else { LONG_REST };
             if since.elapsed() >= rest || begun.elapsed() >= self.patience {
                 break;
             }

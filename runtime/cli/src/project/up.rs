@@ -2,11 +2,13 @@
 //! a source changes.
 //!
 //! - A stage that does not build, and a pipeline that is refused, leave what runs as it is. With
-//!   `dev` the reason is shown and the next change is waited for.
+//!   `dev` the reason is shown and the next change is waited for. What changed while the folder
+//!   could not be read is remembered until it can be.
 //! - Taking the new component is the node's: it drains, switches and goes on, so that events that
 //!   flow meanwhile count once.
 //! - Building never holds up what is shown.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -61,8 +63,9 @@ async fn run(screen: Screen, args: UpArgs, mode: Mode) -> Result<Ended, Failure>
     }
     let (followers, records) = Followers::new(client.clone());
     let (installing, shown) = (args.installing, Shown::new(screen));
+    let (pending, owed) = (Changes::All, Vec::new());
     let mut session =
-        Session { screen, shown, client, folder, installing, followers, owed: Vec::new() };
+        Session { screen, shown, client, folder, installing, followers, pending, owed };
     let outcome = tokio::select! {
         // Who wants an end gets one.
         biased;
@@ -126,8 +129,38 @@ struct Session {
     folder: PathBuf,
     installing: Installing,
     followers: Followers,
+    /// What was not looked at yet, because the folder could not be read since.
+    pending: Changes,
     /// Components that were built and could not be applied: the next change tries again.
     owed: Vec<String>,
+}
+
+/// What is to be looked at.
+enum Changes {
+    /// Everything, as at first.
+    All,
+    /// What these files concern; the watch bounds how many there are.
+    Files(BTreeSet<PathBuf>),
+}
+
+impl Changes {
+    fn add(&mut self, changed: Vec<PathBuf>) {
+        if let Self::Files(files) = self {
+            files.extend(changed);
+        }
+    }
+
+    /// What there is; nothing is left.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Files(BTreeSet::new()))
+    }
+
+    fn has(&self, is_meant: impl Fn(&Path) -> bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Files(files) => files.iter().any(|file| is_meant(file)),
+        }
+    }
 }
 
 /// The pipelines of a folder; none is a mistake, at first.
@@ -146,7 +179,7 @@ impl Session {
     async fn play(&mut self, mode: Mode, is_own: bool) -> Result<Ended, Failure> {
         // From before the first build, so that no change is missed.
         let mut watch = Watch::new(&self.folder)?;
-        let mut failures = self.bring_up(None).await?;
+        let mut failures = self.bring_up(true).await?;
         if mode != Mode::Dev && !failures.is_empty() {
             return Err(failures.swap_remove(0));
         }
@@ -169,8 +202,8 @@ impl Session {
             return std::future::pending().await;
         }
         loop {
-            let changed = watch.change().await?;
-            let failures = self.bring_up(Some(&changed)).await?;
+            self.pending.add(watch.change().await?);
+            let failures = self.bring_up(false).await?;
             self.tell(&failures)?;
         }
     }
@@ -179,41 +212,46 @@ impl Session {
         failures.iter().try_for_each(|failure| self.shown.failed(failure))
     }
 
-    /// Builds and applies what is concerned by the files that changed, or everything. Gives what
-    /// did not succeed; fails only if nothing more can be shown.
-    async fn bring_up(&mut self, changed: Option<&[PathBuf]>) -> Result<Vec<Failure>, Failure> {
+    /// Builds and applies what is concerned by what is pending. Gives what did not succeed; fails
+    /// only if nothing more can be shown.
+    async fn bring_up(&mut self, is_first: bool) -> Result<Vec<Failure>, Failure> {
         let begun = Instant::now();
         let found = stages_below(&self.folder)
-            .and_then(|stages| Ok((stages, pipelines_in(&self.folder, changed.is_none())?)));
+            .and_then(|stages| Ok((stages, pipelines_in(&self.folder, is_first)?)));
         let (stages, pipelines) = match found {
             Ok(found) => found,
             Err(failure) => return Ok(vec![failure]),
         };
+        let changes = self.pending.take();
         let mut failures = Vec::new();
         let (mut built, mut renewed) = (Vec::new(), std::mem::take(&mut self.owed));
         for stage in stages {
-            if !changed.is_none_or(|files| files.iter().any(|file| stage.is_source(file))) {
+            let has_sources = changes.has(|file| stage.is_source(file));
+            // Its own tools are asked after any change: what it is made of may lie elsewhere.
+            if !has_sources && !stage.language.knows_changes() {
                 built.push(stage);
                 continue;
             }
             match self.build(stage).await? {
                 Ok((stage, is_new)) => {
-                    renewed.extend((is_new || changed.is_none()).then(|| stage.name.clone()));
+                    // Another process may have built it before; what is equal is pushed in vain.
+                    renewed.extend((is_new || has_sources).then(|| stage.name.clone()));
                     built.push(stage);
                 }
                 Err(failure) => failures.push(failure),
             }
         }
+        let is_reload = matches!(changes, Changes::Files(_));
         for found in &pipelines {
             let file = found.folder.join(MANIFEST);
             let components = found.manifest.components();
             let has_new =
                 components.iter().any(|name| renewed.iter().any(|new| new == name.as_str()));
-            if !has_new && !changed.is_none_or(|files| files.contains(&file)) {
+            if !has_new && !changes.has(|changed| changed == file) {
                 continue;
             }
             match self.apply(found, &built).await {
-                Ok(applied) => self.told_of(found, &applied, begun, changed.is_some())?,
+                Ok(applied) => self.told_of(found, &applied, begun, is_reload)?,
                 Err(failure) => {
                     self.owed.extend(components.iter().map(Name::to_string));
                     failures.push(failure);
@@ -270,5 +308,25 @@ impl Session {
         let applied = applied_text(name, applied, false);
         let text = format!("{}\n  events to {events}", applied.lines().next().unwrap_or_default());
         self.shown.event("applied", value, &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_kept_until_they_are_taken() {
+        let (one, other) = (Path::new("one"), Path::new("other"));
+        let mut pending = Changes::All;
+        pending.add(vec![one.to_path_buf()]);
+        let taken = pending.take();
+        assert!(taken.has(|_| false), "everything stays everything");
+        assert!(!pending.has(|_| true), "nothing is left");
+        pending.add(vec![one.to_path_buf()]);
+        pending.add(vec![other.to_path_buf()]);
+        let taken = pending.take();
+        assert!(taken.has(|file| file == one) && taken.has(|file| file == other));
+        assert!(!pending.has(|_| true), "nothing is left");
     }
 }
