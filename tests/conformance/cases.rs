@@ -136,7 +136,9 @@ pub(crate) fn clock(given: &[Given], now: Option<u64>) -> Vec<Out> {
     let nanos = now.map(|now| (now * 1_000).to_le_bytes().to_vec());
     let emitted = |given: &Given| given.payload.strip_prefix(b"e").map(<[u8]>::to_vec);
     let outputs = given.iter().zip(0..);
-    outputs.filter_map(|(given, at)| Some(Out::of(at, emitted(given).or(nanos.clone())?))).collect()
+    outputs
+        .filter_map(|(given, at)| Some(Out::of(at, emitted(given).or_else(|| nanos.clone())?)))
+        .collect()
 }
 
 /// The whole table.
