@@ -3,8 +3,8 @@
 //! `stage.toml` says name, language and world, and each has a default: the folder's name, what its
 //! sources look like, the language's world. A field nobody knows is refused.
 //!
-//! What was built of equal files is not built again. All files count, not only sources: a source can
-//! take in any other. A folder with more than is looked through is built each time.
+//! What was built of equal files is not built again. All files count, not only sources: a source
+//! can take in any other. A folder with more than is looked through is built each time.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -471,7 +471,8 @@ mod tests {
         write(place.path(), "data", "12345");
         let project = Project::read(place.path()).unwrap();
         let bytes = 5 + fs::metadata(place.path().join(FILE)).unwrap().len();
-        let is_stamped = |entries, bytes| project.stamp(Room { entries, bytes }).unwrap().is_some();
+        let stamp = |entries, bytes| project.stamp(Room { entries, bytes }).unwrap();
+        let is_stamped = |entries, bytes| stamp(entries, bytes).is_some();
         assert!(is_stamped(4, bytes));
         assert!(!is_stamped(3, bytes) && !is_stamped(4, bytes - 1) && !is_stamped(0, 0));
         assert!(project.too_much().contains("more than 10000 files or 256 MiB"));
