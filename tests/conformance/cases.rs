@@ -135,10 +135,8 @@ fn described(kind: Kind, input: u16, at: u64, key: &str) -> Vec<u8> {
 pub(crate) fn clock(given: &[Given], now: Option<u64>) -> Vec<Out> {
     let nanos = now.map(|now| (now * 1_000).to_le_bytes().to_vec());
     let emitted = |given: &Given| given.payload.strip_prefix(b"e").map(<[u8]>::to_vec);
-    let outputs = given.iter().zip(0..);
-    outputs
-        .filter_map(|(given, at)| Some(Out::of(at, emitted(given).or_else(|| nanos.clone())?)))
-        .collect()
+    let output = |(given, at)| Some(Out::of(at, emitted(given).or_else(|| nanos.clone())?));
+    given.iter().zip(0..).filter_map(output).collect()
 }
 
 /// The whole table.

@@ -552,7 +552,8 @@ mod tests {
         write(place.path(), "data", "12345");
         let project = Project::read(place.path()).unwrap();
         let bytes = 5 + fs::metadata(place.path().join(FILE)).unwrap().len();
-        let is_stamped = |entries, bytes| project.stamp(Room { entries, bytes }).unwrap().is_some();
+        let stamp = |entries, bytes| project.stamp(Room { entries, bytes }).unwrap();
+        let is_stamped = |entries, bytes| stamp(entries, bytes).is_some();
         assert!(is_stamped(4, bytes));
         assert!(!is_stamped(3, bytes) && !is_stamped(4, bytes - 1) && !is_stamped(0, 0));
         assert!(project.too_much().contains("more than 10000 files or 256 MiB"));
