@@ -391,7 +391,7 @@ mod tests {
         let mut project = Project::read(folder.path()).unwrap();
         project.language = &Toolless;
         let turn = project.turn(&mut Progress::new(|_| ())).unwrap();
-        let (say, said) = std::sync::mpsc::channel();
+        let (say, said) = std::sync::mpsc::sync_channel(1);
         let built = std::thread::scope(|scope| {
             let project = &project;
             let other = scope.spawn(move || {
