@@ -412,16 +412,16 @@ mod tests {
         assert!(said("").0.contains("missing field `stage`"));
     }
 
-    /// Fails if it is asked to build while it builds.
-    struct Alone;
+    /// Takes no tools.
+    struct Toolless;
 
-    impl Language for Alone {
+    impl Language for Toolless {
         fn name(&self) -> &'static str {
             "rust"
         }
 
         fn title(&self) -> &'static str {
-            "Alone"
+            "Toolless"
         }
 
         fn detects(&self, _folder: &Path) -> bool {
@@ -445,33 +445,30 @@ mod tests {
         }
 
         fn build(&self, project: &Project, _: &Tools, _: &mut Progress<'_>) -> Result<()> {
-            let busy = project.work.join("busy");
-            File::create_new(&busy).map_err(at("make", &busy))?;
-            std::thread::sleep(Duration::from_millis(100));
-            fs::write(project.finished(), "component").unwrap();
-            fs::remove_file(&busy).map_err(at("remove", &busy))
+            fs::write(project.finished(), "component").map_err(at("write", &project.work))
         }
     }
 
     #[test]
-    fn builds_of_one_folder_wait_for_each_other() {
+    fn a_build_waits_for_another_one_of_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE), "[stage]\nname = \"x\"\nlanguage = \"c\"\n").unwrap();
-        let build = || {
-            let mut project = Project::read(folder.path()).unwrap();
-            project.language = &Alone;
-            let mut lines = Vec::new();
-            let mut progress = Progress::new(|line| lines.push(line.to_owned()));
-            let built = project.build(&Tools::of_user().unwrap(), &mut progress).unwrap();
-            drop(progress);
-            (built.changed, lines.len())
-        };
-        let mut built = std::thread::scope(|scope| {
-            let other = scope.spawn(build);
-            [build(), other.join().unwrap()]
+        let mut project = Project::read(folder.path()).unwrap();
+        project.language = &Toolless;
+        let turn = project.turn(&mut Progress::new(|_| ())).unwrap();
+        let (say, said) = std::sync::mpsc::sync_channel(1);
+        let built = std::thread::scope(|scope| {
+            let project = &project;
+            let other = scope.spawn(move || {
+                let mut progress = Progress::new(|line| say.send(line.to_owned()).unwrap());
+                project.build(&Tools::of_user().unwrap(), &mut progress)
+            });
+            assert_eq!(said.recv().as_deref(), Ok("waiting for another build of it"));
+            assert!(!project.component.exists() && !project.work.exists(), "it has not begun");
+            drop(turn);
+            other.join().unwrap()
         });
-        built.sort_unstable();
-        assert_eq!(built, [(false, 1), (true, 0)], "one was first, the other waited");
+        assert!(built.unwrap().changed);
     }
 
     #[test]
