@@ -130,6 +130,6 @@ fn no_page_makes_html_scripts_or_styles_of_text_or_asks_anybody_else() {
         }
         // The name of SVG, which nobody asks for.
         let foreign = text.replace("http://www.w3.org/2000/svg", "");
-        assert!(!foreign.contains("http:"), "{name} names an address");
+        assert!(!foreign.contains("http://"), "{name} names an address");
     }
 }
