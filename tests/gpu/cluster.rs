@@ -25,8 +25,11 @@ async fn a_pipeline_moves_only_to_where_there_is_one() {
         let name = format!("g{number}");
         let manifest = single(&name, "gpu", GRANT).replace("best-effort", "exactly-once");
         client.put(&format!("pipelines/{name}"), manifest).await.is(201);
-        let node = &client.describe(&name).await["node"];
-        assert!(*node == "a" || *node == "c", "{name} is on {node}");
+        let node = client.describe(&name).await["node"].clone();
+        assert!(node == "a" || node == "c", "{name} is on {node}");
+        let again = single(&name, "gpu", GRANT).replace("best-effort", "exactly-once");
+        assert_eq!(client.apply(&name, again).await["changed"], false);
+        assert_eq!(client.describe(&name).await["node"], node);
     }
     // What keeps nothing cannot be moved.
     let mut refused = 0;

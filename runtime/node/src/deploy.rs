@@ -177,11 +177,7 @@ impl Node {
             manifest_of: None,
         };
         if !changed {
-            // One that was to be moved to a device, and was not, is so now.
-            let elsewhere = match order.dry_run {
-                true => Vec::new(),
-                false => self.find_device(tenant, &pipeline, true).await?.elsewhere,
-            };
+            let elsewhere = self.still_to_move(tenant, &pipeline, order).await?;
             return Ok((applied, elsewhere));
         }
         // The catalogue may have lost what the running version knows.

@@ -11,7 +11,7 @@ use sluicebox_core::error::Classify as _;
 use sluicebox_core::ids::Name;
 use sluicebox_core::pipeline::{Delivery, Pipeline};
 
-use super::Applied;
+use super::{Applied, Order};
 use crate::cluster::{Peer, Subject};
 use crate::error::Error;
 use crate::gpu::Admitted;
@@ -48,6 +48,27 @@ impl Node {
         match elsewhere.is_empty() {
             true => Err(none),
             false => Ok(Device { _admitted: None, elsewhere }),
+        }
+    }
+
+    /// Where one is to be moved that was made here for that, and was not moved: if the node ended
+    /// between the two. That its device is away or full at the moment is no news to one that runs.
+    ///
+    /// # Errors
+    /// There is no device, neither here nor elsewhere.
+    pub(super) async fn still_to_move(
+        &self,
+        tenant: &Name,
+        pipeline: &Pipeline,
+        order: &Order,
+    ) -> Result<Vec<Arc<Peer>>, Error> {
+        if order.dry_run {
+            return Ok(Vec::new());
+        }
+        match self.find_device(tenant, pipeline, true).await {
+            Ok(device) => Ok(device.elsewhere),
+            Err(error) if error.code() == "gpu.none" => Err(error),
+            Err(_) => Ok(Vec::new()),
         }
     }
 
@@ -105,11 +126,11 @@ impl Node {
             return Ok(applied);
         };
         let running = self.running(tenant, name.as_str());
-        let is_untouched = running.is_some_and(|it| it.metrics().events.get() == 0);
-        if applied.created
-            && is_untouched
-            && let Err(kept) = Box::pin(self.delete_in_turn(tenant, name)).await
-        {
+        let Some(running) = running.filter(|_| applied.created) else { return Err(error) };
+        if running.metrics().events.get() > 0 {
+            let why = "events came in: apply it again to have it moved";
+            tracing::warn!(%tenant, pipeline = %name, %error, "what has no GPU stays: {why}");
+        } else if let Err(kept) = Box::pin(self.delete_in_turn(tenant, name)).await {
             tracing::warn!(%tenant, pipeline = %name, error = %kept, "what has no GPU stays");
         }
         Err(error)
