@@ -1,5 +1,5 @@
 //! The few commands people type in this repository:
-//! `cargo xtask demo | guests | clips | test | lint | bench`.
+//! `cargo xtask demo | guests | clips | flink | test | lint | bench`.
 //!
 //! Each one installs or builds what a fresh machine lacks, says what it does in one line a step,
 //! and then runs plain cargo commands. It only wires: what is tested and how is in the tests, what
@@ -11,6 +11,7 @@
 mod bench;
 mod clips;
 mod demo;
+mod flink;
 mod guests;
 mod lint;
 mod process;
@@ -34,6 +35,8 @@ usage: cargo xtask COMMAND
                                 (default: all);
                                 --check holds every result against wit/
   clips                         make the clips of the example `motion`, into target/clips
+  flink                         fetch Apache Flink and compile the job of the example `flink`, into
+                                target/flink
   test [ARGUMENT...]            build the guests, make the clips, then run every test; arguments go to
                                 the runner
   lint                          formatting, clippy and docs, warnings as errors
@@ -63,6 +66,7 @@ fn run() -> Result<ExitCode> {
         "demo" => return demo::run(&workspace, rest),
         "guests" => guests::run(&workspace, rest)?,
         "clips" => clips::run(&workspace, rest)?,
+        "flink" => flink::run(&workspace, rest)?,
         "test" => test::run(&workspace, rest)?,
         "lint" => lint::run(&workspace, rest)?,
         "bench" => bench::run(&workspace, rest)?,

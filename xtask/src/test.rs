@@ -1,5 +1,5 @@
-//! `cargo xtask test`: the guests and clips, then every test, then the examples in the
-//! documentation.
+//! `cargo xtask test`: the guests, the clips and the job for Flink, then every test, then the
+//! examples in the documentation.
 //!
 //! Tests of nodes on several machines make networks, which takes root and iproute2. As somebody
 //! else there is nothing to be fetched for them: they say that they cannot run. Tests of GPUs use
@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::clips;
+use crate::flink;
 use crate::guests;
 use crate::process::{self, say};
 use crate::workspace::{Workspace, in_automation};
@@ -24,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         process::install(&["nodejs", "npm"])?;
     }
     guests::build_all(workspace)?;
+    flink::run(workspace, &[])?;
     if process::is_root() {
         process::provide(("ip", "-Version"), "iproute2")?;
     } else {
