@@ -3,6 +3,11 @@
 //! Leaves to others: flags, help and messages on their own, and nodes that behave badly
 //! (`runtime/cli/tests`).
 
+#[path = "cli/front.rs"]
+mod front;
+#[path = "cli/registry.rs"]
+mod registry;
+
 use std::path::PathBuf;
 use std::process::Output;
 

@@ -14,6 +14,8 @@ mod costs;
 mod deploys;
 #[path = "dashboard/keyboard.rs"]
 mod keyboard;
+#[path = "dashboard/logs.rs"]
+mod logs;
 #[path = "dashboard/shows.rs"]
 mod shows;
 #[path = "dashboard/signs_in.rs"]

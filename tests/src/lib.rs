@@ -1,5 +1,5 @@
 //! What the end-to-end suites share: built guests, an engine to run them in, a node and a client of
-//! it, a browser, patience.
+//! it, a browser, a registry, patience.
 //!
 //! Keeps true: what is missing fails with the command that makes it, and is never skipped. Nothing
 //! sleeps: `eventually` polls with a bound. Every process started here ends with the test that
@@ -22,6 +22,7 @@ pub mod liar;
 pub mod manifest;
 pub mod node;
 pub mod peer;
+pub mod registry;
 pub mod rig;
 pub mod session;
 pub mod stream_memory;

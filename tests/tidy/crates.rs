@@ -104,7 +104,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cap-std", &["store", "engine", "node"]),
     // Checksums and seals; digests that users see.
     ("blake3", &["store", "engine", "gpu-host", "node"]),
-    ("sha2", &["engine", "node"]),
+    ("sha2", &["engine", "node", "cli"]),
     // Checksums of the log's records.
     ("crc32c", &["store"]),
     // What the standard library does not offer of the system.
@@ -129,6 +129,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &["link"]),
     ("tokio-tungstenite", &["node"]),
     ("hyper-rustls", &["cli"]),
+    // What a registry asks for before it answers.
+    ("http-auth", &["cli"]),
     ("http", &["node"]),
     ("axum", &["node"]),
     ("tower-service", &["node"]),

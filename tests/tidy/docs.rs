@@ -18,7 +18,7 @@ const CODES_IN_PLACE: [(&str, &[&str]); 4] = [
     ("runtime/core/", &["manifest.", "pipeline.", "plan.", "stream.", "park.", "commit."]),
     ("runtime/node/src/http/", &["ingest.", "request.", "route.", "output.", "stream."]),
     ("runtime/node/", &["manifest.", "pipeline.", "tenants."]),
-    ("runtime/cli/", &["client.", "manifest.", "tenants."]),
+    ("runtime/cli/", &["client.", "manifest.", "oci.", "tenants."]),
 ];
 
 /// Sections every decision record has.

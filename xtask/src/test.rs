@@ -4,7 +4,8 @@
 //! Tests of nodes on several machines make networks, which takes root and iproute2. As somebody
 //! else there is nothing to be fetched for them: they say that they cannot run. Tests of GPUs use
 //! the driver that needs none, and a layer that looks at every call. The dashboard is tested in a
-//! browser, which is installed where that is allowed; elsewhere its tests say what is missing.
+//! browser, and what comes from registries with a registry; both are installed where that is
+//! allowed, elsewhere their tests say what is missing.
 
 use std::path::Path;
 use std::process::Command;
@@ -32,7 +33,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         say("test: not as root, so that tests of nodes in networks of their own check nothing");
     }
     provide_vulkan()?;
-    provide_browser()?;
+    provide_servers()?;
     if !process::succeeds(&mut workspace.cargo_unlocked(&["nextest", "--version"])) {
         say("test: cargo test, since cargo-nextest is not installed");
         return process::run(workspace.cargo(&["test", "--workspace"]).args(arguments));
@@ -50,10 +51,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What tests of the dashboard need: Debian's packages, and the programs of each. Without them
-/// these tests fail, and say what to install.
-fn provide_browser() -> Result<()> {
-    let programs = [("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+/// What tests of the dashboard and of registries need: Debian's packages, and the programs of each.
+/// Without them these tests fail, and say what to install.
+fn provide_servers() -> Result<()> {
+    let programs = [
+        ("chromium", "chromium"),
+        ("chromedriver", "chromium-driver"),
+        ("docker-registry", "docker-registry"),
+    ];
     let is_missing =
         |(program, _): &&(&str, &str)| !process::succeeds(Command::new(program).arg("--version"));
     let missing: Vec<&str> =
@@ -64,7 +69,7 @@ fn provide_browser() -> Result<()> {
     if process::can_install() {
         return process::install(&missing);
     }
-    say(&format!("test: without {}, tests of the dashboard fail", missing.join(", ")));
+    say(&format!("test: without {}, tests that use it fail", missing.join(", ")));
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod node;
 pub(crate) mod project;
+pub(crate) mod push;
 pub(crate) mod traffic;
 pub(crate) mod watch;
 
@@ -142,8 +143,8 @@ pub(crate) enum Command {
     #[command(after_long_help = project::UP_EXAMPLES)]
     Up(project::UpOnceArgs),
     /// Upload a component
-    #[command(after_long_help = PUSH_EXAMPLES)]
-    Push(PushArgs),
+    #[command(after_long_help = push::PUSH_EXAMPLES)]
+    Push(push::PushArgs),
     /// Create or update a pipeline
     #[command(after_long_help = APPLY_EXAMPLES)]
     Apply(ApplyArgs),
@@ -241,16 +242,6 @@ pub(crate) enum Command {
     },
 }
 
-const PUSH_EXAMPLES: &str = "\
-Examples:
-  sluicebox push target/guests/split.wasm
-  sluicebox push build/out.wasm --name split
-  sluicebox push model.bin --asset
-
-A component is stored by the digest of its bytes; pushing the same bytes again changes nothing.
-Pipelines keep the digest they were applied with: apply again to use the new component. An asset
-has no name; a manifest grants it to a stage by the digest that is printed.";
-
 const APPLY_EXAMPLES: &str = "\
 Examples:
   sluicebox apply pipeline.toml
@@ -259,7 +250,10 @@ Examples:
   sluicebox apply pipeline.toml --discard-state count
   generate-manifest | sluicebox apply -
 
-Applying the same manifest twice changes nothing. Every mistake is reported at once.";
+Applying the same manifest twice changes nothing. Every mistake is reported at once.
+
+What a stage names in a registry, component = \"oci://REGISTRY/REPOSITORY@sha256:DIGITS\", is fetched
+and pushed first, as `push` does; the node is sent the name it has there.";
 
 const ROLLBACK_EXAMPLES: &str = "\
 Examples:
@@ -295,22 +289,6 @@ A plan is made from what all nodes do at that moment: time of processors and byt
 smoothed over some ten seconds. So ask under the load it is for. It takes a token with the scope
 admin; with --apply, write as well.";
 
-/// Arguments of `push`.
-#[derive(Debug, Args)]
-pub(crate) struct PushArgs {
-    /// The component, a .wasm file, or the asset
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Push a read-only file for a stage's `assets` instead of a component
-    #[arg(long, conflicts_with = "name")]
-    pub(crate) asset: bool,
-    /// Its name [default: the file's name without .wasm]
-    #[arg(long, value_parser = name)]
-    pub(crate) name: Option<Name>,
-    #[command(flatten)]
-    pub(crate) connection: Connection,
-}
-
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
@@ -328,6 +306,8 @@ pub(crate) struct ApplyArgs {
     /// DIR/<pipeline>-<component>.wasm
     #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
     pub(crate) push: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registry: push::RegistryArgs,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

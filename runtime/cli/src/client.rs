@@ -22,6 +22,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use serde_json::Value;
 use sluicebox_core::ids::Name;
 
@@ -178,22 +179,8 @@ impl Client {
                 Ok::<_, Failure>(value)
             })
             .transpose()?;
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
-        connector.set_nodelay(true);
-        // A stream may be silent for long; a node that is gone without a word is found all the
-        // same.
-        connector.set_keepalive(Some(KEEPALIVE_TIME));
-        connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-        connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-        // By its own lights it takes http only.
-        connector.enforce_http(false);
         let trusted = trust::config(connection.ca_cert.as_deref(), base.starts_with(HTTPS))?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trusted)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+        let connector = connector(trusted);
         let pool = Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(4).build(connector);
         Ok(Self { pool, base, tenant: connection.tenant.clone(), authorisation })
     }
@@ -284,8 +271,30 @@ impl Client {
     }
 }
 
+/// Makes connections to anybody, with TLS to whom the system trusts.
+pub(crate) fn to_anybody() -> Result<HttpsConnector<HttpConnector>, Failure> {
+    Ok(connector(trust::config(None, true)?))
+}
+
+fn connector(trusted: ClientConfig) -> HttpsConnector<HttpConnector> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
+    connector.set_nodelay(true);
+    // A stream may be silent for long; a node that is gone without a word is found all the same.
+    connector.set_keepalive(Some(KEEPALIVE_TIME));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    // By its own lights it takes http only.
+    connector.enforce_http(false);
+    HttpsConnectorBuilder::new()
+        .with_tls_config(trusted)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector)
+}
+
 /// The last error of a chain says what happened; those around it say where.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -1,5 +1,6 @@
 //! `push`, `apply`, `rollback`, `delete`, `resume`, `move`: changing what a tenant runs.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,11 @@ use hyper::Method;
 use serde_json::{Value, json};
 use sluicebox_core::ids::Name;
 
-use crate::args::{ApplyArgs, DeleteArgs, Deleted, MoveArgs, PipelineArgs, PushArgs, RollbackArgs};
+use crate::args::push::PushArgs;
+use crate::args::{ApplyArgs, DeleteArgs, Deleted, MoveArgs, PipelineArgs, RollbackArgs};
 use crate::client::{COMPILE_TIME_MAX, Call, Client};
 use crate::failure::{Cause, Failure, Mistake, printable};
+use crate::oci::{self, Registries};
 use crate::render::{grouped, short_digests};
 use crate::screen::Screen;
 
@@ -34,8 +37,16 @@ pub(crate) struct Pushed {
 /// `push`
 pub(crate) async fn push(screen: Screen, args: PushArgs) -> Result<(), Failure> {
     let client = Client::new(&args.connection)?;
-    if args.asset {
-        return push_asset(screen, &client, &args.file).await;
+    let in_registry = args.file.to_str().filter(|text| oci::is_reference(text));
+    match in_registry {
+        Some(text) if args.asset => {
+            let what = format!("{} is no file", printable(text));
+            return Err(Failure::new(Cause::Usage, what)
+                .fix("assets are pushed from files; registries have components"));
+        }
+        Some(text) => return oci::push(screen, &client, (text, args.name), &args.registry).await,
+        None if args.asset => return push_asset(screen, &client, &args.file).await,
+        None => {}
     }
     let name = match args.name {
         Some(name) => name,
@@ -67,14 +78,22 @@ pub(crate) async fn push_file(
     name: &Name,
     file: &Path,
 ) -> Result<Pushed, Failure> {
-    let bytes = read_file(file, COMPONENT_BYTES_MAX)?;
+    push_bytes(client, name, read_file(file, COMPONENT_BYTES_MAX)?.into()).await
+}
+
+/// Uploads a component under a name.
+pub(crate) async fn push_bytes(
+    client: &Client,
+    name: &Name,
+    bytes: Bytes,
+) -> Result<Pushed, Failure> {
     let path = client.path(&format!("components/{name}"));
     let before = match client.get(path.clone()).await {
         Ok(info) => info.get("digest").cloned(),
         Err(failure) if failure.cause == Cause::NotFound => None,
         Err(failure) => return Err(failure),
     };
-    let call = Call::new(Method::PUT, path).body(MEDIA_WASM, bytes.into()).within(COMPILE_TIME_MAX);
+    let call = Call::new(Method::PUT, path).body(MEDIA_WASM, bytes).within(COMPILE_TIME_MAX);
     let info = client.send(call).await?.json()?;
     let changed = before.is_none() || before.as_ref() != info.get("digest");
     Ok(Pushed { info, changed })
@@ -100,8 +119,11 @@ pub(crate) async fn apply(screen: Screen, args: ApplyArgs) -> Result<(), Failure
             screen.hint(&pushed_text(&component, &pushed));
         }
     }
-    let call = ordered(apply_call(&client, &manifest), args.dry_run, &args.discard_state);
-    let applied = client.send(call).await?.json()?;
+    let registries = Registries::new(screen, args.registry);
+    let brought = registries.bring(&client, &manifest, args.dry_run).await?;
+    let call = apply_call(&client, &brought.manifest);
+    let call = ordered(call, args.dry_run, &args.discard_state);
+    let applied = client.send(call).await.map_err(|failure| brought.told(failure))?.json()?;
     screen.result(&applied, &applied_text(&manifest.name, &applied, args.dry_run))?;
     if !args.dry_run {
         let next = &manifest.name;
@@ -236,6 +258,7 @@ pub(crate) fn ranges(numbers: &[u64]) -> String {
 }
 
 /// A manifest as far as this program needs to understand it; the node checks all of it.
+#[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) name: Name,
     text: Bytes,
@@ -259,7 +282,7 @@ impl Manifest {
         Self::parse(text, &file.display().to_string())
     }
 
-    fn parse(text: Vec<u8>, file: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: Vec<u8>, file: &str) -> Result<Self, Failure> {
         let refuse = |place: String, what: String, fix: &str| {
             let mut failure = Failure::new(Cause::Invalid, format!("{file} cannot be applied"))
                 .code("manifest.text");
@@ -293,16 +316,37 @@ impl Manifest {
     /// Names of the components it uses, each once; digests and what is no name are left to the
     /// node.
     pub(crate) fn components(&self) -> Vec<Name> {
-        let stages = self.tree.get("stages").and_then(Value::as_object);
-        let mut names: Vec<Name> = stages
-            .into_iter()
-            .flat_map(|stages| stages.values())
-            .filter_map(|stage| stage.get("component")?.as_str())
-            .filter_map(|component| Name::new(component.split('@').next()?).ok())
+        let mut names: Vec<Name> = self
+            .stages_components()
+            .filter_map(|(_, component)| Name::new(component.split('@').next()?).ok())
             .collect();
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Its stages, and what each says is its component.
+    pub(crate) fn stages_components(&self) -> impl Iterator<Item = (&str, &str)> {
+        let stages = self.tree.get("stages").and_then(Value::as_object);
+        stages
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, stage)| Some((name.as_str(), stage.get("component")?.as_str()?)))
+    }
+
+    /// The same with other components in the place of these.
+    pub(crate) fn with_components(&self, stand_for: &BTreeMap<String, String>) -> Self {
+        let mut tree = self.tree.clone();
+        let stages = tree.get_mut("stages").and_then(Value::as_object_mut);
+        for stage in stages.into_iter().flat_map(|stages| stages.values_mut()) {
+            if let Some(component) = stage.get_mut("component")
+                && let Some(other) = component.as_str().and_then(|text| stand_for.get(text))
+            {
+                *component = Value::String(other.clone());
+            }
+        }
+        let text = tree.to_string().into();
+        Self { name: self.name.clone(), text, media_type: MEDIA_JSON, tree }
     }
 
     /// Names of its outputs.

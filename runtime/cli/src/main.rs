@@ -19,6 +19,7 @@ mod gpu;
 mod host_metrics;
 mod log;
 mod logging;
+mod oci;
 mod plan;
 mod project;
 mod render;

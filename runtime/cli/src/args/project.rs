@@ -8,6 +8,7 @@ use clap::builder::PossibleValuesParser;
 use sluicebox_core::ids::Name;
 use sluicebox_toolchain::LANGUAGES;
 
+use super::push::RegistryArgs;
 use super::traffic::duration;
 use super::{Connection, name};
 
@@ -55,7 +56,8 @@ Examples:
 Builds every stage in the folder and below it, uploads what pipelines use, applies every
 pipeline.toml and shows what comes out, until Ctrl-C. If no node answers at the URL, and it is of
 this machine, one is started in this process, for development: its data lies in .sluicebox/data and
-is there the next time. With --output json everything is a line of JSON.";
+is there the next time. Components that a pipeline names in registries are fetched; see `sluicebox
+push --help`. With --output json everything is a line of JSON.";
 
 pub(crate) const DEV_EXAMPLES: &str = "\
 Examples:
@@ -117,6 +119,8 @@ pub(crate) struct TestArgs {
     pub(crate) patience: Duration,
     #[command(flatten)]
     pub(crate) installing: Installing,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 /// Arguments of `up` and `dev`.
@@ -130,6 +134,8 @@ pub(crate) struct UpArgs {
     pub(crate) data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) installing: Installing,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

@@ -22,6 +22,7 @@ use crate::args::project::TestArgs;
 use crate::client::{Call, Client};
 use crate::deploy::{apply_manifest, push_file};
 use crate::failure::{Cause, Failure};
+use crate::oci::Registries;
 use crate::screen::Screen;
 use crate::tail::Follower;
 
@@ -92,11 +93,12 @@ async fn all(
     let tenant = Name::new("dev").expect("dev keeps the rule for names");
     let connection = Connection { url, ca_cert: None, tenant, token: None, token_file: None };
     let client = Client::new(&connection)?;
+    let registries = &Registries::new(screen, args.registry.clone());
     let (mut results, mut failed) = (Vec::new(), 0);
     for found in trials {
         let begun = Instant::now();
         let (patience, is_blessed) = (args.patience, args.bless);
-        let trial = Trial { client: &client, found, patience, is_blessed };
+        let trial = Trial { client: &client, registries, found, patience, is_blessed };
         let (sent, came, expected) = trial.play(stages).await?;
         let differences = Outputs::differences(&expected, &came);
         let name = &found.manifest.name;
@@ -134,6 +136,7 @@ async fn all(
 /// A pipeline with its events.
 struct Trial<'a> {
     client: &'a Client,
+    registries: &'a Registries,
     found: &'a Found,
     patience: Duration,
     /// What comes becomes what is expected.
@@ -149,7 +152,8 @@ impl Trial<'_> {
         for (name, file) in components_of(manifest, stages) {
             push_file(client, &name, file).await?;
         }
-        apply_manifest(client, manifest).await?;
+        let brought = self.registries.bring(client, manifest, false).await?;
+        apply_manifest(client, &brought.manifest).await?;
         let call = Call::new(Method::POST, client.pipeline(&manifest.name, "/events"));
         let reply = client.send(call.body(MEDIA_EVENTS, body.into())).await?.json()?;
         if let Some(refused) = reply.get("rejected").and_then(Value::as_u64).filter(|n| *n > 0) {

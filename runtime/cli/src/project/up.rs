@@ -28,6 +28,7 @@ use crate::args::project::{Installing, UpArgs, UpOnceArgs};
 use crate::client::Client;
 use crate::deploy::{applied_text, apply_manifest, push_file};
 use crate::failure::{Cause, Failure};
+use crate::oci::Registries;
 use crate::screen::Screen;
 use crate::serve::Ended;
 
@@ -62,10 +63,19 @@ async fn run(screen: Screen, args: UpArgs, mode: Mode) -> Result<Ended, Failure>
         client = Client::new(&local::connection(node.url(), &args.connection))?;
     }
     let (followers, records) = Followers::new(client.clone());
-    let (installing, shown) = (args.installing, Shown::new(screen));
-    let (pending, owed) = (Changes::All, Vec::new());
-    let mut session =
-        Session { screen, shown, client, folder, installing, followers, pending, owed };
+    let registries = Registries::new(screen, args.registry);
+    let mut session = Session {
+        screen,
+        shown: Shown::new(screen),
+        client,
+        registries,
+        folder,
+        installing: args.installing,
+        followers,
+        pending: Changes::All,
+        owed: Vec::new(),
+    };
+    let shown = session.shown;
     let outcome = tokio::select! {
         // Who wants an end gets one.
         biased;
@@ -126,6 +136,7 @@ struct Session {
     screen: Screen,
     shown: Shown,
     client: Client,
+    registries: Registries,
     folder: PathBuf,
     installing: Installing,
     followers: Followers,
@@ -278,7 +289,8 @@ impl Session {
         for (name, file) in components_of(&found.manifest, stages) {
             push_file(&self.client, &name, file).await?;
         }
-        apply_manifest(&self.client, &found.manifest).await
+        let brought = self.registries.bring(&self.client, &found.manifest, false).await?;
+        apply_manifest(&self.client, &brought.manifest).await
     }
 
     /// Says what was applied, and follows what comes of it.

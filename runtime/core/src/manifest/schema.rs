@@ -7,7 +7,7 @@
 use super::bounds::{POINTER_BYTES_MAX, VERSION};
 use super::fields::{Choice, EDGE_KEYS, Field, JSON_KEY, Kind, MANIFEST, Need};
 use super::value::{Table, Value};
-use super::words::{NAME_PATTERN, digest_prefix, duration_text, size_text};
+use super::words::{NAME_PATTERN, REGISTRY, digest_prefix, duration_text, size_text};
 
 /// The schema of a manifest.
 #[must_use]
@@ -79,7 +79,8 @@ fn kind(kind: &Kind) -> Table {
         }
         Kind::Component => {
             let (name, digest) = (NAME_PATTERN.trim_matches(['^', '$']), digest());
-            pattern(&format!("^({name}|{digest}|{name}@{digest})$"))
+            // The last is for the command, which puts another in its place.
+            pattern(&format!("^({name}|{digest}|{name}@{digest}|{REGISTRY}[^@]+@{digest})$"))
         }
         Kind::Digest => pattern(&format!("^{}$", digest())),
         Kind::Text { bytes_max } => {

@@ -173,6 +173,21 @@ fn what_is_no_table_is_refused_whole() {
 }
 
 #[test]
+fn a_component_in_a_registry_is_the_commands_business() {
+    let digest = "0a".repeat(32);
+    for (text, fix) in [
+        (format!("oci://ghcr.io/acme/split@sha256:{digest}"), "apply the manifest with"),
+        ("oci://ghcr.io/acme/split:1".to_owned(), "apply the manifest with"),
+        ("ghcr.io/acme/split".to_owned(), "write \"name\""),
+    ] {
+        let problems = with(&["stages", "split", "component"], Value::String(text));
+        let problem = problem(&problems, "stages.split.component");
+        assert_eq!(problem.code, "manifest.component");
+        assert!(problem.fix.starts_with(fix), "{}", problem.fix);
+    }
+}
+
+#[test]
 fn settings_without_effect_in_a_scope_are_refused() {
     let problems = with(&["stages", "split", "limits", "instances"], Value::Integer(5));
     assert_eq!(problem(&problems, "stages.split.limits.instances").code, "manifest.scope");

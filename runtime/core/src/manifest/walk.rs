@@ -257,8 +257,7 @@ impl<'a> Walk<'a> {
                 self.add(path, "manifest.reference", message, format!("write {}", form(kind)));
             }
             Kind::Component if words::parse_component(text).is_none() => {
-                let message = format!("{shown} is not a component");
-                self.add(path, "manifest.component", message, format!("write {}", form(kind)));
+                self.no_component(path, text);
             }
             Kind::Digest if !words::is_digest(text) => {
                 let message = format!("{shown} is not a digest");
@@ -274,6 +273,17 @@ impl<'a> Walk<'a> {
             }
             _ => {}
         }
+    }
+
+    fn no_component(&mut self, path: &str, text: &str) {
+        let (message, fix) = if text.starts_with(words::REGISTRY) {
+            let fix = "apply the manifest with `sluicebox apply`, which pushes what it names, or \
+                       `sluicebox push` it and write its name";
+            ("is in a registry, and a node asks none", fix.to_owned())
+        } else {
+            ("is not a component", format!("write {}", form(&Kind::Component)))
+        };
+        self.add(path, "manifest.component", format!("{} {message}", show(text)), fix);
     }
 
     fn bad_name(&mut self, path: &str, name: &str) {

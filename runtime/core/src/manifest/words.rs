@@ -84,6 +84,9 @@ pub(crate) fn digest_prefix() -> String {
     text.trim_end_matches('0').to_owned()
 }
 
+/// How components in registries are named, which the command brings to a node.
+pub(crate) const REGISTRY: &str = "oci://";
+
 /// Reads `name`, `digest` or `name@digest`.
 #[must_use]
 pub fn parse_component(text: &str) -> Option<ComponentRef> {

@@ -79,7 +79,7 @@ macro_rules! served {
 }
 
 /// Every file there is.
-static FILES: [File; 19] = [
+static FILES: [File; 21] = [
     served!("", "index.html", HTML),
     served!("style.css", STYLE),
     served!("icon.svg", IMAGE),
@@ -95,7 +95,9 @@ static FILES: [File; 19] = [
     served!("spark.js", SCRIPT),
     served!("pipelines.js", SCRIPT),
     served!("detail.js", SCRIPT),
+    served!("follow.js", SCRIPT),
     served!("events.js", SCRIPT),
+    served!("logs.js", SCRIPT),
     served!("deploy.js", SCRIPT),
     served!("account.js", SCRIPT),
     served!("node.js", SCRIPT),

@@ -80,11 +80,13 @@ export class Api {
     return response.text();
   }
 
-  /** A page of an output, or of the dead letters: its records, and the cursor behind them. */
+  /** A page of an output, the dead letters or a log: its records, the cursor behind them, and how many were gone before. */
   async page(parts, query, signal) {
     const response = await this.ask(this.path(...parts), { query, signal });
     const lines = (await response.text()).split("\n").filter((line) => line !== "");
-    return { records: lines.map((line) => JSON.parse(line)), cursor: response.headers.get("sluicebox-cursor") };
+    const { headers } = response;
+    const missed = Number(headers.get("sluicebox-missed") ?? 0);
+    return { records: lines.map((line) => JSON.parse(line)), cursor: headers.get("sluicebox-cursor"), missed };
   }
 }
 

@@ -1,10 +1,11 @@
-// One pipeline: its graph with what goes along it, its partitions, what leaves it, its versions.
+// One pipeline: its graph with what goes along it, its partitions, what leaves it, what its stages say, its versions.
 
 import { deadLetters, Tail } from "./events.js";
 import { h } from "./dom.js";
 import { bytes, count, micros, moment, quantile, rate, seconds, several, whole } from "./figures.js";
 import { graph, lagOf } from "./graph.js";
-import { IN_EVENTS, IN_GRAPH } from "./keys.js";
+import { IN_EVENTS, IN_GRAPH, IN_LOGS } from "./keys.js";
+import { Log } from "./logs.js";
 import { badge, button, failure, loading, pairs, panel, table, tile, tiles } from "./parts.js";
 import { putTimes, Readings } from "./readings.js";
 import { spark, times } from "./spark.js";
@@ -14,6 +15,7 @@ const TABS = [
   ["partitions", "Partitions"],
   ["outputs", "Outputs"],
   ["dead-letters", "Dead letters"],
+  ["logs", "Logs"],
   ["versions", "Versions"],
 ];
 
@@ -25,7 +27,7 @@ const MIDDLING = matchMedia("(max-width: 960px)");
 const SIDE_WIDTH = 356;
 const MARGINS = 58;
 
-export function pipeline(app, [name, tab = "graph", output]) {
+export function pipeline(app, [name, tab = "graph", part]) {
   const readings = new Readings();
   let detail = null;
   let chosen = null;
@@ -36,7 +38,7 @@ export function pipeline(app, [name, tab = "graph", output]) {
   let closed = false;
   const at = (...parts) => `#/p/${[name, ...parts].map(encodeURIComponent).join("/")}`;
 
-  const isTail = tab === "outputs" || tab === "dead-letters";
+  const isTail = ["outputs", "dead-letters", "logs"].includes(tab);
 
   async function poll(signal) {
     detail = await app.api.json(app.api.path("pipelines", name), { signal });
@@ -46,8 +48,9 @@ export function pipeline(app, [name, tab = "graph", output]) {
 
   function begin() {
     const outputs = detail.output.filter((one) => one.name !== "dead-letters");
-    const chosenOutput = outputs.find((one) => one.name === output) ?? outputs[0];
-    if (tab === "dead-letters") tail = deadLetters(app, name, detail);
+    const chosenOutput = outputs.find((one) => one.name === part) ?? outputs[0];
+    if (tab === "logs") tail = new Log(app, name, detail, part);
+    else if (tab === "dead-letters") tail = deadLetters(app, name, detail);
     else if (chosenOutput) tail = new Tail(app, ["pipelines", name, "outputs", chosenOutput.name], chosenOutput);
     tail?.start();
   }
@@ -127,9 +130,11 @@ export function pipeline(app, [name, tab = "graph", output]) {
 
   function render() {
     if (!detail) return loading();
-    const body = { graph: graphTab, partitions, outputs, "dead-letters": () => tail?.render(), versions }[tab] ?? graphTab;
+    const body = { graph: graphTab, partitions, outputs, "dead-letters": followed, logs: followed, versions }[tab] ?? graphTab;
     return [header(), tabs(), body()];
   }
+
+  const followed = () => tail?.render();
 
   function graphTab() {
     const down = NARROW.matches;
@@ -163,6 +168,7 @@ export function pipeline(app, [name, tab = "graph", output]) {
       { class: "panel side", "aria-label": stage ? `Stage ${stage.name}` : "Ingest", "aria-live": "off" },
       h("div", { class: "side-head" }, h("h2", { class: "long" }, stage?.name ?? "ingest"), button("×", close, { class: "plain", "aria-label": "Close" })),
       stage ? stagePanel(stage, detail, readings) : ingestPanel(detail, readings),
+      stage && h("p", { class: "row end" }, h("a", { class: "button", href: at("logs", stage.name) }, "What it says")),
     );
   }
 
@@ -247,6 +253,10 @@ export function pipeline(app, [name, tab = "graph", output]) {
 
   const keys = Object.fromEntries(TABS.map(([id], index) => [String(index + 1), () => app.go(id === "graph" ? at() : at(id))]));
   keys.p = () => tail?.toggle();
+  if (tab === "logs") {
+    keys.l = () => tail?.nextLevel();
+    keys.s = () => tail?.nextStage();
+  }
   keys.Escape = () => {
     chosen = null;
     app.draw();
@@ -257,7 +267,7 @@ export function pipeline(app, [name, tab = "graph", output]) {
     poll,
     render,
     keys,
-    help: isTail ? [...IN_GRAPH, ...IN_EVENTS] : IN_GRAPH,
+    help: [...IN_GRAPH, ...(tab === "logs" ? IN_LOGS : isTail ? IN_EVENTS : [])],
     close: () => {
       closed = true;
       tail?.stop();

@@ -8,6 +8,7 @@
 
 import { h } from "./dom.js";
 import { cut, several, whole } from "./figures.js";
+import { Follow, PAUSE_MS, timeOf, WAIT } from "./follow.js";
 import { button, failure, pairs, panel } from "./parts.js";
 
 /** Events that are shown, and asked for at a time. */
@@ -17,10 +18,6 @@ const PAGE = 500;
 /** So many full pages behind each other are more than can be followed. */
 const FULL_PAGES = 4;
 
-/** How long a request waits for something to come, and how long is between two at least. */
-const WAIT = "5s";
-const PAUSE_MS = 500;
-
 /** An output that keeps at most this is shown from its beginning. */
 const ALL_BYTES = 256 * 1024;
 
@@ -28,9 +25,9 @@ const ALL_BYTES = 256 * 1024;
 const ROW_CHARS = 160;
 const FULL_CHARS = 100_000;
 
-export class Tail {
+export class Tail extends Follow {
   constructor(app, parts, output) {
-    this.app = app;
+    super(app);
     this.parts = parts;
     this.name = output.name;
     this.cursor = output.bytes <= ALL_BYTES ? "oldest" : "latest";
@@ -38,27 +35,7 @@ export class Tail {
     this.skipped = false;
     this.full = 0;
     this.once = false;
-    this.paused = false;
-    this.failed = null;
-    this.abort = null;
     this.words = { none: "Nothing has left by this output yet. What comes is shown here.", what: "event" };
-  }
-
-  start() {
-    this.abort = new AbortController();
-    this.#run(this.abort.signal).catch(() => {});
-  }
-
-  stop() {
-    this.abort?.abort();
-    this.abort = null;
-  }
-
-  toggle() {
-    this.paused = !this.paused;
-    if (this.paused) this.stop();
-    else this.start();
-    this.app.draw();
   }
 
   /** From another place on; what was shown is gone. The oldest are shown, and then it rests. */
@@ -74,35 +51,30 @@ export class Tail {
     this.app.draw();
   }
 
-  async #run(signal) {
-    while (!signal.aborted) {
-      await shown(signal);
-      let pause = PAUSE_MS;
-      try {
-        const query = { cursor: this.cursor, limit: this.once ? KEPT : PAGE, wait: WAIT };
-        const { records, cursor } = await this.app.api.page(this.parts, query, signal);
-        this.failed = null;
-        this.cursor = cursor;
-        this.records = [...this.records, ...records].slice(-KEPT);
-        if (this.once && records.length === KEPT) return this.toggle();
-        this.full = records.length === PAGE ? this.full + 1 : 0;
-        if (this.full === FULL_PAGES) {
-          // More comes than is read: on to what is new.
-          [this.cursor, this.full, this.skipped] = ["latest", 0, true];
-        } else if (this.full > 0) pause = 0;
-      } catch (error) {
-        if (error.name === "AbortError") return;
-        if (error.status === 401) return this.app.refused(error);
-        const isTrimmed = error.status === 410;
-        this.failed = isTrimmed ? null : error;
-        // What stood there is no longer kept: the node says where to go on.
-        if (isTrimmed) this.cursor = error.problem.oldest ?? "latest";
-        else pause = (error.retryAfter ?? 5) * 1000;
-      }
-      if (signal.aborted) return;
-      this.app.draw();
-      await rest(pause, signal);
+  async read(signal) {
+    const query = { cursor: this.cursor, limit: this.once ? KEPT : PAGE, wait: WAIT };
+    let page;
+    try {
+      page = await this.app.api.page(this.parts, query, signal);
+    } catch (error) {
+      if (error.status !== 410) throw error;
+      // What stood there is no longer kept: the node says where to go on.
+      this.cursor = error.problem.oldest ?? "latest";
+      return PAUSE_MS;
     }
+    const { records, cursor } = page;
+    this.cursor = cursor;
+    this.records = [...this.records, ...records].slice(-KEPT);
+    if (this.once && records.length === KEPT) {
+      this.toggle();
+      return 0;
+    }
+    this.full = records.length === PAGE ? this.full + 1 : 0;
+    if (this.full === FULL_PAGES) {
+      // More comes than is read: on to what is new.
+      [this.cursor, this.full, this.skipped] = ["latest", 0, true];
+    }
+    return this.full > 0 ? 0 : PAUSE_MS;
   }
 
   render() {
@@ -146,7 +118,7 @@ export class Tail {
         h(
           "summary",
           null,
-          h("span", { class: "event-time" }, timeOf(record)),
+          h("span", { class: "event-time" }, timeOf(record.time)),
           record.stage && h("span", { class: "event-class" }, `${record.stage}: ${record.class ?? ""}`),
           h("span", { class: "event-key" }, cut(record.key ?? "", 40)),
           h("span", { class: "event-data" }, cut(record.message ?? data, ROW_CHARS)),
@@ -250,29 +222,3 @@ const TEXT = new TextDecoder("utf-8", { fatal: true });
 
 const full = (record, data) =>
   record.data !== undefined && typeof record.data !== "string" ? JSON.stringify(record.data, null, 2) : data;
-
-const timeOf = (record) => (record.time ?? "").replace("T", " ").replace("Z", "").slice(11, 23);
-
-/** Nobody looks: nothing is asked for. */
-function shown(signal) {
-  if (!document.hidden) return Promise.resolve();
-  return new Promise((done) => {
-    const look = () => {
-      if (document.hidden && !signal.aborted) return;
-      document.removeEventListener("visibilitychange", look);
-      signal.removeEventListener("abort", look);
-      done();
-    };
-    document.addEventListener("visibilitychange", look);
-    signal.addEventListener("abort", look);
-  });
-}
-
-const rest = (ms, signal) =>
-  new Promise((done) => {
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      done();
-    });
-  });

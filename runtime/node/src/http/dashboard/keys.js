@@ -17,10 +17,16 @@ export const EVERYWHERE = [
 export const IN_GRAPH = [
   ["← → ↑ ↓", "along the edges of the graph"],
   ["Enter", "details of the stage, or the output"],
-  ["1 – 5", "graph, partitions, outputs, dead letters, versions"],
+  ["1 – 6", "graph, partitions, outputs, dead letters, logs, versions"],
 ];
 
 export const IN_EVENTS = [["p", "pause, or go on"]];
+
+export const IN_LOGS = [
+  ...IN_EVENTS,
+  ["l", "lines of the next level and graver ones"],
+  ["s", "lines of the next stage"],
+];
 
 /** How long the second key of two may take. */
 const PAIR_MS = 1_500;
