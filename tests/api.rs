@@ -19,6 +19,8 @@ mod failures;
 mod figures;
 #[path = "api/follow.rs"]
 mod follow;
+#[path = "api/fuzzed.rs"]
+mod fuzzed;
 #[path = "api/ingest.rs"]
 mod ingest;
 #[path = "api/lifecycle.rs"]

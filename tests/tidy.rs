@@ -117,6 +117,11 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn every_document_is_in_the_list_of_documents() {
+    expect_none(&docs::listed(Tree::of_repository()));
+}
+
+#[test]
 fn decision_records_are_numbered_and_complete() {
     expect_none(&docs::decisions(Tree::of_repository()));
 }

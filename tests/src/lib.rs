@@ -24,9 +24,11 @@ pub mod node;
 pub mod peer;
 pub mod registry;
 pub mod rig;
+pub mod schemathesis;
 pub mod session;
 pub mod stream_memory;
 pub mod tls;
+pub mod tutorial;
 
 use std::path::{Path, PathBuf};
 

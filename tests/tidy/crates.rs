@@ -56,6 +56,8 @@ const EDGES: [(&str, &str, &[&str]); 16] = [
             "sluicebox-link",
             "sluicebox-node",
             "sluicebox-nexmark",
+            // Fetches the fuzzer of the HTTP interface.
+            "sluicebox-toolchain",
         ],
     ),
     // Events and answers for the two above.

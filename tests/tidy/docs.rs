@@ -11,6 +11,7 @@ const XTASK: &str = "xtask/src/main.rs";
 const MANIFEST_GUIDE: &str = "docs/guide/pipelines.md";
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const ADR: &str = "docs/adr/";
+const DOCUMENTS: &str = "docs/README.md";
 
 /// Beginnings of codes that are written where the mistake is found, by folder. The others stand in
 /// a function `code`.
@@ -228,6 +229,19 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
     documents.flat_map(broken).collect()
 }
 
+/// Every document that people are to find is in the list of all documents.
+pub(crate) fn listed(tree: &Tree) -> Vec<String> {
+    let list = tree.text(DOCUMENTS);
+    let linked: BTreeSet<String> = targets(list).map(|to| resolve(DOCUMENTS, to)).collect();
+    let found = tree.ending(".md").filter(|file| {
+        ["docs/guide/", "docs/tutorial/", "docs/reference/"]
+            .iter()
+            .any(|at| file.path.starts_with(at))
+    });
+    let missing = found.filter(|file| !linked.contains(&file.path));
+    missing.map(|file| format!("{}: no link in {DOCUMENTS}", file.path)).collect()
+}
+
 /// Relative targets of a document's links, without the place inside them.
 fn targets(document: &str) -> impl Iterator<Item = &str> {
     let links = document.match_indices("](").map(|(at, mark)| &document[at + mark.len()..]);
@@ -329,11 +343,14 @@ fn a_document_that_is_not_true_is_seen() {
             sample("docs/ARCHITECTURE.md", "`docs` `runtime/core` `core/key.rs` `core/none.rs`"),
             sample("docs/adr/0002-x.md", "# 0002 X\n## Context\n"),
             sample("docs/guide/errors.md", "| `a.b` | x |\n| 3 | x |"),
+            sample("docs/guide/new.md", "x"),
+            sample("docs/README.md", "[e](guide/errors.md)"),
             sample("runtime/core/src/key.rs", "//! Keys: \"/et"),
             sample("runtime/core/src/error.rs", "fn code(&self) -> &'static str { \"c.d\" }"),
         ],
     };
     assert_eq!(links(&tree).len(), 1);
+    assert_eq!(listed(&tree), ["docs/guide/new.md: no link in docs/README.md"]);
     assert_eq!(architecture(&tree).len(), 2, "runtime is not named, core/none.rs is not there");
     assert_eq!(decisions(&tree).len(), 5);
     assert_eq!(error_codes(&tree).len(), 2);

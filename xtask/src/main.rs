@@ -1,5 +1,5 @@
 //! The few commands people type in this repository:
-//! `cargo xtask demo | guests | clips | flink | test | lint | bench`.
+//! `cargo xtask demo | guests | clips | flink | test | docs | lint | bench`.
 //!
 //! Each one installs or builds what a fresh machine lacks, says what it does in one line a step,
 //! and then runs plain cargo commands. It only wires: what is tested and how is in the tests, what
@@ -11,6 +11,7 @@
 mod bench;
 mod clips;
 mod demo;
+mod docs;
 mod flink;
 mod guests;
 mod lint;
@@ -39,6 +40,8 @@ usage: cargo xtask COMMAND
                                 target/flink
   test [ARGUMENT...]            build the guests, make the clips, then run every test; arguments go to
                                 the runner
+  docs                          write the documents that are made of the source: schema, description,
+                                help texts, references
   lint                          formatting, clippy and docs, warnings as errors
   bench [NAME [ARGUMENT...]]    list the benches, or run one (or `all`)";
 
@@ -68,6 +71,7 @@ fn run() -> Result<ExitCode> {
         "clips" => clips::run(&workspace, rest)?,
         "flink" => flink::run(&workspace, rest)?,
         "test" => test::run(&workspace, rest)?,
+        "docs" => docs::run(&workspace, rest)?,
         "lint" => lint::run(&workspace, rest)?,
         "bench" => bench::run(&workspace, rest)?,
         other => bail!("there is no command `{other}`\n\n{USAGE}"),

@@ -5,18 +5,30 @@
 //! else there is nothing to be fetched for them: they say that they cannot run. Tests of GPUs use
 //! the driver that needs none, and a layer that looks at every call. The dashboard is tested in a
 //! browser, and what comes from registries with a registry; both are installed where that is
-//! allowed, elsewhere their tests say what is missing.
+//! allowed, elsewhere their tests say what is missing. The fuzzer of the HTTP interface is packages
+//! of Python, fetched below `target/guests`.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use sluicebox_toolchain::python_tools::Packages;
+use sluicebox_toolchain::{Progress, Tools};
 
 use crate::clips;
 use crate::flink;
 use crate::guests;
 use crate::process::{self, say};
 use crate::workspace::{Workspace, in_automation};
+
+/// What makes requests out of the description of the HTTP interface; `tests/src/schemathesis.rs`
+/// looks for the same.
+const FUZZER: Packages = Packages {
+    name: "schemathesis",
+    what: "schemathesis 4.32",
+    download: "some 15 MB, from the Python package index",
+    pins: include_str!("../../tests/pins/schemathesis.txt"),
+};
 
 /// Runs everything; arguments go to the test runner.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -34,6 +46,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     }
     provide_vulkan()?;
     provide_servers()?;
+    let tools = Tools::in_folder(workspace.guests().join("tools"));
+    FUZZER.fetch(&tools, &mut Progress::new(|line| say(&format!("test: {line}"))))?;
     if !process::succeeds(&mut workspace.cargo_unlocked(&["nextest", "--version"])) {
         say("test: cargo test, since cargo-nextest is not installed");
         return process::run(workspace.cargo(&["test", "--workspace"]).args(arguments));

@@ -17,6 +17,7 @@ mod machine;
 pub mod quantity;
 mod quota;
 mod reader;
+mod sections;
 mod shape;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub use self::isolation::{GroupPlace, IsolationConfig};
 use self::machine::{cores, memory_share, standard_data_dir};
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
+pub use self::sections::SECTIONS;
 use self::shape::{
     Address, Bytes, Count, MaybeName, MaybeNode, MaybePlace, NodeList, Period, Place, Shape, Switch,
 };
@@ -70,6 +72,10 @@ macro_rules! section {
         }
 
         impl $name {
+            /// Its name in the file, and what it is about.
+            pub(in crate::config) const SECTION: (&'static str, &'static str) =
+                ($section, concat!($($about),+));
+
             pub(in crate::config) fn read(reader: &mut Reader) -> Self {
                 $(let $field = {
                     let path = concat!($section, ".", stringify!($field)).replace('_', "-");

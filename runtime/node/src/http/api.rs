@@ -10,7 +10,8 @@ mod codes;
 use crate::tenants::Scope;
 pub(super) use codes::TENANTS_CODES;
 use codes::{
-    BODY, CHANGE, COMPILE, COMPONENT, INGEST, MANIFEST, NAME, PIPELINE, QUERY, READING, SESSION,
+    BODY, CHANGE, COMPILE, COMPONENT, DEVICE, INGEST, MANIFEST, NAME, PIPELINE, QUERY, READING,
+    SESSION, STORE,
 };
 
 /// Where everything of a tenant is.
@@ -45,10 +46,27 @@ pub(super) struct Route {
 pub(super) struct Parameter {
     pub(super) name: &'static str,
     pub(super) header: bool,
-    /// Of the value: `string`, `integer` or `boolean`.
-    pub(super) sort: &'static str,
+    /// A request without it is refused.
+    pub(super) needed: bool,
+    pub(super) sort: Sort,
     pub(super) about: &'static str,
 }
+
+/// What the value of a parameter may be.
+#[derive(Debug)]
+pub(super) enum Sort {
+    Text,
+    Flag,
+    /// A whole number, from this one on.
+    From(u64),
+    /// One of these.
+    Word(&'static [&'static str]),
+    /// A text like this expression.
+    Like(&'static str),
+}
+
+/// A number of seconds, or a duration with its unit.
+const DURATION: Sort = Sort::Like("^[0-9]{1,10}(ms|s|m|h|d)?$");
 
 /// A reply that is no error.
 #[derive(Debug)]
@@ -59,12 +77,19 @@ pub(super) struct Reply {
     pub(super) content: &'static [(&'static str, &'static str)],
 }
 
-const fn query(name: &'static str, sort: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, header: false, sort, about }
+const fn query(name: &'static str, sort: Sort, about: &'static str) -> Parameter {
+    Parameter { name, header: false, needed: false, sort, about }
 }
 
 const fn header(name: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, header: true, sort: "string", about }
+    Parameter { name, header: true, needed: false, sort: Sort::Text, about }
+}
+
+impl Parameter {
+    const fn needed(mut self) -> Self {
+        self.needed = true;
+        self
+    }
 }
 
 const fn json(status: u16, about: &'static str, schema: &'static [(&str, &str)]) -> Reply {
@@ -93,28 +118,32 @@ const PAGES: &[(&str, &str)] = &[
     ("text/event-stream", "ServerSent"),
 ];
 const STREAM: &[Parameter] = &[
-    query("chunk", "string", "How raw bytes are cut: a number of bytes, or `prefixed`"),
-    query("output", "string", "The output that comes back; `reply` or the only one unless said"),
+    query(
+        "chunk",
+        Sort::Like("^([1-9][0-9]{0,9}|prefixed)$"),
+        "How raw bytes are cut: a number of bytes, or `prefixed`",
+    ),
+    query("output", Sort::Text, "The output that comes back; `reply` or the only one unless said"),
     query(
         "from",
-        "integer",
+        Sort::From(0),
         "The ordinal of the body's first unit; where the key stands unless said",
     ),
-    query("cursor", "string", "What comes behind this cursor first; from now on unless said"),
+    query("cursor", Sort::Text, "What comes behind this cursor first; from now on unless said"),
     header("Accept", "The form of the reply; lines of JSON unless another is named"),
     header("traceparent", "The W3C trace context that goes with the events"),
 ];
 const READ: &[Parameter] = &[
-    query("cursor", "string", "Where to begin: a cursor, `oldest` (the default) or `latest`"),
-    query("limit", "integer", "At most so many events, from 1"),
-    query("wait", "string", "How long to wait if there is nothing: `5s`, `500ms`; pages only"),
+    query("cursor", Sort::Text, "Where to begin: a cursor, `oldest` (the default) or `latest`"),
+    query("limit", Sort::From(1), "At most so many events, from 1"),
+    query("wait", DURATION, "How long to wait if there is nothing: `5s`, `500ms`; pages only"),
     header("Accept", "The form of the reply; lines of JSON unless another is named"),
     header("Accept-Encoding", "With gzip, large pages are compressed"),
     header("Last-Event-ID", "The last id that was seen; counts before `cursor`, to follow only"),
 ];
 const SEND: &[Parameter] = &[
-    query("key", "string", "The key of events that have none of their own"),
-    query("wait", "string", "How long to wait for the result of the one event: `5s`"),
+    query("key", Sort::Text, "The key of events that have none of their own"),
+    query("wait", DURATION, "How long to wait for the result of the one event: `5s`"),
     header("Prefer", "`wait=5`, the same"),
     header("Content-Encoding", "gzip or zstd"),
     header("Sluicebox-Key", "The key of the one event"),
@@ -133,9 +162,9 @@ const SEND: &[Parameter] = &[
     header("ce-partitionkey", "Its key"),
     header("ce-traceparent", "Its trace context, before that of the request"),
 ];
-const DRY_RUN: Parameter = query("dry-run", "boolean", "Check and show what would change");
+const DRY_RUN: Parameter = query("dry-run", Sort::Flag, "Check and show what would change");
 const DISCARD: Parameter =
-    query("discard-state", "string", "A stage whose state is given up; may come several times");
+    query("discard-state", Sort::Text, "A stage whose state is given up; may come several times");
 const CODED: &[Parameter] = &[header("Content-Encoding", "gzip or zstd")];
 
 /// A route of a tenant, as far as most are alike.
@@ -273,11 +302,15 @@ pub(super) const ROUTES: &[Route] = &[
         &[PIPELINE, QUERY, &["output.cursor"]],
     )
     .takes(&[
-        query("cursor", "string", "Where to begin: a cursor, `oldest` (the default) or `latest`"),
-        query("limit", "integer", "At most so many lines, 1 to 10000"),
-        query("wait", "string", "How long to wait if there is nothing: `5s`, `500ms`"),
-        query("stage", "string", "Only those of this stage"),
-        query("level", "string", "None less grave: `debug` (the default), `info`, `warn`, `error`"),
+        query("cursor", Sort::Text, "Where to begin: a cursor, `oldest` (the default) or `latest`"),
+        query("limit", Sort::From(1), "At most so many lines, 1 to 10000"),
+        query("wait", DURATION, "How long to wait if there is nothing: `5s`, `500ms`"),
+        query("stage", Sort::Text, "Only those of this stage"),
+        query(
+            "level",
+            Sort::Word(&["debug", "info", "warn", "error"]),
+            "None less grave; all of them unless said",
+        ),
     ]),
     route(
         ("POST", "/v1/tenants/{tenant}/pipelines/{name}/dead-letters/replay"),
@@ -287,10 +320,10 @@ pub(super) const ROUTES: &[Route] = &[
         &[PIPELINE, &["stage.unknown", "pipeline.busy", "quota.disk"], QUERY, READING, CHANGE],
     )
     .takes(&[
-        query("cursor", "string", "Where to begin"),
-        query("until", "string", "Where to end; as the first reply said"),
-        query("stage", "string", "Only those of this stage"),
-        query("limit", "integer", "At most so many, from 1"),
+        query("cursor", Sort::Text, "Where to begin"),
+        query("until", Sort::Text, "Where to end; as the first reply said"),
+        query("stage", Sort::Text, "Only those of this stage"),
+        query("limit", Sort::From(1), "At most so many, from 1"),
     ]),
     route(
         ("POST", "/v1/tenants/{tenant}/pipelines/{name}/resume"),
@@ -304,10 +337,10 @@ pub(super) const ROUTES: &[Route] = &[
         ("rollBackPipeline", "Apply an earlier version again"),
         Scope::Write,
         &[json(200, "Applied, or what would be", &[("application/json", "Applied")])],
-        &[PIPELINE, &["pipeline.unknown-version"], QUERY, MANIFEST, CHANGE],
+        &[PIPELINE, &["pipeline.unknown-version"], QUERY, MANIFEST, CHANGE, STORE, DEVICE],
     )
     .takes(&[
-        query("to", "integer", "The version; the one before that which runs unless said"),
+        query("to", Sort::From(1), "The version; the one before that which runs unless said"),
         DRY_RUN,
         DISCARD,
     ]),
@@ -319,8 +352,12 @@ pub(super) const ROUTES: &[Route] = &[
         &[PIPELINE, QUERY, CHANGE],
     )
     .takes(&[
-        query("to", "string", "The name of the node"),
-        query("partitions", "string", "Which partitions, as in 0,2,5-7; all of it if left out"),
+        query("to", Sort::Text, "The name of the node").needed(),
+        query(
+            "partitions",
+            Sort::Like("^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$"),
+            "Which partitions, as in 0,2,5-7; all of it if left out",
+        ),
     ]),
     route(
         ("GET", "/v1/tenants/{tenant}/plan"),
@@ -330,9 +367,13 @@ pub(super) const ROUTES: &[Route] = &[
         ),
         Scope::Admin,
         &[json(200, "Made from what all nodes say now", &[("application/json", "Plan")])],
-        &[PIPELINE, QUERY],
+        &[PIPELINE, NAME, QUERY],
     )
-    .takes(&[query("pipeline", "string", "Of one pipeline; of all of the tenant if left out")]),
+    .takes(&[query(
+        "pipeline",
+        Sort::Text,
+        "Of one pipeline; of all of the tenant if left out",
+    )]),
     route(
         ("GET", "/v1/tenants/{tenant}/usage"),
         ("describeTenant", "The tenant's quotas, and what its pipelines on this node have used"),
@@ -362,7 +403,7 @@ pub(super) const ROUTES: &[Route] = &[
             json(200, "Applied, or what would be", &[("application/json", "Applied")]),
             json(201, "Made", &[("application/json", "Applied")]),
         ],
-        &[NAME, QUERY, BODY, MANIFEST, CHANGE],
+        &[NAME, QUERY, BODY, MANIFEST, CHANGE, STORE, DEVICE],
     )
     .takes(&[DRY_RUN, DISCARD, header("Content-Encoding", "gzip or zstd")])
     .body(&["application/toml", "application/json"]),
@@ -378,7 +419,7 @@ pub(super) const ROUTES: &[Route] = &[
         ("deletePipeline", "Delete a pipeline with all it keeps"),
         Scope::Write,
         &[NOTHING],
-        &[PIPELINE, CHANGE],
+        &[PIPELINE, CHANGE, STORE],
     ),
     route(
         ("GET", "/v1/tenants/{tenant}/components"),
@@ -399,7 +440,7 @@ pub(super) const ROUTES: &[Route] = &[
             ),
             json(201, "Taken", &[("application/json", "Component")]),
         ],
-        &[NAME, BODY, COMPILE],
+        &[NAME, BODY, COMPILE, STORE],
     )
     .takes(CODED)
     .body(&["application/wasm"]),
@@ -415,14 +456,14 @@ pub(super) const ROUTES: &[Route] = &[
         ("deleteComponent", "Delete a component"),
         Scope::Write,
         &[NOTHING],
-        &[COMPONENT, &["component.conflict"]],
+        &[COMPONENT, &["component.conflict"], STORE],
     ),
     route(
         ("POST", "/v1/tenants/{tenant}/assets"),
         ("pushAsset", "Upload a file for stages"),
         Scope::Write,
         &[json(201, "Taken", &[("application/json", "Asset")])],
-        &[BODY, &["component.too-large", "store.full"]],
+        &[BODY, &["component.too-large"], STORE],
     )
     .takes(CODED)
     .body(&["application/octet-stream"]),

@@ -4,6 +4,8 @@
 //! is in it, and for each the codes of problem documents; `docs/guide/errors.md` says what they
 //! mean, and a test holds their statuses against it.
 
+mod statuses;
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -11,108 +13,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sluicebox_core::limits::KEY_BYTES_MAX;
 
-use super::api::{Parameter, ROUTES, Reply, Route, TENANT, TENANTS_CODES};
+use self::statuses::status_of;
+use super::api::{Parameter, ROUTES, Reply, Route, Sort, TENANT, TENANTS_CODES};
 
 const PROBLEM: &str = "application/problem+json";
-
-/// Codes by status.
-const STATUSES: [(u16, &[&str]); 14] = [
-    (
-        400,
-        &[
-            "component.core-module",
-            "component.demand",
-            "component.export",
-            "component.import",
-            "component.link",
-            "component.malformed",
-            "component.not-wasm",
-            "compile.cpu",
-            "compile.memory",
-            "compile.output",
-            "compile.refused",
-            "ingest.attribute",
-            "ingest.empty",
-            "ingest.event-bytes",
-            "ingest.fields",
-            "ingest.header",
-            "ingest.json",
-            "ingest.key",
-            "ingest.key-length",
-            "ingest.key-utf8",
-            "ingest.rejected",
-            "ingest.time",
-            "manifest.invalid",
-            "name.invalid",
-            "output.cursor",
-            "request.body",
-            "request.producer",
-            "request.query",
-            "request.upgrade",
-            "request.wait",
-            "stream.chunk",
-            "stream.cut-off",
-            "stream.event",
-            "stream.key",
-            "stream.output",
-        ],
-    ),
-    (401, &["auth.token"]),
-    (403, &["auth.foreign-site", "auth.scope"]),
-    (
-        404,
-        &[
-            "component.unknown",
-            "output.unknown",
-            "pipeline.unknown",
-            "pipeline.unknown-version",
-            "stage.unknown",
-            "tenant.unknown",
-        ],
-    ),
-    (405, &["request.method"]),
-    (408, &["request.slow", "stream.idle"]),
-    (
-        409,
-        &[
-            "component.conflict",
-            "ingest.repeat",
-            "pipeline.conflict",
-            "stream.gap",
-            "stream.taken-over",
-        ],
-    ),
-    (410, &["output.trimmed"]),
-    (413, &["component.too-large", "request.too-large"]),
-    (415, &["request.coding", "request.media-type"]),
-    (429, &["compile.busy", "pipeline.busy", "quota.exhausted"]),
-    (500, &["compile.crash", "internal"]),
-    (
-        503,
-        &[
-            "compile.killed",
-            "compile.timeout",
-            "log.failed",
-            "log.full",
-            "log.no-checkpoint",
-            "node.draining",
-            "node.overloaded",
-            "node.starting",
-            "peer.unavailable",
-            "store.full",
-            "tenant.process",
-        ],
-    ),
-    (504, &["request.deadline"]),
-];
-
-/// The status of a tenant's own disk quota stands alone: what has to be done is not to wait.
-const DISK_QUOTA: (u16, &[&str]) = (507, &["quota.disk"]);
-
-fn status_of(code: &str) -> u16 {
-    let mut rows = STATUSES.iter().chain([&DISK_QUOTA]);
-    rows.find(|(_, codes)| codes.contains(&code)).map_or(0, |(status, _)| *status)
-}
 
 /// The description as it is served.
 pub(super) fn text() -> Bytes {
@@ -163,8 +67,11 @@ fn operation(route: &Route) -> Value {
     }
     if !route.body.is_empty() {
         let content: Map<String, Value> =
-            route.body.iter().map(|media| ((*media).to_owned(), body(media))).collect();
-        operation.insert("requestBody".to_owned(), json!({ "content": content }));
+            route.body.iter().map(|media| ((*media).to_owned(), body(route, media))).collect();
+        // Raw bytes may be none; anything else says something, or is refused.
+        let needed = !route.body.contains(&"application/octet-stream");
+        let body = json!({ "required": needed, "content": content });
+        operation.insert("requestBody".to_owned(), body);
     }
     if let Some(scope) = route.scope {
         operation.insert("security".to_owned(), json!([{ "token": [] }]));
@@ -177,7 +84,7 @@ fn operation(route: &Route) -> Value {
 fn in_path(name: &str) -> Value {
     // The key of a stream is any text, percent-encoded.
     let schema = match name {
-        "key" => json!({ "type": "string", "maxLength": KEY_BYTES_MAX }),
+        "key" => json!({ "type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX }),
         _ => reference("Name"),
     };
     json!({ "name": name, "in": "path", "required": true, "schema": schema })
@@ -185,16 +92,28 @@ fn in_path(name: &str) -> Value {
 
 fn parameter(parameter: &Parameter) -> Value {
     let place = if parameter.header { "header" } else { "query" };
-    let schema = if parameter.name == "discard-state" {
-        json!({ "type": "array", "items": { "type": parameter.sort } })
-    } else {
-        json!({ "type": parameter.sort })
+    let one = match parameter.sort {
+        Sort::Text => json!({ "type": "string" }),
+        Sort::Flag => json!({ "type": "boolean" }),
+        Sort::From(least) => json!({ "type": "integer", "minimum": least }),
+        Sort::Word(words) => json!({ "enum": words }),
+        Sort::Like(pattern) => json!({ "type": "string", "pattern": pattern }),
     };
-    json!({ "name": parameter.name, "in": place, "description": parameter.about, "schema": schema })
+    let schema = match parameter.name {
+        "discard-state" => json!({ "type": "array", "items": one }),
+        _ => one,
+    };
+    let (name, about) = (parameter.name, parameter.about);
+    let mut written = json!({ "name": name, "in": place, "description": about, "schema": schema });
+    if parameter.needed {
+        written["required"] = json!(true);
+    }
+    written
 }
 
-fn body(media: &str) -> Value {
+fn body(route: &Route, media: &str) -> Value {
     let name = match media {
+        "application/json" if route.id == "applyPipeline" => "Manifest",
         "application/cloudevents+json" => "CloudEvent",
         "application/cloudevents-batch+json" => "CloudEvents",
         "application/x-ndjson" | "application/cloudevents+ndjson" | "application/toml" => "Line",
@@ -289,12 +208,24 @@ fn list(of: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = schemas_of_events();
+    all["Manifest"] = manifest();
     for more in [schemas_of_control(), schemas_of_pipelines(), schemas_of_tenants()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
     }
     all
+}
+
+/// The published schema of manifests, without its own address.
+fn manifest() -> Value {
+    let text = sluicebox_core::manifest::schema().to_json_pretty();
+    let mut schema: Value = serde_json::from_str(&text).unwrap_or_default();
+    if let Some(members) = schema.as_object_mut() {
+        members.remove("$id");
+        members.remove("$schema");
+    }
+    schema
 }
 
 /// Of pipelines.
@@ -469,6 +400,7 @@ fn schemas_of_control() -> Value {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::statuses::{DISK_QUOTA, STATUSES};
     use super::*;
 
     #[test]

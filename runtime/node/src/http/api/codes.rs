@@ -81,5 +81,28 @@ pub(super) const COMPILE: &[&str] = &[
     "compile.timeout",
     "compile.killed",
     "compile.crash",
+    "compile.start",
+    "compile.mismatch",
+    "artefact.io",
+];
+/// Of what keeps documents.
+pub(super) const STORE: &[&str] = &[
     "store.full",
+    "store.io",
+    "store.poisoned",
+    "store.read-only",
+    "store.conflict",
+    "store.corrupt",
+    "store.too-large",
+];
+/// Of pipelines whose stages are granted a GPU.
+pub(super) const DEVICE: &[&str] = &[
+    "gpu.none",
+    "gpu.terms",
+    "gpu.oversold",
+    "gpu.limit",
+    "gpu.memory",
+    "gpu.lost",
+    "gpu.hung",
+    "gpu.driver",
 ];
