@@ -56,8 +56,55 @@ async fn what_goes_between_segments_is_counted_by_event() {
     let hops = found["hop"].as_array().expect("hops");
     let events: u64 = hops.iter().map(|hop| hop["events"].as_u64().expect("a number")).sum();
     assert_eq!(events, 4, "{hops:#?}");
+    assert!(
+        hops.iter().all(|hop| (&hop["from"], &hop["to"]) == (&"split".into(), &"count".into()))
+    );
+    assert!(hops.iter().all(|hop| hop["bytes"].as_u64() > hop["events"].as_u64()), "{hops:#?}");
     assert!(hops.iter().all(|hop| many(&hop["waited"]) <= hop["runs"].as_u64().unwrap_or(0)));
     assert!(hops.iter().map(|hop| many(&hop["waited"])).sum::<u64>() > 0, "{hops:#?}");
+}
+
+#[tokio::test]
+async fn what_goes_from_call_to_call_in_a_segment_is_counted_by_edge() {
+    let (_node, client) = with("unused", ECHO, "").await;
+    let stages = ["first", "second", "third"];
+    let mut text = "version = 1\nname = \"chain\"\n[ingest]\nto = [\"first\"]\n\
+                    [outputs.reply]\nfrom = \"third\"\n"
+        .to_owned();
+    for stage in stages {
+        text += &format!("[stages.{stage}]\ncomponent = \"echo\"\n");
+    }
+    for pair in stages.windows(2) {
+        text += &format!("[[edges]]\nfrom = \"{}\"\nto = \"{}\"\n", pair[0], pair[1]);
+    }
+    for delivery in ["best-effort", "exactly-once"] {
+        let name = delivery.replace('-', "");
+        let text = text.replace("chain", &name);
+        client
+            .apply(&name, text.replace("[ingest]", &format!("delivery = \"{delivery}\"\n[ingest]")))
+            .await;
+        client.lines(&name, "1\n2\n3\n").await.is(202);
+        client.records(&name, "outputs/reply", 3).await;
+        let found = client.describe(&name).await;
+        assert_eq!(found["segments"].as_array().map(Vec::len), Some(1), "{found:#}");
+        let hops = found["hop"].as_array().expect("hops");
+        let ends: Vec<_> = hops.iter().map(|hop| (&hop["from"], &hop["to"], &hop["way"])).collect();
+        let (call, edge) = ("call".into(), |at: usize| Value::from(stages[at]));
+        let expected = [(&edge(0), &edge(1), &call), (&edge(1), &edge(2), &call)];
+        assert_eq!(ends, expected, "{hops:#?}");
+        for hop in hops {
+            assert_eq!(hop["events"], 3, "{hop:#}");
+            assert_eq!(many(&hop["waited"]), hop["runs"], "{hop:#}");
+            assert!(hop["bytes"].as_u64() > Some(3), "{hop:#}");
+        }
+    }
+    let metrics = client.plain("/metrics").await.is(200);
+    for what in ["events_total", "bytes_total", "seconds_count"] {
+        let of_call = |line: &&str| {
+            line.starts_with(&format!("sluicebox_hop_{what}{{")) && line.contains("way=\"call\"")
+        };
+        assert_eq!(metrics.text().lines().filter(of_call).count(), 4, "{}", metrics.text());
+    }
 }
 
 #[tokio::test]

@@ -149,6 +149,31 @@ impl Scene {
         eventually_equal(expected, SOON, ways).await;
     }
 
+    /// Waits until the home tells of the edge between the stages of words how much went this way,
+    /// and how long that took, to people and to who watches.
+    async fn until_counted(&self, way: &str) {
+        eventually(&format!("what goes by {way} is counted"), SOON, || async {
+            let detail = self.at_home().describe("words").await;
+            let mut hops = detail["hop"].as_array().expect("a list").iter();
+            let hop = hops.find(|hop| hop["way"] == way)?;
+            assert_eq!((&hop["from"], &hop["to"]), (&"split".into(), &"count".into()));
+            let is_counted = |name: &str| hop[name].as_u64() > Some(0);
+            let took = !hop["waited"].as_array().expect("rows").is_empty();
+            (is_counted("events") && is_counted("bytes") && took).then_some(())
+        })
+        .await;
+        let text = self.at_home().plain("/metrics").await.is(200).text().to_owned();
+        for what in ["events_total", "bytes_total", "seconds_count"] {
+            let is_its = |line: &&str| {
+                let of = ["from=\"split\"", "to=\"count\"", &format!("way=\"{way}\"")];
+                line.starts_with(&format!("sluicebox_hop_{what}{{"))
+                    && of.iter().all(|label| line.contains(label))
+            };
+            let line = text.lines().find(is_its).unwrap_or_else(|| panic!("no {what}: {text}"));
+            assert!(!line.ends_with(" 0"), "{line}");
+        }
+    }
+
     /// What a node has sent to another by a way: messages, bytes.
     async fn sent(&self, from: usize, to: usize, way: &str) -> [u64; 2] {
         let text = self.through[from].plain("/metrics").await.is(200).text().to_owned();
@@ -232,6 +257,9 @@ async fn go_and_come_back(cluster: Cluster, way: &str) {
     scene.moved(&[2, 3], other).await;
     scene.until_linked(way).await;
     load.goes_on(50).await;
+    for way in [way, "worker"] {
+        scene.until_counted(way).await;
+    }
     // Runs one way, outputs the other.
     for (from, to) in [(home, other), (other, home)] {
         let [messages, bytes] = scene.sent(from, to, way).await;

@@ -1,24 +1,38 @@
 //! A node as another one sees it, played by a test: with a certificate of a cluster it asks what it
-//! likes.
+//! likes, and answers what it likes.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use sluicebox_link::tls::{Identity, NodeName, Settings, peer_connect};
-use tokio::net::TcpStream;
+use sluicebox_link::tls::{Identity, NodeName, Settings, peer_accept, peer_connect};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::client::Reply;
 use crate::cluster::Cluster;
-use crate::eventually::SOON;
+use crate::eventually::{SOON, eventually};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Peer(Identity);
+
+/// Who answers in a node's place, for as long as it lives.
+#[derive(Debug)]
+pub struct Playing {
+    _serving: JoinSet<()>,
+}
+
+/// What a question is answered with: a status and a body, by the path.
+pub type Answer = Arc<dyn Fn(&str) -> (u16, Bytes) + Send + Sync>;
 
 impl Peer {
     /// With the certificate that a cluster has for this name.
@@ -72,5 +86,37 @@ impl Peer {
             Some(Reply { version, status, headers: parts.headers, body })
         };
         tokio::time::timeout(SOON, asked).await.expect("it answers or closes")
+    }
+
+    /// Answers at the address of a node, whose process is gone, whoever of these asks.
+    ///
+    /// # Panics
+    /// If the address does not become free.
+    pub async fn play(&self, address: SocketAddr, known: &[&str], answer: Answer) -> Playing {
+        let bind = || async { TcpListener::bind(address).await.ok() };
+        let listener = eventually("its address is free", SOON, bind).await;
+        let known = known.iter().map(|name| NodeName::new(name).expect("a name"));
+        let (identity, known) = (self.0.clone(), Arc::new(known.collect::<Vec<_>>()));
+        let mut playing = JoinSet::new();
+        playing.spawn(async move {
+            let mut answering = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let (identity, known, answer) = (identity.clone(), known.clone(), answer.clone());
+                answering.spawn(async move {
+                    // Who wants a link gets none.
+                    let taken = peer_accept(socket, &identity, &known, Settings::default()).await;
+                    let Ok((_, stream)) = taken else { return };
+                    let service = service_fn(|request: Request<Incoming>| {
+                        let path = request.uri().path_and_query().map(ToString::to_string);
+                        let (status, body) = answer(&path.unwrap_or_default());
+                        let response = Response::builder().status(status).body(Full::new(body));
+                        async { Ok::<_, Infallible>(response.expect("a status there is")) }
+                    });
+                    let serving = server::Builder::new();
+                    drop(serving.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        Playing { _serving: playing }
     }
 }

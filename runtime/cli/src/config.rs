@@ -106,7 +106,9 @@ fn default_text(setting: &Setting) -> String {
         "node.data-dir" => "\"…\"  # the user's data directory, then sluicebox".to_owned(),
         "node.tenants-file" => "\"…\"  # tenants.toml in node.data-dir".to_owned(),
         "node.workers" => "…  # one for each core".to_owned(),
-        "engine.memory-bytes-total" => "\"…\"  # half of the machine's memory".to_owned(),
+        "engine.memory-bytes-total" | "cluster.memory-bytes" => {
+            "\"…\"  # half of the machine's memory".to_owned()
+        }
         _ => setting.value.clone(),
     }
 }

@@ -11,9 +11,18 @@ use crate::failure::{Cause, Failure};
 use crate::render::{self, grouped};
 use crate::screen::Screen;
 
-const NODE_COLUMNS: [&str; 6] =
-    ["name", "host", "cpu-milli", "cpu-milli-most", "partitions", "state"];
-const PARTITION_COLUMNS: [&str; 5] = ["pipeline", "partition", "node", "cpu-milli", "why"];
+const NODE_COLUMNS: [&str; 8] = [
+    "name",
+    "host",
+    "cpu-milli",
+    "cpu-milli-most",
+    "memory-bytes",
+    "memory-bytes-most",
+    "partitions",
+    "state",
+];
+const PARTITION_COLUMNS: [&str; 6] =
+    ["pipeline", "partition", "node", "cpu-milli", "memory-bytes", "why"];
 const MOVE_COLUMNS: [&str; 6] = ["step", "pipeline", "partition", "from", "to", "state-bytes"];
 
 /// Partitions of a pipeline that go to a node together.

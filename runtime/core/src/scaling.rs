@@ -9,6 +9,8 @@
 //! Keeps true:
 //! - It acts before there is a backlog: on the rate as it will be when a change has its effect.
 //!   What has piled up by then is drained within a given time.
+//! - Who is refused comes as well, but at most as much as is taken: those who try again at once
+//!   are counted each time. So it at most doubles with each change, until nobody is refused.
 //! - It does not oscillate. Up when the rate needs more than `busy_max_percent` of what there is,
 //!   down when the highest rate of a quiet while needs less than `busy_min_percent`, both to
 //!   `busy_percent`: rates that differ by a tenth change nothing.
@@ -40,12 +42,22 @@ pub struct Sample {
     pub at_ms: u64,
     /// Events that arrived since the sample before, as a rate.
     pub arrived: RateMilli,
+    /// Events that were refused for want of room, as a rate. Some may be counted several times.
+    pub refused: RateMilli,
     /// Events that were handled, as a rate.
     pub handled: RateMilli,
     /// Events that waited at its end.
     pub backlog: u64,
     /// How much of their time the instances were busy, in thousandths.
     pub busy_milli: u64,
+}
+
+impl Sample {
+    /// What wanted to come.
+    fn offered(&self) -> u128 {
+        let taken = rate(self.arrived.max(self.handled));
+        rate(self.arrived) + rate(self.refused).min(taken)
+    }
 }
 
 /// How much of a segment works.
@@ -217,9 +229,9 @@ impl Demand {
     fn of(measured: &Measured<'_>, policy: &Policy) -> Self {
         let window = measured.window;
         let start_ms = policy.start_ms.min(MOST);
-        let now = window.last().map_or(0, |last| rate(last.arrived));
+        let now = window.last().map_or(0, Sample::offered);
         let quiet = since(window, policy.quiet_ms);
-        let highest = quiet.iter().map(|sample| rate(sample.arrived)).max().unwrap_or(0);
+        let highest = quiet.iter().map(Sample::offered).max().unwrap_or(0);
         let coming = now + rise(quiet) * u128::from(start_ms) / 1000;
         let instance = instance_rate(measured, policy);
         let backlog = window.last().map_or(0, |last| rate(last.backlog));
@@ -282,7 +294,8 @@ impl Demand {
         policy: &Policy,
         last: &Sample,
     ) -> Option<(u32, Why)> {
-        let comes = |sample: &Sample| sample.arrived > 0 || sample.backlog > 0;
+        let comes =
+            |sample: &Sample| sample.arrived > 0 || sample.refused > 0 || sample.backlog > 0;
         if measured.ordered.instances == 0 {
             let wakes = comes(last) || measured.bounds.floor > 0;
             let needed = self.instances(self.coming, policy.busy_percent).max(1);
@@ -329,7 +342,7 @@ fn covers(window: &[Sample], ms: u64) -> bool {
 fn rise(window: &[Sample]) -> u128 {
     let between = |earlier: &Sample, last: &Sample| {
         let ms = u128::from(last.at_ms.saturating_sub(earlier.at_ms)).max(1);
-        rate(last.arrived).saturating_sub(rate(earlier.arrived)) * 1000 / ms
+        last.offered().saturating_sub(earlier.offered()) * 1000 / ms
     };
     let recent = &window[window.len().saturating_sub(TREND_SAMPLES)..];
     match recent {

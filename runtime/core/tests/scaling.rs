@@ -9,7 +9,7 @@ mod dice;
 #[path = "scaling/plant.rs"]
 mod plant;
 
-use plant::{Controller, INSTANCE, Run, noisy, run};
+use plant::{Controller, Door, INSTANCE, Run, noisy, run, run_behind};
 use sluicebox_core::scaling::{
     Bounds, Decision, Limit, Measured, Policy, Sample, Scale, Why, decide, fuse,
 };
@@ -125,6 +125,43 @@ fn a_flash_crowd_is_served_and_left_behind() {
     }
 }
 
+/// Before a queue of two seconds of what two instances do.
+const NARROW: Door = Door { events_max: 2000, tries: 1, is_seen: true };
+
+#[test]
+fn clients_that_are_refused_count_as_if_they_had_come() {
+    for seed in 1..=10 {
+        let behind = |door: Door| {
+            let controller = Controller::Ours(Policy::default());
+            let run = run_behind(door, &controller, (BOUNDS, 600), &mut noisy(seed, burst));
+            let after = run.drained_after(60, 10_000);
+            println!("behind {door:?} gone after {after} s; {}", told(&run));
+            (after, run)
+        };
+        let (seen, run) = behind(NARROW);
+        assert!(run.reversals() <= 1, "{:?}", run.ordered);
+        assert!(seen <= 10, "{:?}", run.ordered);
+        let (unseen, _) = behind(Door { is_seen: false, ..NARROW });
+        assert!(seen + 3 <= unseen, "{seen} s, and {unseen} s if they were not seen");
+    }
+}
+
+#[test]
+fn clients_that_try_again_all_the_time_are_no_more_than_there_are_for_long() {
+    // Half as much again as two instances do.
+    let rate = |now: u64| if now > 60_000 { 1500 } else { 500 };
+    for seed in 1..=10 {
+        let door = Door { tries: 100, ..NARROW };
+        let controller = Controller::Ours(Policy::default());
+        let run = run_behind(door, &controller, (BOUNDS, 400), &mut noisy(seed, rate));
+        println!("{}", told(&run));
+        let most = run.ordered.iter().map(|(_, instances)| *instances).max();
+        assert!(most <= Some(8), "at most twice what was taken, and room: {:?}", run.ordered);
+        assert!(run.reversals() <= 1, "{:?}", run.ordered);
+        assert!(run.ordered.last().is_some_and(|last| last.1 <= 5), "{:?}", run.ordered);
+    }
+}
+
 #[test]
 fn what_is_idle_goes_to_zero_and_one_event_wakes_it() {
     let bounds = Bounds { floor: 0, ..BOUNDS };
@@ -154,7 +191,8 @@ fn neither_ceiling_nor_quota_is_passed() {
 }
 
 fn sample(at_ms: u64, arrived: u64, backlog: u64) -> Sample {
-    Sample { at_ms, arrived: arrived * 1000, handled: arrived * 1000, backlog, busy_milli: 700 }
+    let (arrived, refused, busy_milli) = (arrived * 1000, 0, 700);
+    Sample { at_ms, arrived, refused, handled: arrived, backlog, busy_milli }
 }
 
 fn measured(window: &[Sample], instances: u32) -> Measured<'_> {
@@ -186,6 +224,9 @@ fn each_decision_has_its_reason() {
     waiting[60].backlog = 20_000;
     let waits = why(&waiting, 10);
     assert_eq!((waits.scale.instances, waits.why), (17, Why::Backlog), "5,000 a second more");
+    waiting[60] = Sample { backlog: 0, refused: 1_000_000, ..waiting[60] };
+    assert_eq!(why(&waiting, 10).why, Why::Rate, "a thousand of 4,500 were refused");
+    waiting[60] = Sample { backlog: 20_000, refused: 0, ..waiting[60] };
     let unknown = Measured { instance_rate: 0, ..measured(&waiting, 4) };
     let unknown = decide(&unknown, &policy);
     assert_eq!((unknown.scale.instances, unknown.why), (8, Why::Unknown));
@@ -224,6 +265,7 @@ fn numbers_without_measure_are_borne() {
     let most = Sample {
         at_ms: u64::MAX,
         arrived: u64::MAX,
+        refused: u64::MAX,
         handled: u64::MAX,
         backlog: u64::MAX,
         busy_milli: u64::MAX,

@@ -3,8 +3,8 @@
 //! - A key's slots are read by their names where a stage has few of them, which is a look at
 //!   filters for a key that is not there; else by looking through everything the key has. A name is
 //!   noted before anything under it is in the store.
-//! - What a start found in the log behind the last checkpoint lies over the store until the next
-//!   checkpoint stands.
+//! - What is in the log and in no checkpoint, and in no partition's memory, lies over the store
+//!   until a checkpoint has it: what a start found, and what partitions that came brought.
 //! - What is read of a key is all there is of it on disk. That this is everything that is not in
 //!   memory is kept true by [`sluicebox_core::state::KeyedState`].
 //! - Keys whose state is over are found by going through the store (`aged`).
@@ -95,11 +95,14 @@ pub(crate) enum Noted {
     Many,
 }
 
+/// What lies over the store, the oldest first: each with the place in the log that it is before.
+type Layers = Vec<(Position, Arc<Ahead>)>;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Backing {
     store: Arc<dyn Store>,
-    ahead: RwLock<Option<Arc<Ahead>>>,
+    ahead: RwLock<Layers>,
     names: RwLock<BTreeMap<(PipelineId, StageId), Names>>,
     horizon: AtomicU64,
     /// Log that may wait for a checkpoint.
@@ -147,9 +150,12 @@ impl Backing {
         &self.checkpoints
     }
 
-    /// Lays what was found in the log over the store, until there is a checkpoint with it.
-    pub(crate) fn put_ahead(&self, ahead: Ahead) {
-        *self.ahead.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ahead));
+    /// Lays what the log has before `end` over the store, until there is a checkpoint with it.
+    pub(crate) fn put_ahead(&self, end: Position, ahead: Ahead) {
+        let mut layers = self.ahead.write().unwrap_or_else(PoisonError::into_inner);
+        if self.horizon() < end {
+            layers.push((end, Arc::new(ahead)));
+        }
     }
 
     /// True if there may be state of a stage on disk.
@@ -202,7 +208,7 @@ impl Backing {
     ) -> Result<Slots, Error> {
         let names = self.names_of((of.pipeline, of.stage));
         let ahead = self.ahead.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let behind = Behind { store: &*self.store, ahead: ahead.as_deref() };
+        let behind = Behind { store: &*self.store, ahead };
         let mut read = Slots::default();
         let (mut bytes, mut prefix) = (0, Vec::new());
         for (index, name) in keys.iter().enumerate() {
@@ -355,7 +361,9 @@ impl Backing {
     pub(crate) fn reached(&self, horizon: Position) {
         // Before anybody is told what may leave memory: what was found in the log is not that as
         // it is now.
-        self.ahead.write().unwrap_or_else(PoisonError::into_inner).take();
+        let mut layers = self.ahead.write().unwrap_or_else(PoisonError::into_inner);
+        layers.retain(|(end, _)| *end > horizon);
+        drop(layers);
         self.horizon.store(horizon.0, Ordering::Release);
         self.rounds.fetch_add(1, Ordering::AcqRel);
         for mailbox in std::mem::take(&mut *lock(&self.waiting)) {
@@ -375,12 +383,12 @@ pub(crate) fn in_order(keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
 /// What is on disk.
 struct Behind<'a> {
     store: &'a dyn Store,
-    ahead: Option<&'a Ahead>,
+    ahead: Layers,
 }
 
 impl Behind<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.ahead.and_then(|ahead| ahead.get(key)) {
+        match self.ahead.iter().rev().find_map(|(_, ahead)| ahead.get(key)) {
             Some(Known::Value(value)) => Ok(Some(Bytes::copy_from_slice(value))),
             Some(Known::Deleted) => Ok(None),
             None => Ok(self.store.get(key)?),
@@ -416,7 +424,7 @@ impl Behind<'_> {
                 None => break,
             }
         }
-        for (key, known) in self.ahead.iter().flat_map(|ahead| ahead.under(prefix)) {
+        for (key, known) in self.ahead.iter().flat_map(|(_, ahead)| ahead.under(prefix)) {
             match known {
                 Known::Value(value) => {
                     found.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
@@ -519,7 +527,7 @@ mod tests {
         dirty.delete(&key(b"a", b"n"));
         dirty.put(&key(b"a", b"s"), b"new");
         dirty.put(&key(b"c", b"n"), b"only here");
-        backing.put_ahead(Ahead::new(dirty.freeze()[0].clone()));
+        backing.put_ahead(Position(9), Ahead::new(dirty.freeze()[0].clone()));
         let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
         let slot = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
         let laid =
@@ -533,6 +541,38 @@ mod tests {
         backing.reached(Position(9));
         assert!(!backing.is_behind(Position(108)));
         assert_eq!(read(&backing, &keys, 1 << 20)[0].len(), 2, "the store alone");
+    }
+
+    #[test]
+    fn the_last_of_what_lies_over_the_store_counts_and_each_goes_with_its_checkpoint() {
+        let backing = backing(&[(b"a", b"n", b"old")]);
+        let of = (OF.pipeline, OF.stage);
+        backing.note(of, b"n");
+        let mut key = Vec::new();
+        let place = Place { tenant: 1, pipeline: 2, stage: 3, group: key::group_of(b"a") };
+        keys::put_state(&mut key, place, b"a", b"n");
+        for (end, value) in [(9, &b"first"[..]), (12, b"second")] {
+            let mut dirty = sluicebox_store::dirty::Dirty::new(1);
+            dirty.put(&key, value);
+            backing.put_ahead(Position(end), Ahead::new(dirty.freeze()[0].clone()));
+        }
+        let is = |value: &[u8]| {
+            let found = read(&backing, &[b"a"], 1 << 20);
+            assert_eq!(found, [vec![(b"n".to_vec(), value.to_vec())]]);
+        };
+        is(b"second");
+        backing.note_many(of);
+        is(b"second");
+        // A checkpoint that was begun before the second came is made while it lies there.
+        backing.reached(Position(11));
+        is(b"second");
+        backing.reached(Position(12));
+        is(b"old");
+        // What the store has already lies over nothing.
+        let mut dirty = sluicebox_store::dirty::Dirty::new(1);
+        dirty.put(&key, b"late");
+        backing.put_ahead(Position(12), Ahead::new(dirty.freeze()[0].clone()));
+        is(b"old");
     }
 
     #[test]

@@ -33,7 +33,8 @@ use sluicebox_link::tls::NodeName;
 pub use self::cluster::NodeAddress;
 pub use self::gpu::{GpuConfig, GpuDevice};
 pub use self::isolation::{GroupPlace, IsolationConfig};
-use self::machine::{cores, memory_share, standard_data_dir};
+pub(crate) use self::machine::memory_share;
+use self::machine::{cores, standard_data_dir};
 use self::reader::Reader;
 pub use self::reader::{Origin, Problem, Setting, Sources};
 pub use self::sections::SECTIONS;
@@ -274,6 +275,12 @@ section! {
         /// How long another node may be silent before it counts as unreachable.
         silence_time_max: Duration =
             Period { default: 2 * SECOND, least: 200 * MILLISECOND, most: HOUR };
+        /// What partitions may change while their state is copied to another node and that has not
+        /// taken it: if it is more they stay where they are.
+        copy_behind_max: usize = Bytes { default: 256 * MIB, least: MIB, most: 64 * GIB };
+        /// Memory that partitions may hold here, state and events that wait: plans put no more on
+        /// this node.
+        memory_bytes: usize = Bytes { default: memory_share(), least: 16 * MIB, most: 64 * TIB };
         /// Whether this node moves partitions of its pipelines as `sluicebox plan` would.
         balance: bool = Switch { default: false };
         /// How long a turn of doing so is; the nodes take turns.

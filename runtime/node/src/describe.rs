@@ -230,17 +230,17 @@ pub struct PartitionDetail {
     pub unavailable: Option<String>,
 }
 
-/// A way between two segments that something went, as the node sees it that sent it.
+/// A way between two stages that something went, as the node sees it that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HopDetail {
-    /// Root stage of the segment it comes from.
+    /// The stage it comes from.
     pub from: String,
-    /// Root stage of the segment it goes to.
+    /// The stage it goes to.
     pub to: String,
-    /// `worker`, `node`, `ring` or `network`.
+    /// `call` in a segment; else `worker`, `node`, `ring` or `network`.
     pub way: String,
-    /// Runs that went it.
+    /// Runs that went it; in a segment, calls.
     pub runs: u64,
     /// Their events.
     #[serde(default)]
@@ -248,7 +248,7 @@ pub struct HopDetail {
     /// Their bytes.
     pub bytes: u64,
     /// Mean time from handing a run over until it was taken; of another node, until it is on its
-    /// disk.
+    /// disk; in a segment, from call to call.
     pub mean_micros: u64,
     /// The same, by how many took how long.
     #[serde(default)]

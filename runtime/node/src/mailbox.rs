@@ -11,7 +11,7 @@
 mod elsewhere;
 pub(crate) mod gate;
 mod inbox;
-mod load;
+pub(crate) mod load;
 pub(crate) mod returns;
 mod room;
 
@@ -233,21 +233,22 @@ impl Mailbox {
         mut delivery: Delivery,
         from: &Arc<Self>,
     ) -> Result<(), Delivery> {
-        let hop = *delivery.hop.get_or_insert_with(|| self.hop(from));
+        let stage = delivery.stage;
+        let hop = *delivery.hop.get_or_insert_with(|| self.hop(from, stage));
         let size = (delivery.range.len(), delivery.bytes());
         self.push_or_wait(delivery, from)?;
         self.segment.shared.hops.passed((hop, self.segment.at), size);
         Ok(())
     }
 
-    /// The way from a partition to this one, which begins now.
-    fn hop(&self, from: &Self) -> Hop {
+    /// The way from a stage of a partition to this one, which begins now.
+    fn hop(&self, from: &Self, stage: u16) -> Hop {
         let way = match self.site() {
             Site::Here if Arc::ptr_eq(&self.owner, &from.owner) => Some(HopWay::Worker),
             Site::Here => Some(HopWay::Node),
             Site::There(_) | Site::Between => None,
         };
-        let from = u16::try_from(from.segment.at).unwrap_or(u16::MAX);
+        let from = (u16::try_from(from.segment.at).unwrap_or(u16::MAX), stage);
         Hop { from, way, since: Instant::now() }
     }
 

@@ -72,6 +72,8 @@ pub struct PipelineMetrics {
     pub requests: ByWord,
     /// Requests that were accepted whole; apart, because there are so many.
     pub requests_accepted: Counter,
+    /// Requests that found no room in the inboxes, and were refused for it.
+    pub refused: Counter,
     /// Events not accepted, by code.
     pub rejected: ByWord,
     /// Batches that were committed.
@@ -104,6 +106,9 @@ const PIPELINE_ROWS: &[Row<PipelineMetrics>] = &[
         let mut all = m.requests.get();
         all.push(("accepted", m.requests_accepted.get()));
         all
+    }),
+    Row::counter("ingest_refused_requests", "Ingest requests refused for want of room", |m| {
+        m.refused.get()
     }),
     Row::words("ingest_rejected", "Events not accepted, by code", "code", |m| m.rejected.get()),
     Row::counter("commits", "Batches committed", |m| m.commits.get()),
@@ -418,6 +423,7 @@ impl Metrics {
                 bytes: Counter::default(),
                 requests: ByWord::default(),
                 requests_accepted: Counter::default(),
+                refused: Counter::default(),
                 rejected: ByWord::default(),
                 commits: Counter::default(),
                 duplicates: Counter::default(),

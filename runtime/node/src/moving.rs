@@ -34,7 +34,7 @@ use sluicebox_link::tls::NodeName;
 pub(crate) use arrive::{Opening, Preparing};
 pub(crate) use partitions::groups::Groups;
 pub(crate) use partitions::take::{Copied, Shape};
-pub(crate) use partitions::{Joining, Placed, why_in_one_place};
+pub(crate) use partitions::{Joining, KEPT_MORE_BYTES, Placed, why_in_one_place};
 
 /// A pipeline that is going to another node.
 #[derive(Debug, Clone)]

@@ -11,7 +11,8 @@
 //! - All load counts, whoever's it is; what is shown is of the tenant that asks.
 //! - What moves is a partition in all segments: they are one item. What is taken in and what leaves
 //!   goes by the pipeline's home, so that a partition is drawn there by both.
-//! - Memory is not counted: state of what can move is on disk, and instances are made when wanted.
+//! - Of memory what partitions hold counts: state that is in use, and events that wait. What is on
+//!   disk does not, nor do instances, which are made when wanted, within bounds of their own.
 //!
 //! How it is decided is `core/placement`, and moving is `moving`.
 
@@ -34,7 +35,7 @@ use crate::error::Error;
 use crate::node::Node;
 use crate::running::Running;
 pub(crate) use rates::Flows;
-use report::Report;
+use report::{MEMORY_BYTES_UNKNOWN, Report};
 
 /// Edges that are looked at to say why; beyond it only moves are explained.
 const LOOKS_MAX: usize = 200_000_000;
@@ -69,6 +70,10 @@ pub struct PlannedNode {
     pub cpu_milli: u64,
     /// Those its workers may use.
     pub cpu_milli_most: u64,
+    /// Bytes of memory its partitions hold.
+    pub memory_bytes: u64,
+    /// Those they may.
+    pub memory_bytes_most: u64,
     /// Partitions, each in all segments, of all tenants.
     pub partitions: usize,
 }
@@ -85,6 +90,8 @@ pub struct PlannedPartition {
     pub node: String,
     /// Thousandths of a processor it uses.
     pub cpu_milli: u64,
+    /// Bytes of memory it holds.
+    pub memory_bytes: u64,
     /// Why it stays, or goes.
     pub why: String,
 }
@@ -124,9 +131,6 @@ impl From<Traffic> for PlannedTraffic {
         Self { in_node, in_host, network }
     }
 }
-
-/// Memory of every node, of which nothing is taken: more than there is, less than sums overflow at.
-const MEMORY_BYTES: u64 = 1 << 50;
 
 /// What the nodes said: each with its report, or why there is none.
 type Said = Vec<(String, Result<Report, String>)>;
@@ -240,6 +244,8 @@ fn planned_node(
         state: report.as_ref().map_or_else(String::clone, |_| "up".to_owned()),
         cpu_milli: items().map(|item| item.needs.cpu_milli).sum(),
         cpu_milli_most: situation.nodes[at].capacity.cpu_milli,
+        memory_bytes: items().map(|item| item.needs.memory_bytes).sum(),
+        memory_bytes_most: situation.nodes[at].capacity.memory_bytes,
         partitions: items().count(),
     }
 }
@@ -265,6 +271,7 @@ fn planned_partition(
         partition: item.partition,
         node: node.unwrap_or_default(),
         cpu_milli: item.needs.cpu_milli,
+        memory_bytes: item.needs.memory_bytes,
         why,
     }
 }
@@ -320,13 +327,18 @@ fn add_node(situation: &mut Situation, at: usize, report: Option<&Report>) {
     let host =
         report.and_then(|report| Name::new(&report.host).ok()).unwrap_or_else(|| name.clone());
     let gpu_milli = report.map_or(0, |report| report.gpu_milli);
-    let cpu = |cpu_milli| Resources { cpu_milli, memory_bytes: MEMORY_BYTES, gpu_milli };
-    let capacity = cpu(report.map_or(0, |report| report.cpu_milli));
-    let of_host = cpu(report.map_or(0, |report| report.host_cpu_milli));
+    let has = |cpu_milli, memory_bytes: u64| {
+        let memory_bytes = memory_bytes.min(MEMORY_BYTES_UNKNOWN);
+        Resources { cpu_milli, memory_bytes, gpu_milli }
+    };
+    let none = || has(0, MEMORY_BYTES_UNKNOWN);
+    let capacity = report.map_or_else(none, |own| has(own.cpu_milli, own.memory_bytes));
+    let of_host = report.map_or_else(none, |own| has(own.host_cpu_milli, own.host_memory_bytes));
     let known = situation.hosts.iter().position(|known| known.name == host);
     if let Some(known) = known {
-        let all = &mut situation.hosts[known].capacity.gpu_milli;
-        *all = gpu_milli.max(*all);
+        let all = &mut situation.hosts[known].capacity;
+        all.gpu_milli = gpu_milli.max(all.gpu_milli);
+        all.memory_bytes = of_host.memory_bytes.max(all.memory_bytes);
     }
     let host = known.unwrap_or_else(|| {
         let labels = Default::default();
@@ -371,7 +383,9 @@ fn add_items(
             let key = (pipeline.tenant.clone(), pipeline.name.clone(), here.partition);
             // How much of a device it needs is for the device to divide: only where there is one.
             let gpu_milli = u64::from(pipeline.needs_gpu);
-            let needs = Resources { cpu_milli: here.cpu_milli, memory_bytes: 0, gpu_milli };
+            let (cpu_milli, memory_bytes) = (here.cpu_milli, here.memory_bytes);
+            let memory_bytes = memory_bytes.min(MEMORY_BYTES_UNKNOWN);
+            let needs = Resources { cpu_milli, memory_bytes, gpu_milli };
             let may_move = pipeline.may_move && here.may_move;
             let now = Now { node, may_move, state_bytes: here.state_bytes, is_copied: false };
             add_item(situation, at, key, (needs, now));
@@ -445,14 +459,31 @@ mod tests {
 
     fn node(host: &str, pipelines: Vec<PipelineReport>) -> Result<Report, String> {
         let (cpu_milli, host_cpu_milli) = (2_000, 4_000);
-        let gpu_milli = 0;
-        Ok(Report { host: host.to_owned(), cpu_milli, host_cpu_milli, gpu_milli, pipelines })
+        let (memory_bytes, host_memory_bytes, gpu_milli) = (1 << 30, 1 << 31, 0);
+        let host = host.to_owned();
+        Ok(Report {
+            host,
+            cpu_milli,
+            host_cpu_milli,
+            memory_bytes,
+            host_memory_bytes,
+            gpu_milli,
+            pipelines,
+        })
     }
 
     fn partition(partition: u16, cpu_milli: u64, sent: &[(u16, u64)]) -> PartitionReport {
-        let (may_move, state_bytes, output) = (true, 1_000, 0);
         let sent = sent.iter().copied().collect();
-        PartitionReport { partition, may_move, cpu_milli, state_bytes, output, sent }
+        PartitionReport {
+            partition,
+            may_move: true,
+            cpu_milli,
+            memory_bytes: 2_000,
+            state_bytes: 1_000,
+            output: 0,
+            sent,
+            done: BTreeMap::new(),
+        }
     }
 
     fn words(is_home: bool, here: Vec<PartitionReport>, away: &[(u16, &str)]) -> PipelineReport {
@@ -505,7 +536,8 @@ mod tests {
         let plan = planned(&said);
         assert_eq!((&*plan.moves[0].from, &*plan.moves[0].to), ("a.example.com", "b.example.com"));
         let goes = plan.partitions.iter().find(|at| at.partition == plan.moves[0].partition);
-        let why = "goes from a.example.com to b.example.com: it makes room";
+        let why = "goes from a.example.com to b.example.com: it makes room, as a.example.com is \
+                   short of cpu";
         assert_eq!(goes.map(|at| (&*at.node, &*at.why)), Some(("a.example.com", why)));
     }
 
@@ -519,6 +551,28 @@ mod tests {
         let plan = planned(&said);
         assert!(!plan.moves.is_empty(), "2,400 of 2,000 thousandths: {plan:?}");
         assert!(plan.moves.iter().all(|one| (&*one.from, &*one.to) == ("a", "b")));
+    }
+
+    #[test]
+    fn a_node_whose_memory_is_held_gives_some_away_and_says_so() {
+        let mut here: Vec<PartitionReport> = (0..3).map(|at| partition(at, 10, &[])).collect();
+        here.iter_mut().for_each(|at| at.memory_bytes = 400 << 20);
+        let said = vec![
+            ("a".to_owned(), node("host-1", vec![words(true, here, &[])])),
+            ("b".to_owned(), node("host-2", Vec::new())),
+        ];
+        let plan = planned(&said);
+        let (held, most) = (1200 << 20, 1 << 30);
+        assert_eq!((plan.nodes[0].memory_bytes, plan.nodes[0].memory_bytes_most), (held, most));
+        assert!(!plan.moves.is_empty(), "{plan:?}");
+        assert!(plan.moves.iter().all(|one| (&*one.from, &*one.to) == ("a", "b")));
+        let gone = &plan.partitions[usize::from(plan.moves[0].partition)];
+        assert_eq!(gone.why, "goes from a to b: it makes room, as a is short of memory");
+        assert_eq!(gone.memory_bytes, 400 << 20);
+        // A node of before says nothing of memory, and is given none of it to heed.
+        let old = r#"{"host":"h","cpu-milli":2000,"host-cpu-milli":4000,"pipelines":[]}"#;
+        let old: Report = serde_json::from_str(old).expect("what such a node says");
+        assert_eq!(old.memory_bytes, MEMORY_BYTES_UNKNOWN);
     }
 
     #[test]

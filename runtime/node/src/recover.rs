@@ -143,7 +143,7 @@ pub(crate) fn open(config: &NodeConfig, seed: u64) -> Result<(DurableLog, Recove
     }
     let Reading { fold, found, mut collected } = reading;
     if let Some(changes) = collected.set_aside() {
-        backing.put_ahead(Ahead::new(changes));
+        backing.put_ahead(read_to, Ahead::new(changes));
     }
     Ok((log, Recovered { fold, found, store, backing, horizon, collected, read_to }))
 }

@@ -4,8 +4,9 @@
 //! counts of partitions ─► window ─► core/scaling ─► another scale, if any ─► deploy/rescale
 //! ```
 //!
-//! - Only what the manifest lets scale is touched, while it runs whole on this node and nothing
-//!   else is done with it. Partitions on other nodes are moved, not made more.
+//! - Only what the manifest lets scale is touched, while this node is its home and nothing else is
+//!   done with it. Of partitions on other nodes these say what they have done; to another number
+//!   all come home first, and go back where they were, as for a new version.
 //! - A pipeline is taken to another scale as to another version: between two commits, with nothing
 //!   lost or doubled. It is one change at a time for the whole node, so that the pauses of many do
 //!   not fall together.
@@ -15,7 +16,7 @@
 
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,10 @@ use sluicebox_core::scaling::{Bounds, Decision, Limit, Policy, Why, fuse};
 use crate::mailbox::lock;
 use crate::metrics::WorkerMetrics;
 use crate::node::Node;
+use crate::plan::report::Report;
 use crate::running::Running;
-use window::Window;
+use crate::spread::Site;
+use window::{Elsewhere, Window};
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,6 +46,9 @@ const HOLDS: u64 = 10;
 /// Share of the node's workers that must be idle for a stage to be set apart: it is to run on one
 /// of them. In thousandths of a worker.
 const SPARE_MILLI: u64 = 300;
+
+/// What nodes said in a look that were asked, or that they did not.
+type Reports = BTreeMap<String, Option<Report>>;
 
 /// What a scale is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,8 +138,10 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let spare_milli = spare.look();
+        let mut said = Reports::new();
         for running in node.scalable() {
-            let wanted = node.scales().look(&node, &running, spare_milli);
+            let Some(elsewhere) = node.done_elsewhere(&running, &mut said).await else { continue };
+            let wanted = node.scales().look(&node, (&running, &elsewhere), spare_milli);
             if let Some(wanted) = wanted {
                 node.take_to(&running, wanted).await;
             }
@@ -148,12 +156,42 @@ impl Node {
         let mut all = self.all_running();
         all.retain(|running| {
             let mut mailboxes = running.mailboxes().iter().flatten();
+            let sites = &running.shared().sites;
+            let moves = |(at, site)| site == Site::Between || sites.is_leaving(at);
             running.pipeline().scaling.is_some()
-                && running.shared().sites.are_all_here()
+                && !sites.all().any(moves)
                 && !running.is_paused()
                 && !mailboxes.any(|mailbox| mailbox.halted().is_some() || mailbox.is_stopped())
         });
         all
+    }
+
+    /// What the partitions of a pipeline have done that are at other nodes; none if one of these
+    /// does not say it.
+    async fn done_elsewhere(&self, running: &Running, said: &mut Reports) -> Option<Elsewhere> {
+        let (mut elsewhere, away) = (Elsewhere::new(), self.away(running));
+        let mut unasked: BTreeSet<&String> = away.values().collect();
+        unasked.retain(|node| !said.contains_key(*node));
+        for node in unasked {
+            said.insert(node.clone(), self.report_of(node).await);
+        }
+        for (partition, node) in &away {
+            let report = said.get(node)?.as_ref()?;
+            let (tenant, name) = (running.tenant().as_str(), running.name().as_str());
+            let mut pipelines = report.pipelines.iter();
+            let found = pipelines.find(|one| (&*one.tenant, &*one.name) == (tenant, name))?;
+            let found = found.here.iter().find(|one| one.partition == *partition)?;
+            let done = found.done.iter().map(|(root, done)| ((root.clone(), *partition), *done));
+            elsewhere.extend(done);
+        }
+        Some(elsewhere)
+    }
+
+    /// What another node does, if it can be asked.
+    async fn report_of(&self, node: &str) -> Option<Report> {
+        let mut peers = self.cluster()?.peers().iter();
+        let peer = peers.find(|peer| peer.name().as_str() == node).filter(|peer| peer.is_up())?;
+        peer.report().await.ok()
     }
 
     async fn take_to(self: &Arc<Self>, running: &Arc<Running>, wanted: Wanted) {
@@ -199,8 +237,9 @@ impl Node {
             changes: 0,
             seconds: None,
         };
-        if !running.shared().sites.are_all_here() {
-            detail.why = "partitions are on other nodes: their number stays".to_owned();
+        if self.may_gather(running).is_err() {
+            detail.why =
+                "a node with some of its partitions is away: their number stays".to_owned();
             return Some(detail);
         }
         let scales = lock(&self.scales().0);
@@ -237,13 +276,19 @@ struct Wanted {
 
 impl Scales {
     /// Measures a pipeline, and says if it is to be another scale.
-    fn look(&self, node: &Node, running: &Arc<Running>, spare_milli: u64) -> Option<Wanted> {
+    fn look(
+        &self,
+        node: &Node,
+        (running, elsewhere): (&Arc<Running>, &Elsewhere),
+        spare_milli: u64,
+    ) -> Option<Wanted> {
         let scaling = running.pipeline().scaling.as_ref()?;
         let mut all = lock(&self.0);
         let key = (running.tenant().clone(), running.name().clone());
         let known = all.entry(key).or_default();
         let now = Instant::now();
-        known.window.look(running, now, Duration::from_millis(scaling.quiet_ms) + LOOK * 2);
+        let keep = Duration::from_millis(scaling.quiet_ms) + LOOK * 2;
+        known.window.look((running, elsewhere), now, keep);
         let scale = Scale::of(running);
         let bounds = Bounds {
             floor: scaling.min.into(),
@@ -260,6 +305,10 @@ impl Scales {
         let partitions = u16::try_from(decision.scale.partitions).unwrap_or(u16::MAX).max(1);
         if partitions != scale.partitions {
             return Some(Wanted { scale: Scale { partitions, ..scale }, why });
+        }
+        if !running.shared().sites.are_all_here() {
+            // What stages cost on other nodes is not known.
+            return None;
         }
         let apart = known.apart(running, (spare_milli, now));
         let (apart, why) = apart.filter(|(apart, _)| *apart != scale.apart)?;

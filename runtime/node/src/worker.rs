@@ -16,6 +16,7 @@
 mod cold;
 mod expiry;
 mod forward;
+mod handed;
 mod invokers;
 mod parked;
 mod partition;

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
@@ -13,6 +15,7 @@ use sluicebox_core::key;
 use sluicebox_tests::client::{Client, NDJSON};
 use sluicebox_tests::cluster::Cluster;
 use sluicebox_tests::eventually::{SOON, eventually};
+use sluicebox_tests::manifest::single;
 use sluicebox_tests::node::{Node, Setup};
 use tokio::task::JoinSet;
 
@@ -65,7 +68,7 @@ async fn until_said(node: &Node, what: &str, before: usize) {
 }
 
 /// What a node remembers of partitions whose state it took and that did not come.
-fn remembered(node: &Node) -> Vec<PathBuf> {
+pub(super) fn remembered(node: &Node) -> Vec<PathBuf> {
     let log = node.log_file();
     let joins = log.with_file_name("data").join("catalog/documents/joins");
     let found = std::fs::read_dir(joins).into_iter().flatten();
@@ -222,4 +225,144 @@ async fn partitions_that_stay_after_all_leave_nothing_where_they_were_copied_to(
     scene.all_up().await;
     scene.all_back().await;
     each_is_counted(scene.at_home(), 2).await;
+}
+
+/// Words of the partition that moves, each once, in lines.
+fn words_of_moving(from: usize, count: usize) -> Vec<String> {
+    let names = (0_u32..).map(|number| format!("word-of-some-length-{number:08}"));
+    let is_its = |name: &String| key::partition_of(key::group_of(name.as_bytes()), 4) == 1;
+    let words: Vec<String> = names.filter(is_its).skip(from).take(count).collect();
+    words.chunks(2_000).map(|words| format!("\"{}\"\n", words.join(" "))).collect()
+}
+
+/// Sends lines, and waits until so many words are counted.
+async fn are_counted(client: &Client, lines: Vec<String>, words: usize) {
+    for line in lines {
+        client.send("words", "", &[("content-type", NDJSON)], line).await.is(202);
+    }
+    eventually("all are counted", SOON, || async {
+        let detail = client.describe("words").await;
+        (detail["output"][0]["events"] == words).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn partitions_that_change_more_than_can_be_copied_stay_and_go_later() {
+    const FEW: usize = 20_000;
+    const MANY: usize = 40_000;
+    let small = || setup().set("cluster.copy-behind-max", "1MiB");
+    let scene = Scene::of(Cluster::of(&NAMES[..2]), small).await;
+    with_words(&scene.through[0], 4).await;
+    let scene = scene.about("words").await;
+    let other = scene.other(1);
+    are_counted(scene.at_home(), words_of_moving(0, FEW), FEW).await;
+    let more = words_of_moving(FEW, MANY);
+    let target = scene.nodes[other].process().expect("it runs");
+    let mut asked = JoinSet::new();
+    let (asker, query) = (scene.at_home().clone(), format!("to={}&partitions=1", NAMES[other]));
+    asked.spawn(async move { ask(&asker, "words", &query).await });
+    // In the middle of taking what there is it stands still, and does not count as away yet.
+    eventually("it takes the state", SOON, || async {
+        (!remembered(&scene.nodes[other]).is_empty()).then_some(())
+    })
+    .await;
+    kill_process(target, Signal::STOP).expect("it runs");
+    are_counted(scene.at_home(), more, FEW + MANY).await;
+    let replies = asked.join_all().await;
+    kill_process(target, Signal::CONT).expect("it is there");
+    for reply in replies {
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        reply.problem(409, "pipeline.conflict");
+        assert!(text.contains("cluster.copy-behind-max"), "{text}");
+    }
+    scene.all_up().await;
+    assert!(scene.settled(scene.at_home()).await.is_empty(), "they stay");
+    scene.moved(&[1], other).await;
+    are_counted(scene.at_home(), words_of_moving(0, FEW), 2 * FEW + MANY).await;
+    scene.all_back().await;
+}
+
+/// So many bytes a value has that the smallest log takes one of them in a record, and no two.
+const VALUE_BYTES: usize = 300 << 10;
+
+/// Keys of the partition that moves, each with one who writes it.
+const WRITERS: usize = 4;
+const KEYS_EACH: usize = 4;
+
+fn key_of(writer: usize, number: usize) -> String {
+    let is_its = |name: &String| key::partition_of(key::group_of(name.as_bytes()), 4) == 1;
+    let names = (0_u32..).map(|number| format!("key-{number}"));
+    names.filter(is_its).nth(writer * KEYS_EACH + number).expect("there are many")
+}
+
+/// A large value under a slot of a key; what it is of is at its end.
+fn put(number: u64) -> Vec<u8> {
+    let mut payload = b"s\x01v".to_vec();
+    payload.resize(3 + VALUE_BYTES, b'x');
+    payload.extend_from_slice(&number.to_le_bytes());
+    payload
+}
+
+/// Writes keys in turn until it is told to end; gives the last number of each that was taken.
+async fn write(client: Client, writer: usize, ends: Arc<AtomicBool>) -> BTreeMap<String, u64> {
+    let mut last = BTreeMap::new();
+    for number in 0_u64.. {
+        if ends.load(Ordering::Acquire) {
+            break;
+        }
+        let key = key_of(writer, number as usize % KEYS_EACH);
+        let query = format!("?key={key}");
+        loop {
+            let reply = client.send("large", &query, &[], put(number)).await;
+            match reply.status {
+                202 => break,
+                429 | 503 => tokio::time::sleep(Duration::from_millis(10)).await,
+                _ => panic!("{reply:?}"),
+            }
+        }
+        last.insert(key, number);
+    }
+    last
+}
+
+#[tokio::test]
+async fn large_state_moves_between_nodes_whose_logs_take_small_records() {
+    let small = || setup().set("log.segment-bytes", "1MiB").set("limits.inbox-bytes", "4MiB");
+    let scene = Scene::of(Cluster::of(&NAMES[..2]), small).await;
+    scene.through[0].push("conformance-rust").await;
+    let manifest = single("large", "conformance-rust", "");
+    let manifest = manifest.replace("best-effort", "exactly-once");
+    scene.through[0].apply("large", manifest.replace("partitions = 1", "partitions = 4")).await;
+    let scene = scene.about("large").await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let mut writing = JoinSet::new();
+    for writer in 0..WRITERS {
+        writing.spawn(write(scene.at_home().clone(), writer, ends.clone()));
+    }
+    let all = WRITERS * KEYS_EACH;
+    eventually("every key is written", SOON, || async {
+        let detail = scene.at_home().describe("large").await;
+        (detail["output"][0]["events"].as_u64() > Some(2 * all as u64)).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        scene.moved(&[1], scene.other(1)).await;
+        scene.moved(&[1], scene.home).await;
+    }
+    scene.moved(&[1], scene.other(1)).await;
+    ends.store(true, Ordering::Release);
+    let written: BTreeMap<String, u64> = writing.join_all().await.into_iter().flatten().collect();
+    assert_eq!(written.len(), all);
+    for (key, number) in written {
+        let found = scene.at_home().call("large", &key, "gv").await.is(200);
+        let expected = [&[1], &put(number)[3..]].concat();
+        assert!(found.body == expected, "{key} is not as number {number} left it");
+    }
+    let log: String = scene.nodes.iter().map(Node::log).collect();
+    assert!(!log.contains("partitions are not taken yet"), "{log}");
+    let ahead = |line: &str| line.split("ahead=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    let lines = log.lines().filter(|line| line.contains("partitions joined there"));
+    let ahead: Vec<u64> = lines.filter_map(ahead).collect();
+    assert!(ahead.iter().any(|bytes| *bytes > 0), "all fitted into the record: {ahead:?}");
 }

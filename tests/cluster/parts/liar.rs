@@ -1,11 +1,14 @@
 //! A node that has partitions is taken over: with its certificate it says whatever it likes. The
 //! others go on, count what is theirs once, answer their own clients, and say what was wrong.
 //!
-//! What it says by links is in `says`, what it wants of others in `wants`, how many places it takes
-//! in `places`, what it writes into memory that it shares in `memory`.
+//! What it says by links is in `says`, what it wants of others in `wants`, what it offers them in
+//! `offers`, how many places it takes in `places`, what it writes into memory that it shares in
+//! `memory`.
 
 #[path = "liar/memory.rs"]
 mod memory;
+#[path = "liar/offers.rs"]
+mod offers;
 #[path = "liar/places.rs"]
 mod places;
 #[path = "liar/says.rs"]
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
@@ -29,12 +33,16 @@ use sluicebox_tests::cluster::{Cluster, until_up};
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::liar::Liar;
 use sluicebox_tests::node::{Node, program};
+use sluicebox_tests::peer::Peer;
 use tokio::task::JoinSet;
 
 use crate::load::{Following, Load};
 use crate::{ECHO, home};
 
 use super::{NAMES, Scene, ask, in_four, kept};
+
+/// Where nodes ask each other about pipelines.
+const PIPELINES: &str = "/peer/v1/tenants/dev/pipelines";
 
 /// What memory may come and go beside what lies are made of.
 const RESIDENT_BYTES_MORE: u64 = 300 << 20;
@@ -52,8 +60,19 @@ struct TakenOver {
     own: String,
     /// Whose home the liar is, with partition 0 at the second node.
     theirs: PipelineId,
+    their: Their,
     second: usize,
     third: usize,
+}
+
+/// What the liar said when it was none.
+struct Their {
+    /// The name of the pipeline whose home it is, and its manifest.
+    name: String,
+    manifest: Value,
+    /// How it is, and what that pipeline consists of.
+    state: Bytes,
+    shape: Value,
 }
 
 /// The numbers of pipelines, as the log of a node has them.
@@ -91,11 +110,23 @@ impl TakenOver {
             *numbers.get(name).unwrap_or_else(|| panic!("{name} in {numbers:?}"))
         };
         let (words, shared) = (number(scene.home, "words"), number(scene.home, &shared));
-        let theirs = number(third, &theirs);
+        let (name, theirs) = (theirs.clone(), number(third, &theirs));
+        let asked = async |question: String| {
+            let asks = Peer::of(&scene.cluster, NAMES[second]);
+            let there = (NAMES[third], scene.cluster.address(NAMES[third]));
+            asks.ask(there, &question).await.expect("it is a node").is(200)
+        };
+        let shape = format!("GET {PIPELINES}/{name}/shape?pipeline={}", theirs.0);
+        let their = Their {
+            manifest: scene.at_home().describe(&name).await["manifest"].clone(),
+            state: asked("GET /peer/v1/state".to_owned()).await.body,
+            shape: asked(shape).await.json(),
+            name,
+        };
         let process = scene.nodes[third].process().expect("it runs");
         kill_process(process, Signal::KILL).expect("it runs");
         let liar = Liar::of(&scene.cluster, NAMES[third]);
-        Self { scene, liar, words, shared, own, theirs, second, third }
+        Self { scene, liar, words, shared, own, theirs, their, second, third }
     }
 
     /// Words that are sent through those that are left, and somebody who reads them.

@@ -2,6 +2,7 @@
 //! and what cannot be done.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::Method;
 use rustix::process::{Signal, kill_process};
@@ -234,4 +235,37 @@ async fn a_pipeline_that_is_deleted_leaves_nothing_on_any_node() {
         scene.through[round].apply("words", words(4, "256MiB")).await;
         assert_eq!(home(&scene.through[0], "words").await, NAMES[scene.home]);
     }
+}
+
+/// How long it takes at most until there are fewer: a quiet while, and what a busy machine needs.
+const LATER: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn a_pipeline_scales_while_partitions_are_on_other_nodes() {
+    let cluster = Cluster::of(&NAMES[..2]);
+    let scene = Scene::of(cluster, Setup::dev).await;
+    scene.through[0].push("word-count-split").await;
+    scene.through[0].push("word-count-count").await;
+    let manifest = words(4, "256MiB") + "[scaling]\nmin = 2\nmax = 6\nquiet = \"10s\"\n";
+    scene.through[0].apply("words", manifest).await;
+    let scene = scene.about("words").await;
+    let other = scene.other(1);
+    let load = Load::begin(scene.through.clone());
+    scene.moved(&[1, 3], other).await;
+    load.goes_on(30).await;
+    let scaling = eventually("there are fewer", LATER, || async {
+        let scaling = scene.at_home().describe("words").await["scaling"].clone();
+        (scaling["partitions"] == 2).then_some(scaling)
+    })
+    .await;
+    assert_eq!(scaling["changes"], 1, "{scaling:#}");
+    // The third is gone, and the first is back where it was.
+    let places = eventually("they are back", SOON, || async {
+        let places = scene.settled(scene.at_home()).await;
+        (!places.is_empty()).then_some(places)
+    })
+    .await;
+    assert_eq!(places, BTreeMap::from([(1, NAMES[other].to_owned())]));
+    load.goes_on(30).await;
+    load.ends_counted_once(&scene.through[other]).await;
 }

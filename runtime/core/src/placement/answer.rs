@@ -94,8 +94,11 @@ pub enum Staying {
 pub enum Going {
     /// It ran nowhere.
     New,
-    /// It made room: its node or host was over capacity, or another item fits nowhere else.
-    MadeRoom,
+    /// It made room.
+    MadeRoom {
+        /// What its node or host has too little of; none if another item fits nowhere else.
+        short: Option<Resource>,
+    },
     /// It may not be where it was: another tenant's node, or a label that is gone.
     Forbidden,
     /// Its node is down, and its data is elsewhere.

@@ -42,7 +42,13 @@ impl Explained<'_> {
         let [from, to] = nodes.map(|node| self.name(node));
         match why {
             Going::New => write!(f, "begins on {to}"),
-            Going::MadeRoom => write!(f, "goes from {from} to {to}: it makes room"),
+            Going::MadeRoom { short: None } => {
+                write!(f, "goes from {from} to {to}: it makes room")
+            }
+            Going::MadeRoom { short: Some(short) } => {
+                let word = short.word();
+                write!(f, "goes from {from} to {to}: it makes room, as {from} is short of {word}")
+            }
             Going::Forbidden => {
                 write!(f, "goes from {from} to {to}: it may not be on {from} any more")
             }

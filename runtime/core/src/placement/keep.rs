@@ -10,6 +10,7 @@ use super::classes::Classes;
 use super::pack::Wants;
 use super::room::Fill;
 use super::seats::Seats;
+use super::situation::Resource;
 use super::touch::{Cost, Touch, price};
 use super::view::View;
 
@@ -110,10 +111,11 @@ impl Leaving<'_, '_> {
             let Some(at) = seats.at[item] else { continue };
             let must = is_over(seats, at, Fill::All);
             let over = seats.room.over(at, if must { Fill::All } else { Fill::Target });
-            let helps = (0..3).any(|of| over[of] && seats.needs[item][of] > 0);
+            let short = (0..3).find(|of| over[*of] && seats.needs[item][*of] > 0);
             let fills: &[Fill] = if must { &[Fill::Target, Fill::All] } else { &[Fill::Target] };
-            if helps && (must || at == node) && self.go(seats, item, fills) {
-                self.left[item] = Some(Going::MadeRoom);
+            if short.is_some() && (must || at == node) && self.go(seats, item, fills) {
+                let short = short.map(|of| Resource::ALL[of]);
+                self.left[item] = Some(Going::MadeRoom { short });
                 moved = true;
             }
         }

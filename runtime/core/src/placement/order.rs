@@ -43,7 +43,7 @@ pub(super) fn order(view: &View<'_>, seats: &Seats, fates: &[Fate]) -> Vec<Move>
 
 fn rank(why: Going, item: usize) -> (u8, Reverse<u64>, usize) {
     match why {
-        Going::MadeRoom | Going::Forbidden | Going::NodeDown => (0, Reverse(0), item),
+        Going::MadeRoom { .. } | Going::Forbidden | Going::NodeDown => (0, Reverse(0), item),
         Going::New => (1, Reverse(0), item),
         Going::Pays { spares } => (2, Reverse(spares), item),
     }

@@ -71,7 +71,7 @@ impl Reasons<'_> {
             (_, Some(why)) => why,
             (Some(origin), None) => match spared(origin) {
                 Some(spares) if spares > 0 => Going::Pays { spares: shown(spares) },
-                _ => Going::MadeRoom,
+                _ => Going::MadeRoom { short: None },
             },
         };
         Fate::Goes { from: origin.map(|origin| view.nodes[origin]), to, why }

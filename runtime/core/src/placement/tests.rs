@@ -237,7 +237,8 @@ fn a_full_node_gives_up_what_loses_least() {
     let items = [400, 400, 300].map(|needs| town.item_on(0, needs));
     town.edge(items[0], items[1], MB);
     let placement = town.place();
-    let goes = Fate::Goes { from: Some(0), to: 1, why: Going::MadeRoom };
+    let short = Some(Resource::Cpu);
+    let goes = Fate::Goes { from: Some(0), to: 1, why: Going::MadeRoom { short } };
     assert_eq!(placement.fates[items[2]], goes);
     assert_eq!(placement.moves.len(), 1);
     // With nowhere to go one is said to have no place, and nobody new moves in.
@@ -248,6 +249,33 @@ fn a_full_node_gives_up_what_loses_least() {
     assert_eq!(placement.fates[items[2]], unplaced(Some(0)));
     assert_eq!(placement.fates[new], unplaced(None));
     assert_eq!(placement.moves, []);
+}
+
+#[test]
+fn memory_is_needed_as_processors_are() {
+    const GB: u64 = 1 << 30;
+    let mut town = Town::new(&[1, 1]);
+    let items = [3, 4, 2].map(|needs| {
+        let item = town.item_on(0, 10);
+        town.0.items[item].needs.memory_bytes = needs * GB;
+        item
+    });
+    town.0.nodes[0].capacity.memory_bytes = 8 * GB;
+    town.edge(items[0], items[1], MB);
+    let placement = town.place();
+    let short = Some(Resource::Memory);
+    let goes = Fate::Goes { from: Some(0), to: 1, why: Going::MadeRoom { short } };
+    assert_eq!(placement.fates[items[2]], goes);
+    assert_eq!(placement.moves.len(), 1);
+    let said = Explained { situation: &town.0, placement: &placement, item: items[2] }.to_string();
+    assert!(said.contains("it makes room, as n0 is short of memory"), "{said}");
+    // Nor does anything come to where there is none, whatever traffic it would spare.
+    town.0.nodes[1].capacity.memory_bytes = GB;
+    town.front(items[2], 1, 100 * MB);
+    let placement = town.place();
+    assert_eq!(placement.moves, []);
+    let said = Explained { situation: &town.0, placement: &placement, item: items[2] }.to_string();
+    assert!(said.contains("is on n0, which is no place for it"), "{said}");
 }
 
 #[test]
@@ -278,11 +306,10 @@ fn who_needs_a_device_gets_it_though_others_are_there() {
     town.0.items[item].needs.gpu_milli = 500;
     let placement = town.place();
     assert_eq!(placement.node(item), Some(0));
-    let why = placement
-        .fates
-        .iter()
-        .filter(|fate| matches!(fate, Fate::Goes { from: Some(0), to: 1, why: Going::MadeRoom }));
-    assert_eq!(why.count(), 1);
+    let made_room = |fate: &&Fate| {
+        matches!(fate, Fate::Goes { from: Some(0), to: 1, why: Going::MadeRoom { .. } })
+    };
+    assert_eq!(placement.fates.iter().filter(made_room).count(), 1);
     // And who needs none does not begin there.
     let mut town = Town::new(&[1, 1]);
     town.0.nodes[0].capacity.gpu_milli = 1000;

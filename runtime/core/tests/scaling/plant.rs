@@ -1,5 +1,5 @@
 //! A segment that is scaled, simulated second by second: arrivals, a queue, instances that take a
-//! while to start.
+//! while to start; and clients that are refused when the queue is full, and try again.
 
 use std::collections::VecDeque;
 
@@ -17,12 +17,27 @@ const SAMPLE_MS: u64 = 1000;
 /// Milliseconds of measurements that are kept.
 const WINDOW_MS: u64 = 310_000;
 
+/// How many events wait in a segment before clients are refused, and what these do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door {
+    pub(crate) events_max: u64,
+    /// How often a second who is refused tries again, until it is taken.
+    pub(crate) tries: u64,
+    /// Who is refused is seen by who decides.
+    pub(crate) is_seen: bool,
+}
+
+impl Door {
+    /// All that comes is taken.
+    pub(crate) const OPEN: Self = Self { events_max: u64::MAX / 2000, tries: 1, is_seen: true };
+}
+
 /// What happened.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     /// Instances ordered, each time they changed, with when.
     pub(crate) ordered: Vec<(u64, u32)>,
-    /// Events waiting, at each second.
+    /// Events waiting, at each second, those of clients that were refused among them.
     pub(crate) backlog: Vec<u64>,
     /// Instances, added up over seconds.
     pub(crate) instance_seconds: u64,
@@ -66,6 +81,16 @@ pub(crate) fn run(
     seconds: u64,
     rate: &mut dyn FnMut(u64) -> u64,
 ) -> Run {
+    run_behind(Door::OPEN, controller, (bounds, seconds), rate)
+}
+
+/// The same behind a door.
+pub(crate) fn run_behind(
+    door: Door,
+    controller: &Controller,
+    (bounds, seconds): (Bounds, u64),
+    rate: &mut dyn FnMut(u64) -> u64,
+) -> Run {
     let start_ms = Policy::default().start_ms;
     let first = Scale { partitions: bounds.floor, instances: bounds.floor };
     let (mut active, mut ordered) = (first, first);
@@ -75,25 +100,31 @@ pub(crate) fn run(
     let mut run = Run { ordered: vec![(0, first.instances)], ..Run::default() };
     // In thousandths of events.
     let (mut queue, mut arrived, mut handled, mut could) = (0_u64, 0_u64, 0_u64, 0_u64);
+    // Of clients that stand before the door, and how much of it was refused.
+    let (mut outside, mut refused) = (0_u64, 0_u64);
     for now in (STEP_MS..=seconds * 1000).step_by(STEP_MS as usize) {
         while let Some((_, scale)) = pending.pop_front_if(|(at, _)| *at <= now) {
             active = scale;
         }
-        let comes = rate(now) * STEP_MS;
+        let wants = outside + rate(now) * STEP_MS;
+        let comes = wants.min((door.events_max * 1000).saturating_sub(queue));
+        run.arrived += wants - outside;
+        outside = wants - comes;
+        refused += outside * door.tries * STEP_MS / 1000;
         let capacity = u64::from(active.instances) * INSTANCE * STEP_MS;
         let done = capacity.min(queue + comes);
         queue = queue + comes - done;
         (arrived, handled, could) = (arrived + comes, handled + done, could + capacity);
-        run.arrived += comes;
         if now % SAMPLE_MS != 0 {
             continue;
         }
         let busy_milli = (handled * 1000).checked_div(could).unwrap_or(0);
         let backlog = queue / 1000;
-        window.push(Sample { at_ms: now, arrived, handled, backlog, busy_milli });
-        (arrived, handled, could) = (0, 0, 0);
+        let seen = if door.is_seen { refused } else { 0 };
+        window.push(Sample { at_ms: now, arrived, refused: seen, handled, backlog, busy_milli });
+        (arrived, handled, could, refused) = (0, 0, 0, 0);
         window.retain(|sample| sample.at_ms + WINDOW_MS >= now);
-        run.backlog.push(backlog);
+        run.backlog.push((queue + outside) / 1000);
         run.instance_seconds += u64::from(active.instances);
         let scale = match controller {
             Controller::Ours(policy) => {

@@ -27,7 +27,7 @@ pub(super) fn cores() -> u16 {
 }
 
 /// Half of the machine's memory, as far as the kernel tells; it is a cap, not a reservation.
-pub(super) fn memory_share() -> usize {
+pub(crate) fn memory_share() -> usize {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = text
         .lines()

@@ -1,7 +1,8 @@
 //! The same version of a pipeline at another scale: with other partitions, or cut otherwise.
 //!
 //! It is a switch like that to another version, with the same code: a record of the log under the
-//! number of the version that runs, from which on it runs so, also after a restart.
+//! number of the version that runs, from which on it runs so, also after a restart. Partitions that
+//! are elsewhere come home before it, and those that there still are go back behind it.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl Node {
         if !current.is_some_and(|current| Arc::ptr_eq(&current, running)) {
             return Ok(false);
         }
-        self.is_whole(running)?;
+        self.may_gather(running)?;
         let mut pipeline = running.pipeline().clone();
         pipeline.partitions = Some(scale.partitions);
         if let Some(scaling) = &mut pipeline.scaling {
@@ -46,6 +47,8 @@ impl Node {
             handover: Handover::default(),
             restored: None,
         };
-        self.switch(tenant, name, next).await.map(|()| true)
+        // What brings partitions home is large, and seldom needed.
+        let switching = self.switch_gathered(Some(running), (tenant, name), next);
+        Box::pin(switching).await.map(|()| true)
     }
 }

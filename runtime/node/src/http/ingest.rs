@@ -393,6 +393,9 @@ impl Call<'_> {
             let paused = self.running.is_paused();
             let end = begun + if paused { REPLACE_PATIENCE } else { PATIENCE };
             if Instant::now() >= end {
+                if !paused {
+                    self.running.metrics().refused.inc();
+                }
                 return Err(self.full(Duration::from_secs(1)));
             }
             if paused {

@@ -362,11 +362,12 @@ fn schemas_of_control() -> Value {
         "Plan": object(&[
             ("nodes", list(object(&[
                 ("name", text()), ("host", text()), ("state", text()), ("cpu-milli", number()),
-                ("cpu-milli-most", number()), ("partitions", number()),
+                ("cpu-milli-most", number()), ("memory-bytes", number()),
+                ("memory-bytes-most", number()), ("partitions", number()),
             ]))),
             ("partitions", list(object(&[
                 ("pipeline", text()), ("partition", number()), ("node", text()),
-                ("cpu-milli", number()), ("why", text()),
+                ("cpu-milli", number()), ("memory-bytes", number()), ("why", text()),
             ]))),
             ("moves", list(object(&[
                 ("step", number()), ("pipeline", text()), ("partition", number()),

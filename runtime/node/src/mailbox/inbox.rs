@@ -36,6 +36,8 @@ pub(crate) struct Delivery {
     pub at: Position,
     /// It came from another node, which sends it again if it is not consumed.
     pub foreign: bool,
+    /// Which stage of its segment it comes from, if it comes from one here.
+    pub stage: u16,
     /// How it came from another segment here.
     pub hop: Option<Hop>,
 }
@@ -43,7 +45,7 @@ pub(crate) struct Delivery {
 impl From<Frame> for Delivery {
     fn from(frame: Frame) -> Self {
         let range = 0..frame.len() as u32;
-        Self { frame, range, run: None, at: Position(0), foreign: false, hop: None }
+        Self { frame, range, run: None, at: Position(0), foreign: false, stage: 0, hop: None }
     }
 }
 
@@ -51,12 +53,18 @@ impl Delivery {
     /// A run of a pipeline with a log, but for its first `skip` events.
     pub(crate) fn of(run: RunHeader, frame: Frame, skip: u32) -> Self {
         let range = skip..frame.len() as u32;
-        Self { frame, range, run: Some(run), at: Position(0), foreign: false, hop: None }
+        let run = Some(run);
+        Self { frame, range, run, at: Position(0), foreign: false, stage: 0, hop: None }
     }
 
     /// The same, whose record is here in the log.
     pub(crate) fn logged(self, at: Position) -> Self {
         Self { at, ..self }
+    }
+
+    /// The same, which comes from a stage of its segment.
+    pub(crate) fn of_stage(self, stage: usize) -> Self {
+        Self { stage: u16::try_from(stage).unwrap_or(u16::MAX), ..self }
     }
 
     /// The same, which came from another node.

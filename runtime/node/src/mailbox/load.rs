@@ -6,6 +6,35 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::Mailbox;
+
+/// What a partition of a segment has done by a moment, for who scales its pipeline from another
+/// node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Done {
+    /// Events that were ever queued for it.
+    pub(crate) arrived: u64,
+    /// Those of them that were taken.
+    pub(crate) taken: u64,
+    /// Time it took.
+    pub(crate) busy_micros: u64,
+    /// Events that wait.
+    pub(crate) waiting: u64,
+}
+
+impl Done {
+    /// That of a partition here.
+    pub(crate) fn of(mailbox: &Mailbox) -> Self {
+        let (arrived, taken) = mailbox.load.events();
+        // What was taken back or passed over is in one count and not in the other.
+        let waiting = if mailbox.is_empty() { 0 } else { arrived.saturating_sub(taken) };
+        Self { arrived, taken, busy_micros: mailbox.load.busy_micros(), waiting }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Load {

@@ -1,4 +1,4 @@
-//! Figures of the ways between the segments of a pipeline: how much goes which way, and how long it
+//! Figures of the edges between the stages of a pipeline: how much goes which way, and how long it
 //! takes.
 
 use std::sync::Arc;
@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::encode::Row;
 use super::{Counter, Latency, PipelineMetrics, lock};
 
-/// How a run gets from one segment to the next.
+/// How events get from one stage to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HopWay {
+    /// In a segment, from call to call.
+    Call,
     /// To a partition of the same worker.
     Worker,
     /// To another worker of the node.
@@ -22,12 +24,13 @@ pub enum HopWay {
 
 impl HopWay {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Worker, Self::Node, Self::Ring, Self::Network];
+    pub const ALL: [Self; 5] = [Self::Call, Self::Worker, Self::Node, Self::Ring, Self::Network];
 
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Call => "call",
             Self::Worker => "worker",
             Self::Node => "node",
             Self::Ring => "ring",
@@ -36,27 +39,27 @@ impl HopWay {
     }
 }
 
-/// Between two segments of a pipeline, named by their roots.
+/// Between two stages of a pipeline, over all edges from the one to the other.
 #[derive(Debug)]
 pub struct HopMetrics {
     /// Where it comes from.
     pub from: String,
     /// Where it goes.
     pub to: String,
-    ways: [Arc<WayMetrics>; 4],
+    ways: [Arc<WayMetrics>; 5],
 }
 
 /// What went one way.
 #[derive(Debug, Default)]
 pub struct WayMetrics {
-    /// Runs handed over; to another node again when they were sent again.
+    /// Runs handed over, or calls; to another node again when they were sent again.
     pub runs: Counter,
     /// Their events.
     pub events: Counter,
     /// Their bytes.
     pub bytes: Counter,
     /// From when a run was handed over until the partition took it, of the first run of each
-    /// batch; of another node until it had it on disk.
+    /// batch; of another node until it had it on disk; in a segment from call to call.
     pub latency: Latency,
 }
 
@@ -90,15 +93,17 @@ impl WayMetrics {
 }
 
 pub(super) const HOP_ROWS: &[Row<WayMetrics>] = &[
-    Row::counter("hop_runs", "Runs handed from a segment to the next", |m| m.runs.get()),
-    Row::counter("hop_events", "Events handed from a segment to the next", |m| m.events.get()),
-    Row::counter("hop_bytes", "Bytes of runs handed to the next segment", |m| m.bytes.get()),
-    Row::latency("hop_seconds", "Time from handing a run over until it is taken", |m| &m.latency),
+    Row::counter("hop_runs", "Runs, or calls, from a stage to the next", |m| m.runs.get()),
+    Row::counter("hop_events", "Events handed from a stage to the next", |m| m.events.get()),
+    Row::counter("hop_bytes", "Bytes handed from a stage to the next", |m| m.bytes.get()),
+    Row::latency("hop_seconds", "Time from handing events over until they are taken", |m| {
+        &m.latency
+    }),
 ];
 
 impl PipelineMetrics {
-    /// The figures between the segments of the version that runs, by the names of their roots; of
-    /// pairs that were there before they go on.
+    /// The figures between the stages of the version that runs; of pairs that were there before they
+    /// go on.
     pub fn set_hops(&self, pairs: &[(String, String)]) -> Vec<Arc<HopMetrics>> {
         let mut known = lock(&self.hops);
         let of = |(from, to): &(String, String)| {
@@ -113,7 +118,7 @@ impl PipelineMetrics {
         hops
     }
 
-    /// The figures between its segments.
+    /// The figures between its stages.
     #[must_use]
     pub fn hops(&self) -> Vec<Arc<HopMetrics>> {
         lock(&self.hops).clone()

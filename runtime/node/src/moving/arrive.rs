@@ -95,12 +95,17 @@ impl Node {
         kept
     }
 
+    /// Bytes of where something stands that the log takes in a record.
+    pub(crate) fn record_room(&self) -> usize {
+        self.log().record_bytes_max().saturating_sub(RECORD_HEAD_BYTES)
+    }
+
     /// Refuses a pipeline that is more than the log takes.
     ///
     /// # Errors
     /// [`Error::Conflict`].
     pub(crate) fn check_room_for(&self, name: &Name, kept_bytes: usize) -> Result<(), Error> {
-        let most = self.log().record_bytes_max().saturating_sub(RECORD_HEAD_BYTES);
+        let most = self.record_room();
         if kept_bytes <= most {
             return Ok(());
         }

@@ -59,6 +59,9 @@ use stand::until_settled;
 /// How long it is waited until nobody takes partitions of a pipeline in.
 const TURN_MAX: Duration = Duration::from_millis(200);
 
+/// What may come on top of where partitions stand, until the record is written that they came.
+pub(crate) const KEPT_MORE_BYTES: usize = 64 << 10;
+
 /// What a node is told that is to run partitions from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

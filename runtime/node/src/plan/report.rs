@@ -8,6 +8,9 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use sluicebox_core::ids::PipelineId;
 
+use crate::config::memory_share;
+use crate::mailbox::Mailbox;
+use crate::mailbox::load::Done;
 use crate::node::Node;
 use crate::running::Running;
 use crate::spread::Site;
@@ -18,6 +21,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Partitions that one is said to send to, those that get most.
 const SENT_MAX: usize = 64;
 
+/// Of a node that does not say it: more than there is, less than sums overflow at.
+pub(super) const MEMORY_BYTES_UNKNOWN: u64 = 1 << 50;
+
 /// A node, and all it does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -27,6 +33,11 @@ pub(crate) struct Report {
     /// Thousandths of processors that its workers may use, and that the machine has.
     pub(crate) cpu_milli: u64,
     pub(crate) host_cpu_milli: u64,
+    /// Bytes of memory that its partitions may take, and those of all nodes of the machine.
+    #[serde(default = "unknown_memory")]
+    pub(crate) memory_bytes: u64,
+    #[serde(default = "unknown_memory")]
+    pub(crate) host_memory_bytes: u64,
     /// Thousandths of a device that its GPU has; 0 without one.
     #[serde(default)]
     pub(crate) gpu_milli: u64,
@@ -62,10 +73,16 @@ pub(crate) struct PartitionReport {
     /// It can leave now.
     pub(crate) may_move: bool,
     pub(crate) cpu_milli: u64,
+    /// Bytes of state and of events that wait, in memory.
+    #[serde(default)]
+    pub(crate) memory_bytes: u64,
     pub(crate) state_bytes: u64,
     /// Bytes a second that leave it by outputs, and that it sends to others.
     pub(crate) output: u64,
     pub(crate) sent: BTreeMap<u16, u64>,
+    /// What it has done in each segment, by root, if its pipeline scales and its home is elsewhere.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) done: BTreeMap<String, Done>,
 }
 
 impl Node {
@@ -73,11 +90,14 @@ impl Node {
     pub(crate) fn report(&self) -> Report {
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let workers = self.workers().len() as u64;
+        let memory_bytes = self.config().cluster.memory_bytes as u64;
         let all = self.all_by_id();
         Report {
             host: self.host(),
             cpu_milli: workers.min(cores) * 1000,
             host_cpu_milli: cores * 1000,
+            memory_bytes,
+            host_memory_bytes: memory_bytes.max(memory_share() as u64),
             gpu_milli: if self.gpus().may_be_there() { 1000 } else { 0 },
             pipelines: all.iter().map(|(id, running)| self.report_of(*id, running)).collect(),
         }
@@ -94,6 +114,9 @@ impl Node {
     fn report_of(&self, id: PipelineId, running: &Arc<Running>) -> PipelineReport {
         let is_home = !running.is_part();
         let sites = &running.shared().sites;
+        let is_asked = !is_home && running.pipeline().scaling.is_some();
+        let done =
+            |mailbox: &Arc<Mailbox>| (mailbox.segment.root_name().to_owned(), Done::of(mailbox));
         let (mut here, mut ingest) = (Vec::new(), BTreeMap::new());
         for (at, site) in sites.all() {
             let rates = self.flows().of(id, at);
@@ -106,6 +129,8 @@ impl Node {
             let stands = |halted: bool| !halted && !sites.is_leaving(at);
             let mailboxes = || running.partition(at);
             let state = mailboxes().map(|mailbox| mailbox.state_bytes.load(Ordering::Relaxed));
+            let state_bytes = state.sum::<usize>() as u64;
+            let waiting = mailboxes().map(|mailbox| mailbox.room.bytes() as u64);
             let mut sent: Vec<(u16, u64)> = rates
                 .sent
                 .iter()
@@ -118,9 +143,11 @@ impl Node {
                 partition: at,
                 may_move: stands(mailboxes().any(|mailbox| mailbox.halted().is_some())),
                 cpu_milli: rates.cpu_milli as u64,
-                state_bytes: state.sum::<usize>() as u64,
+                memory_bytes: state_bytes + waiting.sum::<u64>(),
+                state_bytes,
                 output: rates.output as u64,
                 sent: sent.into_iter().collect(),
+                done: mailboxes().filter(|_| is_asked).map(done).collect(),
             });
         }
         PipelineReport {
@@ -134,6 +161,10 @@ impl Node {
             ingest,
         }
     }
+}
+
+const fn unknown_memory() -> u64 {
+    MEMORY_BYTES_UNKNOWN
 }
 
 /// The name of this machine, or that of the node if the system does not say.

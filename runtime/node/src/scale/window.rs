@@ -3,6 +3,8 @@
 //! - Counters are read once a look; what is kept is differences. Another version or scale is
 //!   another pipeline here: counters begin anew, what a partition can do stays known.
 //! - What a partition does when it is busy all the time follows from the time it was busy.
+//! - Of requests that were refused for want of room nobody knows what they would have brought:
+//!   they count like those that were taken, in every segment, as all are to take it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -14,7 +16,13 @@ use sluicebox_core::scaling::{decide, fuse};
 use sluicebox_core::segment;
 
 use crate::mailbox::Mailbox;
+use crate::mailbox::load::Done;
+use crate::metrics::PipelineMetrics;
 use crate::running::Running;
+use crate::spread::Site;
+
+/// What partitions on other nodes have done, by root of the segment and number.
+pub(super) type Elsewhere = BTreeMap<(String, u16), Done>;
 
 /// Microseconds a segment must have been busy in a look for its pace to be taken from it.
 const BUSY_MICROS_MIN: u64 = 5_000;
@@ -38,6 +46,7 @@ struct Seen {
     /// What the partition has taken that took most.
     busiest: u64,
     waiting: u64,
+    partitions: u64,
 }
 
 /// One segment.
@@ -59,35 +68,68 @@ struct Costs {
     busiest: BTreeMap<String, u64>,
 }
 
+/// Requests since the pipeline was first applied.
+#[derive(Debug, Clone, Copy, Default)]
+struct Door {
+    taken: u64,
+    refused: u64,
+}
+
+impl Door {
+    fn of(metrics: &PipelineMetrics) -> Self {
+        let partly = metrics.requests.get().into_iter().find(|(word, _)| *word == "partly");
+        let taken = metrics.requests_accepted.get() + partly.map_or(0, |(_, count)| count);
+        Self { taken, refused: metrics.refused.get() }
+    }
+
+    /// How much more would have come since `before`, in thousandths of what came.
+    fn more_milli(self, before: Self) -> u64 {
+        let refused = self.refused.saturating_sub(before.refused);
+        refused.saturating_mul(1000) / self.taken.saturating_sub(before.taken).max(1)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     of: Weak<crate::running::PipelineShared>,
     looked: Option<Instant>,
     began: Option<Instant>,
+    /// Where the partitions were: each node has counts of its own.
+    places: Vec<Site>,
+    door: Door,
     segments: BTreeMap<String, Segment>,
     costs: VecDeque<Costs>,
 }
 
 impl Window {
     /// Looks at a pipeline, and forgets what is older than `keep`.
-    pub(super) fn look(&mut self, running: &Arc<Running>, now: Instant, keep: Duration) {
+    pub(super) fn look(
+        &mut self,
+        (running, elsewhere): (&Arc<Running>, &Elsewhere),
+        now: Instant,
+        keep: Duration,
+    ) {
         let shared = running.shared_arc();
-        let is_other = !Weak::ptr_eq(&self.of, &Arc::downgrade(shared));
-        if is_other {
+        let places: Vec<Site> = shared.sites.all().map(|(_, site)| site).collect();
+        if !Weak::ptr_eq(&self.of, &Arc::downgrade(shared)) || self.places != places {
             self.of = Arc::downgrade(shared);
+            self.places = places;
             self.looked = None;
             self.costs.clear();
         }
         let began = *self.began.get_or_insert(now);
         let elapsed = self.looked.replace(now).map(|before| now - before);
+        let door = Door::of(running.metrics());
+        let more_milli = door.more_milli(std::mem::replace(&mut self.door, door));
         let mut segments = std::mem::take(&mut self.segments);
         for mailboxes in running.mailboxes() {
             let Some(root) = mailboxes.first().map(|mailbox| mailbox.segment.root_name()) else {
                 continue;
             };
             let mut segment = segments.remove(root).unwrap_or_default();
-            segment.look(mailboxes, (elapsed, super::millis(now - began)), keep);
+            let took = Took { elapsed, at_ms: super::millis(now - began), more_milli };
+            segment.look(Seen::of(mailboxes, elsewhere), took, keep);
             self.segments.insert(root.to_owned(), segment);
         }
         self.look_at_costs(running, now);
@@ -125,7 +167,8 @@ impl Window {
         self.segments.values().filter(|one| !one.samples.is_empty()).map(move |segment| {
             let mut window: Vec<Sample> = segment.samples.iter().copied().collect();
             if let Some(last) = window.last_mut() {
-                last.arrived = segment.arrived_lately();
+                last.arrived = segment.lately(|sample| sample.arrived);
+                last.refused = segment.lately(|sample| sample.refused);
             }
             let measured = Measured {
                 window: &window,
@@ -173,14 +216,20 @@ impl Window {
     }
 }
 
+/// A look at a pipeline.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    /// Since the one before, if it was of the same version and scale, and all were where they are.
+    elapsed: Option<Duration>,
+    /// Since the first.
+    at_ms: u64,
+    /// What was refused meanwhile, in thousandths of what was taken.
+    more_milli: u64,
+}
+
 impl Segment {
-    fn look(
-        &mut self,
-        mailboxes: &[Arc<Mailbox>],
-        (elapsed, at_ms): (Option<Duration>, u64),
-        keep: Duration,
-    ) {
-        let now = Seen::of(mailboxes);
+    fn look(&mut self, now: Seen, took: Took, keep: Duration) {
+        let Took { elapsed, at_ms, more_milli } = took;
         let before = std::mem::replace(&mut self.seen, now);
         let Some(elapsed) = elapsed.filter(|elapsed| !elapsed.is_zero()) else { return };
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -196,12 +245,15 @@ impl Segment {
                 known => known - known / PACE_STEP + pace / PACE_STEP,
             };
         }
+        let (arrived, handled) =
+            (milli(now.arrived, before.arrived), milli(now.taken, before.taken));
         self.samples.push_back(Sample {
             at_ms,
-            arrived: milli(now.arrived, before.arrived),
-            handled: milli(now.taken, before.taken),
+            arrived,
+            refused: arrived.max(handled).saturating_mul(more_milli) / 1000,
+            handled,
             backlog: now.waiting,
-            busy_milli: busy.saturating_mul(1000) / micros / (mailboxes.len() as u64).max(1),
+            busy_milli: busy.saturating_mul(1000) / micros / now.partitions.max(1),
         });
         let keep = super::millis(keep);
         while self.samples.front().is_some_and(|first| at_ms - first.at_ms > keep) {
@@ -209,28 +261,38 @@ impl Segment {
         }
     }
 
-    /// What came a second, over the last two looks: a request that just fell into the one or the
-    /// other is no change of the rate.
-    fn arrived_lately(&self) -> RateMilli {
-        let lately = self.samples.iter().rev().take(2);
-        let (sum, count) = lately.fold((0, 0), |(sum, n), one| (sum + one.arrived, n + 1));
+    /// What came a second, or was refused, over the last two looks: a request that just fell into
+    /// the one or the other is no change of the rate.
+    fn lately(&self, of: impl Fn(&Sample) -> RateMilli) -> RateMilli {
+        let lately = self.samples.iter().rev().take(2).map(of);
+        let (sum, count) = lately.fold((0, 0), |(sum, n), one| (one.saturating_add(sum), n + 1));
         sum / count.max(1)
     }
 }
 
 impl Seen {
-    fn of(mailboxes: &[Arc<Mailbox>]) -> Self {
-        let mut all = Self::default();
-        for mailbox in mailboxes {
-            let (arrived, taken) = mailbox.load.events();
-            all.arrived += arrived;
-            all.taken += taken;
-            all.busy_micros += mailbox.load.busy_micros();
-            all.busiest = all.busiest.max(taken);
-            // What was taken back or passed over is in one count and not in the other.
-            all.waiting += if mailbox.is_empty() { 0 } else { arrived.saturating_sub(taken) };
-        }
-        all
+    /// Of a segment, some partitions of which may be elsewhere.
+    fn of(mailboxes: &[Arc<Mailbox>], elsewhere: &Elsewhere) -> Self {
+        let done = |mailbox: &Arc<Mailbox>| match mailbox.site() {
+            Site::Here => Done::of(mailbox),
+            Site::There(_) | Site::Between => {
+                let place = (mailbox.segment.root_name().to_owned(), mailbox.partition);
+                elsewhere.get(&place).copied().unwrap_or_default()
+            }
+        };
+        Self::sum(mailboxes.iter().map(done))
+    }
+
+    /// Of all partitions. Other nodes say what they like.
+    fn sum(all: impl Iterator<Item = Done>) -> Self {
+        all.fold(Self::default(), |sum, Done { arrived, taken, busy_micros, waiting }| Self {
+            arrived: sum.arrived.saturating_add(arrived),
+            taken: sum.taken.saturating_add(taken),
+            busy_micros: sum.busy_micros.saturating_add(busy_micros),
+            busiest: sum.busiest.max(taken),
+            waiting: sum.waiting.saturating_add(waiting),
+            partitions: sum.partitions + 1,
+        })
     }
 }
 
@@ -305,5 +367,44 @@ impl Spent<'_> {
         let micros = (self.last.at? - self.first.at?).as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX).max(1);
         Some(taken.saturating_mul(1_000_000_000) / micros)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_elsewhere_count_whatever_their_node_says() {
+        let done = |arrived, taken, waiting| Done { arrived, taken, busy_micros: 500_000, waiting };
+        let mut segment = Segment::default();
+        let mut look = |at_ms: u64, all: [Done; 2]| {
+            let elapsed = (at_ms > 0).then_some(Duration::from_secs(1));
+            let took = Took { elapsed, at_ms, more_milli: 500 };
+            segment.look(Seen::sum(all.into_iter()), took, Duration::from_secs(60));
+            segment.samples.back().copied()
+        };
+        assert_eq!(look(0, [done(100, 100, 0), done(900, 800, 100)]), None);
+        let busy = Done { busy_micros: 1_500_000, ..done(1900, 1800, 100) };
+        let sample = look(1000, [done(100, 100, 0), busy]).expect("a second has passed");
+        let (arrived, refused, handled) = (1_000_000, 500_000, 1_000_000);
+        let expected =
+            Sample { at_ms: 1000, arrived, refused, handled, backlog: 100, busy_milli: 500 };
+        assert_eq!(sample, expected);
+        // Nonsense is no more than that.
+        let most = done(u64::MAX, u64::MAX, u64::MAX);
+        assert_eq!(look(2000, [most, most]).map(|sample| sample.backlog), Some(u64::MAX));
+        assert_eq!(look(3000, [done(0, 0, 0); 2]).map(|sample| sample.arrived), Some(0));
+    }
+
+    #[test]
+    fn requests_that_were_refused_would_have_brought_what_others_did() {
+        let before = Door { taken: 100, refused: 7 };
+        let more = |taken, refused| Door { taken, refused }.more_milli(before);
+        assert_eq!(more(200, 7), 0);
+        assert_eq!(more(200, 57), 500, "one for two that were taken");
+        assert_eq!(more(100, 9), 2000, "nobody was taken");
+        assert_eq!(more(100, 7), 0);
+        assert_eq!(more(50, 3), 0, "counts that begin anew");
     }
 }

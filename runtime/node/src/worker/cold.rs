@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use sluicebox_core::partition::Wanted;
-use sluicebox_store::log::Position;
+use sluicebox_store::log::{Log, Position};
 
 use super::IDLE_SWEEPS;
 use super::partition::Driver;
@@ -52,6 +52,19 @@ pub(super) enum GivenUp {
 }
 
 impl Keeping {
+    /// What was written up to now, in periods that end here, came before this in the log. It need
+    /// not be on disk: a partition that stood still, and did not go after all, begins again at
+    /// once.
+    fn begin(&mut self, periods: Vec<u32>, log: &dyn Log) {
+        self.end = log.status().appended;
+        self.ended.push_back((periods, self.end));
+    }
+
+    /// The next period that a checkpoint up to `horizon` has all of; none if there is none more.
+    fn kept(&mut self, horizon: Position) -> Option<Vec<u32>> {
+        self.ended.pop_front_if(|(_, end)| *end <= horizon).map(|(periods, _)| periods)
+    }
+
     /// A commit is in the log.
     pub(super) fn committed(&mut self, position: Position) {
         self.end = self.end.max(Position(position.0 + 1));
@@ -64,14 +77,11 @@ impl Keeping {
 }
 
 impl Driver {
-    /// Puts the store behind the state. What was written before this is before the end of what is
-    /// on disk, as its version is.
+    /// Puts the store behind the state, with all that was written before this.
     pub(super) fn back_state(&mut self) {
         let Some(durable) = &self.segment.durable else { return };
         self.machine.back_state();
-        let end = durable.pipeline.log.synced();
-        self.keeping.ended.push_back((self.machine.next_periods(), end));
-        self.keeping.end = end;
+        self.keeping.begin(self.machine.next_periods(), &*durable.pipeline.log);
     }
 
     /// Looks whether there is a new checkpoint, and what that means for the state. Between batches:
@@ -85,7 +95,7 @@ impl Driver {
         }
         keeping.horizon = horizon;
         keeping.ended.push_back((self.machine.next_periods(), keeping.end));
-        while let Some((periods, _)) = keeping.ended.pop_front_if(|(_, end)| *end <= horizon) {
+        while let Some(periods) = keeping.kept(horizon) {
             self.machine.kept(&periods);
         }
     }
@@ -199,7 +209,27 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use sluicebox_core::codec::kind;
+    use sluicebox_store::log::{Class, MemoryLog};
+
     use super::*;
+
+    #[test]
+    fn what_was_written_before_a_partition_begins_again_is_kept_when_all_of_it_is() {
+        let log = MemoryLog::default();
+        let append = || log.append(Class::Commit, kind::COMMIT, &[b"commit"]).expect("room");
+        append();
+        log.hold();
+        let last = append();
+        // It stood still, did not go, and begins again before its last commit is on disk.
+        let mut keeping = Keeping::default();
+        keeping.begin(vec![7], &log);
+        assert!(log.synced() <= last);
+        assert_eq!(keeping.kept(log.synced()), None, "a checkpoint does not have the last commit");
+        log.release();
+        assert_eq!(keeping.kept(log.synced()), Some(vec![7]));
+        assert_eq!(keeping.kept(log.synced()), None);
+    }
 
     #[test]
     fn a_partition_is_fresh_until_a_checkpoint_is_behind_its_last_commit() {

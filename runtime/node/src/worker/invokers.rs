@@ -1,7 +1,11 @@
 //! The invokers of one stage in one partition: of the code it has, and of those it had before that
 //! streams are still open with.
 
+use std::sync::atomic::Ordering;
+
 use sluicebox_engine::invoker::Invoker;
+
+use crate::running::StageRuntime;
 
 /// What is said of a stream whose code is not there.
 pub(super) const UNKNOWN_CODE: &str =
@@ -40,5 +44,15 @@ impl Invokers {
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Box<dyn Invoker>> {
         std::iter::once(&mut self.now).chain(self.before.iter_mut().map(|(_, invoker)| invoker))
+    }
+}
+
+impl StageRuntime {
+    /// Brings the figure of live instances up to date.
+    pub(super) fn note_instances(&self) {
+        let before = self.codes.before.iter().map(|before| &before.code.1);
+        let live = before.chain([&self.settings]).map(|all| all.live.load(Ordering::Relaxed));
+        self.metrics.instances.set(live.sum());
+        self.metrics.streams_away.set(self.settings.away.load(Ordering::Relaxed));
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
 use super::expiry::Expiring;
+use super::handed::Handed;
 use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::parked::Parked;
 use super::record::Recording;
@@ -31,7 +32,7 @@ use super::time::Timing;
 use super::{Life, Local};
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Inherited, Mailbox, Retired};
-use crate::running::{Route, SegmentRuntime, StageRuntime};
+use crate::running::{Route, SegmentRuntime};
 
 /// How long a batch goes on without giving others a turn.
 pub(super) const SLICE: Duration = Duration::from_micros(500);
@@ -76,6 +77,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         keeping: Keeping::default(),
         timing: Timing::default(),
         rest: Rest::default(),
+        handed: Handed::default(),
     };
     driver.back_state();
     driver.spare_instances();
@@ -112,6 +114,7 @@ pub(super) struct Driver {
     pub(super) keeping: Keeping,
     pub(super) timing: Timing,
     pub(super) rest: Rest,
+    handed: Handed,
 }
 
 impl Driver {
@@ -281,6 +284,7 @@ impl Driver {
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
         self.machine.set_seed(seed);
+        self.handed.begin();
         self.make_calls(now, seed).await;
         // Whatever became of it: what is run again attaches anew.
         self.segment.stages.iter().filter_map(|stage| stage.settings.gpu.as_ref()).for_each(
@@ -344,7 +348,8 @@ impl Driver {
             Err(goes_on) => return goes_on,
         };
         let Call { stage, serves, code, layer, last } = call;
-        let events = layer.frame().len() as u64;
+        let size = (layer.frame().len(), layer.frame().bytes().len());
+        let events = size.0 as u64;
         let shared = matches!(serves, Serves::Any);
         let stream = matches!(serves, Serves::Stream(..));
         let of_stream = stream.then(|| serves.clone());
@@ -391,6 +396,7 @@ impl Driver {
             }
         }
         let stands = self.machine.done(layer, verdict);
+        self.handed.called((&*self.segment, stage), (entered, took), size, stands);
         if let Some(serves) = of_stream.filter(|_| !stands) {
             // It may have returned, and remember what was taken back.
             self.drop_instance(stage, &serves);
@@ -411,10 +417,11 @@ impl Driver {
                 Route::Inside => {}
                 Route::Same(there) => {
                     let to = there[usize::from(self.mailbox.partition)].clone();
-                    self.outgoing.push((to, frame.into()));
+                    self.outgoing.push((to, Delivery::from(frame).of_stage(stage)));
                 }
                 Route::Keyed(there) => {
-                    self.outgoing.push((there[usize::from(partition)].clone(), frame.into()));
+                    let to = there[usize::from(partition)].clone();
+                    self.outgoing.push((to, Delivery::from(frame).of_stage(stage)));
                 }
                 Route::Output { ring, reply } => {
                     ring.append(self.mailbox.partition, &frame);
@@ -476,16 +483,6 @@ impl Driver {
         self.segment.shared.tenant.streams().changed(before, after);
         let of_before = self.machine.streams_of_before();
         self.mailbox.streams_of_before.store(of_before, Ordering::Relaxed);
-    }
-}
-
-impl StageRuntime {
-    /// Brings the figure of live instances up to date.
-    fn note_instances(&self) {
-        let before = self.codes.before.iter().map(|before| &before.code.1);
-        let live = before.chain([&self.settings]).map(|all| all.live.load(Ordering::Relaxed));
-        self.metrics.instances.set(live.sum());
-        self.metrics.streams_away.set(self.settings.away.load(Ordering::Relaxed));
     }
 }
 

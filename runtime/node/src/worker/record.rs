@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sluicebox_core::codec::{Batch, Piece, RecordWriter, kind};
 use sluicebox_core::frame::{Frame, FrameBuilder};
 use sluicebox_core::ids::{EdgeId, OutputId, RequestId, StageId};
-use sluicebox_core::partition::{Halt, Recorded, SegmentIds, StageIds, TooLarge};
+use sluicebox_core::partition::{Halt, Leads, Recorded, SegmentIds, StageIds, TooLarge};
 use sluicebox_core::position::{Arrival, Place, Positions, RunHeader, Source};
 use sluicebox_store::log::{Class, Position, Refusal};
 
@@ -43,6 +43,12 @@ impl SegmentDurable {
     /// The root of the segment.
     pub(crate) fn root(&self) -> StageId {
         self.stages.first().expect("a segment has a root").stage
+    }
+
+    /// Which stage sends over an edge that leaves.
+    fn sender_of(&self, edge: EdgeId) -> usize {
+        let sends = |stage: &StageIds| stage.leads.contains(&Leads::Edge(edge));
+        self.stages.iter().position(sends).unwrap_or(0)
     }
 
     /// The numbers of one partition.
@@ -244,7 +250,8 @@ impl Driver {
             let (_, there) = there.expect("every edge that leaves has its partitions");
             let to = there[usize::from(run.partition)].clone();
             self.mailbox.load.has_sent(run.partition, run.frame.bytes().len());
-            self.outgoing.push((to, Delivery::of(header, run.frame, 0).logged(position)));
+            let delivery = Delivery::of(header, run.frame, 0).logged(position);
+            self.outgoing.push((to, delivery.of_stage(durable.sender_of(run.edge))));
         }
         for run in sent.outputs {
             let known = durable.outputs.iter().find(|(output, ..)| *output == run.output);
@@ -325,6 +332,7 @@ mod tests {
             run: Some(run),
             at: Position(0),
             foreign: false,
+            stage: 0,
             hop: None,
         }
     }

@@ -3,7 +3,7 @@
 use sluicebox_tests::cluster::Cluster;
 use sluicebox_tests::peer::Peer;
 
-use super::{NAMES, TakenOver};
+use super::{NAMES, PIPELINES, TakenOver};
 
 #[tokio::test]
 async fn a_node_that_wants_what_it_likes_of_others_takes_nothing_from_them() {
@@ -15,7 +15,7 @@ async fn a_node_that_wants_what_it_likes_of_others_takes_nothing_from_them() {
     let preparing = format!("{{\"versions\":[],\"chance\":{:?}}}", [0; 32]);
     let (kept, more) = (&*preparing, "&attempt=1&kept=1");
     let joining = joining(id);
-    let pipelines = "/peer/v1/tenants/dev/pipelines";
+    let pipelines = PIPELINES;
     for at in [second, taken.scene.home] {
         for (line, body) in [
             // Under another name, all that is kept under a number would be removed.

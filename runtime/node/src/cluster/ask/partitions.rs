@@ -16,6 +16,9 @@ use crate::plan::report::Report;
 /// How long a look at a part may take.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// What the smallest log there can be takes in a record: a node of before does not say it.
+const RECORD_ROOM_LEAST: usize = 500 << 10;
+
 /// A tenant's pipeline.
 type Named<'a> = (&'a Name, &'a Name);
 
@@ -46,6 +49,7 @@ impl Peer {
     }
 
     /// Has it take the state of partitions from here. Where they stand has about so many bytes.
+    /// Gives how many its log takes in a record.
     ///
     /// # Errors
     /// It cannot be asked, or does not manage to.
@@ -54,10 +58,11 @@ impl Peer {
         named: Named<'_>,
         (id, attempt): (PipelineId, u64),
         (partitions, kept_bytes, preparing): (&[u16], usize, &Preparing),
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let (path, list) = (path(named, "take-groups", id), list(partitions));
         let path = format!("{path}&partitions={list}&attempt={attempt}&kept={kept_bytes}");
-        self.post(&path, to_json(preparing)?, MOVE_TIME_MAX).await.map(drop)
+        let taken = self.post(&path, to_json(preparing)?, MOVE_TIME_MAX).await?;
+        Ok(serde_json::from_slice(&taken).unwrap_or(RECORD_ROOM_LEAST))
     }
 
     /// Tells it that partitions stay here whose state it has taken.

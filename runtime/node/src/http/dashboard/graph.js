@@ -55,7 +55,7 @@ export function model(detail) {
     const [a, b] = [segmentOf.get(from), segmentOf.get(to)];
     // A stage that is not the root of its segment is called by the one before it.
     const kind = a === b && b !== to ? "call" : "hop";
-    join(`stage/${from}`, `stage/${to}`, port, { kind, hop: [a, b], into: to });
+    join(`stage/${from}`, `stage/${to}`, port, { kind, hop: [from, to], into: to });
   }
   for (const [name, output] of Object.entries(manifest.outputs ?? {})) {
     const [from, port] = (output.from ?? "").split(".");

@@ -82,6 +82,9 @@ impl Call<'_> {
             if tokio::time::timeout_at(end.into(), self.running.room()).await.is_err()
                 || Instant::now() >= end
             {
+                if !intake.has_room() {
+                    self.running.metrics().refused.inc();
+                }
                 return Err(self.full(retry_after));
             }
             next = *intake;

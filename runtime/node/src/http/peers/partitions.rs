@@ -13,10 +13,7 @@ use crate::http::body::Body;
 use crate::http::control::to_its_end;
 use crate::http::respond;
 use crate::http::server::Edge;
-use crate::moving::{Joining, Preparing};
-
-/// What may come on top of where partitions stand, until the record is written that they came.
-const KEPT_MORE_BYTES: usize = 64 << 10;
+use crate::moving::{Joining, KEPT_MORE_BYTES, Preparing};
 
 /// What is asked: of which pipeline, and how.
 pub(super) struct Asked<'a> {
@@ -143,13 +140,14 @@ async fn take(
     // It takes as long as the state is large: so it has a place of its own, and no other's turn.
     let place = peer.copy().await;
     let (preparing, _): (Preparing, _) = read(edge, from, body).await?;
+    let room = node.record_room();
     let taking = async move {
         let _place = place;
         let what = (&partitions[..], attempt, &preparing);
         node.take_groups((&tenant, &name), (id, &peer), what).await
     };
     to_its_end(taking).await?;
-    Ok(respond::json(StatusCode::OK, &true))
+    Ok(respond::json(StatusCode::OK, &room))
 }
 
 async fn give(edge: &Edge, from: &NodeName, asked: &Asked<'_>) -> Result<Response<Body>, Error> {

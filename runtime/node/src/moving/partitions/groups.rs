@@ -52,6 +52,13 @@ impl Groups {
         Self::new(Of::new(folded.tenant(), id), stages, (partitions, folded.partitions()))
     }
 
+    /// True if it is all state of these partitions of a pipeline, as it says where it stands.
+    pub(super) fn is_of_fold(&self, fold: (PipelineId, &Folded), partitions: &[u16]) -> bool {
+        let other = Self::of_fold(fold, partitions);
+        let has = |stage: &StageId| self.stages.binary_search(stage).is_ok();
+        (self.of, &self.groups) == (other.of, &other.groups) && other.stages.iter().all(has)
+    }
+
     /// The stages, with what they hold besides their own state.
     pub(crate) fn stages(&self) -> impl Iterator<Item = StageId> {
         self.stages.iter().copied()
@@ -104,29 +111,47 @@ impl Groups {
 
     /// What there is to be read, in the order of keys.
     fn spans(&self) -> Vec<Span> {
-        let mut spans = Vec::new();
-        for stage in &self.stages {
-            let prefix = keys::state_of_stage(self.of.tenant, self.of.pipeline.0, stage.0);
-            for groups in &self.groups {
-                let at = |group: u16| keys::state_of_group(self.place(*stage, group));
-                let end = (groups.end < KEY_GROUPS).then(|| at(groups.end));
-                spans.push(Span { prefix: prefix.clone(), begin: at(groups.start), end });
-            }
-        }
-        let all = |prefix: Vec<u8>| Span { begin: prefix.clone(), prefix, end: None };
-        spans.extend(self.names().map(all));
-        spans
+        let all = self.stages.iter().flat_map(|stage| self.spans_of(*stage));
+        all.chain(self.names().map(Span::all)).collect()
+    }
+
+    /// What is held of the stages, in these groups.
+    pub(super) fn held_spans(&self) -> impl Iterator<Item = Span> {
+        let held = self.stages.iter().filter(|stage| stage.split().1 != Part::Own);
+        held.flat_map(|stage| self.spans_of(*stage))
+    }
+
+    /// State of a stage.
+    fn spans_of(&self, stage: StageId) -> impl Iterator<Item = Span> {
+        let prefix = keys::state_of_stage(self.of.tenant, self.of.pipeline.0, stage.0);
+        self.groups.iter().map(move |groups| {
+            let at = |group: u16| keys::state_of_group(self.place(stage, group));
+            let end = (groups.end < KEY_GROUPS).then(|| at(groups.end));
+            Span { prefix: prefix.clone(), begin: at(groups.start), end }
+        })
     }
 }
 
 /// Keys that follow each other in the store.
-struct Span {
+pub(super) struct Span {
     /// What they begin with.
-    prefix: Vec<u8>,
+    pub(super) prefix: Vec<u8>,
     /// The first of them.
-    begin: Vec<u8>,
+    pub(super) begin: Vec<u8>,
     /// The first behind them; none if they are all that begin so.
     end: Option<Vec<u8>>,
+}
+
+impl Span {
+    /// All that begins so.
+    pub(super) fn all(prefix: Vec<u8>) -> Self {
+        Self { begin: prefix.clone(), prefix, end: None }
+    }
+
+    /// A key that begins so is one of these.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.end.as_ref().is_none_or(|end| key < &end[..])
+    }
 }
 
 /// Reads the page that begins at `from`, empty for the first; gives where the next begins. Blocks.
@@ -139,7 +164,8 @@ pub(crate) fn read(
     from: &[u8],
 ) -> Result<(Bytes, Option<Bytes>), Error> {
     let spans = groups.spans();
-    for (at, Span { prefix, begin, end }) in spans.iter().enumerate() {
+    for (at, span) in spans.iter().enumerate() {
+        let Span { prefix, begin, end } = span;
         let is_over = |from: &[u8]| match end {
             Some(end) => from >= &end[..],
             None => from > &begin[..] && !from.starts_with(prefix),
@@ -149,7 +175,7 @@ pub(crate) fn read(
         }
         let Page { mut entries, next } = store.scan(prefix, from.max(begin), PAGE)?;
         let before = entries.len();
-        entries.retain(|(key, _)| end.as_ref().is_none_or(|end| key[..] < end[..]));
+        entries.retain(|(key, _)| span.has(key));
         let next = next.filter(|next| entries.len() == before && !is_over(next));
         let behind = || spans.get(at + 1).map(|span| Bytes::copy_from_slice(&span.begin));
         let next = next.or_else(behind);
@@ -205,8 +231,9 @@ pub(crate) fn changes(page: &[u8], groups: &Groups) -> Result<Vec<Put>, &'static
 
 #[cfg(test)]
 mod tests {
-    use sluicebox_core::codec::RecordWriter;
+    use sluicebox_core::codec::{self, ApplyRecord, NameTable, RecordWriter};
     use sluicebox_core::ids::{Name, OutputId, PipelineId};
+    use sluicebox_core::recovery::{Fold, Nothing};
     use sluicebox_core::state::Change as Changes;
     use sluicebox_store::store::{Change, MemoryStore};
 
@@ -274,6 +301,39 @@ mod tests {
             let some = all(&store, &groups(&[1, 3]));
             assert_eq!(some.len() + 1, each[1].len() + each[3].len());
         }
+    }
+
+    #[test]
+    fn what_was_taken_is_of_as_many_partitions_and_of_all_stages() {
+        let folded = |partitions: u16, stages: &[u32]| {
+            let name = |text: &str| Name::new(text).expect("a name");
+            let stages = stages.iter().map(|stage| (StageId(*stage), name(&format!("s{stage}"))));
+            let mut writer = RecordWriter::new();
+            writer.apply(&ApplyRecord {
+                tenant: name("acme"),
+                name: name("p"),
+                pipeline: PipelineId(3),
+                version: 1,
+                partitions,
+                manifest: b"{}",
+                names: NameTable { stages: stages.collect(), ..NameTable::default() },
+                discarded: Vec::new(),
+            });
+            let body = writer.to_bytes();
+            let record = codec::decode(writer.kind(), &body).expect("a record");
+            let mut fold = Fold::new();
+            fold.apply(0, &record, &mut Nothing).expect("the first of its pipeline");
+            fold.pipeline(PipelineId(3)).expect("it is there").clone()
+        };
+        let taken = groups(&[1, 2]);
+        let is_of = |count, stages: &[u32], partitions: &[u16]| {
+            taken.is_of_fold((PipelineId(3), &folded(count, stages)), partitions)
+        };
+        assert!(is_of(PARTITIONS, &[0, 1], &[1, 2]) && is_of(PARTITIONS, &[1], &[1, 2]));
+        assert!(!is_of(PARTITIONS * 2, &[0, 1], &[1, 2]), "other key groups");
+        assert!(!is_of(PARTITIONS, &[0, 1, 2], &[1, 2]), "a stage of which nothing was taken");
+        assert!(!is_of(PARTITIONS, &[0, 1], &[1]) && !is_of(PARTITIONS, &[0, 1], &[1, 2, 3]));
+        assert!(!taken.is_of_fold((PipelineId(4), &folded(PARTITIONS, &[0, 1])), &[1, 2]));
     }
 
     #[test]

@@ -22,9 +22,9 @@ use crate::deploy::{read_manifest, secret_number};
 use crate::error::Error;
 use crate::mailbox::gate::Gate;
 use crate::mailbox::{Command, Inherited, Mailbox};
-use crate::moving::Preparing;
 use crate::moving::depart::refused;
 use crate::moving::steps::Steps;
+use crate::moving::{Copied, Preparing};
 use crate::node::Node;
 use crate::running::Running;
 use crate::spread::{Broken, Site};
@@ -107,6 +107,10 @@ impl Node {
             changed: Changed::read(&joining.changed).map_err(wrong)?,
         };
         let folded = joined((tenant, name), id, &record)?;
+        let is_taken = |copied: &Copied| copied.groups.is_of_fold((id, &folded), partitions);
+        if !self.copies().get(&id).is_some_and(|copied| is_taken(&copied)) {
+            return Err(refused(name, "what was taken is not the state of these partitions"));
+        }
         let stood = match &known {
             Some(running) => {
                 expect_same(running, &folded)?;
@@ -196,7 +200,9 @@ impl Node {
         );
         let (backing, seed, count) =
             (self.backing().clone(), secret_number()?, running.partitions());
-        let states = move || States::of(&backing, (&groups, count), (&changed, seed));
+        // Their record is on disk, and they have not begun.
+        let end = self.log().synced();
+        let states = move || States::of(&backing, (&groups, count), (&changed, end), seed);
         let mut all = blocking(states).await?;
         let names = running.durable().map(|durable| durable.numbering().names.stages);
         let names = names.unwrap_or_default();

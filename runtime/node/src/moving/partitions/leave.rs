@@ -14,7 +14,7 @@ use super::stand::{
     Stood, forward, is_forwarded, is_of, open_gates, stand, stay, until, until_settled,
     where_it_stands,
 };
-use super::{Joining, id_of};
+use super::{Joining, KEPT_MORE_BYTES, id_of};
 use crate::checkpoint::Of;
 use crate::cluster::Peer;
 use crate::components::blocking;
@@ -45,11 +45,12 @@ const ROUNDS_MAX: usize = 16;
 /// How long it is tried.
 const ROUNDS_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of what was found and not sent yet: a move of partitions that change more is given up.
-const FOUND_BYTES_MAX: usize = 256 << 20;
-
 /// How often the log is read while another node takes pages.
 const FOLLOW: Duration = Duration::from_millis(100);
+
+/// Bytes of the record that partitions came, besides where they stand and what they changed: names
+/// and numbers.
+const JOIN_HEAD_BYTES: usize = 8 << 10;
 
 /// Partitions on their way to a peer.
 struct Going {
@@ -100,7 +101,7 @@ impl Node {
         self.keep_spread(running);
         trunk.want();
         let given = Given::new(&running.shared().sites, partitions);
-        let (follower, stood, mut steps) = match self.leave_partitions(running, &going).await {
+        let (copying, stood, mut steps) = match self.leave_partitions(running, &going).await {
             Ok(left) => left,
             Err(error) => {
                 // If it cannot be told now, it finds out when it takes them again or is started.
@@ -119,7 +120,7 @@ impl Node {
         drop(given);
         forward(stood);
         let (joined, runs) = oneshot::channel();
-        let last = Last { follower, joined };
+        let last = Last { copying, joined };
         let ended = tokio::task::spawn_local(self.clone().end_leaving(going, Some(last)));
         let pause = tokio::time::timeout(JOIN_MAX, runs).await;
         if matches!(pause, Ok(Ok(()))) {
@@ -139,9 +140,9 @@ impl Node {
         self: &Arc<Self>,
         running: &Arc<Running>,
         going: &Going,
-    ) -> Result<(Follower, Stood, Steps), Error> {
+    ) -> Result<(Copying, Stood, Steps), Error> {
         // It is large, and lives for long.
-        let follower = Box::pin(self.copy_ahead(running, going)).await?;
+        let copying = Box::pin(self.copy_ahead(running, going)).await?;
         let mut steps = Steps::begin();
         let mut stood = stand(running, &going.partitions).await?;
         steps.done("stand");
@@ -150,16 +151,15 @@ impl Node {
             stay(running, &going.partitions, stood);
             return Err(error);
         }
-        Ok((follower, stood, steps))
+        Ok((copying, stood, steps))
     }
 
-    /// Has a peer take the state of partitions while they run, until little is left of it. Gives
-    /// who finds that.
+    /// Has a peer take the state of partitions while they run, until little is left of it.
     async fn copy_ahead(
         self: &Arc<Self>,
         running: &Arc<Running>,
         going: &Going,
-    ) -> Result<Follower, Error> {
+    ) -> Result<Copying, Error> {
         let Going { id, partitions, peer, preparing, attempt } = going;
         let (named, mut steps) = ((running.tenant(), running.name()), Steps::begin());
         self.until_kept(self.log().status().appended).await?;
@@ -170,7 +170,9 @@ impl Node {
         let mut follower = blocking(begin).await?;
         let kept = follower.kept().map_or(0, |kept| kept.len());
         let taking = peer.take_groups(named, (*id, *attempt), (partitions, kept, preparing));
-        follower = following(running.name(), follower, taking).await?;
+        let room;
+        let bound = (running.name(), self.config().cluster.copy_behind_max);
+        (follower, room) = following(bound, follower, taking).await?;
         steps.done("take");
         let end = tokio::time::Instant::now() + ROUNDS_TIME_MAX;
         for _ in 0..ROUNDS_MAX {
@@ -180,12 +182,15 @@ impl Node {
             }
             for page in follower.take(PAGE_BYTES)? {
                 let taking = peer.take_changes(named, (*id, *attempt), page);
-                follower = following(running.name(), follower, taking).await?;
+                (follower, ()) = following(bound, follower, taking).await?;
             }
         }
         steps.done("changes");
         tracing::debug!(%steps, ?partitions, left = follower.bytes(), "partitions are copied");
-        Ok(follower)
+        let copying = Copying { follower, room };
+        // Behind LEAVE nothing would help.
+        copying.expect_room(running.name())?;
+        Ok(copying)
     }
 
     /// Refuses a move that would wait in vain: what partitions sent waits for a node that is away.
@@ -250,9 +255,9 @@ impl Node {
         let Going { id, partitions, peer, .. } = going;
         let gone = || Error::Internal("its pipeline is gone".to_owned());
         let running = self.spread(*id).ok_or_else(gone)?;
-        let (follower, joined) = last.map(|Last { follower, joined }| (follower, joined)).unzip();
-        let has_joined = match follower {
-            Some(follower) => self.join_copied(&running, going, follower).await?,
+        let (copying, joined) = last.map(|Last { copying, joined }| (copying, joined)).unzip();
+        let has_joined = match copying {
+            Some(copying) => self.join_copied(&running, going, copying).await?,
             None => false,
         };
         if !has_joined {
@@ -284,23 +289,27 @@ impl Node {
         &self,
         running: &Running,
         going: &Going,
-        follower: Follower,
+        Copying { follower, room }: Copying,
     ) -> Result<bool, Error> {
         let Going { id, peer, attempt, .. } = going;
         let (named, mut steps) = ((running.tenant(), running.name()), Steps::begin());
         let mut follower = read_on(follower).await?;
         let mut pages = follower.take(PAGE_BYTES)?;
-        let changed = pages.pop().unwrap_or_default();
-        let changes = changed.len();
+        let gone = || Error::Internal("its pipeline is gone".to_owned());
+        let kept = follower.kept().ok_or_else(gone)?;
+        let room = room.saturating_sub(kept.len() + JOIN_HEAD_BYTES);
+        // What does not fit into the record goes before it, as the pages before it did.
+        let changed = pages.pop_if(|last| last.len() <= room).unwrap_or_default();
+        let (changes, ahead) = (changed.len(), pages.iter().map(Vec::len).sum::<usize>());
         for page in pages {
             peer.take_changes(named, (*id, *attempt), page).await?;
         }
-        let gone = || Error::Internal("its pipeline is gone".to_owned());
-        let joining = self.joining_of(running, going, (follower.kept().ok_or_else(gone)?, changed));
+        let joining = self.joining_of(running, going, (kept, changed));
         steps.done("changes");
         let joined = peer.join(named, &joining).await;
         steps.done("join");
-        tracing::debug!(%steps, changes, kept = joining.kept.len(), "partitions joined there");
+        let kept = joining.kept.len();
+        tracing::debug!(%steps, changes, ahead, kept, "partitions joined there");
         joined
     }
 
@@ -412,29 +421,52 @@ impl Node {
     }
 }
 
+/// Partitions whose state a peer has, but for what is found from now on.
+struct Copying {
+    follower: Follower,
+    /// Bytes that its log takes in a record.
+    room: usize,
+}
+
+impl Copying {
+    /// Refuses what the peer's log does not take.
+    fn expect_room(&self, name: &Name) -> Result<(), Error> {
+        let kept = self.follower.kept().map_or(0, |kept| kept.len());
+        if kept.saturating_add(KEPT_MORE_BYTES) <= self.room {
+            return Ok(());
+        }
+        let room = self.room;
+        let why =
+            format!("it stands in {kept} bytes, and the other node's log takes {room} at most");
+        Err(refused(name, &why))
+    }
+}
+
 /// What is known of partitions that have just left, and who waits for them to run elsewhere.
 struct Last {
-    follower: Follower,
+    copying: Copying,
     joined: oneshot::Sender<()>,
 }
 
-/// Reads on while another node does something, so that the log is not held up by it.
-async fn following(
-    name: &Name,
+/// Reads on while another node does something, so that the log is not held up by it. Gives what
+/// that came to; nothing if more than so many bytes are found and not taken by then.
+async fn following<T>(
+    (name, bytes_max): (&Name, usize),
     mut follower: Follower,
-    does: impl Future<Output = Result<(), Error>>,
-) -> Result<Follower, Error> {
+    does: impl Future<Output = Result<T, Error>>,
+) -> Result<(Follower, T), Error> {
     tokio::pin!(does);
     loop {
         tokio::select! {
             // Whichever comes first; the other is still there.
             biased;
-            done = &mut does => return done.map(|()| follower),
+            done = &mut does => return done.map(|done| (follower, done)),
             () = tokio::time::sleep(FOLLOW) => {}
         }
         follower = read_on(follower).await?;
-        if follower.bytes() > FOUND_BYTES_MAX {
-            let why = "partitions change faster than another node takes what they change";
+        if follower.bytes() > bytes_max {
+            let why = "partitions change faster than another node takes what they change; try \
+                       again when there is less to do, or raise `cluster.copy-behind-max`";
             return Err(refused(name, why));
         }
     }

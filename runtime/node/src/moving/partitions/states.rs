@@ -3,8 +3,8 @@
 //!
 //! - State stays on disk, and is read when it is needed. What is held of stages is read whole, as
 //!   it never leaves memory.
-//! - A key that changed is in memory with all its slots, and does not leave before a checkpoint has
-//!   it: the store would give what it was before.
+//! - So is a key that changed: what the record says of it lies over the store until a checkpoint
+//!   has it (`backing`). However large keys are, none is read for it.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,13 @@ use sluicebox_core::ids::{Name, Part, PipelineId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::partition::name_of_part;
 use sluicebox_core::state::{Change, KeyedState, StateLimits};
+use sluicebox_store::dirty::{Ahead, Dirty};
+use sluicebox_store::log::Position;
 use sluicebox_store::store::keys::Id;
 use sluicebox_store::store::{PageLimit, Store};
 
-use super::groups::Groups;
-use crate::backing::{Backing, StateOf, in_order};
+use super::groups::{Groups, Span};
+use crate::backing::Backing;
 use crate::error::Error;
 use crate::mailbox;
 
@@ -27,23 +29,25 @@ const PAGE: PageLimit = PageLimit { entries: 4096, bytes: 4 * 1024 * 1024 };
 /// Enough to know whether there is any.
 const ONE: PageLimit = PageLimit { entries: 1, bytes: 1 };
 
-/// State by part of the stage and partition.
+/// What is held of stages, by part of the stage and partition.
 #[derive(Debug, Default)]
 pub(super) struct States(BTreeMap<(StageId, u16), KeyedState>);
 
 impl States {
-    /// That of partitions, of so many, in these groups. `seed` is secret. Blocks.
+    /// That of partitions, of so many, in these groups, whose record is in the log before `end`,
+    /// and none of their commits is. `seed` is secret. Blocks.
     ///
     /// # Errors
     /// The store fails.
     pub(super) fn of(
         backing: &Backing,
         (groups, count): (&Groups, u16),
-        (changed, seed): (&[u8], u64),
+        (changed, end): (&[u8], Position),
+        seed: u64,
     ) -> Result<Self, Error> {
         let store = backing.store().as_ref();
         for prefix in groups.names() {
-            each(store, &prefix, |id, _| backing.note_name(id))?;
+            each(store, &Span::all(prefix), |id, _| backing.note_name(id))?;
         }
         for (stage, prefix) in groups.own() {
             // A store may have state whose names were never written.
@@ -53,11 +57,9 @@ impl States {
             }
         }
         let mut states = Self::default();
-        for prefix in groups.held() {
-            each(store, &prefix, |id, value| {
-                if let Id::State { place, key, slot } = id
-                    && groups.has(id)
-                {
+        for span in groups.held_spans() {
+            each(store, &span, |id, value| {
+                if let Id::State { place, key, slot } = id {
                     let at = key::partition_of(place.group, count);
                     states.held((StageId(place.stage), at), seed).restore(key, slot, value);
                 }
@@ -65,60 +67,23 @@ impl States {
         }
         let changed = Changed::read(changed);
         let changed = changed.map_err(|error| Error::Internal(error.to_string()))?;
-        states.read_changed(backing, groups, (&changed, count), seed)?;
+        let mut own = Dirty::new(seed);
         for (stage, change) in changed.iter() {
-            let at = key::partition_of(key::group_of(change.key), count);
-            let state = match stage.split().1 {
-                Part::Own => states.own((stage, at), seed),
-                Part::Parked | Part::Timers | Part::Streams => states.held((stage, at), seed),
-            };
-            let Change { key, slot, value } = change;
-            match value {
-                Some(value) => state.restore(key, slot, value),
-                None => state.forget(key, slot),
-            }
-        }
-        Ok(states)
-    }
-
-    /// Reads what the store has of keys that changed since.
-    fn read_changed(
-        &mut self,
-        backing: &Backing,
-        groups: &Groups,
-        (changed, count): (&Changed<'_>, u16),
-        seed: u64,
-    ) -> Result<(), Error> {
-        let (tenant, pipeline) = (groups.of.tenant, groups.of.pipeline);
-        let mut keys: BTreeMap<StageId, Vec<Box<[u8]>>> = BTreeMap::new();
-        for (stage, change) in changed.iter().filter(|(stage, _)| stage.split().1 == Part::Own) {
-            if change.value.is_some() {
-                // It is written down by whoever makes checkpoints, with the change.
-                let _known = backing.note((pipeline, stage), change.slot);
-            }
-            let keys = keys.entry(stage).or_default();
-            if keys.last().is_none_or(|last| **last != *change.key) {
-                keys.push(change.key.into());
-            }
-        }
-        for (stage, keys) in keys {
-            let keys = in_order(keys);
-            let read = backing.read(StateOf { tenant, pipeline, stage }, &keys, usize::MAX)?;
-            for (index, slots) in read.by_key() {
-                let name = &keys[index];
-                let at = key::partition_of(key::group_of(name), count);
-                let state = self.own((stage, at), seed);
-                for (_, slot, value) in slots {
-                    state.restore(name, slot, value);
+            match stage.split().1 {
+                Part::Own => lay(backing, groups, (stage, &change), &mut own),
+                Part::Parked | Part::Timers | Part::Streams => {
+                    let at = key::partition_of(key::group_of(change.key), count);
+                    let state = states.held((stage, at), seed);
+                    match change.value {
+                        Some(value) => state.restore(change.key, change.slot, value),
+                        None => state.forget(change.key, change.slot),
+                    }
                 }
             }
         }
-        Ok(())
-    }
-
-    /// That of a stage, most of which is on disk.
-    fn own(&mut self, at: (StageId, u16), seed: u64) -> &mut KeyedState {
-        self.0.entry(at).or_insert_with(|| cold(seed))
+        let own = own.freeze();
+        own.into_iter().for_each(|changes| backing.put_ahead(end, Ahead::new(changes)));
+        Ok(states)
     }
 
     /// What is held of a stage.
@@ -137,10 +102,9 @@ impl States {
         for name in stages {
             let known = names.iter().find(|(_, known)| known.as_str() == name);
             let Some((stage, _)) = known else { continue };
-            let changed = self.0.remove(&(*stage, at));
             // One without any on disk begins with none.
-            if let Some(own) = changed.or_else(|| backing.has((id, *stage)).then(|| cold(seed))) {
-                states.push((name.to_owned(), own));
+            if backing.has((id, *stage)) {
+                states.push((name.to_owned(), cold(seed)));
             }
             for part in Part::HELD {
                 if let Some(state) = self.0.remove(&(stage.part(part), at)) {
@@ -159,16 +123,35 @@ fn cold(seed: u64) -> KeyedState {
     state
 }
 
-/// Everything that begins so.
-fn each(
-    store: &dyn Store,
-    prefix: &[u8],
-    mut take: impl FnMut(&Id<'_>, &[u8]),
-) -> Result<(), Error> {
-    let mut from = prefix.to_vec();
+/// A change of a stage's own state, to lie over the store.
+fn lay(
+    backing: &Backing,
+    groups: &Groups,
+    (stage, change): (StageId, &Change<'_>),
+    over: &mut Dirty,
+) {
+    let Change { key, slot, value } = change;
+    let mut entry = Vec::new();
+    groups.of.slot(stage, key, slot, &mut entry);
+    match value {
+        Some(value) => {
+            // The name is written down by whoever makes checkpoints, with the change.
+            let _known = backing.note((groups.of.pipeline, stage), slot);
+            over.put(&entry, value);
+        }
+        None => over.delete(&entry),
+    }
+}
+
+/// Everything in a span.
+fn each(store: &dyn Store, span: &Span, mut take: impl FnMut(&Id<'_>, &[u8])) -> Result<(), Error> {
+    let mut from = span.begin.clone();
     loop {
-        let page = store.scan(prefix, &from, PAGE)?;
+        let page = store.scan(&span.prefix, &from, PAGE)?;
         for (key, value) in &page.entries {
+            if !span.has(key) {
+                return Ok(());
+            }
             if let Some(id) = Id::decode(key) {
                 take(&id, value);
             }
@@ -188,10 +171,13 @@ mod tests {
     use sluicebox_store::store::{Change as Put, MemoryStore};
 
     use super::*;
+    use crate::backing::StateOf;
     use crate::checkpoint::Of;
 
     const STAGE: StageId = StageId(1);
     const ID: PipelineId = PipelineId(3);
+    /// Behind the record.
+    const END: Position = Position(20);
 
     fn of() -> Of {
         Of::new(&Name::new("acme").expect("a name"), ID)
@@ -234,14 +220,22 @@ mod tests {
         state.end();
         let groups = Groups::new(of(), [STAGE].into_iter(), (&[0], 1));
         let changed = writer.to_bytes();
-        let states = States::of(backing, (&groups, 1), (&changed, 7));
+        let states = States::of(backing, (&groups, 1), (&changed, END), 7);
         let names = [(STAGE, Name::new("s").expect("a name"))];
         let mut states = states.expect("it is memory");
         states.take((&names, ["s"].into_iter()), (backing, ID, 0), 7).into_iter().collect()
     }
 
+    /// The slots of a key, as they are read for a call.
+    fn read(backing: &Backing, key: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let (tenant, pipeline) = (of().tenant, ID);
+        let of = StateOf { tenant, pipeline, stage: STAGE };
+        let slots = backing.read(of, &[key.into()], usize::MAX).expect("it is memory").slots;
+        slots.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
+    }
+
     #[test]
-    fn a_key_that_changed_is_there_with_all_its_slots_and_others_are_on_disk() {
+    fn a_key_that_changed_is_read_as_it_changed_with_its_other_slots() {
         let backing = backing(&[
             (STAGE, b"k", b"a", b"1"),
             (STAGE, b"k", b"b", b"2"),
@@ -256,22 +250,19 @@ mod tests {
         ];
         let mut states = came(&backing, &changes);
         let own = states.get_mut("s").expect("it has state");
-        assert!(!own.is_whole());
-        let found: Vec<_> = own.scan(b"k", b"").collect();
-        assert_eq!(found, [(&b"a"[..], &b"1"[..]), (b"b", b"new"), (b"c", b"more")]);
-        assert_eq!(own.get(b"new", b"d"), Some(&b"all"[..]));
-        assert_eq!(own.get(b"gone", b"a"), None);
-        // What is gone is known to be, as the store has it still.
         let lacks = [&b"k"[..], b"new", b"gone", b"other"].map(|name| own.lacks(name));
-        assert_eq!(lacks, [false, false, false, true]);
-        // Nothing of it leaves before a checkpoint has it.
-        assert!(!own.make_room(0));
-        assert!(own.holds(b"k") && own.holds(b"gone"));
-        let period = own.next_period();
-        own.kept(period);
-        own.make_room(0);
-        own.make_room(0);
-        assert!(!own.holds(b"k") && !own.holds(b"gone"));
+        assert_eq!(lacks, [true; 4], "none was read before it is asked for");
+        let slot = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+        let k = [slot(b"a", b"1"), slot(b"b", b"new"), slot(b"c", b"more")];
+        assert_eq!(read(&backing, b"k"), k);
+        assert_eq!(read(&backing, b"new"), [slot(b"d", b"all")]);
+        assert_eq!(read(&backing, b"gone"), []);
+        assert_eq!(read(&backing, b"other"), [slot(b"a", b"4")]);
+        // A checkpoint that does not reach their record does not have it.
+        backing.reached(Position(END.0 - 1));
+        assert_eq!(read(&backing, b"k"), k);
+        backing.reached(END);
+        assert_eq!(read(&backing, b"k").len(), 2, "what the store has");
     }
 
     #[test]
@@ -289,8 +280,28 @@ mod tests {
 
     #[test]
     fn a_stage_that_has_state_only_since_begins_with_that() {
-        let states = came(&backing(&[]), &[(STAGE, b"k", b"a", Some(b"1"))]);
-        assert_eq!(states["s"].get(b"k", b"a"), Some(&b"1"[..]));
+        let backing_of_none = backing(&[]);
+        let states = came(&backing_of_none, &[(STAGE, b"k", b"a", Some(b"1"))]);
+        assert!(!states["s"].is_whole());
+        assert_eq!(read(&backing_of_none, b"k"), [(b"a".to_vec(), b"1".to_vec())]);
         assert!(came(&backing(&[]), &[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_held_elsewhere_is_not_taken() {
+        let timers = STAGE.part(Part::Timers);
+        let names: Vec<Vec<u8>> = (0..50_u32).map(|n| n.to_le_bytes().to_vec()).collect();
+        let slots: Vec<Slot<'_>> =
+            names.iter().map(|name| (timers, &name[..], &b"a"[..], &b"1"[..])).collect();
+        let backing = backing(&slots);
+        for partitions in [&[1_u16][..], &[0, 2], &[3]] {
+            let groups = Groups::new(of(), [STAGE].into_iter(), (partitions, 4));
+            let states = States::of(&backing, (&groups, 4), (&[], END), 7).expect("it is memory");
+            let is_its =
+                |name: &&Vec<u8>| partitions.contains(&key::partition_of(key::group_of(name), 4));
+            let held: usize = states.0.values().map(KeyedState::keys).sum();
+            assert_eq!(held, names.iter().filter(is_its).count());
+            assert!(states.0.keys().all(|(_, at)| partitions.contains(at)));
+        }
     }
 }

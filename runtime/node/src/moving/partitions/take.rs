@@ -56,7 +56,7 @@ pub(crate) struct Copied {
     /// Of which node, and for which attempt of it.
     from: NodeName,
     attempt: u64,
-    groups: Groups,
+    pub(super) groups: Groups,
     /// All pages are here: what the source had in its store. Changes may come behind it.
     pub(super) is_whole: bool,
 }
@@ -220,13 +220,20 @@ impl Node {
         drop(copied);
         // Nobody else writes to the store for long.
         self.backing().ask();
-        let mut page = Some(first);
+        let (mut page, mut read_to) = (Some(first), Vec::new());
         while let Some((entries, behind)) = page {
+            if behind.as_ref().is_some_and(|behind| *behind <= read_to) {
+                return Err(from.failed("sends pages that do not go on", false));
+            }
             let entries = groups::entries(&entries, &groups)
                 .map_err(|why| from.failed(&format!("sends what is no state: {why}"), false))?;
             self.put(entries).await?;
             page = match behind {
-                Some(place) => Some(from.groups_page(named, (id, &partitions), &place).await?),
+                Some(place) => {
+                    let next = from.groups_page(named, (id, &partitions), &place).await?;
+                    read_to = place;
+                    Some(next)
+                }
                 None => None,
             };
         }
