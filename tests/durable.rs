@@ -11,6 +11,8 @@
 
 #[path = "durable/adverse.rs"]
 mod adverse;
+#[path = "durable/bill.rs"]
+mod bill;
 #[path = "durable/changes.rs"]
 mod changes;
 #[path = "durable/chaos.rs"]

@@ -406,6 +406,7 @@ pub fn record(data: &[u8]) {
         Record::Leave(leave) => writer.leave(leave),
         Record::Join(join) => writer.join(join),
         Record::Release(release) => writer.release(release),
+        Record::Usage(usage) => writer.usage(usage),
     }
     if writer.kind() != 0 {
         assert_eq!(codec::decode(*kind, &writer.to_bytes()).as_ref(), Ok(&record));

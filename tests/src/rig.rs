@@ -161,6 +161,7 @@ impl Rig {
                 secret: [7; 32],
                 live: AtomicI64::new(0),
                 away: AtomicI64::new(0),
+                memory: Default::default(),
                 tenant: tenant.clone(),
                 fresh: FreshCell::default(),
             });

@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod project;
 pub(crate) mod push;
 pub(crate) mod traffic;
+pub(crate) mod usage;
 pub(crate) mod watch;
 
 use std::path::PathBuf;
@@ -171,6 +172,9 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show the node's GPU, the tenant's share of it, and what its stages have used
     Gpu(GpuArgs),
+    /// Show what a tenant has used, and what it costs
+    #[command(after_long_help = usage::EXAMPLES)]
+    Usage(usage::UsageArgs),
     /// Send events into a pipeline
     #[command(after_long_help = traffic::SEND_EXAMPLES)]
     Send(SendArgs),

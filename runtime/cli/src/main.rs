@@ -33,6 +33,7 @@ mod stream;
 mod tail;
 mod tenant;
 mod top;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -179,6 +180,7 @@ async fn dispatch(screen: Screen, globals: &Globals, command: Command) -> Result
         Command::Rollback(args) => deploy::roll_back(screen, args).await?,
         Command::Move(args) => deploy::move_to(screen, args).await?,
         Command::Gpu(args) => gpu::gpu(screen, args).await?,
+        Command::Usage(args) => usage::usage(screen, args).await?,
         Command::Plan(args) => plan::plan(screen, args).await?,
         Command::Resume(args) => deploy::resume(screen, args).await?,
         Command::Send(args) => send::run(screen, args).await?,

@@ -1,4 +1,4 @@
-//! What is in the log: the bodies of its records, format version 5.
+//! What is in the log: the bodies of its records, format version 6.
 //!
 //! ```text
 //! every body     format u8 · oldest format a reader must know u8 · fields · extensions
@@ -13,6 +13,8 @@
 //!                · flags u8 (1 ends) · [ends until n] · n × piece · state · n × run
 //!                · n × { output n · first offset n · frame } · 0 or 1 × { first n · frame }
 //!                · fuel n · events n · reruns n · extension 22: watermark n
+//!                · extension 26: n × { stage n · fuel n · events n · reruns n }: those of stages
+//!                other than the root, in the order of their numbers
 //!    piece       0, or edge + 1 n · partition n; then from: seq n · index n;
 //!                to: seq - from.seq n · index n; events n
 //!    state       { stage + 1 n · changes · 0 u8 } … 0 u8
@@ -32,6 +34,8 @@
 //!                · n × partition n · kept bytes
 //!                · extension 25: state, as in a commit: what changed since it was copied
 //! 10 release     pipeline n · n × partition n
+//! 11 usage       time n · n × { tenant bytes · pipeline bytes (empty: none) · stage bytes
+//!                (empty: none) · what was used, see `bill` }
 //! extensions     { id n · bytes } … to the end of the body; a reader skips what it does not know
 //! ```
 //! The log keeps the kind beside the body. What was written once can be read for ever.
@@ -40,6 +44,7 @@ mod commit;
 mod control;
 mod ingest;
 mod parts;
+mod usage;
 pub(crate) mod wire;
 mod writer;
 
@@ -55,6 +60,7 @@ pub use control::{
 pub(crate) use ingest::previous;
 pub use ingest::{IngestRecord, IngestRun, Producer};
 pub use parts::{JoinRecord, LeaveRecord, ReleaseRecord};
+pub use usage::{UsageLine, UsageRecord};
 pub use writer::RecordWriter;
 pub(crate) use writer::put_frame;
 
@@ -71,13 +77,18 @@ use wire::Reader;
 const TIME: u64 = 22;
 
 /// The format this code writes, and the newest it reads.
-pub const FORMAT: u8 = 5;
+pub const FORMAT: u8 = 6;
+
+/// The format that came with the bill: its record, and accounts in checkpoints.
+pub(crate) const FORMAT_OF_BILL: u8 = 6;
 
 /// The format a kind is written in, and the oldest reader that understands it: that in which the
 /// kind changed last. Compact frames came with 2, pipelines that move with 3, those whose
-/// partitions are on several nodes with 4; with 5 those may bring what they changed last.
+/// partitions are on several nodes with 4; with 5 those may bring what they changed last, and with
+/// 6 there is what was measured.
 pub(crate) const fn format_of(kind: u8) -> u8 {
     match kind {
+        kind::USAGE => FORMAT_OF_BILL,
         kind::LEAVE | kind::JOIN | kind::RELEASE => 4,
         kind::OPEN | kind::MOVE => 3,
         kind::INGEST | kind::COMMIT => 2,
@@ -109,6 +120,8 @@ pub mod kind {
     pub const JOIN: u8 = 9;
     /// What is still here of partitions that left may go.
     pub const RELEASE: u8 = 10;
+    /// What was used, as far as no commit says it.
+    pub const USAGE: u8 = 11;
 }
 
 /// One item of the log.
@@ -134,6 +147,8 @@ pub enum Record<'a> {
     Join(JoinRecord<'a>),
     /// What is still here of partitions that left may go.
     Release(ReleaseRecord),
+    /// What was used, as far as no commit says it.
+    Usage(UsageRecord),
 }
 
 /// A frame inside a record that was read.
@@ -175,7 +190,7 @@ pub struct RecordError {
 /// The pipeline a record is of, without a look at the rest; `None` if that cannot be told so.
 #[must_use]
 pub fn pipeline_of(kind: u8, body: &[u8]) -> Option<PipelineId> {
-    if matches!(kind, kind::APPLY | kind::CHECKPOINT) {
+    if matches!(kind, kind::APPLY | kind::CHECKPOINT | kind::USAGE) {
         return None;
     }
     let mut reader = Reader::new(kind, body);
@@ -188,7 +203,7 @@ pub fn pipeline_of(kind: u8, body: &[u8]) -> Option<PipelineId> {
 pub enum Fault {
     /// A kind this program does not know.
     #[error(
-        "this program knows kinds 1 to 10 of format {FORMAT}; a newer one wrote this, so use that"
+        "this program knows kinds 1 to 11 of format {FORMAT}; a newer one wrote this, so use that"
     )]
     Kind,
     /// Written for newer readers.
@@ -212,7 +227,7 @@ pub enum Fault {
 /// The first thing that is wrong.
 pub fn decode(kind: u8, body: &[u8]) -> Result<Record<'_>, RecordError> {
     let mut reader = Reader::new(kind, body);
-    if !(kind::INGEST..=kind::RELEASE).contains(&kind) {
+    if !(kind::INGEST..=kind::USAGE).contains(&kind) {
         return Err(reader.error(Fault::Kind));
     }
     reader.format()?;
@@ -227,6 +242,7 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Record<'_>, RecordError> {
         kind::MOVE => control::moves(reader).map(Record::Move),
         kind::LEAVE => parts::leave(reader).map(Record::Leave),
         kind::JOIN => parts::join(reader).map(Record::Join),
-        _ => parts::release(reader).map(Record::Release),
+        kind::RELEASE => parts::release(reader).map(Record::Release),
+        _ => usage::read(reader).map(Record::Usage),
     }
 }

@@ -7,6 +7,7 @@
 //! Leaves to others: running guests (`engine`), keeping bytes (`store`), moving them and talking
 //! to the outside (`node`).
 
+pub mod bill;
 pub mod codec;
 pub mod dedup;
 pub mod error;

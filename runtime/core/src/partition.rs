@@ -200,9 +200,10 @@ impl Partition {
     /// Takes the outcome of the call in flight. True if what the call did stands; else it is taken
     /// back, and its events run again or are given up on.
     pub fn done(&mut self, layer: Box<Layer>, verdict: Verdict) -> bool {
-        self.stages[self.current].layer = Some(layer);
+        let stage = self.current;
+        self.stages[stage].layer = Some(layer);
         let stands = self.judge(verdict);
-        self.note_outcome(stands);
+        self.note_outcome(stage, stands);
         stands
     }
 

@@ -15,6 +15,7 @@
 //! Reading the log, and doing anything about what was found, is the business of the node.
 
 mod backlog;
+mod billed;
 mod kept;
 mod parts;
 mod pipeline;
@@ -28,6 +29,7 @@ pub use wrong::{Stopped, Wrong};
 
 use std::collections::BTreeMap;
 
+use crate::bill::{Used, Whose};
 use crate::codec::{
     ApplyRecord, CheckpointRecord, CommitHead, DeadRun, IngestRecord, OpenRecord, OutputRun, Record,
 };
@@ -71,6 +73,12 @@ pub trait Sink {
     /// From here on a pipeline has so many partitions, and each key is in the one that owns it.
     fn repartitioned(&mut self, pipeline: PipelineId, partitions: u16) {
         let _of_no_interest = (pipeline, partitions);
+    }
+
+    /// Somebody used so much, as the record at a position says; `when` is its time, in microseconds
+    /// since 1970, and that position.
+    fn used(&mut self, whose: Whose<'_>, when: (u64, u64), used: &Used) {
+        let _of_no_interest = (whose, when, used);
     }
 
     /// A stage was given up, with all state it has in any partition.
@@ -158,6 +166,11 @@ impl Fold {
             Record::Leave(record) => (record.pipeline, self.leave(record)),
             Record::Join(record) => (record.pipeline, self.join(record, sink)),
             Record::Release(record) => (record.pipeline, self.release(record, sink)),
+            Record::Usage(record) => {
+                let when = (record.time, position);
+                record.lines.iter().for_each(|line| sink.used(line.whose(), when, &line.used));
+                return Ok(());
+            }
         };
         outcome.map_err(|wrong| {
             let stopped = Stopped { pipeline, position, wrong };
@@ -206,6 +219,7 @@ impl Fold {
     ) -> Result<(), Wrong> {
         let Some(folded) = running(&mut self.pipelines, record.pipeline)? else { return Ok(()) };
         folded.ingest(position, record)?;
+        folded.bill_ingest(position, record, sink);
         sink.ingested(record, position);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Records of the log: what was written once is read for ever, and what is written reads back.
 //!
-//! The fixtures in `golden/record-v1` to `-v5` are bytes of published formats and never change.
+//! The fixtures in `golden/record-v1` to `-v6` are bytes of published formats and never change.
 //! With `SLUICEBOX_GOLDEN=new` those that are missing are made, which is for a new kind only.
 
 #[path = "records/moves.rs"]
@@ -9,6 +9,8 @@ mod moves;
 mod parts;
 #[path = "records/sizes.rs"]
 mod sizes;
+#[path = "records/usage.rs"]
+mod usage;
 #[path = "records/written_and_read.rs"]
 mod written_and_read;
 
@@ -301,6 +303,7 @@ fn again((kind, body): (u8, &Bytes)) -> Bytes {
                 dead_letters: read.sent.dead_letters.as_ref().map(dead),
             };
             state.finish(&sent, &read.usage);
+            writer.by_stage(&read.by_stage);
             if let Some(watermark) = read.watermark {
                 writer.event_time(watermark);
             }
@@ -313,6 +316,7 @@ fn again((kind, body): (u8, &Bytes)) -> Bytes {
         Record::Leave(read) => writer.leave(read),
         Record::Join(read) => writer.join(read),
         Record::Release(read) => writer.release(read),
+        Record::Usage(read) => writer.usage(read),
     });
     again
 }
@@ -334,6 +338,7 @@ fn records_of_version_1_are_read_as_they_always_were() {
 #[test]
 fn records_have_the_bytes_they_always_had() {
     let later = later_samples().into_iter().chain(event_times()).chain(of_nodes());
+    let later = later.chain(usage::samples());
     let all = samples().into_iter().chain(later);
     for (name, (_, body)) in all {
         let (folder, new) = (golden(body[0]), std::env::var_os("SLUICEBOX_GOLDEN"));
@@ -415,7 +420,7 @@ fn the_other_kinds_read_back() {
 
 #[test]
 fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
-    for (name, (kind, body)) in samples().into_iter().chain(of_nodes()) {
+    for (name, (kind, body)) in samples().into_iter().chain(of_nodes()).chain(usage::samples()) {
         let mut newer = body.to_vec();
         newer[..2].copy_from_slice(&[9, 9]);
         let refused = decode(kind, &newer).unwrap_err().to_string();
@@ -428,13 +433,13 @@ fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
         later.pop();
         assert!(decode(kind, &later).is_err(), "{name}");
     }
-    let unknown = decode(11, &[1, 1]).unwrap_err().to_string();
-    assert!(unknown.contains("kind 11") && unknown.contains("1 to 10 of format 5"), "{unknown}");
+    let unknown = decode(12, &[1, 1]).unwrap_err().to_string();
+    assert!(unknown.contains("kind 12") && unknown.contains("1 to 11 of format 6"), "{unknown}");
 }
 
 #[test]
 fn whatever_is_cut_off_or_flipped_is_an_error_or_a_record() {
-    for (name, (kind, body)) in samples().into_iter().chain(of_nodes()) {
+    for (name, (kind, body)) in samples().into_iter().chain(of_nodes()).chain(usage::samples()) {
         for length in 0..body.len() {
             assert!(decode(kind, &body[..length]).is_err(), "{name} cut to {length}");
         }
@@ -515,6 +520,7 @@ fn look_at(kind: u8, body: Bytes) {
             // What stands among its parts and is not known is not written again.
             assert_eq!(decode(kind, &again((kind, &body))), Ok(record));
         }
+        Ok(Record::Usage(record)) => assert!(record.lines.len() < body.len()),
         Ok(Record::Delete(_) | Record::Checkpoint(_)) => {}
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -19,6 +19,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use recovered::Checkpoint;
+use sluicebox_core::bill::{Books, Group, Item, Prices, Report};
 use sluicebox_core::codec::{Record, Usage};
 use sluicebox_core::ids::Part;
 use sluicebox_core::key::group_of;
@@ -133,6 +134,7 @@ fn check_order(world: &World, sent: &[(u16, String, String)], counted: &[(String
 fn check_state(world: &World, numbers: &BTreeMap<&str, u64>) {
     let (fold, found) = Checkpoint::none().fold(&world.log.entries);
     check_usage(world, &fold);
+    check_bill(world, &fold, &found.books);
     let found: BTreeMap<_, _> =
         found.state.into_iter().filter(|(_, state)| !state.is_empty()).collect();
     assert_eq!(world.told(), found, "the records hold the state of the partitions");
@@ -184,6 +186,43 @@ fn check_usage(world: &World, fold: &Fold) {
     let mut found = Usage::default();
     fold.pipeline(PIPELINE).expect("applied").usage().values().for_each(|one| found.add(one));
     assert_eq!(found, used);
+}
+
+/// The bill is what the records say, stage by stage, and so are its levels.
+fn check_bill(world: &World, fold: &Fold, books: &Books) {
+    let folded = fold.pipeline(PIPELINE).expect("applied");
+    let mut wanted: BTreeMap<Option<String>, [u64; 3]> = BTreeMap::new();
+    for entry in &world.log.entries {
+        match entry.record() {
+            Record::Commit(commit) => {
+                for (stage, used) in commit.used() {
+                    let names = &folded.names().stages;
+                    let name = names.iter().find(|(id, _)| *id == stage).expect("a stage");
+                    let sum = wanted.entry(Some(name.1.to_string())).or_default();
+                    sum[0] += used.fuel;
+                    sum[1] += used.events;
+                    sum[2] += used.reruns;
+                }
+            }
+            Record::Ingest(ingest) if ingest.replayed.is_empty() => {
+                let sum = wanted.entry(None).or_default();
+                sum[0] += ingest.runs.iter().map(|run| run.frame.bytes as u64).sum::<u64>();
+            }
+            _ => {}
+        }
+    }
+    let by_stage = Group { pipelines: true, stages: true, ..Group::default() };
+    let prices = Prices::default();
+    let report = Report::of(books.lines(folded.tenant()), &(0..u32::MAX), by_stage, &prices);
+    let found = report.rows.iter().map(|row| {
+        let used = |item| row.used.get(item);
+        let amounts = match &row.stage {
+            Some(_) => [used(Item::Fuel), used(Item::Events), used(Item::Reruns)],
+            None => [used(Item::BytesIn), 0, 0],
+        };
+        (row.stage.as_ref().map(ToString::to_string), amounts)
+    });
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), wanted);
 }
 
 fn variable(name: &str) -> Option<u64> {

@@ -97,7 +97,7 @@ impl Host {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         Self {
-            limiter: Limiter::new(settings.limits.memory, settings.tenant.clone()),
+            limiter: Limiter::new(&settings),
             settings,
             layer: None,
             recorded,
@@ -291,6 +291,8 @@ pub(crate) struct Limiter {
     used: usize,
     limit: usize,
     tenant: Arc<TenantSlots>,
+    /// What all instances of the stage use.
+    stage: Arc<AtomicU64>,
     /// A growth was refused, and by which limit: explains the trap that usually follows.
     pub(crate) refused: Option<RefusedBy>,
 }
@@ -308,9 +310,10 @@ pub(crate) enum RefusedBy {
 const ELEMENT_BYTES: usize = 8;
 
 impl Limiter {
-    fn new(limit: u64, tenant: Arc<TenantSlots>) -> Self {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Self { used: 0, limit, tenant, refused: None }
+    fn new(settings: &StageSettings) -> Self {
+        let limit = usize::try_from(settings.limits.memory).unwrap_or(usize::MAX);
+        let (tenant, stage) = (settings.tenant.clone(), settings.memory.clone());
+        Self { used: 0, limit, tenant, stage, refused: None }
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -321,7 +324,7 @@ impl Limiter {
     pub(crate) fn pass_on(&mut self, bytes: u64) -> Charge {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.used);
         self.used -= bytes;
-        Charge::of_used(self.tenant.clone(), bytes as u64)
+        Charge::of_used((self.tenant.clone(), self.stage.clone()), bytes as u64)
     }
 
     fn grow(&mut self, by: usize) -> bool {
@@ -329,6 +332,7 @@ impl Limiter {
         if wanted > self.limit {
             self.refused = Some(RefusedBy::Stage);
         } else if self.tenant.memory.take(by as u64) {
+            self.stage.fetch_add(by as u64, Ordering::Relaxed);
             self.used = wanted;
             return true;
         } else if self.tenant.memory.would_hold(wanted as u64) {
@@ -343,6 +347,7 @@ impl Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.tenant.memory.give_back(self.used as u64);
+        self.stage.fetch_sub(self.used as u64, Ordering::Relaxed);
     }
 }
 

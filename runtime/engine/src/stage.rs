@@ -203,23 +203,35 @@ impl MemoryMeter {
     }
 }
 
-/// Memory in use of a tenant's; given back on drop.
+/// Memory in use of a stage of a tenant; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Charge {
     tenant: Arc<TenantSlots>,
+    stage: Arc<AtomicU64>,
     bytes: u64,
 }
 
 impl Charge {
+    /// Takes bytes for a stage, if its tenant and the node have them.
+    pub(crate) fn take(settings: &StageSettings, bytes: u64) -> Option<Self> {
+        let (tenant, stage) = (settings.tenant.clone(), settings.memory.clone());
+        if !tenant.memory.take(bytes) {
+            return None;
+        }
+        stage.fetch_add(bytes, Ordering::Relaxed);
+        Some(Self { tenant, stage, bytes })
+    }
+
     /// Of bytes that are in use already, and are given back by nobody else.
-    pub(crate) fn of_used(tenant: Arc<TenantSlots>, bytes: u64) -> Self {
-        Self { tenant, bytes }
+    pub(crate) fn of_used((tenant, stage): (Arc<TenantSlots>, Arc<AtomicU64>), bytes: u64) -> Self {
+        Self { tenant, stage, bytes }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         self.tenant.memory.give_back(self.bytes);
+        self.stage.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -240,6 +252,8 @@ pub struct StageSettings {
     pub live: AtomicI64,
     /// Open streams whose instances are put away, on all workers.
     pub away: AtomicI64,
+    /// Bytes of memories and tables of its instances, and of what is put away of streams.
+    pub memory: Arc<AtomicU64>,
     /// The tenant's share of the engine.
     pub tenant: Arc<TenantSlots>,
     /// What a fresh instance of the stage has, once an image may be wanted. Empty at first.

@@ -30,6 +30,7 @@ use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Allowance;
 use sluicebox_link::tls::NodeName;
 
+pub use self::bill::BillConfig;
 pub use self::cluster::NodeAddress;
 pub use self::gpu::{GpuConfig, GpuDevice};
 pub use self::isolation::{GroupPlace, IsolationConfig};
@@ -100,6 +101,7 @@ macro_rules! section {
 }
 
 // Behind the macro, which it uses.
+mod bill;
 mod gpu;
 mod isolation;
 
@@ -346,6 +348,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// A tenant's quotas by default.
     pub quota: QuotaConfig,
+    /// The bill.
+    pub bill: BillConfig,
 }
 
 /// A configuration and how it came about.
@@ -384,6 +388,7 @@ impl Config {
             gpu: GpuConfig::read(&mut reader),
             cluster: ClusterConfig::read(&mut reader),
             quota: QuotaConfig::read(&mut reader),
+            bill: BillConfig::read(&mut reader),
         };
         config.check(&mut reader);
         let (settings, problems) = reader.finish();
@@ -407,6 +412,7 @@ impl Config {
         self.gpu.write(&mut text);
         self.cluster.write(&mut text);
         self.quota.write(&mut text);
+        self.bill.write(&mut text);
         text
     }
 

@@ -4,6 +4,7 @@
 //! Partitions are described in `partitions`, what came in and how long things took in `traffic`, a
 //! tenant as a whole in `tenant`.
 
+mod bill;
 mod partitions;
 mod tenant;
 mod traffic;
@@ -21,6 +22,7 @@ use crate::node::Node;
 use crate::running::Running;
 use crate::running::event_time::{EventTime, now_micros};
 use crate::scale::ScalingDetail;
+pub use bill::{BillDetail, BillRow};
 pub use tenant::{QuotaDetail, TenantDetail, TenantPipeline};
 pub use traffic::{IngestDetail, TimeTaken};
 

@@ -51,6 +51,7 @@ use crate::mailbox::lock;
 use crate::tenants::GpuShare;
 
 use line::{Line, Request};
+pub(crate) use report::{GPU_ITEMS, GpuUsed};
 use session::StageGpu;
 pub(crate) use session::{Granted, Hashes};
 pub(crate) use status::{Phase, Status};

@@ -13,6 +13,7 @@
 
 mod api;
 mod auth;
+mod bill;
 mod body;
 mod coding;
 mod connection;

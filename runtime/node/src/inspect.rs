@@ -191,6 +191,7 @@ const fn kind_name(kind: u8) -> &'static str {
         codec::kind::LEAVE => "leave",
         codec::kind::JOIN => "join",
         codec::kind::RELEASE => "release",
+        codec::kind::USAGE => "usage",
         _ => "unknown",
     }
 }
@@ -206,7 +207,7 @@ const fn pipeline_of(record: &Record<'_>) -> Option<PipelineId> {
         Record::Leave(record) => Some(record.pipeline),
         Record::Join(record) => Some(record.pipeline),
         Record::Release(record) => Some(record.pipeline),
-        Record::Checkpoint(_) => None,
+        Record::Checkpoint(_) | Record::Usage(_) => None,
     }
 }
 
@@ -236,6 +237,7 @@ fn facts_of(record: &Record<'_>, known: Option<&Known>) -> Vec<(&'static str, Fa
         ],
         Record::Join(record) => join_facts(record),
         Record::Release(record) => vec![("partitions", partitions(&record.partitions))],
+        Record::Usage(record) => vec![("lines", Fact::Number(record.lines.len() as u64))],
     }
 }
 

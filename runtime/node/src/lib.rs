@@ -12,6 +12,7 @@
 
 pub mod admission;
 mod backing;
+mod bill;
 mod checkpoint;
 mod cluster;
 pub mod components;

@@ -37,6 +37,7 @@ use crate::spread::Site;
 use gate::Gate;
 use inbox::Inbox;
 use load::Load;
+pub(crate) use load::Unlogged;
 use returns::{Returned, Returns};
 
 pub(crate) use inbox::{Batch, Delivery};

@@ -36,6 +36,7 @@ use sluicebox_store::log::{self, Log};
 
 use crate::admission::Admission;
 use crate::backing::Backing;
+use crate::bill::Bill;
 use crate::checkpoint::Checkpointer;
 use crate::cluster::Cluster;
 use crate::components::Components;
@@ -95,6 +96,7 @@ pub struct Node {
     log: Arc<dyn Log>,
     backing: Arc<Backing>,
     disk: Arc<DiskUse>,
+    bill: Arc<Bill>,
     /// What the log held, until it is started again.
     recovered: Mutex<Option<Recovered>>,
     /// Until its thread is started.
@@ -153,9 +155,7 @@ impl Node {
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
         let catalog: Arc<dyn Catalog> =
             Arc::new(sluicebox_store::dir::DirCatalog::open(&dir.join("catalog"))?);
-        let mut seed = [0; 8];
-        deploy::fill_random(&mut seed)?;
-        let (log, recovered) = recover::open(&config, u64::from_le_bytes(seed))?;
+        let (log, recovered) = recover::open(&config, deploy::secret_number()?)?;
         let engine_config = config.engine.tuning();
         if let Some(warning) = engine_config.mappings_warning() {
             tracing::warn!("{warning}");
@@ -185,6 +185,7 @@ impl Node {
             log: Arc::new(log),
             backing: recovered.backing.clone(),
             disk: Arc::default(),
+            bill: Arc::new(Bill::new(recovered.collected.books().clone(), &config.bill)),
             recovered: Mutex::new(Some(recovered)),
             checkpointer: Mutex::default(),
             components: Arc::new(components),
@@ -306,6 +307,11 @@ impl Node {
         &self.disk
     }
 
+    /// What tenants have used.
+    pub(crate) fn bill(&self) -> &Arc<Bill> {
+        &self.bill
+    }
+
     /// What the log held when the node was built. Given once.
     pub(crate) fn take_recovered(&self) -> Option<Recovered> {
         lock(&self.recovered).take()
@@ -322,9 +328,7 @@ impl Node {
 
     /// A pipeline with a log that nobody knows yet. Its number is one no other ever had.
     pub(crate) fn new_durable(&self) -> Result<Arc<Durable>, Error> {
-        let mut seed = [0; 8];
-        deploy::fill_random(&mut seed)?;
-        let ingest = Ingest::begin(u64::from_le_bytes(seed));
+        let ingest = Ingest::begin(deploy::secret_number()?);
         let id = PipelineId(self.next_incarnation());
         let behind = (self.log.clone(), self.backing.clone());
         Ok(Arc::new(Durable::new(id, behind, ingest, Numbering::default())))

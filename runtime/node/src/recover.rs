@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sluicebox_core::bill::{Used, Whose};
 use sluicebox_core::codec::{self, CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::{Frame, FrameBuilder, expand, field, push_field};
@@ -293,6 +294,10 @@ impl Sink for Visit<'_> {
         for id in &ingest.ids {
             dedup.note_event(*id, position, ingest.time);
         }
+    }
+
+    fn used(&mut self, whose: Whose<'_>, when: (u64, u64), used: &Used) {
+        self.collected.used(whose, when, used);
     }
 
     fn applied(&mut self, tenant: &Name, pipeline: PipelineId) {

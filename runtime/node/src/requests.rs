@@ -18,15 +18,22 @@
 //! Slots are spread over stripes, chosen by thread, so that workers do not wait for each other. A
 //! lock is held for a few instructions and never while anybody is woken.
 
+mod costs;
+
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sluicebox_core::frame::{Event, Frame};
 use sluicebox_core::ids::{PipelineId, RequestId};
+
+use costs::Asking;
+pub(crate) use costs::{Costs, Shares, text as cost_text};
 
 /// Stripes of the table; more than the threads that commonly register at once need.
 const STRIPES: usize = 16;
@@ -40,6 +47,8 @@ const GENERATION_MAX: u64 = u64::MAX >> (SHARD_BITS + INDEX_BITS);
 #[derive(Debug)]
 pub struct Requests {
     stripes: [Arc<Stripe>; STRIPES],
+    /// Who wants to know what its event costs.
+    asking: Arc<Asking>,
 }
 
 #[derive(Debug)]
@@ -115,7 +124,7 @@ impl Requests {
         let slots_max = waiting_max.div_ceil(STRIPES).clamp(1, 1 << INDEX_BITS);
         let stripe =
             |number| Arc::new(Stripe { number: number as u64, slots_max, table: Mutex::default() });
-        Self { stripes: std::array::from_fn(stripe) }
+        Self { stripes: std::array::from_fn(stripe), asking: Arc::default() }
     }
 
     /// A place to wait for something of a pipeline; `None` if the table is full.
@@ -131,6 +140,22 @@ impl Requests {
         self.take_place(of, false).map(Following)
     }
 
+    /// True if any client wants to know what its event costs.
+    pub(crate) fn is_any_asking(&self) -> bool {
+        self.asking.is_any()
+    }
+
+    /// Whose events a call has, of `among` in all; `None` if nobody of them asks.
+    pub(crate) fn shares(&self, mut of: BTreeMap<RequestId, u64>, among: u64) -> Option<Shares> {
+        self.asking.of(&mut of);
+        (!of.is_empty()).then_some(Shares { of, among })
+    }
+
+    /// Tells those what a call of a stage cost.
+    pub(crate) fn charge(&self, stage: &str, shares: &Shares, cost: (u64, Duration)) {
+        self.asking.charge(stage, shares, cost);
+    }
+
     /// The pipeline that somebody waits for, if it has a number and somebody does.
     pub(crate) fn pipeline_of(&self, id: RequestId) -> Option<PipelineId> {
         let table = self.stripe(id).lock();
@@ -144,7 +169,7 @@ impl Requests {
         (0..STRIPES).find_map(|step| {
             let stripe = &self.stripes[(home + step) % STRIPES];
             let id = stripe.take_slot(of, answers)?;
-            Some(Waiting { id, stripe: Arc::clone(stripe) })
+            Some(Waiting { id, stripe: Arc::clone(stripe), asking: None })
         })
     }
 
@@ -245,9 +270,22 @@ pub struct Waiting {
     /// What the request's event carries in its field `request`.
     pub id: RequestId,
     stripe: Arc<Stripe>,
+    /// It wants to know what its event costs.
+    asking: Option<Arc<Asking>>,
 }
 
 impl Waiting {
+    /// From now on it is counted what its event costs. Before the event is handed in.
+    pub(crate) fn ask(&mut self, requests: &Requests) {
+        requests.asking.begin(self.id);
+        self.asking = Some(requests.asking.clone());
+    }
+
+    /// What it cost so far, if that was asked; it is not counted any more.
+    pub(crate) fn costs(&mut self) -> Option<Costs> {
+        self.asking.take().map(|asking| asking.end(self.id))
+    }
+
     /// Adds the events the request begins with; from now on zero live descendants end it. To be
     /// called before or after the events are submitted.
     pub fn arm(&self, events: i64) {
@@ -296,6 +334,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        drop(self.costs());
         self.stripe.free_slot(self.id);
     }
 }

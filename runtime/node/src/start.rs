@@ -218,6 +218,7 @@ impl RunningNode {
         if !is_quiet {
             tracing::warn!("stopped before everything under way had finished");
         }
+        self.node.bill().close(&self.node);
         let log = self.node.log().clone();
         // Dropping joins the threads, which may take as long as one slice.
         let ended = tokio::task::spawn_blocking(move || {
@@ -296,6 +297,7 @@ impl WorkerThread {
                 let list = list.unwrap_or_default();
                 tokio::task::spawn_local(cluster::watch(Arc::clone(peer), list));
             }
+            tokio::task::spawn_local(crate::bill::run(node.clone()));
             link(&node);
         }
         let releases = Releases::new(node.log().clone());

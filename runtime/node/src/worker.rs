@@ -14,6 +14,7 @@
 //!   while there are any; and so are idle ones when somebody on another worker is short.
 
 mod cold;
+mod costs;
 mod expiry;
 mod forward;
 mod handed;
@@ -27,6 +28,7 @@ pub(crate) mod said;
 mod schedule;
 mod streams;
 mod time;
+mod unlogged;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};

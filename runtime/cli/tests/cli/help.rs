@@ -4,7 +4,7 @@ use super::support::command::alone;
 use super::support::golden;
 
 /// Every command people can type.
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 35] = [
     "serve",
     "new",
     "build",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 34] = [
     "move",
     "plan",
     "gpu",
+    "usage",
     "send",
     "stream",
     "top",

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::ingest::previous;
+use super::usage::{self, BY_STAGE};
 use super::wire::{FRAME_BYTES_MIN, Reader, put};
 use super::{FrameAt, RecordError, RecordWriter, TIME, kind};
 use crate::frame::Frame;
@@ -132,8 +133,22 @@ pub struct CommitRecord<'a> {
     pub sent: Sent,
     /// What it took.
     pub usage: Usage,
+    /// What of that stages took other than the root, by their numbers.
+    pub by_stage: Vec<(StageId, Usage)>,
     /// The watermark its stages saw, if it is above that of the commit before.
     pub watermark: Option<u64>,
+}
+
+impl CommitRecord<'_> {
+    /// What each stage used, the root first.
+    pub fn used(&self) -> impl Iterator<Item = (StageId, Usage)> + '_ {
+        let mut root = self.usage;
+        for (_, other) in &self.by_stage {
+            root.fuel = root.fuel.saturating_sub(other.fuel);
+            root.reruns = root.reruns.saturating_sub(other.reruns);
+        }
+        [(self.head.stage, root)].into_iter().chain(self.by_stage.iter().copied())
+    }
 }
 
 /// The changed slots of a commit, stage by stage. They were checked when the record was read.
@@ -321,20 +336,17 @@ pub(super) fn read<'a>(
         events: reader.number("the events")?,
         reruns: reader.number("the reruns")?,
     };
-    let watermark = event_time(reader)?;
-    Ok(CommitRecord { head, batch: Batch { pieces, ends }, state, sent, usage, watermark })
-}
-
-/// The event time among the extensions of a commit.
-fn event_time(reader: &mut Reader<'_>) -> Result<Option<u64>, RecordError> {
-    let mut time = None;
+    let (mut watermark, mut by_stage) = (None, Vec::new());
     reader.extensions_known(|id, reader| {
-        if id == TIME {
-            time = Some(reader.time("the watermark")?);
+        match id {
+            TIME => watermark = Some(reader.time("the watermark")?),
+            BY_STAGE => by_stage = usage::by_stage(reader, (head.stage, usage))?,
+            _ => {}
         }
         Ok(())
     })?;
-    Ok(time)
+    let batch = Batch { pieces, ends };
+    Ok(CommitRecord { head, batch, state, sent, usage, by_stage, watermark })
 }
 
 fn piece(reader: &mut Reader<'_>) -> Result<Piece, RecordError> {

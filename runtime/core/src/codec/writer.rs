@@ -97,6 +97,11 @@ impl RecordWriter {
         self.buffer.push(byte);
     }
 
+    /// Appends bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         put_bytes(&mut self.buffer, bytes);

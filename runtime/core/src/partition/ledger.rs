@@ -134,13 +134,20 @@ pub(super) struct Ledger {
     progress: Progress,
     /// What the batch under way is made of.
     batch: Batch,
-    /// Calls since the last commit that were taken back.
-    reruns: u64,
-    /// Calls of the batch that stand, as long as it does.
-    calls: u64,
+    /// The calls of each stage.
+    calls: Vec<Calls>,
     /// The batch is nothing but an event that is given up on.
     gives_up: bool,
     scratch: Scratch,
+}
+
+/// How often a stage was called.
+#[derive(Debug, Clone, Copy, Default)]
+struct Calls {
+    /// Calls since the last commit that were taken back.
+    reruns: u64,
+    /// Calls of the batch that stand, as long as it does.
+    stand: u64,
 }
 
 /// A commit whose record is larger than a record may be.
@@ -166,8 +173,8 @@ impl Partition {
         assert!(self.batch.is_none(), "a ledger begins between two batches");
         self.watermark = self.watermark.map(|known| known.max(progress.watermark));
         let (batch, scratch) = (Batch::default(), Scratch::default());
-        let (reruns, calls, gives_up) = (0, 0, false);
-        let ledger = Ledger { ids, progress, batch, reruns, calls, gives_up, scratch };
+        let calls = vec![Calls::default(); ids.stages.len()];
+        let ledger = Ledger { ids, progress, batch, calls, gives_up: false, scratch };
         self.ledger = Some(Box::new(ledger));
     }
 
@@ -197,7 +204,8 @@ impl Partition {
 
     /// Ends a batch that ran to its end: its commit gets its number and is written to `writer`,
     /// which held nothing anybody needs; its state stands. `changed` sees each change of the state
-    /// once. `fuel` is what the calls of the batch used.
+    /// once. `used` is what the calls of each stage used, in the order of the segment's plan: fuel,
+    /// and events of those that stood. Repeated calls are counted here.
     ///
     /// # Errors
     /// The record has more than `bytes_max` bytes, so that nothing of it stands: what `changed` saw
@@ -205,7 +213,7 @@ impl Partition {
     /// refused.
     pub fn finish_recorded(
         &mut self,
-        (fuel, bytes_max): (u64, usize),
+        (used, bytes_max): (&[Usage], usize),
         writer: &mut RecordWriter,
         mut changed: impl FnMut(StageId, Change<'_>),
     ) -> Result<Recorded, TooLarge> {
@@ -238,8 +246,9 @@ impl Partition {
                 });
             }
         }
-        let usage = Usage { fuel, events, reruns: ledger.reruns };
+        let (usage, by_stage) = ledger.usage(used, events);
         record.finish(&sent.0, &usage);
+        writer.by_stage(&by_stage);
         if let Some(watermark) = risen {
             writer.event_time(watermark);
         }
@@ -277,7 +286,9 @@ impl Partition {
         self.widths.take_back();
         self.draft = Draft::default();
         let ledger = self.ledger.as_mut().expect("only a recorded commit can be too large");
-        ledger.reruns += std::mem::take(&mut ledger.calls);
+        for calls in &mut ledger.calls {
+            calls.reruns += std::mem::take(&mut calls.stand);
+        }
         (frame, std::mem::take(&mut ledger.batch))
     }
 
@@ -301,7 +312,7 @@ impl Partition {
     pub fn resume_batch(&mut self) -> Option<(Frame, Batch)> {
         let frame = self.resume()?;
         let ledger = self.ledger.as_mut()?;
-        (ledger.reruns, ledger.calls) = (0, 0);
+        ledger.calls.fill(Calls::default());
         Some((frame, std::mem::take(&mut ledger.batch)))
     }
 
@@ -343,11 +354,11 @@ impl Partition {
         }
     }
 
-    /// A call came back.
-    pub(super) fn note_outcome(&mut self, stands: bool) {
+    /// A call of a stage came back.
+    pub(super) fn note_outcome(&mut self, stage: usize, stands: bool) {
         if let Some(ledger) = &mut self.ledger {
-            let count = if stands { &mut ledger.calls } else { &mut ledger.reruns };
-            *count += 1;
+            let calls = &mut ledger.calls[stage];
+            *(if stands { &mut calls.stand } else { &mut calls.reruns }) += 1;
         }
     }
 }
@@ -358,6 +369,23 @@ impl Ledger {
         let SegmentIds { pipeline, version, partition, .. } = *self.ids;
         let stage = self.ids.stages.first().expect("a segment has a root").stage;
         CommitHead { pipeline, version, stage, partition, number: self.progress.number + 1, time }
+    }
+
+    /// What the batch used in all, and what of that stages did other than the root, by number.
+    fn usage(&self, used: &[Usage], events: u64) -> (Usage, Vec<(StageId, Usage)>) {
+        let mut all = Usage { events, ..Usage::default() };
+        let mut by_stage = Vec::new();
+        for (at, (ids, calls)) in self.ids.stages.iter().zip(&self.calls).enumerate() {
+            let used = used.get(at).copied().unwrap_or_default();
+            let usage = Usage { reruns: calls.reruns, ..used };
+            all.fuel = all.fuel.saturating_add(usage.fuel);
+            all.reruns = all.reruns.saturating_add(usage.reruns);
+            if at > 0 && usage != Usage::default() {
+                by_stage.push((ids.stage, usage));
+            }
+        }
+        by_stage.sort_unstable_by_key(|(stage, _)| *stage);
+        (all, by_stage)
     }
 
     /// Numbers what leaves the segment; nothing is moved on by it.
@@ -414,7 +442,7 @@ impl Ledger {
         if let Some(dead) = &sent.dead_letters {
             *dead_letters = dead.first + dead.frame.len() as u64;
         }
-        (self.reruns, self.calls) = (0, 0);
+        self.calls.fill(Calls::default());
         std::mem::take(&mut self.batch)
     }
 }

@@ -361,6 +361,7 @@ impl Folded {
             let next = self.offsets.entry((run.output, head.partition)).or_default();
             *next = behind(run.first, *next, run.frame.events)?;
         }
+        record.by_stage.iter().try_for_each(|(stage, _)| self.expect_stage(*stage))?;
         if record.usage != Usage::default() {
             self.usage.entry(head.stage).or_default().add(&record.usage);
         }
@@ -373,6 +374,7 @@ impl Folded {
             self.expect_stage(stage.split().0)?;
             sink.changed(head, stage, change);
         }
+        self.bill_commit(position, record, sink);
         record.sent.outputs.iter().for_each(|run| sink.output(head, run, position));
         record.sent.dead_letters.iter().for_each(|dead| sink.dead_letters(head, dead, position));
         Ok(())

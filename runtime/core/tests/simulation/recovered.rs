@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sluicebox_core::bill::{Books, Used, Whose};
 use sluicebox_core::codec::{CommitHead, DeadRun, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::ids::{OutputId, PipelineId, StageId};
@@ -30,6 +31,7 @@ pub(crate) struct Found {
     pub(crate) offsets: BTreeMap<(OutputId, u16), u64>,
     pub(crate) dead: BTreeMap<(StageId, u16), u64>,
     came: Vec<Came>,
+    pub(crate) books: Books,
 }
 
 impl Found {
@@ -48,6 +50,10 @@ impl Found {
 }
 
 impl Sink for Found {
+    fn used(&mut self, whose: Whose<'_>, when: (u64, u64), used: &Used) {
+        self.books.used(whose, when, used);
+    }
+
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         let state = self.state.entry((commit.stage, commit.partition)).or_default();
         note(state, stage, &change);

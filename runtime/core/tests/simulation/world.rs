@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sluicebox_core::codec::{
-    Batch, IngestRecord, IngestRun, Piece, Producer, Record, RecordWriter,
+    Batch, IngestRecord, IngestRun, Piece, Producer, Record, RecordWriter, Usage,
 };
 use sluicebox_core::dedup::{Dedup, Seen, id_hash};
 use sluicebox_core::frame::{Frame, FrameBuilder, Head};
@@ -346,7 +346,9 @@ impl World {
         };
         // Some commits may be no larger by chance than what one event makes at most.
         let bytes_max = if self.dice.one_in(2) { ONE_EVENT_BYTES_MAX } else { usize::MAX };
-        let finished = machine.partition.finish_recorded((1, bytes_max), &mut writer, changed);
+        let used = vec![Usage { fuel: 1, events: 1, reruns: 0 }; ids.stages.len()];
+        let used = (&used[..], bytes_max);
+        let finished = machine.partition.finish_recorded(used, &mut writer, changed);
         let Ok(recorded) = finished else {
             self.trace.push(format!("refused {reader:?}"));
             return Some(machine.partition.take_back());

@@ -42,6 +42,7 @@ impl Bed {
             secret: [7; 32],
             live: Default::default(),
             away: Default::default(),
+            memory: Default::default(),
             tenant: Arc::new(tenant),
             fresh: Default::default(),
         };

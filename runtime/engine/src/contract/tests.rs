@@ -134,6 +134,7 @@ impl Subject for Wasm {
             secret: [7; 32],
             live: AtomicI64::new(0),
             away: AtomicI64::new(0),
+            memory: Default::default(),
             tenant: Arc::new(TenantSlots::new(16, 4, MemoryMeter::new(1 << 30, None))),
             fresh: FreshCell::default(),
         });

@@ -415,8 +415,7 @@ const NO_ROOM: &str = "gpu.memory: the tenant's quota of memory has no room for 
 
 /// Counts bytes that are on their way as memory of the tenant's, until it is dropped.
 fn hold(cx: &mut StoreContextMut<'_, Host>, bytes: u64) -> Option<Charge> {
-    let tenant = &cx.data().settings.tenant;
-    tenant.memory.take(bytes).then(|| Charge::of_used(tenant.clone(), bytes))
+    Charge::take(&cx.data().settings, bytes)
 }
 
 /// What guests are told of an answer.

@@ -110,6 +110,7 @@ fn stage_for(
         secret: [7; 32],
         live: Default::default(),
         away: Default::default(),
+        memory: Default::default(),
         tenant,
         fresh: FreshCell::default(),
     };

@@ -6,13 +6,15 @@
 //!   wanted any more.
 //! - What was settled is in the changes until a checkpoint with them stands.
 
+mod accounts;
 mod kept;
 mod moved;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use sluicebox_core::bill::{Books, Used, Whose};
 use sluicebox_core::codec::{CommitHead, DeadRun, FrameAt, IngestRecord, OutputRun};
 use sluicebox_core::dedup::{Dedup, DedupLimits, KnownId, KnownProducer};
 use sluicebox_core::ids::{Name, OutputId, Part, PipelineId, StageId};
@@ -61,6 +63,8 @@ pub(crate) struct Collected {
     /// The slot that was noted last: most changes are of the same.
     noted: Option<(PipelineId, StageId, Vec<u8>)>,
     outputs: Outputs,
+    /// What tenants used, for whoever asks.
+    books: Arc<Mutex<Books>>,
     dirty: Dirty,
     /// Prefixes of what is gone; discarded again by the next checkpoint, as changes may have come
     /// behind them.
@@ -103,6 +107,7 @@ impl Collected {
             backing,
             noted: None,
             outputs,
+            books: Arc::default(),
             dirty: Dirty::new(seed),
             discarded: Vec::new(),
             discarded_before: Vec::new(),
@@ -343,6 +348,7 @@ impl Collected {
         }
         self.dirty.put(&entries::fold(end.0), &fold.keep());
         self.folds.push_back(end.0);
+        self.keep_accounts(end);
     }
 
     /// Sets aside what was collected so far, to be read beside the store until the next checkpoint
@@ -436,6 +442,10 @@ impl Collected {
 }
 
 impl Sink for Collected {
+    fn used(&mut self, whose: Whose<'_>, when: (u64, u64), used: &Used) {
+        self.bill(whose, when, used);
+    }
+
     fn changed(&mut self, commit: &CommitHead, stage: StageId, change: Change<'_>) {
         self.change((commit.pipeline, stage), change);
     }

@@ -10,6 +10,7 @@
 //! | dead letters | output 1: root stage, partition, first offset | the frame |
 //! | known ids | dedup: nothing, horizon | `KNOWN_BYTES` each |
 //! | a name of slots | slot name: stage, 0 or 1 (too many), the name | nothing |
+//! | an account | account: nothing, the tenant's name; of no pipeline | `Books::keep` |
 //!
 //! Numbers in values are little-endian.
 
@@ -110,6 +111,12 @@ pub(crate) fn key_of_waiting(
     Of::new(tenant, pipeline).waiting(to, waiting.position + waiting.range.start as u64)
 }
 
+/// The key of a tenant's account.
+pub(super) fn account(tenant: &Name) -> Vec<u8> {
+    let place = Of::new(tenant, PipelineId(0)).place(0, 0);
+    encoded(&Id::Account { place, name: tenant.as_str().as_bytes() })
+}
+
 /// The key of the fold at a horizon.
 pub(crate) fn fold(horizon: u64) -> Vec<u8> {
     let place = Place { tenant: 0, pipeline: 0, stage: 0, group: 0 };
@@ -188,6 +195,7 @@ pub(crate) fn without_places(
             None => Err("what is known of producers cannot be read"),
         },
         Id::Backlog { .. } => Err("runs wait, which a pipeline at rest has none of"),
+        Id::Account { .. } => Err("a tenant's account is among the entries of a pipeline"),
         Id::Position { .. } => Err("a fold is among the entries of a pipeline"),
         Id::State { .. } | Id::Output { .. } | Id::SlotName { .. } => {
             Ok((key.to_vec(), value.to_vec()))

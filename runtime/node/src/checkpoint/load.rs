@@ -9,7 +9,7 @@
 
 use sluicebox_core::dedup::{Dedup, DedupLimits};
 use sluicebox_core::frame::expand;
-use sluicebox_core::ids::{OutputId, Part, PipelineId, StageId};
+use sluicebox_core::ids::{Name, OutputId, Part, PipelineId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::partition::{Leads, SegmentIds, StageIds};
 use sluicebox_core::recovery::{Fold, Folded};
@@ -21,6 +21,7 @@ use super::collect::{Collected, Left};
 use super::entries::{self, Of};
 use crate::backing::Backing;
 use crate::error::Error;
+use crate::mailbox::lock;
 use crate::moving::Groups;
 use crate::recover::Found;
 
@@ -50,6 +51,7 @@ pub(crate) fn load(
     let extent = store.extent();
     let (horizon, reach) = (Position(extent.horizon), Position(extent.reach));
     collected.note_reach(reach);
+    load_accounts(store, collected)?;
     if horizon == Position(0) {
         return Ok(Loaded { fold: Fold::new(), horizon, reach });
     }
@@ -111,6 +113,29 @@ pub(super) fn load_arrived(
     Ok(())
 }
 
+/// Reads what tenants have used. An account may be of a checkpoint that did not stand: it says up
+/// to where in the log it is, and is not told that again.
+fn load_accounts(store: &dyn Store, collected: &Collected) -> Result<(), Error> {
+    let prefix = keys::accounts();
+    let mut from = prefix.clone();
+    loop {
+        let page = store.scan(&prefix, &from, PAGE)?;
+        for (key, kept) in &page.entries {
+            let Some(Id::Account { name, .. }) = Id::decode(key) else {
+                return Err(damaged("a key is none of ours"));
+            };
+            let tenant = str::from_utf8(name).ok().and_then(|name| Name::new(name).ok());
+            let tenant = tenant.ok_or_else(|| damaged("an account is of nobody"))?;
+            let taken = lock(collected.books()).take_in(tenant, kept);
+            taken.map_err(|error| damaged(&error.to_string()))?;
+        }
+        match page.next {
+            Some(next) => from = next.to_vec(),
+            None => return Ok(()),
+        }
+    }
+}
+
 fn damaged(what: &str) -> Error {
     Error::Internal(format!("the last checkpoint: {what}; restore the data directory"))
 }
@@ -164,7 +189,7 @@ impl Loading<'_> {
                 self.left((place.stage, place.group, port), offset, value)?;
             }
             Id::State { place, key, slot } => self.slot(StageId(place.stage), &key, (slot, value)),
-            Id::Position { .. } => {}
+            Id::Account { .. } | Id::Position { .. } => {}
         }
         Ok(())
     }

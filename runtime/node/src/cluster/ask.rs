@@ -15,6 +15,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sluicebox_core::bill::Books;
 use sluicebox_core::ids::{Digest, Name, PipelineId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -30,6 +31,9 @@ pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// How long a file of a tenant may take.
 const FILE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long an account may take.
+const ACCOUNT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a step of a hand-over may take.
 const MOVE_TIME_MAX: Duration = Duration::from_secs(600);
@@ -84,6 +88,20 @@ impl Peer {
     pub(crate) async fn pipelines(&self, tenant: &Name) -> Result<Vec<PipelineInfo>, Error> {
         let path = format!("{PEER}/tenants/{tenant}/pipelines");
         Ok(self.json(&path).await?.unwrap_or_default())
+    }
+
+    /// What a tenant has used there.
+    ///
+    /// # Errors
+    /// As [`Self::pipelines`]; or what it says cannot be read.
+    pub(crate) async fn account(&self, tenant: &Name) -> Result<Books, Error> {
+        let path = format!("{PEER}/tenants/{tenant}/account");
+        let mut books = Books::new();
+        if let Some(kept) = self.get(&path, ANSWER_BYTES_MAX, ACCOUNT_TIME_MAX).await? {
+            let taken = books.take_in(tenant.clone(), &kept);
+            taken.map_err(|error| self.failed(&error.to_string(), false))?;
+        }
+        Ok(books)
     }
 
     /// What a manifest of this tenant may refer to, of what is there.

@@ -78,6 +78,7 @@ impl Node {
                 secret,
                 live: Default::default(),
                 away: Default::default(),
+                memory: Default::default(),
                 tenant: self.tenancy(tenant).slots().clone(),
                 fresh: Default::default(),
             };

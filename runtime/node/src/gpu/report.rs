@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use sluicebox_core::bill::Item;
 use sluicebox_core::ids::Name;
 use sluicebox_gpu::device::Kind;
 use sluicebox_gpu::wire::{StageFigures, Terms, Used};
@@ -11,6 +12,19 @@ use sluicebox_gpu::wire::{StageFigures, Terms, Used};
 use super::{Gpus, NO_GPU, Phase};
 use crate::mailbox::lock;
 use crate::metrics::{GpuSeen, GpuTenantSeen};
+
+/// What is billed of a GPU, in this order everywhere.
+pub(crate) const GPU_ITEMS: [Item; 3] = [Item::Gpu, Item::GpuCopy, Item::GpuMemory];
+
+/// What a tenant has used, of each of [`GPU_ITEMS`].
+#[derive(Debug)]
+pub(crate) struct GpuUsed {
+    pub(crate) tenant: Name,
+    /// Pipeline, stage, and what that used.
+    pub(crate) stages: Vec<(String, String, [u64; 3])>,
+    /// All of the tenant's.
+    pub(crate) all: [u64; 3],
+}
 
 impl Gpus {
     /// What a tenant may know: the device, its share, and what it has used.
@@ -115,6 +129,28 @@ impl Gpus {
             memory_bytes,
             sessions: self.line.sessions().count() as u64,
         }
+    }
+
+    /// What tenants have used since the node began, for their bills; of a stage since the process
+    /// with the device did.
+    pub(crate) fn billed(&self) -> Vec<GpuUsed> {
+        let registry = lock(&self.registry);
+        let of = |used: &Used, byte_seconds: u64| {
+            // In KiB milliseconds.
+            let memory = u128::from(byte_seconds) * 1000 / 1024;
+            [used.device_nanos, used.copy_nanos, u64::try_from(memory).unwrap_or(u64::MAX)]
+        };
+        let tenants = registry.tenants.iter().map(|(name, known)| {
+            let figures = self.status.tenant(known.number);
+            let stages = figures.stages.iter().filter_map(|figures| {
+                let stage = known.stages.get(&figures.stage)?;
+                let used = of(&figures.used, figures.memory_byte_seconds);
+                Some((stage.pipeline.clone(), stage.name.clone(), used))
+            });
+            let all = of(&figures.used, figures.memory_byte_seconds);
+            GpuUsed { tenant: name.clone(), stages: stages.collect(), all }
+        });
+        tenants.collect()
     }
 
     /// All tenants with stages that may use it, in figures.

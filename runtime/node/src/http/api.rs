@@ -144,6 +144,7 @@ const READ: &[Parameter] = &[
 const SEND: &[Parameter] = &[
     query("key", Sort::Text, "The key of events that have none of their own"),
     query("wait", DURATION, "How long to wait for the result of the one event: `5s`"),
+    query("usage", Sort::Flag, "With `wait`: what the event cost, in the header Sluicebox-Usage"),
     header("Prefer", "`wait=5`, the same"),
     header("Content-Encoding", "gzip or zstd"),
     header("Sluicebox-Key", "The key of the one event"),
@@ -381,6 +382,23 @@ pub(super) const ROUTES: &[Route] = &[
         &[json(200, "As of now", &[("application/json", "Tenant")])],
         &[],
     ),
+    route(
+        ("GET", "/v1/tenants/{tenant}/bill"),
+        ("describeBill", "What the tenant has used, and what it costs, on all nodes"),
+        Scope::Read,
+        &[json(200, "As of a second ago", &[("application/json", "Bill"), ("text/csv", "Line")])],
+        &[QUERY],
+    )
+    .takes(&[
+        query(
+            "from",
+            "string",
+            "A day, or the beginning of an hour; all that is known unless said",
+        ),
+        query("to", "string", "The same, not in it any more; now unless said"),
+        query("by", "string", "Which rows: pipeline, stage, hour, day, month, as in stage,day"),
+        query("format", "string", "json or csv; what the header Accept wants unless said"),
+    ]),
     route(
         ("GET", "/v1/tenants/{tenant}/gpu"),
         ("describeGpu", "The GPU, the tenant's share of it, and what it has used"),

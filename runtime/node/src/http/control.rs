@@ -33,7 +33,7 @@ use crate::tenants::Scope;
 /// Largest manifest; a long one has a few kilobytes.
 const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
-type Reply = Result<Response, Error>;
+pub(super) type Reply = Result<Response, Error>;
 
 /// The routes of the table that are not matched by hand, for one worker.
 pub(super) fn router(node: &Arc<Node>) -> Router {
@@ -63,6 +63,7 @@ pub(super) fn handler(id: &str) -> Option<MethodRouter<Arc<Node>>> {
         "planPartitions" => get(plan),
         "describeGpu" => get(gpu),
         "describeTenant" => get(usage),
+        "describeBill" => get(super::bill::bill),
         _ => return None,
     })
 }
@@ -73,7 +74,7 @@ async fn no_route(uri: Uri) -> Error {
 
 async fn no_method(uri: Uri) -> Error {
     let allow = match uri.path().split('/').skip(4).collect::<Vec<_>>().as_slice() {
-        ["components" | "pipelines" | "plan" | "gpu" | "usage"] => "GET, HEAD",
+        ["components" | "pipelines" | "plan" | "gpu" | "usage" | "bill"] => "GET, HEAD",
         ["assets"] | [.., "resume" | "replay" | "rollback" | "move"] => "POST",
         _ => "GET, HEAD, PUT, DELETE",
     };
@@ -85,7 +86,7 @@ pub(super) struct Call {
     pub(super) node: Arc<Node>,
     pub(super) tenant: Name,
     name: String,
-    caller: Arc<Caller>,
+    pub(super) caller: Arc<Caller>,
 }
 
 impl Call {

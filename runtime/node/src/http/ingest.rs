@@ -153,6 +153,8 @@ impl Tally {
 struct Asked<'a> {
     key: Option<Cow<'a, str>>,
     wait: Option<Duration>,
+    /// The reply says what the event cost.
+    usage: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -163,7 +165,10 @@ impl<'a> Asked<'a> {
             match pair? {
                 (name, value) if name == "key" => asked.key = Some(value),
                 (name, value) if name == "wait" => wait = Some(value),
-                (name, _) => return Err(text::unknown_parameter(&name, "`key` or `wait`")),
+                (name, value) if name == "usage" => asked.usage = usage(&value)?,
+                (name, _) => {
+                    return Err(text::unknown_parameter(&name, "`key`, `wait` or `usage`"));
+                }
             }
         }
         if let Some(key) = &asked.key {
@@ -172,7 +177,20 @@ impl<'a> Asked<'a> {
         asked.key = asked.key.filter(|key| !key.is_empty());
         asked.wait = wait.map(|text| body::wait_within(&text, wait_max)).transpose()?;
         asked.wait = asked.wait.filter(|wait| !wait.is_zero());
+        if asked.usage && asked.wait.is_none() {
+            let message = "`usage` is told with a result: ask for one with `wait`";
+            return Err(Error::request("request.query", message));
+        }
         Ok(asked)
+    }
+}
+
+/// `?usage`, `?usage=true` or `?usage=false`.
+fn usage(value: &str) -> Result<bool, Error> {
+    match value {
+        "" | "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Error::request("request.query", "`usage` is `true` or `false`")),
     }
 }
 

@@ -274,6 +274,15 @@ fn schemas_of_tenants() -> Value {
             ("state", text()), ("why?", text()), of("device?"), of("process"), of("share"),
             of("used"), ("stages", list(reference("Object"))),
         ]),
+        "Bill": object(&[
+            ("tenant", text()), ("from?", text()), ("to?", text()), ("currency", text()),
+            of("prices"), ("rows", list(reference("BillRow"))), ("total", reference("BillRow")),
+            ("unreachable", list(text())),
+        ]),
+        "BillRow": object(&[
+            ("pipeline?", text()), ("stage?", text()), ("from?", text()), ("to?", text()),
+            of("used"), ("cost", text()),
+        ]),
         "Tenant": object(&[
             ("tenant", text()), ("weight", number()), ("scopes", list(text())),
             ("quota", list(object(&[

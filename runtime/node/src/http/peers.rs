@@ -80,6 +80,10 @@ async fn look(
         ["tenants", tenant, "pipelines"] => {
             Ok(respond::json(StatusCode::OK, &node.pipelines(&Name::new(tenant)?).await))
         }
+        ["tenants", tenant, "account"] => {
+            let account = node.bill().account(&Name::new(tenant)?);
+            Ok(Response::new(Body::from(Bytes::from(account))))
+        }
         ["tenants", tenant, "components"] => {
             let names = node.components_of().names(&Name::new(tenant)?).await?;
             Ok(respond::json(StatusCode::OK, &names))

@@ -43,9 +43,22 @@ pub(crate) struct Load {
     events_taken: AtomicU64,
     ingest_bytes: AtomicU64,
     output_bytes: AtomicU64,
+    /// Bytes of a pipeline without a log: that came in, left, and went to other partitions.
+    unlogged: [AtomicU64; 3],
     /// Bytes of runs for each partition, in whichever segment; nothing where there are no other
     /// nodes.
     sent: Box<[AtomicU64]>,
+}
+
+/// Which way bytes went of a pipeline without a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unlogged {
+    /// In, from clients.
+    In,
+    /// Out, by outputs.
+    Out,
+    /// To another partition.
+    Between,
 }
 
 impl Load {
@@ -85,6 +98,16 @@ impl Load {
     /// Events left it by an output.
     pub(crate) fn left(&self, bytes: usize) {
         self.output_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes went some way, of a pipeline whose log does not say so.
+    pub(crate) fn unlogged(&self, way: Unlogged, bytes: usize) {
+        self.unlogged[way as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub(crate) fn unlogged_bytes(&self, way: Unlogged) -> u64 {
+        self.unlogged[way as usize].load(Ordering::Relaxed)
     }
 
     /// It has sent something to a partition.

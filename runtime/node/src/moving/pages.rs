@@ -97,6 +97,7 @@ fn take(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 fn is_of(id: &Id<'_>, of: Of) -> bool {
     let place = match id {
         Id::State { place, .. }
+        | Id::Account { place, .. }
         | Id::Position { place, .. }
         | Id::Backlog { place, .. }
         | Id::Dedup { place, .. }

@@ -10,7 +10,7 @@ use sluicebox_store::log::Refusal;
 
 use super::Running;
 use crate::durable::{Durable, Entry, Identity, Logged, NotLogged};
-use crate::mailbox::{Delivery, Mailbox, Place};
+use crate::mailbox::{Delivery, Mailbox, Place, Unlogged};
 
 /// When a producer should try again after it found no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -174,7 +174,9 @@ impl Intake {
             // Another thread may have filled an inbox since the look; the excess is one frame.
             for at in std::mem::take(&mut self.filled) {
                 let frame = self.builders[at].finish();
-                self.mailbox_of(at).push_over(Delivery::from(frame));
+                let to = self.mailbox_of(at);
+                to.load.unlogged(Unlogged::In, frame.bytes().len());
+                to.push_over(Delivery::from(frame));
             }
             if let Some(time) = running.event_time() {
                 time.arrived(self.high, now);

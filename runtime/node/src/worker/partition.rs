@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use sluicebox_core::frame::Frame;
 use sluicebox_core::key;
-use sluicebox_core::partition::{
-    Call, Commit, OutRun, Partition, Serves, Verdict, dead_letter_field,
-};
+use sluicebox_core::partition::{Call, Partition, Serves, Verdict, dead_letter_field};
 use sluicebox_engine::invoker::{Invocation, Outcome, Short};
 use tokio::sync::oneshot;
 
@@ -26,13 +24,13 @@ use super::handed::Handed;
 use super::invokers::{Invokers, UNKNOWN_CODE};
 use super::parked::Parked;
 use super::record::Recording;
-use super::said::{answer, report, trapped};
+use super::said::{report, trapped};
 use super::streams::{Rest, said_of};
 use super::time::Timing;
 use super::{Life, Local};
 use crate::error::Error;
 use crate::mailbox::{Command, Delivery, Inherited, Mailbox, Retired};
-use crate::running::{Route, SegmentRuntime};
+use crate::running::SegmentRuntime;
 
 /// How long a batch goes on without giving others a turn.
 pub(super) const SLICE: Duration = Duration::from_micros(500);
@@ -243,6 +241,7 @@ impl Driver {
         self.machine.hurry_parked();
         self.rest.hurry();
         let Some(frame) = halted else { return };
+        self.recording.taken_back();
         self.mailbox.set_halted(None);
         self.drop_instances();
         let now = self.local.clock.now();
@@ -280,7 +279,8 @@ impl Driver {
         self.life.idle_sweeps.set(0);
         self.life.set_warm(&self.local, true);
         self.commits += 1;
-        (self.rest.fuel, self.rest.losses) = (self.recording.fuel, self.losses());
+        self.rest.used.clone_from(&self.recording.used);
+        self.rest.losses = self.losses();
         let number = [self.mailbox.partition.to_le_bytes().as_slice(), &now.to_le_bytes()].concat();
         let seed = key::hash(&number).wrapping_add(self.commits);
         self.machine.set_seed(seed);
@@ -350,6 +350,7 @@ impl Driver {
         let Call { stage, serves, code, layer, last } = call;
         let size = (layer.frame().len(), layer.frame().bytes().len());
         let events = size.0 as u64;
+        let shares = self.shares(layer.frame());
         let shared = matches!(serves, Serves::Any);
         let stream = matches!(serves, Serves::Stream(..));
         let of_stream = stream.then(|| serves.clone());
@@ -376,8 +377,11 @@ impl Driver {
         }
         let runtime = &self.segment.stages[stage];
         let metrics = &runtime.metrics;
+        if let Some(shares) = shares {
+            let cost = (usage.fuel, took);
+            self.segment.shared.requests.charge(&runtime.name, &shares, cost);
+        }
         metrics.called((events, usage.fuel), took);
-        self.recording.fuel += usage.fuel;
         if usage.cold {
             metrics.instances_created.inc();
         }
@@ -397,6 +401,9 @@ impl Driver {
         }
         let stands = self.machine.done(layer, verdict);
         self.handed.called((&*self.segment, stage), (entered, took), size, stands);
+        if self.segment.durable.is_some() {
+            self.recording.called(stage, usage.fuel, if stands { events } else { 0 });
+        }
         if let Some(serves) = of_stream.filter(|_| !stands) {
             // It may have returned, and remember what was taken back.
             self.drop_instance(stage, &serves);
@@ -408,37 +415,6 @@ impl Driver {
         let stage = (&self.segment.stages[stage], self.mailbox.partition);
         report(&self.segment, stage, said, stands);
         true
-    }
-
-    /// Hands the results of a commit to where they go.
-    fn pass_on(&mut self, commit: Commit) {
-        for OutRun { stage, target, partition, frame } in commit.runs {
-            match &self.segment.routes[stage][target] {
-                Route::Inside => {}
-                Route::Same(there) => {
-                    let to = there[usize::from(self.mailbox.partition)].clone();
-                    self.outgoing.push((to, Delivery::from(frame).of_stage(stage)));
-                }
-                Route::Keyed(there) => {
-                    let to = there[usize::from(partition)].clone();
-                    self.outgoing.push((to, Delivery::from(frame).of_stage(stage)));
-                }
-                Route::Output { ring, reply } => {
-                    ring.append(self.mailbox.partition, &frame);
-                    if *reply {
-                        answer(&self.segment, &frame);
-                    }
-                }
-            }
-        }
-        if let Some(dead) = commit.dead_letters {
-            self.count_dead_letters(&dead);
-            self.segment.shared.dead_letters.ring.append(self.mailbox.partition, &dead);
-        }
-        for (request, delta) in commit.requests {
-            self.segment.shared.requests.adjust(request, delta);
-        }
-        self.deliver();
     }
 
     pub(super) fn count_dead_letters(&self, dead: &Frame) {

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sluicebox_core::codec::{Batch, Piece, RecordWriter, kind};
+use sluicebox_core::codec::{Batch, Piece, RecordWriter, Usage, kind};
 use sluicebox_core::frame::{Frame, FrameBuilder};
 use sluicebox_core::ids::{EdgeId, OutputId, RequestId, StageId};
 use sluicebox_core::partition::{Halt, Leads, Recorded, SegmentIds, StageIds, TooLarge};
@@ -73,8 +73,8 @@ pub(super) struct Recording {
     pub parts: Vec<Delivery>,
     /// What comes before everything that is queued: parts of a batch that was divided.
     pub divided: VecDeque<Vec<Delivery>>,
-    /// Fuel of its calls.
-    pub fuel: u64,
+    /// What its calls used, stage by stage: fuel of all, events of those that stood.
+    pub used: Vec<Usage>,
     /// The part that comes next is one event, whose commit was too large.
     lost: bool,
     /// There are images in the commit of the batch that was run last.
@@ -104,6 +104,19 @@ fn halves(parts: Vec<Delivery>, events: u32) -> (Vec<Delivery>, Vec<Delivery>) {
 }
 
 impl Recording {
+    /// A call of a stage used so much fuel for so many events, if they stood.
+    pub(super) fn called(&mut self, stage: usize, fuel: u64, events: u64) {
+        if self.used.len() <= stage {
+            self.used.resize(stage + 1, Usage::default());
+        }
+        self.used[stage].add(&Usage { fuel, events, reruns: 0 });
+    }
+
+    /// What stood does so no more; its fuel was burnt.
+    pub(super) fn taken_back(&mut self) {
+        self.used.iter_mut().for_each(|used| used.events = 0);
+    }
+
     /// True if a commit waits for room in the log.
     pub(super) fn is_pending(&self) -> bool {
         self.pending.is_some()
@@ -203,12 +216,15 @@ impl Driver {
     pub(super) fn commit_recorded(&mut self) {
         let durable = self.segment.durable.as_ref().expect("only such a segment records");
         let bytes_max = durable.pipeline.log.record_bytes_max();
-        let Recording { writer, fuel, .. } = &mut self.recording;
-        let recorded = match self.machine.finish_recorded((*fuel, bytes_max), writer, |_, _| {}) {
+        let Recording { writer, used, .. } = &mut self.recording;
+        let recorded = match self.machine.finish_recorded((used, bytes_max), writer, |_, _| {}) {
             Ok(recorded) => recorded,
-            Err(TooLarge { bytes }) => return self.divide(bytes),
+            Err(TooLarge { bytes }) => {
+                self.recording.taken_back();
+                return self.divide(bytes);
+            }
         };
-        self.recording.fuel = 0;
+        self.recording.used.clear();
         self.recording.parts.clear();
         self.recording.pending = Some(Box::new(recorded));
         self.log();

@@ -14,6 +14,7 @@
 
 use std::time::Instant;
 
+use sluicebox_core::codec::Usage;
 use sluicebox_core::image::Image;
 use sluicebox_core::key;
 use sluicebox_core::layer::Layer;
@@ -38,8 +39,8 @@ pub(super) struct Rest {
     until: Option<u64>,
     /// The pause it has; 0 if the last batch had room.
     pause: u64,
-    /// Fuel that was used before the batch.
-    pub fuel: u64,
+    /// What was used before the batch.
+    pub used: Vec<Usage>,
     /// Losses of devices before it.
     pub losses: u64,
 }
@@ -114,7 +115,7 @@ impl Driver {
         if !parts.is_empty() {
             self.recording.divided.push_front(parts);
         }
-        self.recording.fuel = self.rest.fuel;
+        self.recording.used.clone_from(&self.rest.used);
         self.mailbox.set_short(true);
         self.rest.begin(self.local.clock.now(), self.mailbox.partition);
         self.note_state();

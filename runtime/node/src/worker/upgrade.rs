@@ -31,7 +31,7 @@ impl Driver {
         }
         self.life.idle_sweeps.set(0);
         self.life.set_warm(&self.local, true);
-        self.rest.fuel = self.recording.fuel;
+        self.rest.used.clone_from(&self.recording.used);
         self.recording.images = false;
         // The rest of them, or what waits, in another turn.
         self.mailbox.schedule();

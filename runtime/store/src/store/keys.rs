@@ -14,6 +14,7 @@
 //! | 4 | dedup | id of an event |
 //! | 5 | output | port u16, offset u64 |
 //! | 6 | slot name | slot |
+//! | 7 | account | name of the tenant |
 //!
 //! A key is escaped so that order stays and no key is the beginning of another: a zero byte is
 //! written `00 FF`, and `00 00` ends it. What stands last needs neither.
@@ -23,7 +24,7 @@
 
 use std::borrow::Cow;
 
-use sluicebox_core::limits::{KEY_BYTES_MAX, KEY_GROUPS, SLOT_BYTES_MAX};
+use sluicebox_core::limits::{KEY_BYTES_MAX, KEY_GROUPS, NAME_BYTES_MAX, SLOT_BYTES_MAX};
 
 /// Longest id of an event in a de-duplication entry.
 pub const EVENT_ID_BYTES_MAX: usize = 2 * 1024;
@@ -37,7 +38,8 @@ const BACKLOG: u8 = 3;
 const DEDUP: u8 = 4;
 const OUTPUT: u8 = 5;
 const SLOT_NAME: u8 = 6;
-const TAGS: [u8; 6] = [STATE, POSITION, BACKLOG, DEDUP, OUTPUT, SLOT_NAME];
+const ACCOUNT: u8 = 7;
+const TAGS: [u8; 7] = [STATE, POSITION, BACKLOG, DEDUP, OUTPUT, SLOT_NAME, ACCOUNT];
 
 /// Whose an entry is, and which part of the keys it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +103,13 @@ pub enum Id<'a> {
         /// The name.
         slot: &'a [u8],
     },
+    /// What a tenant has used.
+    Account {
+        /// Whose it is; of no pipeline.
+        place: Place,
+        /// The tenant's name.
+        name: &'a [u8],
+    },
 }
 
 impl<'a> Id<'a> {
@@ -131,6 +140,10 @@ impl<'a> Id<'a> {
                 put_place(out, SLOT_NAME, *place);
                 out.extend_from_slice(slot);
             }
+            Self::Account { place, name } => {
+                put_place(out, ACCOUNT, *place);
+                out.extend_from_slice(name);
+            }
         }
     }
 
@@ -154,6 +167,7 @@ impl<'a> Id<'a> {
                 Self::Output { place, port: u16::from_be_bytes(*port), offset }
             }
             SLOT_NAME if rest.len() <= SLOT_BYTES_MAX => Self::SlotName { place, slot: rest },
+            ACCOUNT if rest.len() <= NAME_BYTES_MAX => Self::Account { place, name: rest },
             _ => return None,
         };
         Some(id)
@@ -175,6 +189,12 @@ pub fn slots_of(place: Place, key: &[u8]) -> Vec<u8> {
     let mut prefix = Vec::with_capacity(PLACE_BYTES + key.len() + 2);
     put_state(&mut prefix, place, key, b"");
     prefix
+}
+
+/// What the accounts of all tenants begin with.
+#[must_use]
+pub fn accounts() -> Vec<u8> {
+    start(ACCOUNT, &[])
 }
 
 /// What everything of a tenant begins with, kind by kind.

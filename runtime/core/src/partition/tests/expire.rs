@@ -127,7 +127,7 @@ fn a_new_version_says_anew_how_long_keys_stay() {
 /// Ends the batch with its record, which `look` is shown. How large it is.
 fn finish(partition: &mut Partition, look: impl FnOnce(&CommitRecord<'_>)) -> usize {
     let mut writer = RecordWriter::new();
-    let recorded = partition.finish_recorded((0, usize::MAX), &mut writer, |_, _| {});
+    let recorded = partition.finish_recorded((&[], usize::MAX), &mut writer, |_, _| {});
     assert!(recorded.is_ok());
     let body = writer.to_bytes();
     let Ok(Record::Commit(record)) = decode(writer.kind(), &body) else { panic!("a commit") };
@@ -162,7 +162,7 @@ fn its_record_is_of_deletions_only_and_never_too_large() {
     assert!(bytes < 512 * 1024 / 2, "{bytes} bytes; a record may have half of a file of 1 MiB");
     // One that the log refuses is taken back, and what is over is over later.
     assert!(partition.start_expiry(30 * SECOND).started);
-    let refused = partition.finish_recorded((0, 10), &mut RecordWriter::new(), |_, _| {});
+    let refused = partition.finish_recorded((&[], 10), &mut RecordWriter::new(), |_, _| {});
     assert!(refused.is_err());
     let (frame, batch) = partition.take_back();
     assert_eq!((frame.len(), batch), (0, Batch::default()));

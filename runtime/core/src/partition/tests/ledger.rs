@@ -18,6 +18,11 @@ fn recorded(scope: Scope, on_failure: OnFailure, leads: Leads) -> Partition {
     partition
 }
 
+/// What the calls of the first stage used.
+fn fuel(fuel: u64) -> Usage {
+    Usage { fuel, ..Usage::default() }
+}
+
 fn piece(from: Place, to: Place, events: u32) -> Vec<Piece> {
     vec![Piece { source: Source::Ingest, from, to, events }]
 }
@@ -32,7 +37,8 @@ fn text(change: &Change<'_>) -> String {
 fn finish(partition: &mut Partition, look: impl FnOnce(&CommitRecord<'_>, &[String])) -> Recorded {
     let mut writer = RecordWriter::new();
     let mut changes = Vec::new();
-    let recorded = partition.finish_recorded((77, usize::MAX), &mut writer, |stage, change| {
+    let used = [fuel(77)];
+    let recorded = partition.finish_recorded((&used, usize::MAX), &mut writer, |stage, change| {
         assert_eq!(stage.split().0, StageId(3));
         if stage.split().1 == Part::Own && change.slot.first() != Some(&HOSTED) {
             changes.push(text(&change));
@@ -174,7 +180,7 @@ fn a_commit_that_is_too_large_is_taken_back_and_made_in_parts() {
     partition.start_batch(frame(&events), piece(Place::START, place(3), 3), 9);
     drive(&mut partition);
     let mut writer = RecordWriter::new();
-    let refused = partition.finish_recorded((77, 70), &mut writer, |_, _| {});
+    let refused = partition.finish_recorded((&[fuel(77)], 70), &mut writer, |_, _| {});
     let bytes = writer.bytes_len();
     assert_eq!(refused, Err(TooLarge { bytes }));
     let (back, batch) = partition.take_back();
@@ -212,7 +218,7 @@ fn parked_events_whose_commit_is_too_large_come_in_smaller_batches() {
     drive(&mut partition);
     let mut writer = RecordWriter::new();
     let stands = |_: StageId, _: Change<'_>| {};
-    partition.finish_recorded((1, usize::MAX), &mut writer, stands).expect("it fits");
+    partition.finish_recorded((&[fuel(1)], usize::MAX), &mut writer, stands).expect("it fits");
     assert_eq!(partition.parked(0), (1, 3));
     let mut refused = 0;
     let mut dead = Vec::new();
@@ -228,7 +234,7 @@ fn parked_events_whose_commit_is_too_large_come_in_smaller_batches() {
         }
         let sends = partition.draft.runs.iter().any(|run| !run.frame.is_empty());
         let bytes_max = if sends { 1 } else { usize::MAX };
-        match partition.finish_recorded((1, bytes_max), &mut writer, stands) {
+        match partition.finish_recorded((&[fuel(1)], bytes_max), &mut writer, stands) {
             Ok(recorded) => dead.extend(recorded.sent.dead_letters),
             Err(_) => {
                 refused += 1;

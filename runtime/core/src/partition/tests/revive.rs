@@ -183,7 +183,7 @@ impl Node {
                 None => drop(kept.remove(&slot)),
             }
         };
-        let recorded = self.machine.finish_recorded((0, self.bytes_max), &mut writer, changed);
+        let recorded = self.machine.finish_recorded((&[], self.bytes_max), &mut writer, changed);
         let Ok(recorded) = recorded else {
             let (frame, _) = self.machine.take_back();
             assert!(frame.is_empty(), "what is too large here was made here");
@@ -333,7 +333,8 @@ fn of_a_stream_that_is_lost_only_what_was_not_handled_is_given_up() {
         node.machine.done(call.layer, verdicts.pop().expect("it is lost by then"));
     }
     node.consumed = 2;
-    let commit = node.machine.finish_recorded((0, usize::MAX), &mut RecordWriter::new(), |_, _| {});
+    let commit =
+        node.machine.finish_recorded((&[], usize::MAX), &mut RecordWriter::new(), |_, _| {});
     let dead = commit.expect("it fits").sent.dead_letters.expect("there are some");
     assert_eq!(texts(&dead.frame), pairs(&[("a", "t"), ("a", "e3")]));
     assert_eq!((node.machine.open_streams(), node.machine.state_bytes()), (0, 0));

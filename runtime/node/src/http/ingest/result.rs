@@ -17,12 +17,15 @@ use crate::durable::Logged;
 use crate::error::Error;
 use crate::http::body::Body;
 use crate::http::text::{holds_json, push_time};
-use crate::requests::{Answer, Reply, Waiting};
+use crate::requests::{Answer, Reply, Waiting, cost_text};
 use crate::running::{Intake, Submitted};
 
 /// Content type of a result whose event has none: JSON if it is, else bytes.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// What the event cost in each stage, if the request asked.
+const USAGE: HeaderName = HeaderName::from_static("sluicebox-usage");
 
 impl Call<'_> {
     /// Hands in the one event of a request that waits for its result.
@@ -34,7 +37,11 @@ impl Call<'_> {
         let retry_after = Duration::from_secs(1);
         let full = || Error::Overloaded { what: "more waiting clients", retry_after };
         let of = self.running.durable().map(|durable| durable.id);
-        let waiting = self.edge.node().requests().register(of).ok_or_else(full)?;
+        let requests = self.edge.node().requests();
+        let mut waiting = requests.register(of).ok_or_else(full)?;
+        if request.asked.usage {
+            waiting.ask(requests);
+        }
         let _fits = push_field(&mut host_fields, field::REQUEST, &waiting.id.0.to_le_bytes());
         let mut armed = 0;
         loop {
@@ -65,11 +72,17 @@ impl Call<'_> {
         mut waiting: Waiting,
         wait: Duration,
     ) -> Result<Response<Body>, Error> {
-        match self.edge.within(wait, waiting.result()).await {
-            Some(Reply::Output(answer)) => Ok(result(&answer)),
-            Some(Reply::Done) => Ok(empty()),
-            None => Err(self.deadline()),
+        let mut response = match self.edge.within(wait, waiting.result()).await {
+            Some(Reply::Output(answer)) => result(&answer),
+            Some(Reply::Done) => empty(),
+            None => return Err(self.deadline()),
+        };
+        if let Some(costs) = waiting.costs()
+            && let Ok(costs) = HeaderValue::try_from(cost_text(&costs))
+        {
+            response.headers_mut().insert(USAGE, costs);
         }
+        Ok(response)
     }
 
     fn deadline(&self) -> Error {
