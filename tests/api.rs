@@ -43,6 +43,8 @@ mod tenancy;
 mod time;
 #[path = "api/tls.rs"]
 mod tls;
+#[path = "api/traces.rs"]
+mod traces;
 #[path = "api/uploads.rs"]
 mod uploads;
 

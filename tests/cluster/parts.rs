@@ -4,7 +4,7 @@
 //! Nodes that die or stand still are in `faults`, and between the steps of a move in `copies`,
 //! nodes on machines that are cut off from each other in `apart`, one that was taken over in
 //! `liar`, what else clients do and what is refused in `serves`, where partitions would better be
-//! in `plan`, event time in `time`.
+//! in `plan`, event time in `time`, traces in `traces`.
 
 #[path = "parts/apart.rs"]
 mod apart;
@@ -22,6 +22,8 @@ mod plan;
 mod serves;
 #[path = "parts/time.rs"]
 mod time;
+#[path = "parts/traces.rs"]
+mod traces;
 
 use std::collections::BTreeMap;
 

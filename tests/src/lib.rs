@@ -13,6 +13,7 @@
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod events;
 pub mod eventually;
 pub mod follow;

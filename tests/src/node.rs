@@ -232,6 +232,13 @@ impl Setup {
         if is_set { self } else { self.set(field, value) }
     }
 
+    /// With a variable of the environment that is no field.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// With these lines in its log: `info,sluicebox_node::moving=debug`.
     #[must_use]
     pub fn saying(mut self, lines: &str) -> Self {

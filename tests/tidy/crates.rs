@@ -143,6 +143,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("base64", &["link", "node", "cli"]),
     ("memchr", &["engine", "node"]),
     ("prometheus-client", &["node"]),
+    // Messages of OTLP, which traces leave in.
+    ("prost", &["node"]),
     // Live pipelines and tenants, looked up for each request.
     ("dashmap", &["node"]),
     // Text of manifests, configuration and tenants; the command reads manifests to find components,

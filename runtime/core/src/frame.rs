@@ -12,12 +12,14 @@
 mod build;
 pub(crate) mod compact;
 mod event;
+mod trace;
 
 pub use build::{FrameBuilder, Mark};
 pub(crate) use build::{STAGE_BYTES, Staged};
 pub use compact::expand;
 pub(crate) use event::Simple;
 pub use event::{Event, Fields, Head, Kind, NO_CAUSE, field, push_field};
+pub use trace::{TRACEPARENT_BYTES, TraceContext};
 
 use bytes::Bytes;
 

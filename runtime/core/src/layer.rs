@@ -106,6 +106,8 @@ pub struct Layer {
     sent: Vec<RequestId>,
     scratch: Vec<u8>,
     attached: Attached,
+    /// For events of the call whose trace is kept: by which span what they cause goes on.
+    spans: Vec<(u32, [u8; 8])>,
     /// For [`Staged`]; made when the stage emits for the first time.
     staging: Option<Box<[u8; STAGE_BYTES]>>,
 }
@@ -182,6 +184,7 @@ impl Layer {
             sent,
             scratch,
             attached: Attached::default(),
+            spans: Vec::new(),
             staging: None,
         }
     }
@@ -205,6 +208,7 @@ impl Layer {
     pub fn begin(&mut self, frame: Frame) {
         self.input.begin(frame);
         self.attached.begin();
+        self.spans.clear();
         self.call.state_mark = self.state.mark();
         self.call.timers_mark = self.timers.mark();
         self.call.sent_mark = self.sent.len();
@@ -220,6 +224,12 @@ impl Layer {
     #[must_use]
     pub fn frame(&self) -> &Frame {
         &self.input.frame
+    }
+
+    /// Says by which spans the traces of these events go on in what they cause. Of others the trace
+    /// goes on as it is.
+    pub fn set_spans(&mut self, spans: Vec<(u32, [u8; 8])>) {
+        self.spans = spans;
     }
 
     /// Events emitted in the call in progress.

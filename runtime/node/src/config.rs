@@ -42,6 +42,9 @@ pub use self::sections::SECTIONS;
 use self::shape::{
     Address, Bytes, Count, MaybeName, MaybeNode, MaybePlace, NodeList, Period, Place, Shape, Switch,
 };
+pub use crate::traces::Sampler;
+
+pub use self::traces::{CollectorConfig, Otlp, Secret, TracesConfig, Url};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "sluicebox.toml";
@@ -104,6 +107,7 @@ macro_rules! section {
 mod bill;
 mod gpu;
 mod isolation;
+mod traces;
 
 section! {
     /// The node as a whole.
@@ -346,6 +350,10 @@ pub struct Config {
     pub gpu: GpuConfig,
     /// See [`ClusterConfig`].
     pub cluster: ClusterConfig,
+    /// How much of its traffic a tenant may have traced.
+    pub traces: TracesConfig,
+    /// Where traces go; none if nobody wants any.
+    pub otlp: Option<Otlp>,
     /// A tenant's quotas by default.
     pub quota: QuotaConfig,
     /// The bill.
@@ -387,6 +395,8 @@ impl Config {
             isolation: IsolationConfig::read(&mut reader),
             gpu: GpuConfig::read(&mut reader),
             cluster: ClusterConfig::read(&mut reader),
+            traces: TracesConfig::read(&mut reader),
+            otlp: traces::read(&sources.otel, &mut reader),
             quota: QuotaConfig::read(&mut reader),
             bill: BillConfig::read(&mut reader),
         };
@@ -411,6 +421,7 @@ impl Config {
         self.isolation.write(&mut text);
         self.gpu.write(&mut text);
         self.cluster.write(&mut text);
+        self.traces.write(&mut text);
         self.quota.write(&mut text);
         self.bill.write(&mut text);
         text

@@ -23,10 +23,11 @@ mod groups;
 mod keeper;
 mod process;
 mod said;
+mod spans;
 pub(crate) mod tenant_process;
 
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -46,6 +47,7 @@ use groups::Groups;
 use keeper::Keeper;
 pub(crate) use process::{Inside, Process};
 pub(crate) use said::relay_lines;
+pub(crate) use spans::{SPANS_BYTES_MAX, say_spans};
 
 /// Tenants whose keepers may wait to be begun: more than there can be tenants.
 const BEGINNING_MAX: usize = 16 * 1024;
@@ -286,4 +288,15 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
     {
         tracing::error!(%error, "the keeper of a tenant's process panicked");
     }
+}
+
+/// The system does not do what a process needs to begin.
+fn failed(source: io::Error) -> Error {
+    Error::Io { doing: "start the process".to_owned(), source }
+}
+
+/// Makes a directory that is nobody else's.
+fn make_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

@@ -44,6 +44,7 @@ mod stage_log;
 pub mod start;
 pub mod tenancy;
 pub mod tenants;
+mod traces;
 mod worker;
 
 pub use config::Config;

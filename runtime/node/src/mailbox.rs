@@ -216,7 +216,12 @@ impl Mailbox {
     }
 
     /// Queues a run whatever the room; for a caller that has looked just before.
-    pub(crate) fn push_over(self: &Arc<Self>, delivery: Delivery) {
+    pub(crate) fn push_over(self: &Arc<Self>, mut delivery: Delivery) {
+        let has_traces =
+            !delivery.frame.is_plain() && self.segment.shared.tenant.traces().is_some();
+        if has_traces && delivery.hop.is_none() {
+            delivery.hop = Some(Hop::into_inbox());
+        }
         self.segment.shared.entered();
         let bytes = delivery.bytes();
         if delivery.run.is_some_and(|run| run.source == Source::Ingest) && !delivery.foreign {

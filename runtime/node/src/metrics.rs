@@ -10,7 +10,7 @@
 //! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the node:
 //! `metrics/node.rs`, of the log, event time, workers and tenants' processes: `metrics/log.rs`,
 //! `metrics/time.rs`, `metrics/worker.rs`, `metrics/process.rs`, other nodes: `metrics/peer.rs`,
-//! ways between segments: `metrics/hop.rs`; who may read it: `http`.
+//! ways between segments: `metrics/hop.rs`, traces: `metrics/traces.rs`; who may read it: `http`.
 
 mod encode;
 mod gpu;
@@ -24,6 +24,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 mod time;
+mod traces;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ pub use node::NodeMetrics;
 pub use output::OutputMetrics;
 pub use peer::PeerMetrics;
 pub use process::ProcessMetrics;
+pub use traces::TraceMetrics;
 pub use worker::WorkerMetrics;
 
 /// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
@@ -345,6 +347,7 @@ struct Sets {
     log: Mutex<Option<Arc<dyn Log>>>,
     kept: Mutex<Option<(Arc<DiskUse>, Arc<Backing>)>>,
     gpus: Mutex<Option<Arc<Gpus>>>,
+    traces: Mutex<Option<Arc<TraceMetrics>>>,
     workers: Mutex<BTreeMap<u16, Weak<WorkerMetrics>>>,
     processes: Mutex<BTreeMap<Name, Weak<ProcessMetrics>>>,
     peers: Mutex<BTreeMap<NodeName, Weak<PeerMetrics>>>,
@@ -370,6 +373,12 @@ impl Metrics {
     /// The GPU is shown as well.
     pub(crate) fn set_gpus(&self, gpus: Arc<Gpus>) {
         *lock(&self.sets.gpus) = Some(gpus);
+    }
+
+    /// The figures of traces, which are shown from now on.
+    #[must_use]
+    pub fn traces(&self) -> Arc<TraceMetrics> {
+        lock(&self.sets.traces).get_or_insert_default().clone()
     }
 
     /// The figures of a worker.

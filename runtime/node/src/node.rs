@@ -58,6 +58,7 @@ use crate::scale::Scales;
 use crate::spread::Spread;
 use crate::tenancy::Tenancy;
 use crate::tenants::Tenants;
+use crate::traces::Traces;
 
 /// Share of the engine's instances and stacks one tenant may hold, in percent.
 const TENANT_SHARE: usize = 75;
@@ -132,6 +133,8 @@ pub struct Node {
     draining: AtomicBool,
     front: Arc<Front>,
     gpus: Arc<Gpus>,
+    /// Where somebody wants them.
+    pub(crate) traces: Option<Arc<Traces>>,
     /// The nodes it works with, if it is not alone.
     cluster: Option<Arc<Cluster>>,
     /// When it was started, in nanoseconds since 1970.
@@ -150,6 +153,7 @@ impl Node {
         let front = Arc::new(Front::new(&config, program.clone()));
         let gpus = Arc::new(Gpus::new(&config, program.clone()));
         let metrics = Metrics::new();
+        let traces = Traces::new(&config, &metrics)?;
         let cluster = Cluster::load(&config.cluster, &metrics)?.map(Arc::new);
         let dir = &config.node.data_dir;
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
@@ -211,6 +215,7 @@ impl Node {
             draining: AtomicBool::new(false),
             front,
             gpus,
+            traces,
             cluster,
             began: since.as_nanos() as u64,
             changes: AtomicU64::new(0),
@@ -434,7 +439,8 @@ impl Node {
             let number = self.next_tenant.fetch_add(1, Ordering::Relaxed);
             let weight = self.tenants.current().tenant(tenant).map_or(1, |known| known.weight);
             let disk = self.disk.of(tenant);
-            Arc::new(Tenancy::new(tenant.clone(), number, weight, (slots, disk), &allowance))
+            let own = Tenancy::new(tenant.clone(), number, weight, (slots, disk), &allowance);
+            Arc::new(own.traced(self.traces.as_ref()))
         };
         self.tenancies.entry(tenant.clone()).or_insert_with(make).clone()
     }

@@ -140,6 +140,8 @@ pub(crate) struct SegmentRuntime {
     pub(crate) routes: Vec<Vec<Route>>,
     /// In a pipeline with a log.
     pub(crate) durable: Option<SegmentDurable>,
+    /// What its outputs are called.
+    pub(crate) outputs: Vec<(Arc<Output>, String)>,
 }
 
 impl SegmentRuntime {

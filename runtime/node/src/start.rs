@@ -30,8 +30,9 @@ use crate::worker::{self, release::Releases};
 pub(crate) enum Door {
     /// The configured address.
     Listen,
-    /// Somebody who hands them over, for each worker, on behalf of the one tenant.
-    Handed { tenants: Box<Tenants>, handed: Vec<mpsc::Receiver<OwnedFd>> },
+    /// Somebody who hands them over, for each worker, on behalf of the one tenant, and takes the
+    /// traces.
+    Handed { tenants: Box<Tenants>, handed: Vec<mpsc::Receiver<OwnedFd>>, front: OwnedFd },
 }
 
 /// The address of a node that listens nowhere.
@@ -47,6 +48,8 @@ pub struct RunningNode {
     stop: watch::Sender<bool>,
     stop_checkpoints: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends behind all others, as they may have something for it.
+    exporter: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 impl Node {
@@ -78,9 +81,9 @@ impl Node {
     ) -> Result<RunningNode, Error> {
         raise_file_limit();
         let tls = http::Tls::load(&config.tls)?.map(Arc::new);
-        let (tenants, handed) = match door {
-            Door::Listen => (None, None),
-            Door::Handed { tenants, handed } => (Some(*tenants), Some(handed)),
+        let (tenants, handed, front) = match door {
+            Door::Listen => (None, None, None),
+            Door::Handed { tenants, handed, front } => (Some(*tenants), Some(handed), Some(front)),
         };
         let node = Arc::new(Self::build(config, program, tenants)?);
         node.metrics().set_log(node.log().clone());
@@ -124,8 +127,16 @@ impl Node {
         }
         drop(restored);
         let stop_checkpoints = Arc::default();
-        let running =
-            RunningNode { node, address, tls, stop_listening, stop, stop_checkpoints, threads };
+        let running = RunningNode {
+            node,
+            address,
+            tls,
+            stop_listening,
+            stop,
+            stop_checkpoints,
+            threads,
+            exporter: None,
+        };
         match wait_restored.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(error),
@@ -134,6 +145,7 @@ impl Node {
         let mut running = running;
         running.keep_checkpoints()?;
         running.keep_gpu()?;
+        running.keep_traces(front)?;
         running.node.set_ready();
         Ok(running)
     }
@@ -166,6 +178,26 @@ impl RunningNode {
             source,
         })?;
         self.threads.push(spawned);
+        Ok(())
+    }
+
+    /// Starts the thread that takes traces to their collector.
+    fn keep_traces(&mut self, front: Option<OwnedFd>) -> Result<(), Error> {
+        let exporter = self.node.traces.as_ref().and_then(|traces| traces.take_exporter());
+        let Some(exporter) = exporter else { return Ok(()) };
+        let exporter = match front {
+            Some(front) => exporter.by_front(front),
+            None => exporter,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let spawned = std::thread::Builder::new()
+            .name("traces".to_owned())
+            .spawn(move || exporter.run(stopped));
+        let spawned = spawned.map_err(|source| Error::Io {
+            doing: "start the thread of traces".to_owned(),
+            source,
+        })?;
+        self.exporter = Some((stop, spawned));
         Ok(())
     }
 
@@ -245,6 +277,12 @@ impl Drop for RunningNode {
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked");
+            }
+        }
+        if let Some((stop, thread)) = self.exporter.take() {
+            let _ended = stop.send(true);
+            if thread.join().is_err() {
+                tracing::error!("the thread of traces panicked");
             }
         }
     }

@@ -10,6 +10,8 @@ use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Allowance;
 use sluicebox_engine::stage::TenantSlots;
 
+use crate::traces::{TenantTraces, Traces};
+
 /// At most one in so many bytes of the quota for state may be of parked events, and as many of
 /// timers: they cannot leave memory, and the rest has to be enough for what a call needs.
 const HELD_PART: u64 = 4;
@@ -27,6 +29,7 @@ pub struct Tenancy {
     timer_bytes: Metered,
     streams: Metered,
     disk_bytes: Arc<Metered>,
+    traces: Option<Arc<TenantTraces>>,
 }
 
 /// What a tenant uses at the moment, against a quota: mostly a sum over all its partitions.
@@ -97,7 +100,19 @@ impl Tenancy {
             timer_bytes: Metered::new(allowance.state_bytes / HELD_PART),
             streams: Metered::new(allowance.streams),
             disk_bytes,
+            traces: None,
         }
+    }
+
+    /// The same, of a node that keeps traces.
+    pub(crate) fn traced(self, traces: Option<&Arc<Traces>>) -> Self {
+        let traces = traces.map(|traces| traces.of_tenant(&self.name));
+        Self { traces, ..self }
+    }
+
+    /// Its traces, where somebody wants them.
+    pub(crate) fn traces(&self) -> Option<&Arc<TenantTraces>> {
+        self.traces.as_ref()
     }
 
     /// Its name.

@@ -13,6 +13,7 @@
 //! - Nothing here blocks. Instances nobody used for a while are dropped, by a tick that runs only
 //!   while there are any; and so are idle ones when somebody on another worker is short.
 
+mod call;
 mod cold;
 mod costs;
 mod expiry;
@@ -26,6 +27,7 @@ pub(crate) mod release;
 mod retire;
 pub(crate) mod said;
 mod schedule;
+mod spans;
 mod streams;
 mod time;
 mod unlogged;

@@ -3,22 +3,31 @@
 //! The whole machine works: the node takes as many cores as there are, and the client, which sends,
 //! reads and counts, shares them. The two stages are in one segment; each reads key and time of an
 //! event and copies its payload. Packed frames hold at most 256 events.
+//!
+//! The part `traced` holds a node that sends traces, with the sampling nobody has to set, against one
+//! that does not: in turns, with the same requests.
 
-use std::process::ExitCode;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sluicebox_bench::events::{self, Batch};
-use sluicebox_bench::load::{Flow, flow};
+use sluicebox_bench::load::{Flow, Flown, flow};
 use sluicebox_bench::node::{Home, Node, Setup, Tenant, best_effort, example_manifest};
 use sluicebox_bench::options::Options;
 use sluicebox_bench::pipelines::{COPY, Chain};
-use sluicebox_bench::process::Spent;
+use sluicebox_bench::process::{Process, Spent};
 use sluicebox_bench::report::{Report, Target};
-use sluicebox_bench::runtime;
+use sluicebox_bench::rounds::Rounds;
+use sluicebox_bench::{program, runtime};
 
 const FRAMES: &str = "application/vnd.sluicebox.frame";
 const LINES: &str = "application/x-ndjson";
+
+/// Of the events a second that a node without traces takes, and in how many rounds.
+const TRACED_TARGET: f64 = 0.95;
+const TRACED_ROUNDS: usize = 7;
 
 /// Different bodies, so that no cache makes one of them cheap.
 const BODIES: usize = 16;
@@ -86,7 +95,53 @@ fn bench() -> Result<()> {
     let node = home.start(&Setup::default())?;
     let done = runtime()?.block_on(run(&node, &options));
     done.with_context(|| format!("the node's log ends with:\n{}", node.log()))?;
+    drop(node);
+    if options.wants("traced") { traced(&options) } else { Ok(()) }
+}
+
+/// Two nodes that take turns: one sends traces.
+fn traced(options: &Options) -> Result<()> {
+    let (_collector, url) = collector()?;
+    let (plain, traced) = (Home::new()?, Home::new()?);
+    let variables = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", url)];
+    let (plain, traced) =
+        (plain.start(&Setup::default())?, traced.start(&Setup { variables, ..Setup::default() })?);
+    let done = runtime()?.block_on(in_turns((&plain, &traced), options));
+    done.with_context(|| format!("the node's log ends with:\n{}", traced.log()))
+}
+
+async fn in_turns((plain, traced): (&Node, &Node), options: &Options) -> Result<()> {
+    let tenant = Tenant::dev();
+    prepare(plain, &tenant).await?;
+    prepare(traced, &tenant).await?;
+    let mut report = Report::new("Traces: events a second with them, by those without");
+    let time = options.time(Duration::from_secs(3), Duration::from_millis(500));
+    for part in parts().iter().filter(|part| ["frames", "word-count"].contains(&part.name)) {
+        let (mut without, mut with) = (Rounds::default(), Rounds::default());
+        for _ in 0..TRACED_ROUNDS {
+            without.add(measure(plain, &tenant, part, time).await?.0.per_second());
+            with.add(measure(traced, &tenant, part, time).await?.0.per_second());
+        }
+        let ratio = with.over(&without);
+        report.row(part.what, ratio.median(), "", Target::AtLeast(TRACED_TARGET));
+        report.note(&format!(
+            "{:.0} events/s without; spread {:.2}",
+            without.median(),
+            ratio.spread()
+        ));
+    }
     Ok(())
+}
+
+/// Something that takes traces, and where.
+fn collector() -> Result<(Process, String)> {
+    let mut command = Command::new(program("bare-hyper")?);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = Process::start(&mut command)?;
+    let mut line = String::new();
+    BufReader::new(process.stdout().context("standard output was asked for")?)
+        .read_line(&mut line)?;
+    Ok((process, format!("http://{}", line.trim())))
 }
 
 async fn run(node: &Node, options: &Options) -> Result<()> {
@@ -120,6 +175,25 @@ async fn one(
     time: Duration,
     report: &mut Report,
 ) -> Result<()> {
+    let (flown, spent) = measure(node, tenant, part, time).await?;
+    report.row(part.what, flown.per_second(), "/s", part.target);
+    report.note(&spent.for_each(flown.events, "an event")?);
+    report.note(&format!(
+        "{} requests refused as busy; reply to a request p50 {:?}, p99 {:?}; {} events a page",
+        flown.refused,
+        flown.latency.quantile(0.5),
+        flown.latency.quantile(0.99),
+        flown.events / flown.pages.max(1),
+    ));
+    Ok(())
+}
+
+async fn measure<'a>(
+    node: &'a Node,
+    tenant: &Tenant,
+    part: &Part,
+    time: Duration,
+) -> Result<(Flown, Spent<'a>)> {
     let batches: Vec<Batch> = (0..BODIES).map(|at| (part.batch)(at * 10_007)).collect();
     let mut plan = Flow {
         address: node.address,
@@ -137,15 +211,5 @@ async fn one(
     flow(&plan).await?;
     plan.time = time;
     let spent = Spent::since_now(&node.process)?;
-    let flown = flow(&plan).await?;
-    report.row(part.what, flown.per_second(), "/s", part.target);
-    report.note(&spent.for_each(flown.events, "an event")?);
-    report.note(&format!(
-        "{} requests refused as busy; reply to a request p50 {:?}, p99 {:?}; {} events a page",
-        flown.refused,
-        flown.latency.quantile(0.5),
-        flown.latency.quantile(0.99),
-        flown.events / flown.pages.max(1),
-    ));
-    Ok(())
+    Ok((flow(&plan).await?, spent))
 }

@@ -30,13 +30,16 @@ pub struct Setup {
     pub tenants: bool,
     /// Settings as environment variables, without the prefix.
     pub settings: Vec<(&'static str, String)>,
+    /// Other variables of the environment.
+    pub variables: Vec<(&'static str, String)>,
     /// Which lines its log has.
     pub log: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { workers: None, core: Core::Any, tenants: false, settings: Vec::new(), log: "warn" }
+        let (settings, variables) = Default::default();
+        Self { workers: None, core: Core::Any, tenants: false, settings, variables, log: "warn" }
     }
 }
 
@@ -106,6 +109,7 @@ impl Home {
         for (name, value) in &setup.settings {
             command.env(format!("SLUICEBOX__{name}"), value);
         }
+        command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
         command.env("SLUICEBOX_LOG", setup.log);
         let log = self.dir.path().join("log");
         let log_file = std::fs::File::options().create(true).append(true).open(&log)?;
@@ -130,8 +134,9 @@ impl Home {
 pub(crate) fn command() -> Result<Command> {
     let mut command = Command::new(program(PROGRAM)?);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SLUICEBOX") {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        if text.starts_with("SLUICEBOX") || text.starts_with("OTEL_") {
+            command.env_remove(&name);
         }
     }
     command.env("SLUICEBOX_LOG", "warn");

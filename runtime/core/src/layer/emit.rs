@@ -4,7 +4,7 @@ use super::ports::Route;
 use super::{Call, Failure, FailureClass, KeyRule, Layer, LayerLimits, Sink, Spread, request_of};
 use crate::frame::{
     CheckedEvents, Event, Frame, FrameBuilder, FrameError, FrameLimits, Head, Kind, NO_CAUSE,
-    STAGE_BYTES, Staged, field, push_field,
+    STAGE_BYTES, Staged, TraceContext, field, push_field,
 };
 use crate::ids::RequestId;
 use crate::json_key;
@@ -117,7 +117,7 @@ impl Layer {
     /// # Errors
     /// As [`Layer::emit`].
     fn emit_event(&mut self, event: &Event<'_>) -> Result<(), EmitError> {
-        let Self { ports, input, call, sinks, filled, sent, scratch, attached, .. } = self;
+        let Self { ports, input, call, sinks, filled, sent, scratch, attached, spans, .. } = self;
         let cause = input.find(event.head.cause);
         let frame = &input.frame;
         let cause = cause.ok_or_else(|| no_cause(event.head.cause, frame))?;
@@ -130,7 +130,7 @@ impl Layer {
             let cause = frame.event_at(cause);
             request = request_of(&cause);
             let attachments = attached.check(event, ports, frame)?;
-            inherit(&cause, event, attachments, scratch);
+            inherit(&cause, event, attachments, span_of(spans, event), scratch);
             scratch.as_slice()
         };
         let targets = match route {
@@ -226,13 +226,29 @@ fn fail(failures: &mut Vec<Failure>, event: &Event<'_>, why: &dyn std::fmt::Disp
     }
 }
 
+/// The span of this call by which the trace of an event's cause goes on, if it is kept.
+fn span_of(spans: &[(u32, [u8; 8])], event: &Event<'_>) -> Option<[u8; 8]> {
+    spans.iter().find(|(cause, _)| *cause == event.head.cause).map(|(_, span)| *span)
+}
+
 /// Writes the fields an emitted event goes on with: the host's own from its cause, what it has
 /// attached, then the stage's, without those only the host may write.
 #[cold]
-fn inherit(cause: &Event<'_>, event: &Event<'_>, attachments: &[u8], out: &mut Vec<u8>) {
+fn inherit(
+    cause: &Event<'_>,
+    event: &Event<'_>,
+    attachments: &[u8],
+    span: Option<[u8; 8]>,
+    out: &mut Vec<u8>,
+) {
     out.clear();
     for (id, value) in cause.fields.iter() {
-        if id == field::TRACE_CONTEXT || id == field::REQUEST {
+        let by_span = span.filter(|_| id == field::TRACE_CONTEXT);
+        if let Some(span) = by_span
+            && let Some(context) = TraceContext::parse(value)
+        {
+            let _fits = push_field(out, id, &context.by(span).to_text());
+        } else if id == field::TRACE_CONTEXT || id == field::REQUEST {
             let _fits = push_field(out, id, value);
         }
     }

@@ -113,6 +113,34 @@ fn the_host_owns_its_fields() {
 }
 
 #[test]
+fn a_kept_trace_goes_on_by_the_span_of_the_call_and_others_as_they_are() {
+    let context = |last: &str| format!("00-{}-{}-{last}", "a".repeat(32), "b".repeat(16));
+    let mut layer = layer(vec![target(0, KeyRule::Cause, Spread::One)]);
+    let mut builder = FrameBuilder::new();
+    for text in [context("01"), context("00"), context("01"), "00-nonsense".to_owned()] {
+        let mut fields = Vec::new();
+        assert!(push_field(&mut fields, field::TRACE_CONTEXT, text.as_bytes()));
+        builder.push(&Head::data(0), b"k", b"", &fields);
+    }
+    let frame = builder.finish();
+    layer.begin(frame.clone());
+    layer.set_spans(vec![(0, [1; 8]), (3, [3; 8])]);
+    (0..4).for_each(|at| layer.emit(emitted(at, 0, "", b"x", &[]).bytes()).expect("good"));
+    layer.accept();
+    // The next call has others, or none.
+    layer.begin(frame);
+    layer.emit(emitted(0, 0, "", b"x", &[]).bytes()).expect("good");
+    layer.accept();
+    let run = runs(&mut layer).remove(0);
+    let traces =
+        run.frame.events().map(|event| event.fields.get(field::TRACE_CONTEXT).map(Vec::from));
+    let traces: Vec<Vec<u8>> = traces.flatten().collect();
+    let by_span = format!("00-{}-{}-01", "a".repeat(32), "01".repeat(8));
+    let expected = [by_span, context("00"), context("01"), "00-nonsense".into(), context("01")];
+    assert_eq!(traces, expected.map(String::into_bytes));
+}
+
+#[test]
 fn a_bad_emit_is_named() {
     let mut layer = layer(vec![target(0, KeyRule::Cause, Spread::One)]);
     layer.begin(input(&["a"]));

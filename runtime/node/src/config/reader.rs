@@ -19,6 +19,9 @@ use super::shape::{Shape, Wrong};
 /// Environment variables that begin with this are settings.
 pub(super) const ENVIRONMENT_PREFIX: &str = "SLUICEBOX__";
 
+/// Prefix of the variables of OpenTelemetry.
+const OTEL_PREFIX: &str = "OTEL_";
+
 /// Largest configuration file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -127,6 +130,8 @@ pub struct Sources {
     pub file: Option<(PathBuf, String)>,
     /// Environment variables with our prefix.
     pub environment: Vec<(String, String)>,
+    /// Those of OpenTelemetry, which are the same for all programs.
+    pub otel: Vec<(String, String)>,
     /// Flags: the flag as people type it, the field it sets, the value.
     pub flags: Vec<(String, String, String)>,
 }
@@ -142,12 +147,15 @@ impl Sources {
             None => standard.exists().then_some(standard),
         };
         let file = path.map(|path| Ok((path.to_owned(), read_bounded(path)?))).transpose()?;
-        let environment = std::env::vars_os()
+        let variables: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
             .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
             .collect();
-        Ok(Self { file, environment, flags: Vec::new() })
+        let with = |prefix: &str| {
+            variables.iter().filter(|(name, _)| name.starts_with(prefix)).cloned().collect()
+        };
+        let (environment, otel) = (with(ENVIRONMENT_PREFIX), with(OTEL_PREFIX));
+        Ok(Self { file, environment, otel, flags: Vec::new() })
     }
 
     /// Adds what a flag says.

@@ -15,6 +15,7 @@
 //!                     f  failed: why, and it ends
 //!                     r  at rest: when time brings something to do, u64 microseconds since 1970
 //!                     w  at work
+//!                     s  spans of traces that are kept, as OTLP has those of one scope
 //! ```
 //!
 //! The sockets are sequenced packets: a message arrives whole or not at all. The front believes
@@ -31,6 +32,8 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
     sendmsg, socketpair,
 };
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 
 /// Longest message. A configuration takes a few thousand bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -47,10 +50,11 @@ pub(super) enum Tag {
     Ready,
     Failed,
     AtWork,
+    Spans,
 }
 
 impl Tag {
-    const ALL: [(Self, u8); 9] = [
+    const ALL: [(Self, u8); 10] = [
         (Self::Begin, b'b'),
         (Self::Connection, b'c'),
         (Self::Tenant, b't'),
@@ -60,6 +64,7 @@ impl Tag {
         (Self::Ready, b'y'),
         (Self::Failed, b'f'),
         (Self::AtWork, b'w'),
+        (Self::Spans, b's'),
     ];
 
     fn byte(self) -> u8 {
@@ -130,6 +135,16 @@ pub(super) fn send(
     body: &[u8],
     socket: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
+    send_with(to, (tag, SendFlags::empty()), body, socket)
+}
+
+/// The same, in another way.
+pub(super) fn send_with(
+    to: impl AsFd,
+    (tag, flags): (Tag, SendFlags),
+    body: &[u8],
+    socket: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     if body.len() >= MESSAGE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
     }
@@ -142,7 +157,7 @@ pub(super) fn send(
     }
     let tag = [tag.byte()];
     let pieces = [IoSlice::new(&tag), IoSlice::new(body)];
-    sendmsg(to, &pieces, &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(to, &pieces, &mut control, flags | SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
@@ -170,6 +185,11 @@ pub(super) fn receive(from: impl AsFd) -> io::Result<Option<Message>> {
     bytes.truncate(received.bytes);
     bytes.remove(0);
     Ok(Some(Message { tag, body: bytes, socket }))
+}
+
+/// The next message of a process; `None` when it is gone.
+pub(super) async fn next(control: &UnixDatagram) -> io::Result<Option<Message>> {
+    control.async_io(Interest::READABLE, || receive(control)).await
 }
 
 #[cfg(test)]

@@ -8,23 +8,25 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
-use super::control::{self, Leaves, Message, Tag};
+use super::control::{self, Leaves, Message, Tag, next};
 use super::groups::Held;
-use super::process::{Phase, Process, Up};
+use super::process::{Phase, Process, Up, told};
 use super::said::relay;
-use super::{Front, NEVER};
+use super::spans::Spans;
+use super::{Front, NEVER, failed, make_private};
+use crate::config::Otlp;
 use crate::error::{Error, shown};
 use crate::mailbox::lock;
 use crate::node::{Node, TENANT_ARGUMENT};
+use crate::running::event_time::now_micros;
 use crate::tenants::WEIGHT_DEFAULT;
 
 /// How long after an end by itself a process is started again: longer each time, up to a bound.
@@ -61,6 +63,7 @@ pub(super) struct Keeper {
     process: Arc<Process>,
     /// Ends by itself, one after the other.
     failures: u32,
+    spans: Spans,
 }
 
 /// How a process ended.
@@ -108,7 +111,8 @@ struct Asked {
 
 impl Keeper {
     pub(super) fn new(node: Arc<Node>, process: Arc<Process>) -> Self {
-        Self { node, process, failures: 0 }
+        let spans = Spans::of(&node, process.tenant());
+        Self { node, process, failures: 0, spans }
     }
 
     fn front(&self) -> &Front {
@@ -280,7 +284,8 @@ impl Keeper {
                 .collect(),
         };
         let entry = self.node.tenants().text_of(tenant).unwrap_or_default();
-        let text = [config.to_text(), entry, leaves.to_text()].join("\0");
+        let traces = config.otlp.as_ref().map(Otlp::to_text).unwrap_or_default();
+        let text = [config.to_text(), entry, leaves.to_text(), traces].join("\0");
         let said = child.stderr.take().map(|said| relay(said, tenant.clone()));
         let said = said.map(tokio::task::spawn_local);
         let told = control::send(&ours, Tag::Begin, text.as_bytes(), None);
@@ -330,6 +335,7 @@ impl Keeper {
                         tracing::info!(%tenant, "{}", shown(line));
                     });
                 }
+                Tag::Spans => self.spans.take(&message.body)?,
                 Tag::Failed => {
                     tracing::error!(%tenant, "{}", shown(&message.text()));
                     return Err("could not start");
@@ -369,6 +375,11 @@ impl Keeper {
                     self.say(running, Tag::Tenant, text.unwrap_or_default().as_bytes());
                 }
                 message = next(&running.control) => match message {
+                    Ok(Some(Message { tag: Tag::Spans, body, .. })) => {
+                        if let Err(why) = self.spans.take(&body) {
+                            return Ended::Failed(why);
+                        }
+                    }
                     Ok(Some(message)) => {
                         // What was not asked for is nonsense: else it could talk without end.
                         let Some(asked) = asked.take() else {
@@ -461,39 +472,28 @@ impl Keeper {
         // As much as it takes itself to drain, and a little to start and stop.
         let drain = self.front().template.node.drain_time_max;
         let patience = drain + (drain / 8).max(SLACK);
-        let status = timeout(patience, running.child.wait()).await;
+        let status = timeout(patience, self.until_ended(running)).await;
         matches!(status, Ok(Ok(status)) if status.success())
+    }
+
+    /// Waits for its end, and takes what it still has to say of traces.
+    async fn until_ended(&self, running: &mut Running) -> io::Result<ExitStatus> {
+        let mut speaks = true;
+        loop {
+            tokio::select! {
+                biased;
+                said = next(&running.control), if speaks => match said {
+                    Ok(Some(Message { tag: Tag::Spans, body, .. })) => {
+                        speaks = self.spans.take(&body).is_ok();
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => speaks = false,
+                },
+                status = running.child.wait() => return status,
+            }
+        }
     }
 }
 
 /// Lines of measures that are logged.
 const MEASURES_MAX: usize = 16;
-
-/// The next message of a process; `None` when it is gone.
-async fn next(control: &UnixDatagram) -> io::Result<Option<Message>> {
-    control.async_io(Interest::READABLE, || control::receive(control)).await
-}
-
-/// The system does not do what a process needs to begin.
-fn failed(source: io::Error) -> Error {
-    Error::Io { doing: "start the process".to_owned(), source }
-}
-
-fn told(status: Option<ExitStatus>) -> &'static str {
-    use std::os::unix::process::ExitStatusExt as _;
-    match status {
-        Some(status) if status.signal().is_some() => "was ended by a signal",
-        Some(_) => "ended by itself",
-        None => "went away",
-    }
-}
-
-fn make_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-fn now_micros() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_micros() as u64
-}

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -273,5 +274,15 @@ impl Drop for Inside {
         if self.works {
             state.left = Instant::now();
         }
+    }
+}
+
+/// How a process ended, as far as that is known.
+pub(super) fn told(status: Option<ExitStatus>) -> &'static str {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status {
+        Some(status) if status.signal().is_some() => "was ended by a signal",
+        Some(_) => "ended by itself",
+        None => "went away",
     }
 }

@@ -15,7 +15,7 @@ use sluicebox_confine::{Bounds, Calls, Outcome, Report, confine};
 use tokio::sync::mpsc;
 
 use super::control::{self, Leaves, Message, Tag};
-use crate::config::{Config, Sources};
+use crate::config::{Config, Otlp, Sources};
 use crate::error::Error;
 use crate::node::Node;
 use crate::start::{Door, RunningNode};
@@ -95,13 +95,15 @@ impl TenantProcess {
         let message = message.filter(|message| message.tag == Tag::Begin).ok_or_else(nonsense)?;
         let text = message.text();
         let (config, rest) = text.split_once('\0').ok_or_else(nonsense)?;
-        let (tenant, leaves) = rest.split_once('\0').ok_or_else(nonsense)?;
+        let (tenant, rest) = rest.split_once('\0').ok_or_else(nonsense)?;
+        let (leaves, traces) = rest.split_once('\0').ok_or_else(nonsense)?;
         let leaves = Leaves::of_text(leaves).ok_or_else(nonsense)?;
         let name = PathBuf::from("what the front says");
         let sources = Sources { file: Some((name, config.to_owned())), ..Sources::default() };
         let loaded = Config::load(&sources).map_err(|error| Error::Internal(error.to_string()))?;
-        let tenants = Tenants::of_process(tenant, loaded.config.quota.allowance())?;
-        Ok((loaded.config, tenants, leaves))
+        let config = Config { otlp: Otlp::of_text(traces), ..loaded.config };
+        let tenants = Tenants::of_process(tenant, config.quota.allowance())?;
+        Ok((config, tenants, leaves))
     }
 
     /// Runs the node until the front says so or is gone.
@@ -114,11 +116,11 @@ impl TenantProcess {
         let workers = usize::from(config.node.workers);
         let (doors, handed): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| mpsc::channel(WAITING_MAX)).unzip();
-        let running = match Node::start_at(
-            config,
-            program,
-            Door::Handed { tenants: Box::new(tenants), handed },
-        ) {
+        let door = control
+            .try_clone()
+            .map_err(|source| Error::Io { doing: "keep the control channel".to_owned(), source })
+            .map(|front| Door::Handed { tenants: Box::new(tenants), handed, front });
+        let running = match door.and_then(|door| Node::start_at(config, program, door)) {
             Ok(running) => running,
             Err(error) => {
                 drop(control::send(&control, Tag::Failed, error.to_string().as_bytes(), None));

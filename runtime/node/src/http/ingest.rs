@@ -23,6 +23,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 pub(super) mod trace;
+mod traced;
 pub(super) mod unit;
 
 use std::borrow::Cow;
@@ -55,6 +56,7 @@ use key::Rules;
 use ndjson::Lines;
 use structured::{Batch, EventLines, Known};
 use submit::Handed;
+use traced::Traced;
 
 /// Mistakes that a reply lists; the rest are counted.
 const ERRORS_MAX: usize = 32;
@@ -212,8 +214,17 @@ pub(super) async fn handle(
     let running = current(edge, caller, pipeline)?;
     let metrics = Arc::clone(running.metrics());
     let known = Known::default();
-    let call = Call { edge, caller, pipeline, running, started, spent: false, known };
+    let traced = Traced::begin(&running, trace::of_request(request.headers()));
+    let of = traced.as_ref();
+    let call = Call { edge, caller, pipeline, running, started, spent: false, known, traced: of };
     let result = call.run(request).await;
+    if let Some(traced) = traced {
+        let (status, error) = match &result {
+            Ok((response, _)) => (response.status(), None),
+            Err(error) => (respond::status_of(error), Some(error.code())),
+        };
+        traced.end(pipeline, status, error);
+    }
     match &result {
         Ok((_, true)) => metrics.requests_accepted.inc(),
         Ok((_, false)) => metrics.requests.add("partly", 1),
@@ -240,6 +251,8 @@ struct Call<'a> {
     spent: bool,
     /// Events of it that were taken before.
     known: Known,
+    /// What is seen of it, where somebody wants traces.
+    traced: Option<&'a Traced>,
 }
 
 impl Call<'_> {
@@ -269,7 +282,10 @@ impl Call<'_> {
         let (body, mut held) = body::collect(self.edge, &parts.headers, incoming).await?;
         let body_bytes_max = node.config().http.body_bytes_max;
         let body = coding::expand((body, coding), body_bytes_max, &mut held).await?;
-        let host_fields = trace::of_request(&parts.headers);
+        let host_fields = match self.traced {
+            Some(traced) => traced.fields().to_vec(),
+            None => trace::packed(trace::of_request(&parts.headers)),
+        };
         let request = Request { parts: &parts, form, asked: &asked, body: &body };
         if let Some(wait) = asked.wait {
             let waiting = self.hand_in(request, host_fields).await?;
@@ -340,6 +356,9 @@ impl Call<'_> {
         host_fields: &[u8],
         (intake, tally, held): (&mut Intake, &mut Tally, &mut Held),
     ) -> Result<(), Error> {
+        if let Some(traced) = self.traced {
+            traced.again();
+        }
         let mut known = std::mem::take(&mut self.known);
         known.begin(self.running.is_logged());
         let rules = self.rules(&request, host_fields);
@@ -380,6 +399,7 @@ impl Call<'_> {
             event_bytes_max: self.running.event_bytes_max(),
             received: now_micros(),
             host_fields,
+            traced: self.traced,
         }
     }
 

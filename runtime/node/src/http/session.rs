@@ -222,7 +222,7 @@ impl Session {
         let standing = hold.standing();
         on_disk(edge, &running, &key).await?;
         let first = asked.first(standing)?;
-        let mut fields = trace::of_request(&parts.headers);
+        let mut fields = trace::of_session(&running, &parts.headers);
         let id = hold.following().id().0.to_le_bytes();
         let type_of = asked.content_type.as_ref().map(HeaderValue::as_bytes);
         let _fits = push_field(&mut fields, field::REQUEST, &id);

@@ -122,6 +122,8 @@ pub(crate) struct Batch {
     pub frame: Frame,
     /// Which parts of which runs they are; nothing in a pipeline that logs nothing.
     pub parts: Vec<Delivery>,
+    /// How events with fields came, by their place in the frame.
+    pub hops: Vec<(Range<u32>, Hop)>,
     /// Deliveries that are thereby done with.
     pub done: usize,
     /// Bytes that leave the inbox.
@@ -148,7 +150,8 @@ impl Inbox {
         }
         let first = self.deliveries.pop_front()?;
         let freed = first.bytes();
-        let mut batch = Batch { frame: first.frame.clone(), parts: Vec::new(), done: 1, freed };
+        let (parts, hops) = Default::default();
+        let mut batch = Batch { frame: first.frame.clone(), parts, hops, done: 1, freed };
         let joins = |events: usize, bytes: usize, next: Option<&Delivery>| {
             next.is_some_and(|next| {
                 next.is_whole()
@@ -157,7 +160,7 @@ impl Inbox {
             })
         };
         let alone = !joins(first.frame.len(), freed, self.deliveries.front());
-        note(&mut batch, first);
+        note(&mut batch, first, 0);
         if alone {
             return Some(batch);
         }
@@ -167,8 +170,9 @@ impl Inbox {
             let Some(next) = self.deliveries.pop_front() else { break };
             batch.freed += next.bytes();
             batch.done += 1;
+            let from = builder.len() as u32;
             append(&mut builder, &next.frame);
-            note(&mut batch, next);
+            note(&mut batch, next, from);
         }
         batch.frame = builder.finish();
         Some(batch)
@@ -187,20 +191,25 @@ impl Inbox {
         builder.push_packed(bytes, to - from);
         let part = Delivery { range: from..to, ..first.clone() };
         first.range.start = to;
-        let mut batch =
-            Batch { frame: builder.finish(), parts: Vec::new(), done: 0, freed: bytes.len() };
+        let (parts, hops) = Default::default();
+        let (frame, freed) = (builder.finish(), bytes.len());
+        let mut batch = Batch { frame, parts, hops, done: 0, freed };
         if to == end {
             batch.freed += HEADER_BYTES;
             batch.done = 1;
             self.deliveries.pop_front();
         }
-        note(&mut batch, part);
+        note(&mut batch, part, 0);
         batch
     }
 }
 
-/// Only where there are runs does a batch say what it is made of.
-fn note(batch: &mut Batch, part: Delivery) {
+/// Only where there are runs does a batch say what it is made of, and only of events with fields
+/// how they came; those of `part` lie in its frame from `from` on.
+fn note(batch: &mut Batch, part: Delivery, from: u32) {
+    if let Some(hop) = part.hop.filter(|_| !part.frame.is_plain()) {
+        batch.hops.push((from..from + part.range.len() as u32, hop));
+    }
     if part.run.is_some() {
         batch.parts.push(part);
     }

@@ -20,6 +20,7 @@ use super::output::OUTPUT_ROWS;
 use super::peer::{LINK_ROWS, LinkMetrics, PEER_ROWS, WAYS};
 use super::process::{PROCESS_ROWS, Seen};
 use super::time::{TIMED_ROWS, Timed};
+use super::traces::TRACE_ROWS;
 use super::worker::WORKER_ROWS;
 use super::{
     GUEST_COUNTER, GUEST_GAUGE, GuestValue, HopMetrics, HopWay, Latency, PIPELINE_ROWS,
@@ -255,6 +256,9 @@ impl Collector for Sets {
         let processes: Vec<(Labels, Arc<Seen>)> = processes.into_iter().map(seen).collect();
         encode_rows(&mut encoder, PROCESS_ROWS, &borrowed(&processes))?;
         encode_gpu(&mut encoder, &self.gpus)?;
+        let traces = lock(&self.traces).clone();
+        let traces: Vec<_> = traces.iter().map(|set| (Labels::new(), set.as_ref())).collect();
+        encode_rows(&mut encoder, TRACE_ROWS, &traces)?;
         let peers: Vec<(Labels, Arc<PeerMetrics>)> = lock(&self.peers)
             .iter()
             .filter_map(|(node, set)| Some((vec![("peer", node.to_string())], set.upgrade()?)))

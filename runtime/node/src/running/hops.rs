@@ -23,6 +23,13 @@ pub(crate) struct Hop {
     pub(crate) since: Instant,
 }
 
+impl Hop {
+    /// From wherever it came into an inbox, now.
+    pub(crate) fn into_inbox() -> Self {
+        Self { from: (u16::MAX, u16::MAX), way: None, since: Instant::now() }
+    }
+}
+
 /// Stages by segment and place in it: the one that sends, and the one that is sent to.
 type Ends = [(usize, usize); 2];
 
@@ -45,6 +52,11 @@ impl Hops {
         };
         let names: Vec<_> = ends.iter().map(|[from, to]| (name(*from), name(*to))).collect();
         Self(ends.into_iter().zip(metrics.set_hops(&names)).collect())
+    }
+
+    /// The name of the stage that sends.
+    pub(crate) fn sender(&self, (hop, to): (Hop, usize)) -> Option<&str> {
+        self.between(hop, to).map(|hop| hop.from.as_str())
     }
 
     fn of(&self, ends: Ends) -> Option<&HopMetrics> {

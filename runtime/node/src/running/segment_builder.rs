@@ -49,7 +49,10 @@ impl SegmentBuilder<'_> {
         }
         let plan = Arc::new(SegmentPlan { stages: plans });
         let durable = self.durable(&routes);
-        SegmentRuntime { shared: shared.clone(), at, plan, stages, routes, durable }
+        let outputs = self.pipeline.outputs.iter().zip(&self.parts.outputs);
+        let own = outputs.filter(|(output, _)| self.segment.stages.contains(&output.from));
+        let outputs = own.map(|(output, ring)| (ring.clone(), output.name.to_string())).collect();
+        SegmentRuntime { shared: shared.clone(), at, plan, stages, routes, durable, outputs }
     }
 
     /// The numbers of the segment, in a pipeline with a log. Targets are in the order of `stage`:

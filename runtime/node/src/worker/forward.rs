@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use self::marks::Marks;
 use super::Local;
 use super::partition::park;
+use super::spans;
 use crate::error::Error;
 use crate::mailbox::returns::{Left, Way};
 use crate::mailbox::{Command, Delivery, Inherited, Mailbox, Retired};
@@ -410,6 +411,7 @@ impl Forwarder {
     fn note_taken(&self, delivery: &Delivery) {
         if let Some(hop) = delivery.hop {
             self.segment.shared.hops.took((hop, self.segment.at));
+            spans::went(&self.segment, (&delivery.frame, &hop));
         }
     }
 

@@ -14,18 +14,17 @@ use std::time::{Duration, Instant};
 
 use sluicebox_core::frame::Frame;
 use sluicebox_core::key;
-use sluicebox_core::partition::{Call, Partition, Serves, Verdict, dead_letter_field};
-use sluicebox_engine::invoker::{Invocation, Outcome, Short};
+use sluicebox_core::partition::{Partition, dead_letter_field};
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
 use super::expiry::Expiring;
 use super::handed::Handed;
-use super::invokers::{Invokers, UNKNOWN_CODE};
+use super::invokers::Invokers;
 use super::parked::Parked;
 use super::record::Recording;
-use super::said::{report, trapped};
-use super::streams::{Rest, said_of};
+use super::spans::Followed;
+use super::streams::Rest;
 use super::time::Timing;
 use super::{Life, Local};
 use crate::error::Error;
@@ -76,6 +75,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>, local: Rc<Local>, life: Rc<Life>)
         timing: Timing::default(),
         rest: Rest::default(),
         handed: Handed::default(),
+        spans: Followed::default(),
     };
     driver.back_state();
     driver.spare_instances();
@@ -112,7 +112,9 @@ pub(super) struct Driver {
     pub(super) keeping: Keeping,
     pub(super) timing: Timing,
     pub(super) rest: Rest,
-    handed: Handed,
+    pub(super) handed: Handed,
+    /// What is seen of the batch whose traces are kept.
+    pub(super) spans: Followed,
 }
 
 impl Driver {
@@ -164,6 +166,7 @@ impl Driver {
             let room = if self.segment.durable.is_some() { memory.most() } else { memory.room() };
             self.machine.bound_state(room);
             self.machine.bound_streams(tenant.streams().room());
+            self.spans = Followed::of(&self.segment, &batch);
             if self.start(batch.frame, batch.parts, now) {
                 self.batch(now).await;
             }
@@ -246,6 +249,7 @@ impl Driver {
         self.drop_instances();
         let now = self.local.clock.now();
         let parts = std::mem::take(&mut self.recording.parts);
+        self.spans = Followed::again(&self.segment, &frame);
         if !frame.is_empty() && self.start(frame, parts, now) {
             self.batch(now).await;
         }
@@ -338,86 +342,13 @@ impl Driver {
         }
         let commit = self.machine.finish();
         self.note_state();
+        self.spans.commits(|| self.local.clock.now());
         self.pass_on(commit);
-    }
-
-    /// Makes a call. False if there was no room for it, and the batch is set aside.
-    async fn call(&mut self, call: Call, time: u64, seed: u64) -> bool {
-        let call = match self.has_room(call).await {
-            Ok(call) => call,
-            Err(goes_on) => return goes_on,
-        };
-        let Call { stage, serves, code, layer, last } = call;
-        let size = (layer.frame().len(), layer.frame().bytes().len());
-        let events = size.0 as u64;
-        let shares = self.shares(layer.frame());
-        let shared = matches!(serves, Serves::Any);
-        let stream = matches!(serves, Serves::Stream(..));
-        let of_stream = stream.then(|| serves.clone());
-        let invocation = Invocation { serves, layer, last, time, seed };
-        let Some(invoker) = self.invokers[stage].of(code) else {
-            self.machine.done(invocation.layer, Verdict::Lost(UNKNOWN_CODE.to_owned()));
-            return true;
-        };
-        let entered = Instant::now();
-        let Outcome { layer, verdict, usage, mut said } = invoker.invoke(invocation).await;
-        let took = entered.elapsed();
-        let verdict = match usage.short.filter(|_| stream && self.segment.durable.is_some()) {
-            Some(Short::Others) => {
-                self.set_aside(stage, layer, &said_of(verdict));
-                return false;
-            }
-            // It would come to something else under another quota.
-            Some(Short::Quota) => Verdict::Trapped(said_of(verdict)),
-            None => verdict,
-        };
-        if self.has_lost(&verdict) {
-            self.set_aside(stage, layer, "a device was lost, with what it was for");
-            return false;
-        }
-        let runtime = &self.segment.stages[stage];
-        let metrics = &runtime.metrics;
-        if let Some(shares) = shares {
-            let cost = (usage.fuel, took);
-            self.segment.shared.requests.charge(&runtime.name, &shares, cost);
-        }
-        metrics.called((events, usage.fuel), took);
-        if usage.cold {
-            metrics.instances_created.inc();
-        }
-        if usage.cold || !shared {
-            runtime.note_instances();
-        }
-        match &verdict {
-            Verdict::Returned(failures) if failures.is_empty() => {
-                metrics.events_out.add(layer.emitted_events() as u64);
-            }
-            Verdict::Returned(failures) => metrics.failures.add(failures.len() as u64),
-            Verdict::Trapped(text) | Verdict::Lost(text) => {
-                let is_last = events <= 1 || stream && self.segment.durable.is_none();
-                trapped(runtime, &mut said, text, is_last || matches!(verdict, Verdict::Lost(_)));
-                runtime.note_instances();
-            }
-        }
-        let stands = self.machine.done(layer, verdict);
-        self.handed.called((&*self.segment, stage), (entered, took), size, stands);
-        if self.segment.durable.is_some() {
-            self.recording.called(stage, usage.fuel, if stands { events } else { 0 });
-        }
-        if let Some(serves) = of_stream.filter(|_| !stands) {
-            // It may have returned, and remember what was taken back.
-            self.drop_instance(stage, &serves);
-        }
-        // A call of several events that is taken back is made again, and says all of it again.
-        if !stands && !stream && events > 1 {
-            said.lines.clear();
-        }
-        let stage = (&self.segment.stages[stage], self.mailbox.partition);
-        report(&self.segment, stage, said, stands);
-        true
+        self.committed(None);
     }
 
     pub(super) fn count_dead_letters(&self, dead: &Frame) {
+        self.given_up(dead);
         for event in dead.events() {
             let name = event.fields.get(dead_letter_field::STAGE).unwrap_or_default();
             let stage = self.segment.stages.iter().find(|stage| stage.name.as_bytes() == name);

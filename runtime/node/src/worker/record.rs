@@ -20,6 +20,7 @@ use sluicebox_store::log::{Class, Position, Refusal};
 
 use super::partition::Driver;
 use super::said::answer;
+use super::spans::Followed;
 use crate::backing::StateOf;
 use crate::checkpoint::Of;
 use crate::durable::Durable;
@@ -152,6 +153,7 @@ impl Driver {
         let mut builder = FrameBuilder::new();
         parts.iter().for_each(|part| part.append_to(&mut builder));
         let frame = builder.finish();
+        self.spans = Followed::again(&self.segment, &frame);
         if alone && std::mem::take(&mut self.recording.lost) {
             let positions = &self.machine.progress().expect("it has a ledger").positions;
             let pieces = pieces(positions, &parts).expect("it was a batch before");
@@ -214,6 +216,7 @@ impl Driver {
 
     /// Ends a batch: its commit is written and goes into the log, if that has room.
     pub(super) fn commit_recorded(&mut self) {
+        self.spans.commits(|| self.local.clock.now());
         let durable = self.segment.durable.as_ref().expect("only such a segment records");
         let bytes_max = durable.pipeline.log.record_bytes_max();
         let Recording { writer, used, .. } = &mut self.recording;
@@ -275,8 +278,10 @@ impl Driver {
             self.mailbox.load.left(run.frame.bytes().len());
             // Who waits does so at the home.
             let segment = (reply && segment.shared.part.is_none()).then(|| segment.clone());
+            let leaving = self.leaves_by(&ring, &run.frame);
             self.local.releases.after(position, move || {
                 ring.append(from, &run.frame);
+                leaving.end();
                 if let Some(segment) = segment {
                     answer(&segment, &run.frame);
                 }
@@ -300,6 +305,7 @@ impl Driver {
                 }
             });
         }
+        self.committed(Some(position));
         self.deliver();
     }
 

@@ -64,7 +64,7 @@ pub(super) fn trapped(stage: &StageRuntime, said: &mut Said, text: &str, is_last
 /// runs again.
 pub(super) fn report(
     segment: &SegmentRuntime,
-    (stage, partition): (&StageRuntime, u16),
+    (stage, partition, trace): (&StageRuntime, u16, Option<String>),
     said: Said,
     stands: bool,
 ) {
@@ -94,17 +94,21 @@ pub(super) fn report(
         text: line.text.clone(),
     }));
     let (tenant, pipeline) = (segment.shared.tenant.name(), &segment.shared.name);
-    let stage = stage.name.as_str();
+    let (stage, trace_id) = (stage.name.as_str(), trace.as_deref());
     for line in said.lines {
         let text = line.text.as_str();
         match line.level {
             LogLevel::Debug => {
-                tracing::debug!(target: "guest", %tenant, %pipeline, stage, "{text}")
+                tracing::debug!(target: "guest", %tenant, %pipeline, stage, trace_id, "{text}");
             }
-            LogLevel::Info => tracing::info!(target: "guest", %tenant, %pipeline, stage, "{text}"),
-            LogLevel::Warn => tracing::warn!(target: "guest", %tenant, %pipeline, stage, "{text}"),
+            LogLevel::Info => {
+                tracing::info!(target: "guest", %tenant, %pipeline, stage, trace_id, "{text}");
+            }
+            LogLevel::Warn => {
+                tracing::warn!(target: "guest", %tenant, %pipeline, stage, trace_id, "{text}");
+            }
             LogLevel::Error => {
-                tracing::error!(target: "guest", %tenant, %pipeline, stage, "{text}")
+                tracing::error!(target: "guest", %tenant, %pipeline, stage, trace_id, "{text}");
             }
         }
     }

@@ -108,13 +108,14 @@ impl<'a> Frames<'a> {
         } else {
             Cow::Borrowed(event.key)
         };
-        if rules.host_fields.is_empty() && !has_host_fields(event) {
+        let host_fields = rules.fields_of_next();
+        if host_fields.is_empty() && !has_host_fields(event) {
             rules.check_size(key.len(), event.payload.len(), event.fields.bytes().len())?;
             sink.push(&head, &key, event.payload, event.fields.bytes());
             return Ok(());
         }
         self.scratch.clear();
-        self.scratch.extend_from_slice(rules.host_fields);
+        self.scratch.extend_from_slice(host_fields);
         for (id, value) in event.fields.iter().filter(|field| field.0 >= field::HOST_END) {
             if !push_field(&mut self.scratch, id, value) {
                 return Err(Fault::new("ingest.fields", "its extension fields are too long"));

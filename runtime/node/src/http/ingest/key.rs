@@ -10,12 +10,13 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sluicebox_core::frame::HEAD_BYTES;
+use sluicebox_core::frame::{HEAD_BYTES, TraceContext};
 use sluicebox_core::json_key::{self, KeyError, Pointer};
 use sluicebox_core::limits::{KEY_BYTES_MAX, TIME_END};
 use sluicebox_core::pipeline::TimeUnit;
 
-use super::Fault;
+use super::traced::Traced;
+use super::{Fault, trace};
 use crate::error::shown;
 use crate::http::text::{now_micros, parse_rfc3339};
 
@@ -34,6 +35,26 @@ pub(super) struct Rules<'a> {
     pub(super) received: u64,
     /// Packed fields that each event gets from the host.
     pub(super) host_fields: &'a [u8],
+    /// Which of the events are followed, where somebody wants traces.
+    pub(super) traced: Option<&'a Traced>,
+}
+
+impl<'a> Rules<'a> {
+    /// The host's fields of the next event.
+    #[inline]
+    pub(super) fn fields_of_next(&self) -> &'a [u8] {
+        match self.traced {
+            None => self.host_fields,
+            Some(traced) => traced.of_next(self.host_fields),
+        }
+    }
+
+    /// The same of one that may name a trace of its own.
+    pub(super) fn fields_with(&self, own: Option<&str>) -> Vec<u8> {
+        let own = own.and_then(|own| TraceContext::parse(own.as_bytes()));
+        let Some(own) = own else { return self.fields_of_next().to_vec() };
+        trace::with(self.host_fields, Some(self.traced.map_or(own, |traced| traced.of_own(own))))
+    }
 }
 
 impl Rules<'_> {

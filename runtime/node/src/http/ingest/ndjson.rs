@@ -107,7 +107,7 @@ impl<'a> Lines<'a> {
         };
         rules.check_size(key.len(), line.len(), rules.host_fields.len())?;
         let time = rules.time_of(line)?;
-        sink.push(&Head::data(time), key, line, rules.host_fields);
+        sink.push(&Head::data(time), key, line, rules.fields_of_next());
         Ok(())
     }
 }

@@ -47,6 +47,9 @@ impl Call<'_> {
         loop {
             let identity = submit::identity(&request.parts.headers, true)?;
             let mut intake = Intake::new(&self.running, identity);
+            if let Some(traced) = self.traced {
+                traced.again();
+            }
             request.take_one(&self.rules(&request, &host_fields), &mut intake)?;
             let copies = intake.copies() as i64;
             // Before the events can be read, as the first of them may be done at once. What a

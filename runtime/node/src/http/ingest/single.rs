@@ -89,7 +89,7 @@ pub(super) fn finish(
         }
     };
     key::check_length(&key)?;
-    let mut fields = trace::with(rules.host_fields, parts.trace);
+    let mut fields = rules.fields_with(parts.trace);
     let known = [(field::EVENT_ID, id.as_deref()), (field::CONTENT_TYPE, parts.content_type)];
     let known = known.into_iter().filter_map(|(id, value)| Some((id, value?)));
     for (id, value) in known.chain(parts.fields.iter().map(|(id, value)| (*id, value.as_ref()))) {

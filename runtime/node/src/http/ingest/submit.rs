@@ -64,6 +64,9 @@ impl Call<'_> {
             self.caller.account.spend(&[(Resource::Events, events), (Resource::Bytes, bytes)])?;
             self.spent = true;
         }
+        if let Some(traced) = self.traced {
+            traced.handed_in(intake.len());
+        }
         let mut next = intake;
         let mut patience = None;
         let submitted = loop {
@@ -109,7 +112,11 @@ impl Call<'_> {
             Submitted::Logged(Logged::At(at)) => (at, false),
             Submitted::Logged(Logged::Repeat(at)) => (at, true),
         };
+        let since = now_micros();
         self.edge.releases().synced(at).await?;
+        if let Some(traced) = self.traced {
+            traced.synced(since);
+        }
         Ok(repeat)
     }
 }

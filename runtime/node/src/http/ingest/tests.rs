@@ -51,6 +51,7 @@ pub(super) fn rules() -> Rules<'static> {
         event_bytes_max: 64 * 1024,
         received: 1_700_000_000_000_000,
         host_fields: &[],
+        traced: None,
     }
 }
 

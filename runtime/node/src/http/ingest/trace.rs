@@ -4,31 +4,39 @@
 //! malformed is left out, as the specification asks: an event is worth more than its trace.
 
 use http::header::HeaderMap;
-use sluicebox_core::frame::{Fields, field, push_field};
+use sluicebox_core::frame::{Fields, TRACEPARENT_BYTES, TraceContext, field, push_field};
+
+use crate::running::Running;
 
 /// The header, and the attribute of a CloudEvent.
 pub(super) const TRACEPARENT: &str = "traceparent";
 
-/// Length of one of version 0.
-const BYTES: usize = 55;
+/// The trace of a request.
+pub(in crate::http) fn of_request(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get(TRACEPARENT)?.as_bytes())
+}
 
-/// The trace of a request, as a packed field; nothing if there is none.
-pub(in crate::http) fn of_request(headers: &HeaderMap) -> Vec<u8> {
+/// The trace that the events of a session go on in. Where somebody wants traces it is not kept: a
+/// session has no end, and its events are many.
+pub(in crate::http) fn of_session(running: &Running, headers: &HeaderMap) -> Vec<u8> {
+    let wanted = running.shared().tenant.traces().is_some();
+    packed(of_request(headers).map(|from| if wanted { from.kept(false) } else { from }))
+}
+
+/// A trace as a packed field; nothing if there is none.
+pub(in crate::http) fn packed(context: Option<TraceContext>) -> Vec<u8> {
     let mut fields = Vec::new();
-    let value = headers.get(TRACEPARENT).map(http::HeaderValue::as_bytes);
-    if let Some(value) = value.filter(|value| is_one(value)) {
-        let _fits = push_field(&mut fields, field::TRACE_CONTEXT, value);
+    if let Some(context) = context {
+        let _fits = push_field(&mut fields, field::TRACE_CONTEXT, &context.to_text());
     }
     fields
 }
 
-/// The host's fields for an event that says which trace it belongs to.
-pub(super) fn with(host_fields: &[u8], own: Option<&str>) -> Vec<u8> {
-    let Some(own) = own.map(str::as_bytes).filter(|own| is_one(own)) else {
-        return host_fields.to_vec();
-    };
-    let mut fields = Vec::with_capacity(host_fields.len() + 4 + BYTES);
-    let _fits = push_field(&mut fields, field::TRACE_CONTEXT, own);
+/// The host's fields for an event that belongs to a trace of its own.
+pub(super) fn with(host_fields: &[u8], own: Option<TraceContext>) -> Vec<u8> {
+    let Some(own) = own else { return host_fields.to_vec() };
+    let mut fields = Vec::with_capacity(host_fields.len() + 4 + TRACEPARENT_BYTES);
+    let _fits = push_field(&mut fields, field::TRACE_CONTEXT, &own.to_text());
     let others = Fields::parse(host_fields).into_iter();
     for (id, value) in others.flat_map(|fields| fields.iter()) {
         if id != field::TRACE_CONTEXT {
@@ -36,20 +44,6 @@ pub(super) fn with(host_fields: &[u8], own: Option<&str>) -> Vec<u8> {
         }
     }
     fields
-}
-
-/// `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`, neither id all zeros.
-fn is_one(value: &[u8]) -> bool {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let dashes = [2, 35, 52];
-    let shaped = value.len() == BYTES
-        && value.starts_with(b"00")
-        && value
-            .iter()
-            .enumerate()
-            .all(|(at, b)| if dashes.contains(&at) { *b == b'-' } else { hex(*b) });
-    let names = |from: usize, to: usize| value[from..to].iter().any(|digit| *digit != b'0');
-    shaped && names(3, 35) && names(36, 52)
 }
 
 #[cfg(test)]
@@ -63,7 +57,11 @@ mod tests {
 
     fn request(text: &'static str) -> Vec<u8> {
         let pair = (http::HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(text));
-        of_request(&[pair].into_iter().collect())
+        packed(of_request(&[pair].into_iter().collect()))
+    }
+
+    fn own(text: &str) -> Option<TraceContext> {
+        TraceContext::parse(text.as_bytes())
     }
 
     fn trace(packed: &[u8]) -> Option<&[u8]> {
@@ -82,7 +80,7 @@ mod tests {
             "",
         ] {
             assert!(request(bad).is_empty(), "{bad:?}");
-            assert_eq!(with(&request(GOOD), Some(bad)), request(GOOD), "{bad:?}");
+            assert_eq!(with(&request(GOOD), own(bad)), request(GOOD), "{bad:?}");
         }
     }
 
@@ -90,7 +88,7 @@ mod tests {
     fn an_events_own_trace_counts_and_the_hosts_other_fields_stay() {
         let mut host = request(GOOD);
         assert!(push_field(&mut host, field::REQUEST, &[7; 8]));
-        let fields = with(&host, Some(OTHER));
+        let fields = with(&host, own(OTHER));
         assert_eq!(trace(&fields), Some(OTHER.as_bytes()));
         let fields = Fields::parse(&fields).expect("well-formed");
         assert_eq!(fields.get(field::REQUEST), Some(&[7; 8][..]));

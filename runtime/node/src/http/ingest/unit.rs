@@ -51,6 +51,7 @@ impl Units<'_> {
             time: ingest.time.as_ref().map(|pointer| (pointer, ingest.time_unit)),
             received: now_micros(),
             host_fields: self.fields,
+            traced: None,
         };
         self.take_by(&rules, unit, intake)
     }
