@@ -41,6 +41,8 @@ mod large;
 mod park;
 #[path = "durable/partitions.rs"]
 mod partitions;
+#[path = "durable/portable.rs"]
+mod portable;
 #[path = "durable/processes.rs"]
 mod processes;
 #[path = "durable/refused.rs"]

@@ -155,6 +155,7 @@ impl Rig {
         let invoker = |(guest, spec): &(&Guest, Spec)| -> Box<dyn Invoker> {
             let settings = Arc::new(StageSettings {
                 gpu: None,
+                buckets: Default::default(),
                 limits: spec.limits,
                 config: spec.config.clone(),
                 assets: spec.assets.clone(),

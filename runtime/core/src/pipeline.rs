@@ -266,6 +266,8 @@ impl Scope {
 pub struct Grants {
     /// It may use the node's GPU: the imports of `sluicebox:gpu`.
     pub gpu: Option<GpuGrant>,
+    /// Names of the buckets it may open through `wasi:keyvalue`.
+    pub buckets: Vec<String>,
 }
 
 /// How much of the tenant's slice of a GPU a stage may use.

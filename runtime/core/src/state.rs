@@ -20,6 +20,7 @@ mod expiry;
 mod hosted;
 mod keys;
 mod moving;
+mod scan;
 mod value;
 
 pub use changes::{Change, Scratch};
@@ -283,20 +284,6 @@ impl KeyedState {
         self.remove_slot(index, at);
         self.wrote(index);
         true
-    }
-
-    /// The slots of a key whose names begin with `prefix`, in byte order.
-    pub fn scan<'a>(
-        &'a self,
-        key: &[u8],
-        prefix: &'a [u8],
-    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let slots = self.find(key).map_or(&[][..], |i| self.visible(&self.keys[i as usize]));
-        let from = slots.partition_point(|slot| slot.name.as_slice() < prefix);
-        slots[from..]
-            .iter()
-            .take_while(move |slot| slot.name.as_slice().starts_with(prefix))
-            .map(|slot| (slot.name.as_slice(), slot.value.as_slice()))
     }
 
     /// Removes every slot of a key. Used when a stream ends; committed like any write.

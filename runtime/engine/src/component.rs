@@ -11,7 +11,7 @@
 //! of imported functions (the linker).
 //!
 //! Interfaces that need a grant pass here, as a component may be uploaded before any manifest names
-//! it: what it needs is in what it imports ([`StageCode::wants_gpu`](crate::stage::StageCode)), and
+//! it: what it needs is in what it imports ([`StageCode::wants`](crate::stage::StageCode)), and
 //! who applies a manifest looks at it.
 
 mod contract;

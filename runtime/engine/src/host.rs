@@ -7,6 +7,7 @@
 //! - Nothing here reaches another tenant, another key, the network, a file or the real clock.
 
 mod gpu;
+mod keyvalue;
 mod log;
 mod metrics;
 mod output;
@@ -169,6 +170,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     state::add_to_linker(linker)?;
     timers::add_to_linker(linker)?;
     settings::add_to_linker(linker)?;
+    keyvalue::add_to_linker(linker)?;
     log::add_to_linker(linker)?;
     metrics::add_to_linker(linker)?;
     gpu::add_to_linker(linker)

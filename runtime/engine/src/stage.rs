@@ -24,6 +24,8 @@ use crate::tuning::weight;
 
 /// What names of interfaces begin with that need the grant `gpu`.
 const GPU_PACKAGE: &str = "sluicebox:gpu/";
+/// The same of the grant `keyvalue`.
+const KEYVALUE_PACKAGE: &str = "wasi:keyvalue/";
 
 /// A component ready to be instantiated.
 pub struct StageCode {
@@ -36,7 +38,27 @@ pub struct StageCode {
     pub(crate) accessor: Result<Accessor, String>,
     /// What it says of its instances itself, if it does.
     pub(crate) snapshot: Option<snapshot::Exports>,
-    wants_gpu: bool,
+    wants: Wants,
+}
+
+/// What a component imports that only a stage with the grant of that name is given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// `sluicebox:gpu`.
+    pub gpu: bool,
+    /// `wasi:keyvalue`.
+    pub keyvalue: bool,
+}
+
+impl Wants {
+    fn of(component: &Component) -> Self {
+        let mut wants = Self::default();
+        for (name, _) in component.component_type().imports(component.engine()) {
+            wants.gpu |= name.starts_with(GPU_PACKAGE);
+            wants.keyvalue |= name.starts_with(KEYVALUE_PACKAGE);
+        }
+        wants
+    }
 }
 
 impl std::fmt::Debug for StageCode {
@@ -62,16 +84,14 @@ impl StageCode {
             .map_err(|error| Error::Link(engine_text(&error)))?;
         let needs = component.resources_required();
         let weight = needs.map_or(1, |needs| weight(needs.num_memories, needs.num_tables));
-        let ty = component.component_type();
-        let mut imports = ty.imports(component.engine());
-        let wants_gpu = imports.any(|(name, _)| name.starts_with(GPU_PACKAGE));
+        let wants = Wants::of(component);
         // What it has on a device would be missing of an image.
-        let accessor = match wants_gpu {
+        let accessor = match wants.gpu {
             true => Err("it uses a GPU, and no image has what is there".to_owned()),
             false => Accessor::of(component),
         };
         let snapshot = snapshot::Exports::of(component);
-        Ok(Self { pre, handle, world, weight, accessor, snapshot, wants_gpu })
+        Ok(Self { pre, handle, world, weight, accessor, snapshot, wants })
     }
 
     /// Whether instances can have images, or why not. Known before any traffic.
@@ -91,10 +111,10 @@ impl StageCode {
         self.snapshot.is_some()
     }
 
-    /// Whether it imports what only a stage with the grant `gpu` is given.
+    /// What it imports that needs a grant.
     #[must_use]
-    pub fn wants_gpu(&self) -> bool {
-        self.wants_gpu
+    pub fn wants(&self) -> Wants {
+        self.wants
     }
 
     /// Which world it speaks.
@@ -235,6 +255,15 @@ impl Drop for Charge {
     }
 }
 
+/// The buckets of `wasi:keyvalue` a stage may open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Buckets {
+    /// Their names.
+    pub names: Vec<String>,
+    /// A call of the stage has events of one key only, so that a name alone says which bucket.
+    pub one_key: bool,
+}
+
 /// What the manifest says about a stage, as an instance needs it.
 #[derive(Debug)]
 pub struct StageSettings {
@@ -246,6 +275,8 @@ pub struct StageSettings {
     pub assets: BTreeMap<String, Bytes>,
     /// What it has of a GPU, if it is granted any.
     pub gpu: Option<Arc<dyn Gpu>>,
+    /// What it may open through `wasi:keyvalue`.
+    pub buckets: Buckets,
     /// What the randomness of the pipeline's stages grows from, with partition and commit.
     pub secret: [u8; 32],
     /// Live instances of the stage, on all workers.

@@ -30,6 +30,8 @@ pub const CONFIG_ENTRIES_MAX: usize = 64;
 pub const CONFIG_VALUE_BYTES_MAX: usize = 4 * 1024;
 /// Assets of a stage.
 pub const ASSETS_MAX: usize = 64;
+/// Buckets of `wasi:keyvalue` of a stage.
+pub const BUCKETS_MAX: usize = 16;
 /// Bytes of a JSON pointer.
 pub const POINTER_BYTES_MAX: usize = 256;
 /// Partitions of a pipeline: each owns at least one key group.

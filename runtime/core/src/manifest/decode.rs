@@ -203,7 +203,7 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         scope,
         config: view.at("config").text_map(bounds::CONFIG_ENTRIES_MAX),
         assets: view.at("assets").text_map(bounds::ASSETS_MAX),
-        grants: Grants { gpu: gpu(view.at("grants").at("gpu")) },
+        grants: grants(view.at("grants")),
         limits: limits(view.at("limits"), scope),
         state_ttl_ms: view.at("state-ttl").text().and_then(|text| parse_duration(text).ok()),
         on_failure: match view.at("on-failure").text() {
@@ -221,6 +221,11 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
         },
         park: park(view.at("park")),
     }
+}
+
+fn grants(view: View<'_>) -> Grants {
+    let buckets = view.at("keyvalue").at("buckets").items(bounds::BUCKETS_MAX);
+    Grants { gpu: gpu(view.at("gpu")), buckets: buckets.map(View::word).collect() }
 }
 
 fn gpu(view: View<'_>) -> Option<GpuGrant> {

@@ -4,7 +4,10 @@
 //! what it is for, which the schema and the guide repeat. Rules that need more than one field (a
 //! port that exists, a graph without cycles) are in `pipeline`.
 
+mod grants;
+
 use super::bounds;
+use grants::GRANTS;
 
 /// A field of a table.
 #[derive(Debug)]
@@ -328,24 +331,6 @@ static STAGE: [Field; 14] = [
         Need::Optional,
         "Only with on-failure park: how long and how often parked events are tried.",
     ),
-];
-
-static GRANTS: [Field; 1] = [field(
-    "gpu",
-    Kind::Table(&GPU),
-    Need::Optional,
-    "With this table, even an empty one, the stage may use the node's GPU, within the tenant's \
-     slice: the imports of sluicebox:gpu.",
-)];
-
-static GPU: [Field; 2] = [
-    field(
-        "weight",
-        Kind::Integer { min: 1, max: bounds::GPU_WEIGHT_MAX },
-        Need::Number(1),
-        "Its share of the device's time beside the tenant's other stages that want it.",
-    ),
-    duration("deadline", bounds::GPU_DEADLINE_MS, "How long a submission may take, wait and all."),
 ];
 
 static SCOPE: [Choice; 3] = [

@@ -315,7 +315,8 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text = text.replace("\"ingest\": {", time);
     let scaling = "\"scaling\": { \"max\": 9, \"apart\": \"count\" }, \"stages\": {";
     let text = text.replacen("\"stages\": {", scaling, 1);
-    let grants = "\"split\", \"grants\": { \"gpu\": {} }, \"from\"";
+    let grants = "\"split\", \"grants\": { \"gpu\": {}, \"keyvalue\": { \"buckets\": [\"b\"] } }, \
+                  \"from\"";
     let text = text.replace("\"split\", \"from\"", grants);
     let (declaration, problems) = read(&json(&text));
     assert!(problems.is_empty(), "{problems}");

@@ -106,6 +106,10 @@ fn grants(grants: &Grants) -> Value {
         ]);
         table.insert("gpu".to_owned(), Value::Table(gpu));
     }
+    if !grants.buckets.is_empty() {
+        let keyvalue = members([("buckets", list(&grants.buckets))]);
+        table.insert("keyvalue".to_owned(), Value::Table(keyvalue));
+    }
     Value::Table(table)
 }
 

@@ -159,7 +159,8 @@ impl Choices<'_> {
             weight: 1 + self.below(bounds::GPU_WEIGHT_MAX as usize) as u32,
             deadline_ms: self.within(bounds::GPU_DEADLINE_MS),
         });
-        Grants { gpu }
+        let buckets = if self.one_in(4) { 1 + self.below(3) } else { 0 };
+        Grants { gpu, buckets: (0..buckets).map(|i| format!("b{i}")).collect() }
     }
 
     fn reference(&mut self, stage: &str, parts: &[String]) -> Reference {

@@ -39,6 +39,7 @@ impl Bed {
             config: Default::default(),
             assets: Default::default(),
             gpu: None,
+            buckets: Default::default(),
             secret: [7; 32],
             live: Default::default(),
             away: Default::default(),

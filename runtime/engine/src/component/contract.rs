@@ -1,7 +1,8 @@
-//! What a stage may import and must export: `wit/` and the `cli` interfaces of WASI 0.2.
+//! What a stage may import and must export: `wit/`, the `cli` interfaces of WASI 0.2, and the drafts
+//! of WASI that the host has.
 //!
 //! Keeps true: the lists here are those of `wit/*.wit` and of what the host links. Versions match
-//! as the linker matches them: the same 0.x series, no pre-releases. Whatever a component imports
+//! as the linker matches them: the same 0.x series, and of drafts the very same. Whatever a component imports
 //! beyond the lists is named, everything at once, each with its reason.
 
 use std::fmt::Write as _;
@@ -56,6 +57,31 @@ const GPU: &[(&str, &[&str])] = &[(
         "free",
     ],
 )];
+
+/// Drafts of WASI, each a version of its own: interface, functions and resources. For
+/// `wasi:keyvalue` the manifest grants `keyvalue`.
+const DRAFTS: &[(&str, &[&str])] = &[
+    ("wasi:config/store@0.2.0-rc.1", &["get", "get-all"]),
+    ("wasi:keyvalue/store@0.2.0-draft", STORE),
+    ("wasi:keyvalue/store@0.2.0-draft2", STORE),
+    ("wasi:keyvalue/atomics@0.2.0-draft", &["bucket", "increment"]),
+    (
+        "wasi:keyvalue/atomics@0.2.0-draft2",
+        &["bucket", "increment", "cas", "[static]cas.new", "[method]cas.current", "swap"],
+    ),
+    ("wasi:keyvalue/batch@0.2.0-draft", BATCH),
+    ("wasi:keyvalue/batch@0.2.0-draft2", BATCH),
+];
+const STORE: &[&str] = &[
+    "open",
+    "bucket",
+    "[method]bucket.get",
+    "[method]bucket.set",
+    "[method]bucket.delete",
+    "[method]bucket.exists",
+    "[method]bucket.list-keys",
+];
+const BATCH: &[&str] = &["bucket", "get-many", "set-many", "delete-many"];
 
 /// The interface only the framed world has.
 const OUTPUT: &str = "output";
@@ -264,14 +290,16 @@ fn complaint(types: TypesRef<'_>, name: &str, entity: &ComponentEntityType) -> O
     let Some((package, interface, version)) = parse(name) else {
         return Some(format!("`{shown_name}`: not an interface of a package"));
     };
-    let functions = match known(&package, &interface, version) {
+    let functions = match draft(name).map_or_else(|| known(&package, &interface, version), Ok) {
         Ok(functions) => functions?,
         Err(reason) => return Some(format!("`{shown_name}`: {reason}")),
     };
     let unknown = types[*instance].exports.iter().find(|(item, found)| match &found.ty {
         ComponentEntityType::Func(_) => !functions.contains(&item.as_str()),
-        // Records and the like need nothing of the host. The contract has no resources.
-        ComponentEntityType::Type { created, .. } => is_resource(created),
+        // Records and the like need nothing of the host.
+        ComponentEntityType::Type { created, .. } => {
+            is_resource(created) && !functions.contains(&item.as_str())
+        }
         _ => true,
     });
     unknown.map(|(item, found)| {
@@ -304,6 +332,24 @@ fn series(name: &InterfaceName<'_>) -> Option<Series> {
     version.pre.is_empty().then_some((version.major, version.minor))
 }
 
+/// What there is of a draft.
+fn draft(name: &str) -> Option<Option<&'static [&'static str]>> {
+    let (_, items) = DRAFTS.iter().find(|(known, _)| *known == name)?;
+    Some(Some(*items))
+}
+
+/// The versions of a package of which the host has drafts.
+fn drafts(package: &str) -> Option<String> {
+    let versions = DRAFTS.iter().filter_map(|(name, _)| {
+        let (known, rest) = name.split_once('/')?;
+        let (_, version) = rest.split_once('@')?;
+        (known == package).then_some(version)
+    });
+    let versions: std::collections::BTreeSet<&str> = versions.collect();
+    let versions: Vec<&str> = versions.into_iter().collect();
+    (!versions.is_empty()).then(|| format!("this node has {}", versions.join(" and ")))
+}
+
 /// Whether an interface is given to stages: the functions it may be asked for, or nothing if any
 /// (the linker checks those of WASI), or why not.
 fn known(
@@ -324,6 +370,9 @@ fn known(
             return Err("this node has version 0.1 of the contract".to_owned());
         }
         return Ok(Some(functions));
+    }
+    if let Some(versions) = drafts(package) {
+        return Err(versions);
     }
     let Some(wasi) = package.strip_prefix("wasi:") else {
         return Err("not known here; a stage is given `sluicebox:stage`, `sluicebox:gpu` if its manifest \

@@ -255,6 +255,8 @@ fn every_refused_import_is_named_with_its_reason_at_once() {
         "wasi:cli/environment@0.3.0",
         "wasi:cli/exit@0.2.0-rc-2023-11-10",
         "wasi:cli/stdin",
+        "wasi:keyvalue/store@0.2.0",
+        "wasi:config/store@0.2.0-rc.2",
         "sluicebox:stage/teleport@0.1.0",
         "sluicebox:stage/state@0.2.0",
     ]
@@ -274,6 +276,8 @@ fn every_refused_import_is_named_with_its_reason_at_once() {
         ("wasi:cli/environment@0.3.0", "has WASI 0.2"),
         ("wasi:cli/exit@0.2.0-rc-2023-11-10", "has WASI 0.2"),
         ("wasi:cli/stdin", "has WASI 0.2"),
+        ("wasi:keyvalue/store@0.2.0", "this node has 0.2.0-draft and 0.2.0-draft2"),
+        ("wasi:config/store@0.2.0-rc.2", "this node has 0.2.0-rc.1"),
         ("sluicebox:stage/teleport@0.1.0", "no such interface"),
         ("sluicebox:stage/state@0.2.0", "version 0.1"),
         ("bare", "a function outside of any interface"),
@@ -307,6 +311,22 @@ fn a_world_may_name_types_but_no_resources() {
         (export "bucket" (type (sub resource)))))"#;
     let (_, text) = refusal(&component(inside, FRAMED));
     assert!(text.contains("no `bucket` (a resource)"), "{text}");
+}
+
+#[test]
+fn drafts_of_wasi_pass_with_what_they_have() {
+    let store = |item: &str| {
+        format!(
+            r#"(import "wasi:keyvalue/store@0.2.0-draft2" (instance
+                (export "bucket" (type $b (sub resource)))
+                (export "{item}" (func (param "self" (borrow $b))))))"#
+        )
+    };
+    check(&component(&store("[method]bucket.exists"), FRAMED)).unwrap();
+    let (code, text) = refusal(&component(&store("[method]bucket.watch"), FRAMED));
+    assert_eq!(code, "component.import");
+    assert!(text.contains("no `[method]bucket.watch` (a function)"), "{text}");
+    check(&component(&empty_import("wasi:config/store@0.2.0-rc.1"), FRAMED)).unwrap();
 }
 
 #[test]

@@ -131,6 +131,7 @@ impl Subject for Wasm {
             config: BTreeMap::new(),
             assets: BTreeMap::new(),
             gpu: None,
+            buckets: Default::default(),
             secret: [7; 32],
             live: AtomicI64::new(0),
             away: AtomicI64::new(0),

@@ -1,8 +1,22 @@
-//! Imports `config` and `assets`: what the manifest gives the stage, read only.
+//! Imports `config`, `wasi:config/store` and `assets`: what the manifest gives the stage, read only.
 
-use wasmtime::component::{Linker, WasmStr};
+use wasmtime::component::{ComponentType, Linker, Lower, WasmStr};
 
 use super::{Host, asset, charge, interface};
+
+/// The interface of WASI for the same as `config`; a draft is a version of its own.
+const WASI_CONFIG: &str = "wasi:config/store@0.2.0-rc.1";
+
+/// How `wasi:config/store` says that it cannot tell. Here everything is at hand.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+#[expect(dead_code, reason = "part of the types of the interface, and never given")]
+enum Unknown {
+    #[component(name = "upstream")]
+    Upstream(String),
+    #[component(name = "io")]
+    Io(String),
+}
 
 pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut config = linker.instance(&interface("config"))?;
@@ -21,6 +35,25 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             let names: Vec<String> = cx.data().settings.config.keys().cloned().collect();
             charge(&mut cx, names.iter().map(String::len).sum()).await?;
             Ok((names,))
+        })
+    })?;
+    let mut store = linker.instance(WASI_CONFIG)?;
+    store.func_wrap_async("get", |mut cx, (name,): (WasmStr,)| {
+        Box::new(async move {
+            let found = {
+                let name = name.to_str(&cx)?;
+                cx.data().settings.config.get(name.as_ref()).cloned()
+            };
+            charge(&mut cx, found.as_ref().map_or(0, String::len)).await?;
+            Ok((Ok::<_, Unknown>(found),))
+        })
+    })?;
+    store.func_wrap_async("get-all", |mut cx, (): ()| {
+        Box::new(async move {
+            let settings = cx.data().settings.clone();
+            let all: Vec<(String, String)> = settings.config.clone().into_iter().collect();
+            charge(&mut cx, all.iter().map(|(name, value)| name.len() + value.len()).sum()).await?;
+            Ok((Ok::<_, Unknown>(all),))
         })
     })?;
     let mut assets = linker.instance(&interface("assets"))?;

@@ -107,6 +107,7 @@ fn stage_for(
         config: BTreeMap::from([("c".to_owned(), config.to_owned())]),
         assets: BTreeMap::new(),
         gpu: None,
+        buckets: Default::default(),
         secret: [7; 32],
         live: Default::default(),
         away: Default::default(),

@@ -8,7 +8,7 @@ use sluicebox_core::ids::{Digest, Name};
 use sluicebox_core::manifest::{Problem, Problems};
 use sluicebox_core::pipeline::{OnUpdate, Pipeline, Scope, Stage};
 use sluicebox_engine::gpu::Gpu;
-use sluicebox_engine::stage::{StageCode, StageSettings};
+use sluicebox_engine::stage::{Buckets, StageCode, StageSettings};
 
 use super::digest_of;
 use crate::components::blocking;
@@ -75,6 +75,10 @@ impl Node {
                 config: stage.config.clone(),
                 assets,
                 gpu,
+                buckets: Buckets {
+                    names: stage.grants.buckets.clone(),
+                    one_key: stage.scope != Scope::Shared,
+                },
                 secret,
                 live: Default::default(),
                 away: Default::default(),
@@ -104,10 +108,17 @@ fn misfit(stage: &Stage, code: &StageCode) -> Option<Problem> {
         let fix = "build it with snapshots, or write \"finish\" or \"restart\"";
         return Some(Problem::new(field, "pipeline.no-snapshots", message, fix));
     }
-    if code.wants_gpu() && stage.grants.gpu.is_none() {
+    if code.wants().gpu && stage.grants.gpu.is_none() {
         let field = format!("stages.{}.grants.gpu", stage.name);
         let message = "is missing, and the component imports `sluicebox:gpu`";
         let fix = "write grants = { gpu = {} }, or take a component that does without";
+        return Some(Problem::new(field, "pipeline.no-grant", message, fix));
+    }
+    if code.wants().keyvalue && stage.grants.buckets.is_empty() {
+        let field = format!("stages.{}.grants.keyvalue", stage.name);
+        let message = "is missing, and the component imports `wasi:keyvalue`";
+        let fix = "write grants = { keyvalue = { buckets = [\"…\"] } } with the names it opens, or \
+                   take a component that does without";
         return Some(Problem::new(field, "pipeline.no-grant", message, fix));
     }
     None
