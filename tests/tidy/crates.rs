@@ -147,6 +147,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["node"]),
     // Live pipelines and tenants, looked up for each request.
     ("dashmap", &["node"]),
+    // Schedules of sources; signatures of sinks.
+    ("chrono", &["node"]),
+    ("chrono-tz", &["node"]),
+    ("ring", &["node"]),
     // Text of manifests, configuration and tenants; the command reads manifests to find components,
     // the toolchain what a stage's folder is.
     ("toml", &["node", "cli", "toolchain"]),

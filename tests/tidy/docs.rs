@@ -18,7 +18,7 @@ const DOCUMENTS: &str = "docs/README.md";
 const CODES_IN_PLACE: [(&str, &[&str]); 4] = [
     ("runtime/core/", &["manifest.", "pipeline.", "plan.", "stream.", "park.", "commit."]),
     ("runtime/node/src/http/", &["ingest.", "request.", "route.", "output.", "stream."]),
-    ("runtime/node/", &["manifest.", "pipeline.", "tenants."]),
+    ("runtime/node/", &["manifest.", "pipeline.", "tenants.", "connector."]),
     ("runtime/cli/", &["client.", "manifest.", "oci.", "tenants."]),
 ];
 

@@ -7,6 +7,9 @@
 //!   producers by when they were last heard of. How far back a repeat is still known for sure can
 //!   be read at any time.
 //! - Time is an argument and never runs back: a clock that was set back stands still here.
+//! - What the node itself takes in from outside, and hands out, has places: a producer of the node's
+//!   own ([`PLACE`], [`FILE`]) with the number of how far it is. These are remembered however long
+//!   nothing is heard of them, in tables of their own, so that no client crowds them out.
 //! - Equal calls give equal answers. The hash table is never iterated, and its hash is seeded by
 //!   the caller, so that a producer cannot choose ids that collide in it.
 //!
@@ -16,6 +19,49 @@ use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
+
+/// The first character of a producer that is a place of the node's own. A client cannot name one:
+/// headers hold no such character.
+pub const PLACE: char = '\u{1}';
+
+/// The same of a place in one of many files, of which only the last ones are remembered.
+pub const FILE: char = '\u{2}';
+
+/// Places that are remembered: for each partition of each sink one.
+const PLACES_MAX: usize = 32_768;
+
+/// Files that are remembered of one source, and of all.
+pub const FILES_MAX: usize = 256;
+const ALL_FILES_MAX: usize = 64 * FILES_MAX;
+
+/// What says in the time of a [`KnownProducer`] that it is a place, or one in a file.
+const MARKS: [u64; 3] = [0, 1 << 63, 1 << 62];
+
+/// Which table a producer is in.
+fn table_of(producer: &str) -> usize {
+    match producer.chars().next() {
+        Some(PLACE) => 1,
+        Some(FILE) => 2,
+        _ => 0,
+    }
+}
+
+/// The hash a producer is known by. Of a file it begins with that of its source, which is before
+/// the first slash. It is part of what checkpoints keep.
+fn hash_of(producer: &str) -> u128 {
+    let hash = xxh3_128(producer.as_bytes());
+    if table_of(producer) != 2 {
+        return hash;
+    }
+    let source = producer.split('/').next().unwrap_or_default();
+    (hash >> 16) | (xxh3_128(source.as_bytes()) << 112)
+}
+
+/// The same of one that is given back.
+fn marked(time: u64) -> (usize, u64) {
+    let at = MARKS.iter().rposition(|mark| time & mark == *mark).unwrap_or(0);
+    (at, time & !(MARKS[1] | MARKS[2]))
+}
 
 /// Bounds of one [`Dedup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +109,49 @@ pub struct KnownProducer {
     pub sequence: u64,
     /// Where in the log that is.
     pub at: u64,
-    /// When it came.
+    /// When it came; with a mark if it is a place.
     pub time: u64,
+}
+
+/// Producers of one kind.
+#[derive(Debug, Default)]
+struct Producers {
+    most: usize,
+    /// Most of one group, where there are several.
+    most_of_group: Option<usize>,
+    known: BTreeMap<u128, (u64, KnownProducer)>,
+    /// By group, and when they were last heard of.
+    heard: BTreeMap<(u16, u64), u128>,
+}
+
+impl Producers {
+    /// Those that go together: none is forgotten for one of another group, as long as all fit.
+    fn group(&self, hash: u128) -> u16 {
+        self.most_of_group.map_or(0, |_| (hash >> 112) as u16)
+    }
+
+    /// Forgets the one that was quiet the longest.
+    fn forget_quietest(&mut self) -> Option<KnownProducer> {
+        let (_, hash) = self.heard.pop_first()?;
+        self.known.remove(&hash).map(|(_, producer)| producer)
+    }
+
+    /// Makes room in the group of this one, if there are too many. Gives who had to go.
+    fn crowd_out(&mut self, hash: u128) -> Option<KnownProducer> {
+        let group = self.group(hash);
+        let of_group = (group, 0)..=(group, u64::MAX);
+        if self.most_of_group.is_some_and(|most| self.heard.range(of_group.clone()).count() > most)
+        {
+            let quietest = *self.heard.range(of_group).next()?.0;
+            let hash = self.heard.remove(&quietest)?;
+            return self.known.remove(&hash).map(|(_, producer)| producer);
+        }
+        if self.known.len() > self.most { self.forget_quietest() } else { None }
+    }
+
+    fn all(&self) -> impl Iterator<Item = KnownProducer> {
+        self.heard.values().filter_map(|hash| Some(self.known.get(hash)?.1))
+    }
 }
 
 /// See the module.
@@ -79,9 +166,8 @@ pub struct Dedup {
     first: u64,
     /// Numbers of events by their hash.
     table: HashTable<u64>,
-    producers: BTreeMap<u128, (u64, KnownProducer)>,
-    /// Producers by when they were last heard of.
-    heard: BTreeMap<u64, u128>,
+    /// Those of clients, places, and places in files.
+    producers: [Producers; 3],
     calls: u64,
     /// When the last one came that had to go before its time.
     crowded_out: Option<u64>,
@@ -109,8 +195,16 @@ impl Dedup {
             ids: VecDeque::new(),
             first: 0,
             table: HashTable::new(),
-            producers: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            producers: [
+                (limits.entries, None),
+                (PLACES_MAX, None),
+                (ALL_FILES_MAX, Some(FILES_MAX)),
+            ]
+            .map(|(most, most_of_group)| Producers {
+                most,
+                most_of_group,
+                ..Producers::default()
+            }),
             calls: 0,
             crowded_out: None,
         }
@@ -140,9 +234,8 @@ impl Dedup {
 
     /// Whether a producer's request has come before. Numbers grow and may skip.
     pub fn request(&mut self, producer: &str, sequence: u64, now: u64) -> Seen {
-        self.expire(now);
-        match self.producers.get(&xxh3_128(producer.as_bytes())) {
-            Some((_, known)) if known.sequence >= sequence => Seen::Repeat { at: known.at },
+        match self.last_of(producer, now) {
+            Some(known) if known.sequence >= sequence => Seen::Repeat { at: known.at },
             _ => Seen::New,
         }
     }
@@ -150,33 +243,43 @@ impl Dedup {
     /// What is known of a producer.
     pub fn last_of(&mut self, producer: &str, now: u64) -> Option<KnownProducer> {
         self.expire(now);
-        Some(self.producers.get(&xxh3_128(producer.as_bytes()))?.1)
+        let known = &self.producers[table_of(producer)].known;
+        Some(known.get(&hash_of(producer))?.1)
     }
 
     /// Remembers a producer's request that is at `at` in the log. A number below its last changes
     /// nothing.
     pub fn note_request(&mut self, producer: &str, sequence: u64, at: u64, now: u64) {
         self.expire(now);
-        let hash = xxh3_128(producer.as_bytes());
-        self.note_producer(KnownProducer { hash, sequence, at, time: self.now });
+        let known = KnownProducer { hash: hash_of(producer), sequence, at, time: self.now };
+        self.note(table_of(producer), known);
     }
 
     /// Remembers a producer as it was. Producers are put back in the order they were given out.
     pub fn note_producer(&mut self, producer: KnownProducer) {
-        self.expire(producer.time);
+        let (table, time) = marked(producer.time);
+        self.expire(time);
+        self.note(table, KnownProducer { time, ..producer });
+    }
+
+    fn note(&mut self, table: usize, producer: KnownProducer) {
         let hash = producer.hash;
-        let old = self.producers.get(&hash);
-        if old.is_some_and(|(_, old)| old.sequence >= producer.sequence) || self.limits.entries == 0
-        {
+        let producers = &mut self.producers[table];
+        let old = producers.known.get(&hash);
+        if old.is_some_and(|(_, old)| old.sequence >= producer.sequence) || producers.most == 0 {
             return;
         }
         self.calls += 1;
-        match self.producers.insert(hash, (self.calls, producer)) {
-            Some((heard, _)) => drop(self.heard.remove(&heard)),
-            None if self.producers.len() > self.limits.entries => self.forget_quietest(true),
-            None => {}
+        let group = producers.group(hash);
+        let known = producers.known.insert(hash, (self.calls, producer));
+        if let Some((heard, _)) = known {
+            producers.heard.remove(&(group, heard));
         }
-        self.heard.insert(self.calls, hash);
+        producers.heard.insert((group, self.calls), hash);
+        let crowded_out = if known.is_none() { producers.crowd_out(hash) } else { None };
+        if let Some(producer) = crowded_out.filter(|_| table == 0) {
+            self.note_crowd(true, producer.time);
+        }
     }
 
     /// How far back a repeat is known for sure, in microseconds: the time limit, or less if there
@@ -192,9 +295,12 @@ impl Dedup {
         self.ids.iter().copied()
     }
 
-    /// The producers that are remembered, the one that was quiet the longest first.
+    /// The producers that are remembered, of each kind the one that was quiet the longest first.
     pub fn producers(&self) -> impl Iterator<Item = KnownProducer> {
-        self.heard.values().filter_map(|hash| Some(self.producers.get(hash)?.1))
+        let tables = self.producers.iter().zip(MARKS);
+        tables.flat_map(|(table, mark)| {
+            table.all().map(move |known| KnownProducer { time: known.time | mark, ..known })
+        })
     }
 
     fn find(&self, hash: u128) -> Option<&KnownId> {
@@ -211,12 +317,9 @@ impl Dedup {
         while self.ids.front().is_some_and(|known| is_old(known.time)) {
             self.forget_oldest(false);
         }
-        let quietest = |this: &Self| {
-            let hash = this.heard.first_key_value()?.1;
-            Some(this.producers.get(hash)?.1.time)
-        };
-        while quietest(self).is_some_and(is_old) {
-            self.forget_quietest(false);
+        let clients = &mut self.producers[0];
+        while clients.all().next().is_some_and(|quietest| is_old(quietest.time)) {
+            let _quietest = clients.forget_quietest();
         }
     }
 
@@ -231,13 +334,6 @@ impl Dedup {
         self.ids.pop_front();
         self.first += 1;
         self.note_crowd(crowded, oldest.time);
-    }
-
-    fn forget_quietest(&mut self, crowded: bool) {
-        let Some((_, hash)) = self.heard.pop_first() else { return };
-        if let Some((_, producer)) = self.producers.remove(&hash) {
-            self.note_crowd(crowded, producer.time);
-        }
     }
 
     fn note_crowd(&mut self, crowded: bool, time: u64) {
@@ -309,6 +405,43 @@ mod tests {
         assert_eq!(dedup.request("b", 1, 5), Seen::New);
         assert_eq!(dedup.request("a", 1, 5), Seen::Repeat { at: 3 });
         assert_eq!((dedup.window(), dedup.producers().count()), (3, 2));
+    }
+
+    #[test]
+    fn a_place_is_remembered_however_long_it_is_quiet_and_whoever_comes() {
+        let mut dedup = Dedup::new(1, DedupLimits { entries: 2, window: 100 });
+        let (place, file) = (format!("{PLACE}sink/a/0"), format!("{FILE}in/1"));
+        dedup.note_request(&place, 7, 1, 1);
+        dedup.note_request(&file, 9, 2, 2);
+        ["a", "b", "c"].map(|client| dedup.note_request(client, 1, 3, 3));
+        for carried in [false, true] {
+            if carried {
+                let mut again = Dedup::new(2, DedupLimits { entries: 2, window: 100 });
+                dedup.producers().for_each(|known| again.note_producer(known));
+                dedup = again;
+            }
+            assert_eq!(dedup.request("c", 1, 1_000_000), Seen::New);
+            assert_eq!(dedup.request(&place, 7, 1_000_000), Seen::Repeat { at: 1 });
+            assert_eq!(dedup.request(&place, 8, 1_000_000), Seen::New);
+            let known = dedup.last_of(&file, 1_000_000).expect("it is remembered");
+            assert_eq!((known.sequence, known.time), (9, 2));
+        }
+        // The clock did not run on to the marks.
+        assert_eq!(dedup.producers().map(|known| marked(known.time).1).max(), Some(2));
+    }
+
+    #[test]
+    fn of_many_files_the_last_are_remembered_and_no_place_goes_for_them() {
+        let mut dedup = Dedup::new(1, DedupLimits { entries: 2, window: 100 });
+        let (place, file) = (format!("{PLACE}cron"), |n: usize| format!("{FILE}in/{n}"));
+        dedup.note_request(&place, 1, 1, 1);
+        dedup.note_request(&format!("{FILE}other/0"), 1, 1, 1);
+        (0..=FILES_MAX).for_each(|n| dedup.note_request(&file(n), 1, 1, 1));
+        assert_eq!(dedup.request(&format!("{FILE}other/0"), 1, 1), Seen::Repeat { at: 1 });
+        assert_eq!(dedup.request(&file(0), 1, 1), Seen::New);
+        assert_eq!(dedup.request(&file(1), 1, 1), Seen::Repeat { at: 1 });
+        assert_eq!(dedup.request(&place, 1, 1), Seen::Repeat { at: 1 });
+        assert_eq!(dedup.window(), 100, "what clients are told stays true");
     }
 
     #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::json_key::Pointer;
-use crate::pipeline::{Delivery, EdgeKey, EventTime, Scaling, Stage, TimeUnit};
+use crate::pipeline::{Delivery, EdgeKey, EventTime, Scaling, Sink, Source, Stage, TimeUnit};
 
 pub mod bounds;
 mod decode;
@@ -57,6 +57,10 @@ pub struct Declaration {
     pub edges: Vec<EdgeDeclaration>,
     /// The outputs by name.
     pub outputs: BTreeMap<String, OutputDeclaration>,
+    /// What it takes in by itself, by name; each holds its name too.
+    pub sources: BTreeMap<String, Source>,
+    /// Where it hands results on to by itself, by name; each holds its name too.
+    pub sinks: BTreeMap<String, Sink>,
 }
 
 /// Where events enter.

@@ -11,6 +11,7 @@
 //! `segment`. What a new version may change: `plan`.
 
 mod check;
+mod connect;
 pub(crate) mod graph;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -24,6 +25,9 @@ use crate::json_key::Pointer;
 use crate::manifest::bounds;
 
 pub use check::{Facts, KnownComponents, build, check};
+pub use connect::{
+    Cron, LineForm, Lines, Missed, Sink, SinkKind, Source, SourceKind, Webhook, WebhookForm,
+};
 
 /// Index of a stage in `Pipeline::stages`.
 pub type StageIndex = usize;
@@ -53,6 +57,10 @@ pub struct Pipeline {
     pub edges: Vec<Edge>,
     /// Where results leave, in the order of their names.
     pub outputs: Vec<Output>,
+    /// What it takes in by itself, in the order of their names.
+    pub sources: Vec<Source>,
+    /// Where it hands results on to by itself, in the order of their names.
+    pub sinks: Vec<Sink>,
 }
 
 impl Pipeline {

@@ -32,6 +32,7 @@ use sluicebox_link::tls::NodeName;
 
 pub use self::bill::BillConfig;
 pub use self::cluster::NodeAddress;
+pub use self::connectors::{ConnectorsConfig, Folder, Grant};
 pub use self::gpu::{GpuConfig, GpuDevice};
 pub use self::isolation::{GroupPlace, IsolationConfig};
 pub(crate) use self::machine::memory_share;
@@ -105,6 +106,7 @@ macro_rules! section {
 
 // Behind the macro, which it uses.
 mod bill;
+mod connectors;
 mod gpu;
 mod isolation;
 mod traces;
@@ -354,6 +356,8 @@ pub struct Config {
     pub traces: TracesConfig,
     /// Where traces go; none if nobody wants any.
     pub otlp: Option<Otlp>,
+    /// What sources and sinks may reach.
+    pub connectors: ConnectorsConfig,
     /// A tenant's quotas by default.
     pub quota: QuotaConfig,
     /// The bill.
@@ -397,6 +401,7 @@ impl Config {
             cluster: ClusterConfig::read(&mut reader),
             traces: TracesConfig::read(&mut reader),
             otlp: traces::read(&sources.otel, &mut reader),
+            connectors: ConnectorsConfig::read(&mut reader),
             quota: QuotaConfig::read(&mut reader),
             bill: BillConfig::read(&mut reader),
         };
@@ -422,6 +427,7 @@ impl Config {
         self.gpu.write(&mut text);
         self.cluster.write(&mut text);
         self.traces.write(&mut text);
+        self.connectors.write(&mut text);
         self.quota.write(&mut text);
         self.bill.write(&mut text);
         text

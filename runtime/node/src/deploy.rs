@@ -39,6 +39,7 @@ use sluicebox_store::key::Key;
 use crate::checkpoint::Of;
 use crate::cluster::{Peer, Subject};
 use crate::components::{Names, blocking, now_seconds};
+use crate::connectors;
 use crate::error::Error;
 use crate::manifest_text::{self, Format};
 use crate::node::Node;
@@ -330,6 +331,7 @@ impl Node {
             .running(tenant, name.as_str())
             .ok_or_else(|| self.no_pipeline(tenant, name.as_str()))?;
         running.resume();
+        running.metrics().resume_connectors();
         self.resume_parts(&running).await
     }
 
@@ -360,6 +362,7 @@ impl Node {
             problems.add(Problem::new("name", "manifest.name", message, fix));
             return Err(problems.into());
         }
+        connectors::check(self, tenant, &pipeline)?;
         Ok(pipeline)
     }
 

@@ -5,6 +5,7 @@
 //! tenant as a whole in `tenant`.
 
 mod bill;
+mod connectors;
 mod partitions;
 mod tenant;
 mod traffic;
@@ -23,6 +24,7 @@ use crate::running::Running;
 use crate::running::event_time::{EventTime, now_micros};
 use crate::scale::ScalingDetail;
 pub use bill::{BillDetail, BillRow};
+pub use connectors::ConnectorDetail;
 pub use tenant::{QuotaDetail, TenantDetail, TenantPipeline};
 pub use traffic::{IngestDetail, TimeTaken};
 
@@ -96,6 +98,12 @@ pub struct PipelineDetail {
     pub hop: Vec<HopDetail>,
     /// The outputs, dead letters last.
     pub output: Vec<OutputDetail>,
+    /// What it takes in by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub source: Vec<ConnectorDetail>,
+    /// Where it hands results on to by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sink: Vec<ConnectorDetail>,
     /// Its event time, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub time: Option<TimeDetail>,
@@ -351,6 +359,8 @@ impl Node {
             ingest: IngestDetail::of(running.metrics()),
             hop: hop_details(&running),
             output: output_details(&running),
+            source: connectors::sources(&running),
+            sink: connectors::sinks(&running),
             time: running.event_time().map(|time| time_detail(time, least)),
             scaling: self.scaling_detail(&running),
             disk: self.disk_detail(&running),

@@ -206,6 +206,17 @@ impl Durable {
         Some((known.sequence, Position(known.at)))
     }
 
+    /// How far the node itself has come with something outside.
+    pub(crate) fn place(&self, name: &str) -> Option<u64> {
+        self.last_of(name).map(|(sequence, _)| sequence)
+    }
+
+    /// Logs such a place alone, without events. It is not on disk yet.
+    pub(crate) fn note_place(&self, name: &str, sequence: u64) -> Result<Logged, NotLogged> {
+        let producer = Some((name.to_owned(), sequence));
+        self.ingest(&Identity { producer, ..Identity::default() }, &[], (now_micros(), 0))
+    }
+
     /// Logs the events of one request, the highest of whose times is `high`, and hands them to
     /// their partitions. They are not on disk yet.
     pub(crate) fn ingest(

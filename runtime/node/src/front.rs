@@ -103,6 +103,8 @@ impl Front {
         template.node.dev = false;
         template.tls.certificate = None;
         template.tls.key = None;
+        // It can open no files, and has no network.
+        template.connectors = config.connectors.closed();
         template.isolation.processes = false;
         // Its process may open no device, nor start one that does.
         template.gpu.device = GpuDevice::Off;

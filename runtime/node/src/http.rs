@@ -37,7 +37,10 @@ mod tests;
 mod text;
 mod tls;
 
+pub(crate) use ingest::feed;
+pub(crate) use outputs::{Renderer, Source as Shown};
 pub use server::listen;
 pub(crate) use server::serve;
 pub(crate) use server::{Listener, Listeners};
+pub(crate) use text::holds_json;
 pub(crate) use tls::Tls;

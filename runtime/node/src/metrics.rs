@@ -5,13 +5,14 @@
 //! - A set of figures lives as long as its handle is held, and is gone from the next scrape behind
 //!   that. So labels are bounded by what exists, and that by the quotas.
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
-//!   `stage`, `output`, `worker`, `peer`, `from`, `to`, and words from short lists in this project.
+//!   `stage`, `output`, `source`, `sink`, `worker`, `peer`, `from`, `to`, and words from short lists in this project.
 //!
 //! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the node:
 //! `metrics/node.rs`, of the log, event time, workers and tenants' processes: `metrics/log.rs`,
 //! `metrics/time.rs`, `metrics/worker.rs`, `metrics/process.rs`, other nodes: `metrics/peer.rs`,
 //! ways between segments: `metrics/hop.rs`, traces: `metrics/traces.rs`; who may read it: `http`.
 
+mod connector;
 mod encode;
 mod gpu;
 mod hop;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use sluicebox_core::ids::Name;
+use sluicebox_core::pipeline::Pipeline;
 use sluicebox_link::tls::NodeName;
 use sluicebox_store::log::Log;
 
@@ -45,6 +47,7 @@ use crate::running::PipelineShared;
 use crate::stage_log::StageLog;
 use encode::Row;
 
+pub use connector::{ConnectorMetrics, ConnectorState};
 pub(crate) use gpu::{GpuSeen, GpuTenantSeen};
 pub use hop::{HopMetrics, HopWay, WayMetrics};
 pub use kinds::{ByWord, Counter, Gauge, Latency};
@@ -97,6 +100,8 @@ pub struct PipelineMetrics {
     stages: Mutex<BTreeMap<String, Arc<StageMetrics>>>,
     outputs: Mutex<BTreeMap<String, Arc<OutputMetrics>>>,
     hops: Mutex<Vec<Arc<HopMetrics>>>,
+    sources: Mutex<BTreeMap<String, Arc<ConnectorMetrics>>>,
+    sinks: Mutex<BTreeMap<String, Arc<ConnectorMetrics>>>,
     /// What its stages said last.
     stage_log: StageLog,
 }
@@ -326,6 +331,30 @@ impl PipelineMetrics {
         Arc::clone(metrics)
     }
 
+    /// The figures of a source; the same ones whenever it is asked for.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Arc<ConnectorMetrics> {
+        Arc::clone(lock(&self.sources).entry(name.to_owned()).or_default())
+    }
+
+    /// The figures of a sink; the same ones whenever it is asked for.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> Arc<ConnectorMetrics> {
+        Arc::clone(lock(&self.sinks).entry(name.to_owned()).or_default())
+    }
+
+    /// Forgets the sources and sinks that a new version no longer has.
+    pub(crate) fn retain_connectors(&self, pipeline: &Pipeline) {
+        lock(&self.sources).retain(|name, _| pipeline.sources.iter().any(|s| s.name == *name));
+        lock(&self.sinks).retain(|name, _| pipeline.sinks.iter().any(|s| s.name == *name));
+    }
+
+    /// Lets sources and sinks go on that have halted.
+    pub(crate) fn resume_connectors(&self) {
+        lock(&self.sources).values().for_each(|source| source.resume());
+        lock(&self.sinks).values().for_each(|sink| sink.resume());
+    }
+
     /// Forgets the stages and outputs that a new version no longer has.
     pub fn retain(&self, stage: impl Fn(&str) -> bool, output: impl Fn(&str) -> bool) {
         lock(&self.stages).retain(|name, _| stage(name));
@@ -445,6 +474,8 @@ impl Metrics {
                 stages: Mutex::default(),
                 outputs: Mutex::default(),
                 hops: Mutex::default(),
+                sources: Mutex::default(),
+                sinks: Mutex::default(),
                 stage_log: StageLog::new(crate::deploy::secret_number().unwrap_or_default()),
             });
             *known = Arc::downgrade(&fresh);

@@ -14,30 +14,37 @@
 //! - Nothing outlives the output. A new one has another incarnation, so a cursor from before a
 //!   restart is refused instead of pointing at other events.
 //!
+//! - What a sink has not handed on is not dropped; partitions wait instead (`hold`).
+//!
 //! Used for outputs and for dead letters. How a page looks outside is decided in `http/outputs`.
 
 mod bounds;
 mod cursor;
 mod elsewhere;
 mod fences;
+mod hold;
 mod partitions;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use sluicebox_core::frame::{Event, Frame, FrameBuilder};
 use tokio::sync::Notify;
 
 use crate::counted::Counted;
+use crate::mailbox::Mailbox;
 use cursor::Place;
 pub use cursor::{Cursor, CursorError};
 use fences::{Fences, limit};
+use hold::Holds;
 use partitions::Partitions;
+pub use stats::{OutputStats, PartitionStats};
 use watch::Watchers;
 pub use watch::{News, Told, Watch};
 
@@ -67,12 +74,17 @@ struct Shared {
     watchers: Arc<Watchers>,
     appended: AtomicU64,
     dropped: AtomicU64,
+    /// Sinks hold something of it.
+    held: AtomicBool,
+    /// Partitions that wait for sinks.
+    held_up: Mutex<Vec<Weak<Mailbox>>>,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
     frames: VecDeque<Kept>,
     bytes: usize,
+    holds: Holds,
     /// Offset of the next event.
     next: u64,
 }
@@ -154,28 +166,6 @@ pub struct Trimmed {
     pub oldest: Cursor,
 }
 
-/// Figures of an output.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutputStats {
-    /// By partition.
-    pub partitions: Vec<PartitionStats>,
-    /// Bytes kept, bookkeeping included.
-    pub bytes: usize,
-    /// Events appended since the output was made.
-    pub appended: u64,
-    /// Events dropped since the output was made.
-    pub dropped: u64,
-}
-
-/// Figures of one partition of an output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PartitionStats {
-    /// Offset of the oldest event that is kept.
-    pub oldest: u64,
-    /// Offset of the next event.
-    pub next: u64,
-}
-
 impl Ring {
     fn oldest(&self) -> u64 {
         self.frames.front().map_or(self.next, |kept| kept.first)
@@ -206,6 +196,8 @@ impl Output {
             watchers: Arc::default(),
             appended: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+            held_up: Mutex::default(),
         };
         let (partitions, fences) = (Partitions::new(partitions.into()), Fences::default());
         Self { incarnation, partitions, fences, shared: Arc::new(shared) }
@@ -256,15 +248,17 @@ impl Output {
         let share_bytes = self.shared.share_bytes.load(Ordering::Relaxed);
         {
             let mut ring = lock(ring);
-            while ring.bytes + cost > share_bytes {
+            while ring.bytes + cost > share_bytes && !ring.holds_oldest() {
                 let Some(old) = ring.frames.pop_front() else { break };
                 self.forget(&mut ring, &old);
             }
             let first = ring.next;
             ring.next += frame.len() as u64;
-            let oversize = cost > share_bytes;
-            if !oversize || self.admit_oversize(cost) {
+            let is_large = cost > share_bytes;
+            let oversize = is_large && self.admit_oversize(cost);
+            if !is_large || oversize || ring.is_held() {
                 ring.bytes += cost;
+                ring.note_held(cost);
                 ring.frames.push_back(Kept { first, frame: frame.clone(), since, oversize });
             } else {
                 self.shared.dropped.fetch_add(frame.len() as u64, Ordering::Relaxed);
@@ -401,26 +395,6 @@ impl Output {
         })
     }
 
-    /// Events that were dropped to make room, since the output was made.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Figures for people and metrics.
-    #[must_use]
-    pub fn stats(&self) -> OutputStats {
-        let mut bytes = 0;
-        let partitions = self.partitions.iter().map(|ring| {
-            let ring = lock(ring);
-            bytes += ring.bytes;
-            PartitionStats { oldest: ring.oldest(), next: ring.next }
-        });
-        let partitions = partitions.collect();
-        let appended = self.shared.appended.load(Ordering::Relaxed);
-        OutputStats { partitions, bytes, appended, dropped: self.dropped() }
-    }
-
     /// The cursor's place, with an offset for each partition; `None` if it is of another output.
     fn place(&self, cursor: &Cursor) -> Option<Place> {
         let Some(place) = cursor.place() else { return self.oldest().place().cloned() };
@@ -487,6 +461,10 @@ impl Reading {
 }
 
 fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+    lock_of(ring)
+}
+
+fn lock_of<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing can panic between two consistent states of a ring.
-    ring.lock().unwrap_or_else(PoisonError::into_inner)
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -94,6 +94,11 @@ impl PipelineShared {
         }
     }
 
+    /// No event is taken in: it comes to rest.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
     fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) == 0
     }
@@ -398,7 +403,7 @@ impl Running {
     /// True while it is being replaced or deleted.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.shared.paused.load(Ordering::Acquire)
+        self.shared.is_paused()
     }
 
     /// Its event time, if it has one.
@@ -447,6 +452,13 @@ impl Running {
     /// Takes no more events, or takes them again.
     pub(crate) fn pause(&self, paused: bool) {
         self.shared.paused.store(paused, Ordering::Release);
+        // Who comes to rest does not wait for sinks.
+        self.outputs.iter().for_each(|output| output.wake_held());
+    }
+
+    /// Its events may wait in the log for as long as somebody outside takes no results.
+    pub(crate) fn may_wait_for_sinks(&self) -> bool {
+        self.is_logged() && !self.pipeline.sinks.is_empty()
     }
 
     /// No event is queued or being worked on.

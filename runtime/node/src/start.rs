@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::http;
 use crate::node::Node;
+use crate::running::Running;
 use crate::spread;
 use crate::tenants::Tenants;
 use crate::worker::{self, release::Releases};
@@ -239,9 +240,12 @@ impl RunningNode {
             while self.node.metrics().node().connections.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            // What waits for other nodes is in the log, and is sent again.
+            // What waits for other nodes is in the log, and is sent again; so is what waits for
+            // receivers.
             let all = self.node.all_running();
-            for running in all.into_iter().filter(|running| !running.is_spread()) {
+            let ends =
+                |running: &Arc<Running>| !running.is_spread() && !running.may_wait_for_sinks();
+            for running in all.into_iter().filter(ends) {
                 running.idle().await;
             }
             self.node.front().has_ended().await;
@@ -369,6 +373,7 @@ fn link(node: &Arc<Node>) {
     }
     tokio::task::spawn_local(spread::whereabouts::run(node.clone()));
     tokio::task::spawn_local(crate::scale::run(node.clone()));
+    tokio::task::spawn_local(crate::connectors::run(node.clone()));
     if node.cluster().is_some() {
         tokio::task::spawn_local(crate::plan::rates::run(node.clone()));
         tokio::task::spawn_local(crate::plan::balance::run(node.clone()));

@@ -20,6 +20,7 @@ mod expiry;
 mod forward;
 mod handed;
 mod invokers;
+mod leaving;
 mod parked;
 mod partition;
 pub(crate) mod record;

@@ -2,7 +2,8 @@
 //! partition they go to.
 //!
 //! It is whole or not there, and so is the request; that is what the acknowledgement says. Dead
-//! letters that are replayed are an ingest as well, which says which ones they are.
+//! letters that are replayed are an ingest as well, which says which ones they are. One without
+//! events is a place alone (`dedup`): how far a sink is.
 
 use super::wire::{FRAME_BYTES_MIN, Reader};
 use super::{FrameAt, RecordError, RecordWriter, TIME, kind};
@@ -120,7 +121,8 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Result<IngestRecord<'a>, Reco
             frame: reader.frame("a run's frame")?,
         })
     })?;
-    if runs.is_empty() {
+    // Without events it says how far somebody is.
+    if runs.is_empty() && producer.is_none() {
         return Err(reader.bad("the runs"));
     }
     let (mut replayed, mut high) = (Vec::new(), None);

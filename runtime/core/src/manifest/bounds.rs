@@ -131,6 +131,24 @@ pub const PARK_BYTES_MAX: Range = Range { min: KIB, max: 32 * MIB, default: MIB 
 /// Bytes an output keeps for its readers.
 pub const RETAIN_BYTES: Range = Range { min: 64 * KIB, max: GIB, default: 16 * MIB };
 
+/// Sources of a pipeline, and sinks.
+pub const CONNECTORS_MAX: usize = 16;
+/// Bytes of a path.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Bytes of a URL.
+pub const URL_BYTES_MAX: usize = 2048;
+/// Bytes of a schedule, and of a time zone's name.
+pub const CRON_BYTES_MAX: usize = 128;
+/// Bytes of a line of a file.
+pub const LINE_BYTES: Range = Range { min: 64, max: 16 * MIB, default: MIB };
+/// Events of one request of a webhook.
+pub const BATCH_EVENTS: Range = Range { min: 1, max: 1000, default: 100 };
+/// How long a sink waits for an answer.
+pub const SINK_TIMEOUT_MS: Range =
+    Range { min: 100, max: 300 * SECOND_MS, default: 10 * SECOND_MS };
+/// The longest pause of a sink between two attempts.
+pub const SINK_PAUSE_MAX_MS: Range = Range { min: 100, max: HOUR_MS, default: 60 * SECOND_MS };
+
 /// The port of a stage that names none.
 pub const PORT_DEFAULT: &str = "out";
 /// The input of a stage that names none.

@@ -4,6 +4,8 @@
 //! read. Only what two fields of one stage say to each other is judged here: settings that mean
 //! nothing with the stage's scope. No list is taken beyond its allowed length.
 
+mod connect;
+
 use std::collections::BTreeMap;
 
 use super::fields::MANIFEST;
@@ -130,6 +132,8 @@ fn declaration(view: &View<'_>, problems: &mut Problems) -> Declaration {
         stages: stages.map(|(name, view)| (name.clone(), stage(name, view, problems))).collect(),
         edges: view.at("edges").items(bounds::EDGES_MAX).map(edge).collect(),
         outputs: outputs.map(|(name, view)| (name.clone(), output(view))).collect(),
+        sources: connect::sources(view.at("sources"), problems),
+        sinks: connect::sinks(view.at("sinks"), problems),
     }
 }
 

@@ -5,6 +5,8 @@
 //! port that exists, a graph without cycles) are in `pipeline`.
 
 mod grants;
+mod connect;
+mod streams;
 
 use super::bounds;
 use grants::GRANTS;
@@ -106,7 +108,7 @@ const fn count(name: &'static str, range: bounds::Range, about: &'static str) ->
 }
 
 /// The whole manifest.
-pub(crate) static MANIFEST: [Field; 10] = [
+pub(crate) static MANIFEST: [Field; 12] = [
     field("version", Kind::Version, Need::Required, "The format of this manifest: 1."),
     field("name", Kind::Name, Need::Required, "The pipeline's name, unique within the tenant."),
     field(
@@ -161,6 +163,8 @@ pub(crate) static MANIFEST: [Field; 10] = [
         "Where results leave, by name. The output called reply also answers requests that wait \
          for a result. Without any, results are only what the stages log and count.",
     ),
+    connect::sources(),
+    connect::sinks(),
 ];
 
 static DELIVERY: [Choice; 2] = [
@@ -321,7 +325,7 @@ static STAGE: [Field; 14] = [
     ),
     field(
         "stream",
-        Kind::Table(&STREAM),
+        Kind::Table(&streams::STREAM),
         Need::Optional,
         "Only with scope stream: when a stream ends by itself.",
     ),
@@ -371,40 +375,6 @@ static LIMITS: [Field; 7] = [
         Need::Number(bounds::INSTANCES_DEFAULT as u64),
         "With scope key and stream: instances kept per partition. The least recently used is \
          dropped, or put away if it is all there is of a stream.",
-    ),
-];
-
-static ON_UPDATE: [Choice; 3] = [
-    choice("finish", "They go on to their end with the code they opened with."),
-    choice("restart", "They end before the version begins; later events open others."),
-    choice(
-        "snapshot",
-        "They go on with the new code, which is given what the code they have says of them: both \
-         components export `sluicebox:stage/snapshot`.",
-    ),
-];
-
-static STREAM: [Field; 6] = [
-    duration(
-        "idle-timeout",
-        bounds::IDLE_TIMEOUT_MS,
-        "The stream ends after this long without an event.",
-    ),
-    count("events-max", bounds::EVENTS_MAX, "The stream ends after this many events."),
-    size("bytes-max", bounds::BYTES_MAX, "The stream ends after this much payload."),
-    duration("duration-max", bounds::DURATION_MAX_MS, "The stream ends this long after it opened."),
-    size(
-        "replay-bytes-max",
-        bounds::REPLAY_BYTES_MAX,
-        "Only with exactly-once: events kept of a stream whose component allows no images of its \
-         memory, to make its instance again after a restart. A stream with more ends with it.",
-    ),
-    field(
-        "on-update",
-        Kind::Choice(&ON_UPDATE),
-        Need::Word("finish"),
-        "Only with exactly-once: what becomes of open streams when a version brings another \
-         component, config, assets or lower limits. With best-effort they end with each version.",
     ),
 ];
 

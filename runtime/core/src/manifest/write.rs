@@ -3,6 +3,8 @@
 //! Reading the tree gives the same declaration. A setting that has no meaning with the stage's
 //! scope is left out, because the reader would refuse it.
 
+mod connect;
+
 use std::collections::BTreeMap;
 
 use super::value::{Table, Value};
@@ -34,6 +36,12 @@ impl Declaration {
             ("edges", Value::Array(self.edges.iter().map(edge).collect())),
             ("outputs", map(&self.outputs, output)),
         ]);
+        if !self.sources.is_empty() {
+            manifest.insert("sources".to_owned(), map(&self.sources, connect::source));
+        }
+        if !self.sinks.is_empty() {
+            manifest.insert("sinks".to_owned(), map(&self.sinks, connect::sink));
+        }
         if let Some(partitions) = self.partitions {
             manifest.insert("partitions".to_owned(), Value::Integer(partitions.into()));
         }

@@ -7,6 +7,7 @@
 //!
 //! What the node knows (uploaded components and assets) comes in as `Facts`.
 
+mod connect;
 mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +104,8 @@ impl Pipeline {
             stages: self.stages.iter().map(|s| (s.name.clone(), s.clone())).collect(),
             edges: self.edges.iter().map(edge).collect(),
             outputs: self.outputs.iter().map(|o| (o.name.clone(), output(o))).collect(),
+            sources: self.sources.iter().map(|s| (s.name.clone(), s.clone())).collect(),
+            sinks: self.sinks.iter().map(|s| (s.name.clone(), s.clone())).collect(),
         }
     }
 }
@@ -176,6 +179,7 @@ impl<'a> Check<'a> {
         self.output_names();
         self.renames();
         self.scaled_streams();
+        self.connectors();
         let stages = self.known_stages(facts);
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -418,6 +422,8 @@ impl<'a> Check<'a> {
             stages,
             edges: edges.collect(),
             outputs: outputs.collect(),
+            sources: declaration.sources.values().cloned().collect(),
+            sinks: declaration.sinks.values().cloned().collect(),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ComponentRef, Delivery, EdgeKey, EventTime, Facts, GpuGrant, Grants, OnFailure, OnUpdate,
-    ParkLimits, Pipeline, Scaling, Scope, Stage, StageLimits, StreamLimits, TimeUnit, build,
+    ComponentRef, Cron, Delivery, EdgeKey, EventTime, Facts, GpuGrant, Grants, Missed, OnFailure,
+    OnUpdate, ParkLimits, Pipeline, Scaling, Scope, Sink, SinkKind, Source, SourceKind, Stage,
+    StageLimits, StreamLimits, TimeUnit, Webhook, WebhookForm, build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -198,6 +199,43 @@ impl Choices<'_> {
         (stages, to, edges)
     }
 
+    /// Without a log the node can keep no place in files.
+    fn connectors(
+        &mut self,
+        outputs: &BTreeMap<String, OutputDeclaration>,
+    ) -> (BTreeMap<String, Source>, BTreeMap<String, Sink>) {
+        let source = |name: String, choices: &mut Self| {
+            let missed = [Missed::Skip, Missed::Once, Missed::All][choices.below(3)];
+            let cron = Cron { at: "0 3 * * *".to_owned(), zone: "UTC".to_owned(), missed };
+            let key = choices.one_in(2).then(|| "k".to_owned());
+            (name.clone(), Source { name, key, kind: SourceKind::Cron(cron) })
+        };
+        let sources = (0..self.below(3)).map(|i| source(format!("in{i}"), self)).collect();
+        let mut sinks = BTreeMap::new();
+        for output in outputs.keys() {
+            if self.one_in(2) {
+                continue;
+            }
+            let forms = [WebhookForm::Payload, WebhookForm::Event, WebhookForm::Lines];
+            let form = forms[self.below(3)];
+            let most = bounds::BATCH_EVENTS;
+            let lines = form == WebhookForm::Lines;
+            let hook = Webhook {
+                url: "https://example.test/x".to_owned(),
+                form,
+                batch_events: if lines { self.within(most) } else { most.default },
+                secret: self.one_in(2).then(|| "s".to_owned()),
+                timeout_ms: self.within(bounds::SINK_TIMEOUT_MS),
+                pause_max_ms: self.within(bounds::SINK_PAUSE_MAX_MS),
+            };
+            let name = format!("to-{output}");
+            let (from, drops) = (output.clone(), self.one_in(2));
+            let sink = Sink { name: name.clone(), from, drops, kind: SinkKind::Webhook(hook) };
+            sinks.insert(name, sink);
+        }
+        (sources, sinks)
+    }
+
     fn declaration(&mut self) -> Declaration {
         let (stages, to, edges) = self.graph();
         let key = self.one_in(2).then(|| self.pointer());
@@ -232,6 +270,7 @@ impl Choices<'_> {
             let output = OutputDeclaration { from, key: self.key(), retain_bytes };
             outputs.insert(format!("o{i}"), output);
         }
+        let (sources, sinks) = self.connectors(&outputs);
         Declaration {
             name: "sample".to_owned(),
             delivery: Delivery::BestEffort,
@@ -242,6 +281,8 @@ impl Choices<'_> {
             stages: stages.into_iter().map(|stage| (stage.name.clone(), stage)).collect(),
             edges,
             outputs,
+            sources,
+            sinks,
         }
     }
 }

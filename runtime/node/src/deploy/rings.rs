@@ -10,10 +10,11 @@ use std::sync::Arc;
 use sluicebox_core::ids::{OutputId, StageId};
 use sluicebox_core::key;
 use sluicebox_core::numbering::Numbering;
-use sluicebox_core::pipeline::{Output as OutputOf, Pipeline};
+use sluicebox_core::pipeline::{Output as OutputOf, Pipeline, Sink};
 use sluicebox_core::recovery::{Fence, Standing};
 use sluicebox_core::segment::Plan;
 
+use crate::connectors::places;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::Node;
@@ -94,8 +95,28 @@ pub(super) struct Rings<'a> {
 impl Rings<'_> {
     /// The rings of the outputs, in the pipeline's order.
     pub(super) fn outputs(&self, pipeline: &Pipeline) -> Vec<Arc<Output>> {
-        let ring = |output: &OutputOf| self.kept(output).unwrap_or_else(|| self.output(output));
+        let ring = |output: &OutputOf| {
+            let ring = self.kept(output).unwrap_or_else(|| self.output(output, pipeline));
+            let sinks = || pipeline.sinks.iter().filter(|sink| sink.from == output.name);
+            ring.hold_only(|name| sinks().any(|sink| sink.name == name));
+            for sink in sinks() {
+                self.hold(&ring, output, sink);
+            }
+            ring
+        };
         pipeline.outputs.iter().map(ring).collect()
+    }
+
+    /// A sink holds what it has not handed on. One that has no place yet begins with the oldest.
+    fn hold(&self, ring: &Output, output: &OutputOf, sink: &Sink) {
+        let number = self.durable.and_then(|(_, numbers)| numbers.output(&output.name));
+        ring.hold(&sink.name, |partition, oldest, before| {
+            let known = self.durable.zip(number).and_then(|((durable, _), number)| {
+                durable.place(&places::of_sink(&sink.name, number, partition))
+            });
+            // It may be further than it has noted down.
+            known.max(before.filter(|at| *at >= oldest)).unwrap_or(oldest)
+        });
     }
 
     /// The ring of the version before. Without a log an output whose size changes begins anew, and
@@ -126,7 +147,7 @@ impl Rings<'_> {
         retain.min(self.node.config().limits.output_bytes_max)
     }
 
-    fn output(&self, output: &OutputOf) -> Arc<Output> {
+    fn output(&self, output: &OutputOf, pipeline: &Pipeline) -> Arc<Output> {
         let retain = self.retain(output);
         let Some((durable, numbering)) = self.durable else {
             return Arc::new(Output::new(self.partitions, retain, self.node.next_incarnation()));
@@ -135,6 +156,10 @@ impl Rings<'_> {
         let ever = self.partitions.max(self.standing.partitions_of(id));
         let ring = Output::new(ever, retain, incarnation(durable, u64::from(id.0)));
         ring.resize(retain, self.partitions);
+        for sink in pipeline.sinks.iter().filter(|sink| sink.from == output.name) {
+            // Before it is filled, so that nothing of what they need is dropped.
+            self.hold(&ring, output, sink);
+        }
         for partition in 0..ever {
             let next = self.standing.offset(id, partition);
             fill(&ring, partition, self.tails.outputs.get(&(id, partition)), next);

@@ -149,6 +149,7 @@ impl Node {
             let _figures = metrics.output(&output.name, ring);
         }
         let _figures = metrics.output(DEAD_LETTERS, &dead_letters.ring);
+        metrics.retain_connectors(&pipeline);
         let Taken { states, standing, left_over, durable, time, home } = taken;
         let parts = Parts {
             tenant: self.tenancy(tenant),

@@ -12,6 +12,7 @@
 //! The forms are read by the files beside this one, which know nothing of HTTP bodies or nodes.
 
 mod cloudevents;
+pub(crate) mod feed;
 mod form;
 mod frames;
 mod key;

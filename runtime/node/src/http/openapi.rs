@@ -252,8 +252,14 @@ fn schemas_of_pipelines() -> Value {
             ]))),
             ("stage", list(reference("Object"))), ("segments", list(list(text()))),
             ("partition", list(reference("Partition"))), ("output", list(reference("Object"))),
+            ("source?", list(reference("Connector"))), ("sink?", list(reference("Connector"))),
             ("disk?", reference("Object")), ("usage?", list(reference("Object"))),
         ])] },
+        "Connector": object(&[
+            ("name", text()), ("kind", text()), ("state", text()), ("seconds", number()),
+            ("place", text()), ("lag", number()), ("events", number()), ("rejected", number()),
+            ("failures", number()), ("code?", text()), ("why?", text()),
+        ]),
         "Partition": object(&[
             ("segment", text()), ("partition", number()), ("worker", number()),
             ("inbox-bytes", number()), ("inbox-events", number()), ("state-bytes", number()),

@@ -34,7 +34,7 @@ use crate::error::{Error, shown};
 use crate::metrics::OutputMetrics;
 use crate::ring::{Cursor, Output, Page};
 use crate::running::Running;
-pub(super) use render::Renderer;
+pub(crate) use render::Renderer;
 
 /// Bytes of events read between two looks at what else the worker has to do.
 pub(super) const STEP_BYTES: usize = 128 * 1024;
@@ -50,7 +50,7 @@ const DEAD_LETTERS: &str = "dead-letters";
 
 /// What is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     Output(&'a str),
     DeadLetters,
 }

@@ -136,7 +136,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// True if the bytes are one JSON value in UTF-8. What cannot be is told by its first letter.
-pub(super) fn holds_json(payload: &[u8]) -> bool {
+pub(crate) fn holds_json(payload: &[u8]) -> bool {
     let first = payload.trim_ascii_start().first();
     let may_be =
         matches!(first, Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'));

@@ -335,6 +335,10 @@ pub(crate) fn why_in_one_place(running: &Running) -> Option<String> {
         (None, _) => Some(
             "its delivery is best-effort: only what is exactly-once is on several nodes".to_owned(),
         ),
+        _ if !pipeline.sinks.is_empty() => Some(
+            "it has sinks, which hold back what they have not handed on: move it as a whole"
+                .to_owned(),
+        ),
         (_, Some(stage)) => Some(format!(
             "its stage {:?} has the scope \"stream\", which is served on one node: move it as a \
              whole",

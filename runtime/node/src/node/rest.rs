@@ -33,7 +33,10 @@ impl Node {
 
 /// The same for one pipeline. One without a log is in memory only and never rests.
 fn rests_until(running: &Running) -> Option<u64> {
-    if running.durable().is_none() || !running.is_idle() {
+    // What has a source or a sink is at work without a request.
+    let pipeline = running.pipeline();
+    let is_alone = pipeline.sources.is_empty() && pipeline.sinks.is_empty();
+    if running.durable().is_none() || !running.is_idle() || !is_alone {
         return None;
     }
     let mut partitions = running.mailboxes().iter().flatten();

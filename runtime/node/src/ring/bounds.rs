@@ -29,7 +29,7 @@ impl Output {
         let share = bytes_max / rest().count();
         for ring in rest() {
             let mut ring = lock(ring);
-            while ring.bytes > share {
+            while ring.bytes > share && !ring.holds_oldest() {
                 let Some(old) = ring.frames.pop_front() else { break };
                 self.forget(&mut ring, &old);
             }
@@ -43,7 +43,7 @@ impl Output {
         self.shared.share_bytes.store(share_bytes, Ordering::Relaxed);
         for ring in self.partitions.iter() {
             let mut ring = lock(ring);
-            while ring.bytes > share_bytes && ring.frames.len() > 1 {
+            while ring.bytes > share_bytes && ring.frames.len() > 1 && !ring.holds_oldest() {
                 let Some(old) = ring.frames.pop_front() else { break };
                 self.forget(&mut ring, &old);
             }

@@ -39,6 +39,7 @@ impl Output {
             self.forget(ring, &old);
         }
         ring.next = next;
+        ring.weigh_held();
     }
 
     /// The frames of a partition from an offset on, or from the oldest that is kept, each with the

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use sluicebox_core::frame::Frame;
 use sluicebox_core::key;
-use sluicebox_core::partition::{Partition, dead_letter_field};
+use sluicebox_core::partition::Partition;
 use tokio::sync::oneshot;
 
 use super::cold::{GivenUp, Keeping};
@@ -140,6 +140,10 @@ impl Driver {
         }
         if self.leaves() {
             return false;
+        }
+        if self.waits_for_sinks() {
+            self.sleep_with(self.timing.next_tick, false).await;
+            return true;
         }
         self.note_horizon();
         if self.retire.is_none() && !self.has_memory() {
@@ -345,17 +349,6 @@ impl Driver {
         self.spans.commits(|| self.local.clock.now());
         self.pass_on(commit);
         self.committed(None);
-    }
-
-    pub(super) fn count_dead_letters(&self, dead: &Frame) {
-        self.given_up(dead);
-        for event in dead.events() {
-            let name = event.fields.get(dead_letter_field::STAGE).unwrap_or_default();
-            let stage = self.segment.stages.iter().find(|stage| stage.name.as_bytes() == name);
-            if let Some(stage) = stage {
-                stage.metrics.dead_letters.inc();
-            }
-        }
     }
 
     /// Tries to get rid of the runs at hand. False if some are left.

@@ -24,7 +24,7 @@ use crate::running::Running;
 
 /// What the lines of one output have in common.
 #[derive(Debug)]
-pub(in crate::http) struct Renderer<'a> {
+pub(crate) struct Renderer<'a> {
     /// Of events that name no source.
     source: String,
     /// Before partition and offset in the id of events that have none.
@@ -34,7 +34,7 @@ pub(in crate::http) struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    pub(in crate::http) fn new(running: &'a Running, source: Source<'_>, incarnation: u64) -> Self {
+    pub(crate) fn new(running: &'a Running, source: Source<'_>, incarnation: u64) -> Self {
         let port = match source {
             Source::Output(name) => port_of(running, name),
             Source::DeadLetters => None,
@@ -56,13 +56,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// Appends the line of one event.
-    pub(in crate::http) fn event(
-        &self,
-        partition: u16,
-        offset: u64,
-        event: &Event<'_>,
-        out: &mut Vec<u8>,
-    ) {
+    pub(crate) fn event(&self, partition: u16, offset: u64, event: &Event<'_>, out: &mut Vec<u8>) {
         let fields = Known::of(event);
         out.extend_from_slice(b"{\"id\":\"");
         match fields.id {
@@ -99,6 +93,58 @@ impl<'a> Renderer<'a> {
         push_number(out, offset);
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// What a CloudEvent of no other type is.
+const RESULT: &str = "sluicebox.result";
+
+impl Renderer<'_> {
+    /// The attributes of an event as a CloudEvent, and what its data is. Its id is its own, or its
+    /// place in the output, as in a line.
+    pub(crate) fn attributes(
+        &self,
+        (partition, offset): (u16, u64),
+        event: &Event<'_>,
+    ) -> (Vec<(&'static str, String)>, Option<String>) {
+        let fields = Known::of(event);
+        let owned = |value: Option<&[u8]>| value.map(|value| text(value).into_owned());
+        let id = owned(fields.id);
+        let id = id.unwrap_or_else(|| format!("{}{partition}-{offset}", self.id_prefix));
+        let mut time = Vec::new();
+        push_time(&mut time, event.head.time);
+        let mut attributes = vec![
+            ("specversion", "1.0".to_owned()),
+            ("id", id),
+            ("source", owned(fields.source).unwrap_or_else(|| self.source.clone())),
+            ("type", owned(fields.kind).unwrap_or_else(|| RESULT.to_owned())),
+            ("time", String::from_utf8_lossy(&time).into_owned()),
+            ("partitionkey", event.key_str().to_owned()),
+        ];
+        attributes.extend(owned(fields.subject).map(|subject| ("subject", subject)));
+        attributes.extend(owned(fields.trace).map(|trace| ("traceparent", trace)));
+        (attributes, owned(fields.content_type))
+    }
+
+    /// Appends an event as a CloudEvent: its line, and what else has to be in one.
+    pub(crate) fn cloud_event(
+        &self,
+        (partition, offset): (u16, u64),
+        event: &Event<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(b"{\"specversion\":\"1.0\",");
+        if Known::of(event).kind.is_none() {
+            push_member_first(out, "type", RESULT);
+        }
+        let mut line = Vec::new();
+        self.event(partition, offset, event, &mut line);
+        // Behind its first brace.
+        out.extend_from_slice(line.get(1..).unwrap_or_default());
+    }
+}
+
+fn push_member_first(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(format!("\"{name}\":\"{value}\",").as_bytes());
 }
 
 /// The name of the port an output comes from.
@@ -315,6 +361,28 @@ mod tests {
             (text("datacontenttype"), text("traceparent")),
             ("text/plain".into(), "00-a-b-01".into())
         );
+    }
+
+    #[test]
+    fn a_cloud_event_has_all_that_one_must_have() {
+        let mut builder = FrameBuilder::new();
+        let mut fields = Vec::new();
+        builder.push(&Head::data(1_700_000_000_000_000), b"k", b"1", &fields);
+        assert!(push_field(&mut fields, field::EVENT_TYPE, b"own"));
+        builder.push(&Head::data(1_700_000_000_000_000), b"k", b"1", &fields);
+        let frame = builder.finish();
+        for (offset, event) in (40_u64..).zip(frame.events()) {
+            let mut out = Vec::new();
+            renderer().cloud_event((3, offset), &event, &mut out);
+            let value: Value = serde_json::from_slice(&out).expect("JSON");
+            let kind = if offset == 40 { "sluicebox.result" } else { "own" };
+            assert_eq!((&value["specversion"], &value["type"]), (&"1.0".into(), &kind.into()));
+            let (attributes, _) = renderer().attributes((3, offset), &event);
+            for name in ["specversion", "id", "source", "type", "time"] {
+                let own = attributes.iter().find(|(known, _)| *known == name).expect("it has one");
+                assert_eq!(value[name], own.1.as_str(), "{name}");
+            }
+        }
     }
 
     #[test]

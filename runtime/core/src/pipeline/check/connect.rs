@@ -1,0 +1,86 @@
+//! What sources and sinks have to do with the rest of the pipeline.
+
+use super::super::{Delivery, SourceKind};
+use super::{Check, listed};
+use crate::manifest::{Problem, member, nearest, show};
+
+impl Check<'_> {
+    pub(super) fn connectors(&mut self) {
+        let outputs = || self.declaration.outputs.keys().map(String::as_str);
+        let mut found = Vec::new();
+        for (name, sink) in &self.declaration.sinks {
+            let field = member(&member("sinks", name), "from");
+            if outputs().any(|output| output == sink.from) || self.problems.touches(&field) {
+                continue;
+            }
+            let message = format!("there is no output {}", show(&sink.from));
+            let fix = match nearest(&sink.from, outputs()) {
+                Some(meant) => format!("did you mean {meant:?}?"),
+                None => format!("the outputs are {}", listed(outputs())),
+            };
+            found.push(Problem::new(field, "pipeline.unknown-output", message, fix));
+        }
+        let forgets = self.declaration.delivery == Delivery::BestEffort;
+        for (name, source) in self.declaration.sources.iter().filter(|_| forgets) {
+            if matches!(source.kind, SourceKind::Cron(_)) {
+                continue;
+            }
+            let word = source.kind.word();
+            let field = member(&member("sources", name), word);
+            let message = "needs a log: how far it was read is kept there".to_owned();
+            let fix = "write delivery = \"exactly-once\"";
+            found.push(Problem::new(field, "pipeline.source-delivery", message, fix));
+        }
+        found.into_iter().for_each(|problem| self.problems.add(problem));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::sample::json;
+    use super::super::super::{Facts, build};
+
+    fn problems(delivery: &str, more: &str) -> Vec<(String, &'static str)> {
+        let text = format!(
+            r#"{{ "version": 1, "name": "p", "delivery": "{delivery}", "ingest": {{ "to": ["a"] }},
+            "stages": {{ "a": {{ "component": "c" }} }},
+            "outputs": {{ "out": {{ "from": "a" }} }}, {more} }}"#
+        );
+        let problems = match build(&json(&text), &Facts::default()) {
+            Ok(_) => return Vec::new(),
+            Err(problems) => problems,
+        };
+        problems.list().iter().map(|problem| (problem.field.clone(), problem.code)).collect()
+    }
+
+    #[test]
+    fn a_sink_hands_on_an_output_that_is_there() {
+        let sink = |from: &str, more: &str| {
+            format!(
+                r#""sinks": {{ "s": {{ "from": "{from}", "webhook": {{ "url": "http://a/" {more} }}
+                }} }}"#
+            )
+        };
+        assert_eq!(problems("best-effort", &sink("out", "")), []);
+        let unknown = ("sinks.s.from".to_owned(), "pipeline.unknown-output");
+        assert_eq!(problems("exactly-once", &sink("oout", "")), [unknown]);
+        let alone = ("sinks.s.webhook.batch-events".to_owned(), "manifest.scope");
+        assert_eq!(problems("exactly-once", &sink("out", r#", "batch-events": 5"#)), [alone]);
+    }
+
+    #[test]
+    fn a_source_is_of_one_kind_and_files_need_a_log() {
+        let file = r#""file": { "path": "/a" }"#;
+        let cron = r#""cron": { "at": "* * * * *" }"#;
+        let source = |kinds: &str| format!(r#""sources": {{ "s": {{ {kinds} }} }}"#);
+        assert_eq!(problems("exactly-once", &source(file)), []);
+        assert_eq!(problems("best-effort", &source(cron)), []);
+        let log = ("sources.s.file".to_owned(), "pipeline.source-delivery");
+        assert_eq!(problems("best-effort", &source(file)), [log]);
+        let both = format!("{file}, {cron}");
+        let many = ("sources.s.cron".to_owned(), "manifest.kind");
+        assert_eq!(problems("exactly-once", &source(&both)), [many]);
+        let none = ("sources.s".to_owned(), "manifest.kind");
+        assert_eq!(problems("exactly-once", &source("")), [none]);
+    }
+}

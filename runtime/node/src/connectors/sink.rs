@@ -1,0 +1,270 @@
+//! The seam of sinks, and how what left by an output gets to one.
+//!
+//! - A sink is given deliveries: events of one partition, in their order, under a name that is the
+//!   same whenever they are handed on again. It says that they were taken, that they may be later,
+//!   or that they never will be.
+//! - Each is handed on until it is taken, with growing pauses. What never will be is found by
+//!   halves; the sink stops there, or leaves it out, as its pipeline says.
+//! - What was taken lets the output go on; how far that is gets into the log a little later. So after
+//!   a kill some comes again, under its name; nothing is left out.
+//! - One delivery is under way at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluicebox_core::frame::Event;
+use sluicebox_core::pipeline::Sink as Declared;
+
+use super::grants::Refused;
+use super::pause::Pause;
+use super::{Fault, Work, places};
+use crate::http::{Renderer, Shown};
+use crate::ring::{Chunk, Output};
+use crate::running::Running;
+
+/// Bytes of frames that are looked at for one delivery.
+const BYTES_MAX: usize = 256 * 1024;
+/// How often places get into the log.
+const NOTED: Duration = Duration::from_millis(500);
+/// How often a sink with nothing to do looks around.
+const LOOK: Duration = Duration::from_millis(500);
+/// The first pause behind an attempt that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(super) trait Sink {
+    /// What is handed on, ready to be.
+    type Delivery;
+
+    /// Most events of a delivery.
+    fn events_max(&self) -> usize;
+
+    /// Longest pause between two attempts.
+    fn pause_max(&self) -> Duration;
+
+    /// Gets a delivery ready.
+    fn ready(&self, events: &Events<'_>) -> Self::Delivery;
+
+    /// Hands it on, once.
+    async fn hand_on(&mut self, delivery: &Self::Delivery) -> Handed;
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Handed {
+    /// It is there.
+    Taken,
+    /// It is not, or it is not known; after this time, if the receiver says one, it can be tried
+    /// again.
+    Later(Fault, Option<Duration>),
+    /// It never will be as it is.
+    Never(Fault),
+}
+
+/// Events of one partition, one behind the other.
+pub(super) struct Events<'a> {
+    /// Their name, the same for ever.
+    pub name: String,
+    pub partition: u16,
+    pub all: Vec<(u64, Event<'a>)>,
+    pub renderer: Renderer<'a>,
+    /// Of the events that have no id of their own.
+    pub incarnation: u64,
+}
+
+/// Hands on for ever.
+pub(super) async fn hand_on<S: Sink>(work: &Work, declared: &Declared, sink: S) -> Refused {
+    let pause = Pause::new(PAUSE, sink.pause_max());
+    let noted = (BTreeMap::new(), Instant::now());
+    let mut hands = Hands { work, declared, sink, pause, noted };
+    loop {
+        let Some((_, ring)) = hands.output() else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        hands.note(&ring);
+        let cursor = ring.held_by(&declared.name);
+        let most = hands.sink.events_max();
+        let page = match ring.read_limited(&cursor, most, BYTES_MAX) {
+            Ok(page) => page,
+            Err(_) => {
+                hands.pass_over(&ring);
+                continue;
+            }
+        };
+        let behind = ring.behind(&declared.name);
+        work.metrics.lag.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        if page.chunks.is_empty() {
+            work.metrics.runs();
+            drop(tokio::time::timeout(LOOK, ring.wait(&cursor)).await);
+            continue;
+        }
+        // One partition after the other.
+        for chunks in page.chunks.chunk_by(|one, next| one.partition == next.partition) {
+            hands.all(&ring, chunks).await;
+        }
+    }
+}
+
+struct Hands<'a, S> {
+    work: &'a Work,
+    declared: &'a Declared,
+    sink: S,
+    pause: Pause,
+    /// Places as they are in the log, by partition, and since when.
+    noted: (BTreeMap<u16, u64>, Instant),
+}
+
+impl<S: Sink> Hands<'_, S> {
+    fn output(&self) -> Option<(Arc<Running>, Arc<Output>)> {
+        let running = self.work.running()?;
+        let ring = running.output(&self.declared.from)?.clone();
+        Some((running, ring))
+    }
+
+    /// Hands on events of one partition, in halves if some of them are never taken.
+    async fn all(&mut self, ring: &Arc<Output>, chunks: &[Chunk]) {
+        let offsets = chunks.iter().flat_map(|chunk| chunk.events().map(|(offset, _)| offset));
+        let offsets: Vec<u64> = offsets.collect();
+        let mut parts = vec![offsets.as_slice()];
+        while let Some(part) = parts.pop() {
+            let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
+            let wanted = *first..=*last;
+            let Some(delivery) = self.delivery(ring, chunks, wanted.clone()) else {
+                // The pipeline is being replaced: what comes next looks anew.
+                tokio::time::sleep(PAUSE).await;
+                return;
+            };
+            match self.until_taken(&delivery).await {
+                Ok(()) => self.done(ring, chunks, wanted),
+                Err(_) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(fault) if self.declared.drops => {
+                    self.leave_out(ring, (chunks[0].partition, *first), &fault);
+                }
+                Err(fault) => {
+                    let (name, message) = (&self.declared.name, &fault.message);
+                    let (tenant, pipeline) = (&self.work.tenant, &self.work.pipeline);
+                    tracing::error!(%tenant, %pipeline, name, "a sink has halted: {message}");
+                    self.note(ring);
+                    self.work.metrics.halts(fault.code, message).await;
+                    parts.push(part);
+                }
+            }
+        }
+    }
+
+    fn delivery(
+        &self,
+        ring: &Output,
+        chunks: &[Chunk],
+        wanted: std::ops::RangeInclusive<u64>,
+    ) -> Option<S::Delivery> {
+        let running = self.work.running()?;
+        let incarnation = ring.incarnation();
+        let renderer = Renderer::new(&running, Shown::Output(&self.declared.from), incarnation);
+        let partition = chunks.first()?.partition;
+        let (tenant, pipeline, from) =
+            (&self.work.tenant, &self.work.pipeline, &self.declared.from);
+        let mut name = format!("{tenant}/{pipeline}/{from}/{incarnation:x}/{partition}");
+        name.push_str(&format!("/{}", wanted.start()));
+        if wanted.end() > wanted.start() {
+            name.push_str(&format!("-{}", wanted.end()));
+        }
+        let all = chunks.iter().flat_map(Chunk::events);
+        let all = all.filter(|(offset, _)| wanted.contains(offset)).collect();
+        let events = Events { name, partition, all, renderer, incarnation };
+        Some(self.sink.ready(&events))
+    }
+
+    /// Hands on until it is taken.
+    async fn until_taken(&mut self, delivery: &S::Delivery) -> Result<(), Fault> {
+        loop {
+            let (fault, after) = match self.sink.hand_on(delivery).await {
+                Handed::Taken => {
+                    self.pause.begin_again();
+                    self.work.metrics.runs();
+                    return Ok(());
+                }
+                Handed::Never(fault) => {
+                    self.pause.begin_again();
+                    return Err(fault);
+                }
+                Handed::Later(fault, after) => (fault, after),
+            };
+            self.work.failed(&self.declared.name, &fault);
+            let own = self.pause.next();
+            let wait = after.map_or(own, |after| after.max(own).min(self.sink.pause_max()));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.work.metrics.resumed() => {}
+            }
+        }
+    }
+
+    fn done(&self, ring: &Output, chunks: &[Chunk], taken: std::ops::RangeInclusive<u64>) {
+        let all = chunks.iter().flat_map(Chunk::events);
+        let all = all.filter(|(offset, _)| taken.contains(offset));
+        let (events, bytes) = all.fold((0, 0), |(events, bytes), (_, event)| {
+            (events + 1, bytes + event.payload.len() as u64)
+        });
+        self.work.metrics.events.add(events);
+        self.work.metrics.bytes.add(bytes);
+        self.goes_on(ring, chunks[0].partition, *taken.end() + 1);
+    }
+
+    fn leave_out(&self, ring: &Output, (partition, offset): (u16, u64), fault: &Fault) {
+        self.work.metrics.rejected.inc();
+        let (name, message) = (&self.declared.name, &fault.message);
+        let (tenant, pipeline) = (&self.work.tenant, &self.work.pipeline);
+        tracing::warn!(%tenant, %pipeline, name, partition, offset, "left out: {message}");
+        self.goes_on(ring, partition, offset + 1);
+    }
+
+    fn goes_on(&self, ring: &Output, partition: u16, offset: u64) {
+        ring.let_go(&self.declared.name, partition, offset);
+        self.work.metrics.is_at(format!("partition {partition}: {offset} events"));
+    }
+
+    /// What is not kept any more is lost to this sink.
+    fn pass_over(&self, ring: &Output) {
+        let cursor = ring.held_by(&self.declared.name);
+        let mut lost = 0;
+        for partition in 0..ring.partitions() {
+            let (at, oldest) = (cursor.offset(partition), ring.kept_from(partition));
+            lost += oldest.saturating_sub(at);
+            ring.let_go(&self.declared.name, partition, oldest);
+        }
+        self.work.metrics.lost.add(lost);
+        let (tenant, pipeline) = (&self.work.tenant, &self.work.pipeline);
+        let (name, output) = (&self.declared.name, &self.declared.from);
+        tracing::error!(%tenant, %pipeline, name, output, lost, "events were dropped before");
+    }
+
+    /// Lets the log know how far it is, now and then.
+    fn note(&mut self, ring: &Output) {
+        let work = self.work;
+        let Some(durable) = &work.durable else { return };
+        if self.noted.1.elapsed() < NOTED && !self.work.node.draining() {
+            return;
+        }
+        self.noted.1 = Instant::now();
+        let Some(output) = durable.numbering().output(&self.declared.from) else { return };
+        let cursor = ring.held_by(&self.declared.name);
+        for partition in 0..ring.partitions() {
+            let offset = cursor.offset(partition);
+            if offset == 0 || self.noted.0.get(&partition) == Some(&offset) {
+                continue;
+            }
+            let place = places::of_sink(&self.declared.name, output, partition);
+            if durable.note_place(&place, offset).is_err() {
+                // There is no room now, and there is time.
+                return;
+            }
+            self.noted.0.insert(partition, offset);
+        }
+    }
+}
