@@ -144,7 +144,7 @@ async fn what_is_not_sampled_leaves_no_span_and_goes_on_as_it_is() {
     assert_eq!(traces[2], "none");
     // Without a log there is no disk to wait for.
     let spans = collector.until(&trace(3), &["commit count", "send counts"]).await;
-    tree(&spans);
+    let _root = tree(&spans);
     assert!(named(&spans, "sync").is_empty());
     node.terminate();
     assert!(node.ended().await.0.success());
@@ -212,7 +212,7 @@ async fn a_busy_collector_gets_them_again_and_one_that_is_not_there_none() {
     collector.set(Mood::Busy(2, 503));
     send(&client, "words", &parent(1, "01"), "a").await;
     let spans = collector.until(&trace(1), &["process split", "process count"]).await;
-    tree(&spans);
+    let _root = tree(&spans);
     assert!(figure(&client, "sluicebox_traces_exports_again_total").await >= 2);
     assert_eq!(figure(&client, "sluicebox_traces_spans_dropped_total").await, 0);
     collector.set(Mood::Choosy);
@@ -274,7 +274,7 @@ async fn of_a_large_request_a_few_events_are_followed() {
     };
     assert_eq!((ends("-01"), ends("-00")), (16, 4_984));
     let spans = collector.until(&trace(1), &["process stage-0", "send reply"]).await;
-    tree(&spans);
+    let _root = tree(&spans);
     let all = collector.until(&trace(1), &["process stage-0"; 16]).await;
     assert_eq!(named(&all, "process stage-0").len(), 16);
 }
@@ -314,7 +314,7 @@ async fn what_fails_is_told_with_each_attempt_and_as_a_dead_letter() {
     send(&client, "fails", &parent(1, "01"), "xnot this one").await;
     client.records("fails", "dead-letters", 1).await;
     let spans = collector.until(&trace(1), &["process stage-0", "dead letter stage-0"]).await;
-    tree(&spans);
+    let _root = tree(&spans);
     let calls = named(&spans, "process stage-0");
     assert!(calls.iter().all(|call| call.error.as_deref() == Some("not this one")), "{calls:#?}");
     assert!(calls.iter().all(|call| call.attributes["sluicebox.taken_back"] == "true"));

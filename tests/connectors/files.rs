@@ -42,6 +42,12 @@ async fn each_line_of_a_file_counts_once_through_kills_and_rotations() {
     let mut dice = Dice(7);
     let (mut written, mut number) = (Vec::new(), 0);
     for round in 0..KILLS {
+        // A file that comes and goes while nobody looks is not seen; from here on somebody does.
+        number += 1;
+        let line = format!("{{\"begins\":{round},\"n\":{number}}}");
+        append(&path, &format!("{line}\n"));
+        written.push(line);
+        holds(&node.client(), &written).await;
         for _ in 0..40 {
             let lines: Vec<String> = (0..1 + dice.below(60))
                 .map(|_| {
@@ -61,8 +67,7 @@ async fn each_line_of_a_file_counts_once_through_kills_and_rotations() {
                 fs::rename(&path, to).expect("rotated");
                 append(&path, &format!("{{\"first\":{number}}}\n"));
                 written.push(format!("{{\"first\":{number}}}"));
-                // A file that comes and goes while nobody looks is not seen.
-                tokio::time::sleep(Duration::from_millis(400)).await;
+                holds(&node.client(), &written).await;
             }
         }
         drop(node.kill());

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use sluicebox_tests::eventually::{SOON, eventually};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -29,11 +30,14 @@ impl Came {
     }
 }
 
+/// A status, and headers.
+type Answer = (u16, Vec<(&'static str, String)>);
+
 #[derive(Debug, Default)]
 struct Shared {
     came: Mutex<Vec<Came>>,
     /// What the next answers are; behind them all are 204.
-    answers: Mutex<VecDeque<(u16, Vec<(&'static str, String)>)>>,
+    answers: Mutex<VecDeque<Answer>>,
     /// Bodies that are refused.
     poison: Mutex<Option<String>>,
 }
@@ -65,7 +69,9 @@ impl Receiver {
     }
 
     async fn at(address: SocketAddr, shared: Arc<Shared>) -> Self {
-        let listener = TcpListener::bind(address).await.expect("loopback has room");
+        // The one before may not have let go of it yet.
+        let bound = || async { TcpListener::bind(address).await.ok() };
+        let listener = eventually("there is room on loopback", SOON, bound).await;
         let address = listener.local_addr().expect("it is bound");
         let mut serving = JoinSet::new();
         let own = shared.clone();
@@ -89,7 +95,7 @@ impl Receiver {
 
     /// The next answers.
     pub(super) fn answers(&self, next: &[(u16, &[(&'static str, &str)])]) {
-        let mut answers = self.shared.answers.lock().unwrap();
+        let mut answers = self.shared.answers.lock().expect("nobody panics with it");
         answers.extend(next.iter().map(|(status, headers)| {
             (*status, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
         }));
@@ -97,11 +103,11 @@ impl Receiver {
 
     /// Bodies that hold this are refused for ever.
     pub(super) fn refuses(&self, text: Option<&str>) {
-        *self.shared.poison.lock().unwrap() = text.map(str::to_owned);
+        *self.shared.poison.lock().expect("nobody panics with it") = text.map(str::to_owned);
     }
 
     pub(super) fn came(&self) -> Vec<Came> {
-        self.shared.came.lock().unwrap().clone()
+        self.shared.came.lock().expect("nobody panics with it").clone()
     }
 }
 
@@ -112,14 +118,15 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return Ok(Response::default()) };
     let body = body.to_bytes();
-    let poison = shared.poison.lock().unwrap().clone();
+    let poison = shared.poison.lock().expect("nobody panics with it").clone();
     let is_poison = poison.is_some_and(|text| String::from_utf8_lossy(&body).contains(&text));
-    let (status, headers) = match shared.answers.lock().unwrap().pop_front() {
+    let (status, headers) = match shared.answers.lock().expect("nobody panics with it").pop_front()
+    {
         Some(next) => next,
         None => (if is_poison { 422 } else { 204 }, Vec::new()),
     };
     let came = Came { headers: parts.headers, body, status };
-    shared.came.lock().unwrap().push(came);
+    shared.came.lock().expect("nobody panics with it").push(came);
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(name, value);

@@ -12,7 +12,7 @@ use sluicebox_tests::{node, root};
 use super::{MADE, cell, code};
 
 /// Variables that set no field of the configuration; a test finds those that are missing.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 9] = [
     ("SLUICEBOX_CONFIG", "The configuration file, as `--config` names it."),
     ("SLUICEBOX_URL", "Where the node listens, as `--url` names it."),
     ("SLUICEBOX_TENANT", "On whose behalf, as `--tenant` names it."),
@@ -20,6 +20,7 @@ const VARIABLES: [(&str, &str); 8] = [
     ("SLUICEBOX_CA_CERT", "Certificates that vouch for the node's, as `--ca-cert` names them."),
     ("SLUICEBOX_LOG", "Which lines are logged: `info`, or `sluicebox_node=debug,warn`."),
     ("SLUICEBOX_TOOLS", "Folder of the tools that `--install` fetches."),
+    ("SLUICEBOX_REGISTRY_AUTH", "As whom a registry is asked: `USER:PASSWORD@HOST`."),
     ("NO_COLOR", "If it is not empty, nothing is coloured."),
 ];
 

@@ -19,8 +19,8 @@ const PATTERNS: [(&str, &str); 7] = [
     ("^sha256:[0-9a-f]{64}$", "`sha256:` and 64 hex digits"),
     (
         "^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|sha256:[0-9a-f]{64}|[a-z]([a-z0-9-]{0,61}[a-z0-9])?\
-         @sha256:[0-9a-f]{64})$",
-        "a name, `sha256:…`, or both as `name@sha256:…`",
+         @sha256:[0-9a-f]{64}|oci://[^@]+@sha256:[0-9a-f]{64})$",
+        "a name, `sha256:…`, both as `name@sha256:…`, or `oci://…@sha256:…`",
     ),
 ];
 

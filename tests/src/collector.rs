@@ -1,6 +1,6 @@
-//! A collector of traces, as a node sees one: it takes OTLP by HTTP, and can be busy, deaf or choosy.
-//! What it reads is written down in `collector/messages.rs` from the published definitions, and from
-//! nothing of the node's.
+//! A collector of traces, as a node sees one: it takes OTLP by HTTP, and can be busy, deaf or
+//! choosy. What it reads is written down in `collector/messages.rs` from the published
+//! definitions, and from nothing of the node's.
 
 mod messages;
 
@@ -275,9 +275,9 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |pair: &KeyValue| {
         let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
         let text = match value {
-            Some(Value::StringValue(text)) => text.clone(),
-            Some(Value::IntValue(number)) => number.to_string(),
-            Some(Value::BoolValue(flag)) => flag.to_string(),
+            Some(Value::Text(text)) => text.clone(),
+            Some(Value::Whole(number)) => number.to_string(),
+            Some(Value::Flag(flag)) => flag.to_string(),
             other => format!("{other:?}"),
         };
         (pair.key.clone(), text)

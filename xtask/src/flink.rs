@@ -87,7 +87,8 @@ fn compile(workspace: &Workspace, folder: &Path, archives: &[PathBuf]) -> Result
     let sources = workspace.root().join("examples/flink/src");
     let classes = folder.join("classes");
     let version = process::output_of(Command::new("javac").arg("-version"))?;
-    let stamp = Stamp::new(folder, "classes", &[&version, PINS].concat(), &[sources.clone()])?;
+    let stamp =
+        Stamp::new(folder, "classes", &[&version, PINS].concat(), std::slice::from_ref(&sources))?;
     if stamp.is_current(&classes) {
         return Ok(());
     }

@@ -12,7 +12,7 @@
 //!   anything larger is a sum.
 //!
 //! Who counts, and when what was counted is on disk, is the business of the node: see
-//! `recovery::Sink::used` and `docs/adr/0058-the-bill.md`.
+//! `recovery::Sink::used` and `docs/adr/0057-the-bill.md`.
 
 mod books;
 mod calendar;

@@ -7,9 +7,10 @@
 //!   producers by when they were last heard of. How far back a repeat is still known for sure can
 //!   be read at any time.
 //! - Time is an argument and never runs back: a clock that was set back stands still here.
-//! - What the node itself takes in from outside, and hands out, has places: a producer of the node's
-//!   own ([`PLACE`], [`FILE`]) with the number of how far it is. These are remembered however long
-//!   nothing is heard of them, in tables of their own, so that no client crowds them out.
+//! - What the node itself takes in from outside, and hands out, has places: a producer of the
+//!   node's own ([`PLACE`], [`FILE`]) with the number of how far it is. These are remembered
+//!   however long nothing is heard of them, in tables of their own, so that no client crowds them
+//!   out.
 //! - Equal calls give equal answers. The hash table is never iterated, and its hash is seeded by
 //!   the caller, so that a producer cannot choose ids that collide in it.
 //!
@@ -413,7 +414,9 @@ mod tests {
         let (place, file) = (format!("{PLACE}sink/a/0"), format!("{FILE}in/1"));
         dedup.note_request(&place, 7, 1, 1);
         dedup.note_request(&file, 9, 2, 2);
-        ["a", "b", "c"].map(|client| dedup.note_request(client, 1, 3, 3));
+        for client in ["a", "b", "c"] {
+            dedup.note_request(client, 1, 3, 3);
+        }
         for carried in [false, true] {
             if carried {
                 let mut again = Dedup::new(2, DedupLimits { entries: 2, window: 100 });

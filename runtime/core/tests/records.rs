@@ -441,7 +441,9 @@ fn a_newer_record_is_refused_and_a_newer_part_is_skipped() {
 fn whatever_is_cut_off_or_flipped_is_an_error_or_a_record() {
     for (name, (kind, body)) in samples().into_iter().chain(of_nodes()).chain(usage::samples()) {
         for length in 0..body.len() {
-            assert!(decode(kind, &body[..length]).is_err(), "{name} cut to {length}");
+            // What an extension says can be missing: the record of a reader that did not know it.
+            let is_whole = name == "2-commit-by-stage" && [31, 44].contains(&length);
+            assert!(is_whole || decode(kind, &body[..length]).is_err(), "{name} cut to {length}");
         }
         for at in 0..body.len() * 8 {
             let mut flipped = body.to_vec();

@@ -196,9 +196,9 @@ fn check_bill(world: &World, fold: &Fold, books: &Books) {
         match entry.record() {
             Record::Commit(commit) => {
                 for (stage, used) in commit.used() {
-                    let names = &folded.names().stages;
-                    let name = names.iter().find(|(id, _)| *id == stage).expect("a stage");
-                    let sum = wanted.entry(Some(name.1.to_string())).or_default();
+                    // As it was called by the version that ran.
+                    let name = format!("s{}-v{}", stage.0, commit.head.version);
+                    let sum = wanted.entry(Some(name)).or_default();
                     sum[0] += used.fuel;
                     sum[1] += used.events;
                     sum[2] += used.reruns;

@@ -198,8 +198,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     // What is given out for all begins with 001.
     let global = a & 0xE000 == 0x2000;
-    let special = (a == 0x2001 && b < 0x0200)
-        || (a == 0x2001 && b == 0x0DB8)
+    let special = (a == 0x2001 && (b < 0x0200 || b == 0x0DB8))
         // Ways around that lead to addresses of the old kind.
         || a == 0x2002
         || (a == 0x3FFF && b < 0x1000);
@@ -231,7 +230,7 @@ mod tests {
             "192.0.0.8",
             "192.0.2.1",
             "192.88.99.1",
-            "192.168.1.1",
+            "172.16.1.1",
             "198.18.0.1",
             "198.51.100.1",
             "203.0.113.1",
@@ -268,7 +267,7 @@ mod tests {
         for reached in ["10.1.255.1", "::1", "127.0.0.1", "::ffff:10.1.0.1", "8.8.8.8"] {
             assert!(may_reach(address(reached), &ten), "{reached}");
         }
-        for not in ["10.2.0.1", "127.0.0.2", "::2", "192.168.0.1"] {
+        for not in ["10.2.0.1", "127.0.0.2", "::2", "172.31.0.1"] {
             assert!(!may_reach(address(not), &ten), "{not}");
         }
         let all = [network("0.0.0.0/0")];

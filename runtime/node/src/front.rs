@@ -270,7 +270,7 @@ impl Front {
     }
 
     /// Notes whether a process is at rest, and until when.
-    fn set_rest(&self, tenant: &Name, until: Option<u64>) -> std::io::Result<()> {
+    fn set_rest(&self, tenant: &Name, until: Option<u64>) -> io::Result<()> {
         let file = self.rest_file(tenant);
         match until {
             Some(until) => std::fs::write(file, format!("{until}\n")),

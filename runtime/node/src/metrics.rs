@@ -5,7 +5,8 @@
 //! - A set of figures lives as long as its handle is held, and is gone from the next scrape behind
 //!   that. So labels are bounded by what exists, and that by the quotas.
 //! - Names end in their unit; counters get `_total` when written. Labels are `tenant`, `pipeline`,
-//!   `stage`, `output`, `source`, `sink`, `worker`, `peer`, `from`, `to`, and words from short lists in this project.
+//!   `stage`, `output`, `source`, `sink`, `worker`, `peer`, `from`, `to`, and words from short
+//!   lists in this project.
 //!
 //! The text: `metrics/encode.rs`; what is counted in: `metrics/kinds.rs`; figures of the node:
 //! `metrics/node.rs`, of the log, event time, workers and tenants' processes: `metrics/log.rs`,
@@ -20,6 +21,7 @@ mod kinds;
 mod log;
 mod node;
 mod output;
+mod own;
 mod peer;
 mod process;
 #[cfg(test)]
@@ -53,16 +55,13 @@ pub use hop::{HopMetrics, HopWay, WayMetrics};
 pub use kinds::{ByWord, Counter, Gauge, Latency};
 pub use node::NodeMetrics;
 pub use output::OutputMetrics;
+pub use own::GUEST_METRICS_MAX;
+pub(crate) use own::GuestValue;
+use own::{GUEST_COUNTER, GUEST_GAUGE};
 pub use peer::PeerMetrics;
 pub use process::ProcessMetrics;
 pub use traces::TraceMetrics;
 pub use worker::WorkerMetrics;
-
-/// Metrics of its own that a stage may have (see `wit/host.wit`); more are dropped and counted.
-pub const GUEST_METRICS_MAX: usize = 32;
-
-/// Longest name of a stage's own metric.
-const GUEST_NAME_BYTES_MAX: usize = 64;
 
 /// One pipeline, over all its versions.
 #[derive(Debug)]
@@ -188,12 +187,6 @@ pub struct StageMetrics {
     guest: Mutex<BTreeMap<String, GuestValue>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum GuestValue {
-    Counter(u64),
-    Gauge(f64),
-}
-
 const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::counter("stage_events_in", "Events given to the stage", |m| m.events_in.get()),
     Row::counter("stage_events_out", "Events emitted by the stage", |m| m.events_out.get()),
@@ -246,10 +239,6 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     }),
 ];
 
-/// Names and meaning of what stages count themselves; the label `name` is theirs.
-const GUEST_COUNTER: (&str, &str) = ("guest_count", "A counter of the stage's own");
-const GUEST_GAUGE: (&str, &str) = ("guest_gauge", "A gauge of the stage's own");
-
 impl StageMetrics {
     /// A call returned, with so many events and so much fuel.
     pub fn called(&self, (events, fuel): (u64, u64), took: Duration) {
@@ -258,53 +247,6 @@ impl StageMetrics {
         self.events_in.add(events);
         self.fuel.add(fuel);
     }
-
-    /// Adds to a counter of the stage's own.
-    pub fn guest_count(&self, name: &str, delta: u64) {
-        self.guest(name, GuestValue::Counter(0), |value| match value {
-            GuestValue::Counter(sum) => {
-                *sum = sum.saturating_add(delta);
-                true
-            }
-            GuestValue::Gauge(_) => false,
-        });
-    }
-
-    /// Sets a gauge of the stage's own.
-    pub fn guest_gauge(&self, name: &str, value: f64) {
-        self.guest(name, GuestValue::Gauge(0.0), |kept| {
-            let same_kind = matches!(kept, GuestValue::Gauge(_));
-            if same_kind {
-                *kept = GuestValue::Gauge(value);
-            }
-            same_kind
-        });
-    }
-
-    /// Changes one of the stage's own metrics, or counts that it could not.
-    fn guest(&self, name: &str, fresh: GuestValue, change: impl FnOnce(&mut GuestValue) -> bool) {
-        let mut guest = lock(&self.guest);
-        let known = guest.contains_key(name);
-        if !known && (guest.len() >= GUEST_METRICS_MAX || !is_guest_name(name)) {
-            self.guest_dropped.inc();
-            return;
-        }
-        let done = match guest.get_mut(name) {
-            Some(value) => change(value),
-            None => change(guest.entry(name.to_owned()).or_insert(fresh)),
-        };
-        if !done {
-            self.guest_dropped.inc();
-        }
-    }
-}
-
-/// `[a-z][a-z0-9_]*`, at most 64 bytes.
-fn is_guest_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    name.len() <= GUEST_NAME_BYTES_MAX
-        && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
-        && name.bytes().all(allowed)
 }
 
 impl PipelineMetrics {

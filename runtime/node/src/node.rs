@@ -32,6 +32,7 @@ use sluicebox_engine::component::Limits;
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, TenantSlots};
 use sluicebox_store::catalog::Catalog;
+use sluicebox_store::dir::DirCatalog;
 use sluicebox_store::log::{self, Log};
 
 use crate::admission::Admission;
@@ -157,8 +158,7 @@ impl Node {
         let cluster = Cluster::load(&config.cluster, &metrics)?.map(Arc::new);
         let dir = &config.node.data_dir;
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
-        let catalog: Arc<dyn Catalog> =
-            Arc::new(sluicebox_store::dir::DirCatalog::open(&dir.join("catalog"))?);
+        let catalog: Arc<dyn Catalog> = Arc::new(DirCatalog::open(&dir.join("catalog"))?);
         let (log, recovered) = recover::open(&config, deploy::secret_number()?)?;
         let engine_config = config.engine.tuning();
         if let Some(warning) = engine_config.mappings_warning() {

@@ -173,7 +173,7 @@ impl Node {
         let mut unasked: BTreeSet<&String> = away.values().collect();
         unasked.retain(|node| !said.contains_key(*node));
         for node in unasked {
-            said.insert(node.clone(), self.report_of(node).await);
+            said.insert(node.clone(), self.work_of(node).await);
         }
         for (partition, node) in &away {
             let report = said.get(node)?.as_ref()?;
@@ -188,7 +188,7 @@ impl Node {
     }
 
     /// What another node does, if it can be asked.
-    async fn report_of(&self, node: &str) -> Option<Report> {
+    async fn work_of(&self, node: &str) -> Option<Report> {
         let mut peers = self.cluster()?.peers().iter();
         let peer = peers.find(|peer| peer.name().as_str() == node).filter(|peer| peer.is_up())?;
         peer.report().await.ok()

@@ -1,11 +1,11 @@
 //! Events through two stages and out again, over HTTP, client included: how many a second?
 //!
-//! The whole machine works: the node takes as many cores as there are, and the client, which sends,
-//! reads and counts, shares them. The two stages are in one segment; each reads key and time of an
-//! event and copies its payload. Packed frames hold at most 256 events.
+//! The whole machine works: the node takes as many cores as there are, and the client, which
+//! sends, reads and counts, shares them. The two stages are in one segment; each reads key and
+//! time of an event and copies its payload. Packed frames hold at most 256 events.
 //!
-//! The part `traced` holds a node that sends traces, with the sampling nobody has to set, against one
-//! that does not: in turns, with the same requests.
+//! The part `traced` holds a node that sends traces, with the sampling nobody has to set, against
+//! one that does not: in turns, with the same requests.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};

@@ -229,7 +229,7 @@ async fn partitions_that_stay_after_all_leave_nothing_where_they_were_copied_to(
 
 /// Words of the partition that moves, each once, in lines.
 fn words_of_moving(from: usize, count: usize) -> Vec<String> {
-    let names = (0_u32..).map(|number| format!("word-of-some-length-{number:08}"));
+    let names = (0_u32..).map(|number| format!("wordofsomelength{number:08}"));
     let is_its = |name: &String| key::partition_of(key::group_of(name.as_bytes()), 4) == 1;
     let words: Vec<String> = names.filter(is_its).skip(from).take(count).collect();
     words.chunks(2_000).map(|words| format!("\"{}\"\n", words.join(" "))).collect()

@@ -111,13 +111,13 @@ pub(super) struct AnyValue {
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Value {
     #[prost(string, tag = "1")]
-    StringValue(String),
+    Text(String),
     #[prost(bool, tag = "2")]
-    BoolValue(bool),
+    Flag(bool),
     #[prost(int64, tag = "3")]
-    IntValue(i64),
+    Whole(i64),
     #[prost(double, tag = "4")]
-    DoubleValue(f64),
+    Real(f64),
     #[prost(bytes, tag = "7")]
-    BytesValue(Vec<u8>),
+    Raw(Vec<u8>),
 }

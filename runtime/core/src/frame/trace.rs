@@ -187,7 +187,8 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
             if let Some(read) = TraceContext::parse(&bytes) {
-                prop_assert_eq!(read.to_text().as_slice(), bytes);
+                let text = read.to_text();
+                prop_assert_eq!(text.as_slice(), bytes);
             }
         }
     }

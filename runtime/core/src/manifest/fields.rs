@@ -4,8 +4,8 @@
 //! what it is for, which the schema and the guide repeat. Rules that need more than one field (a
 //! port that exists, a graph without cycles) are in `pipeline`.
 
-mod grants;
 mod connect;
+mod grants;
 mod streams;
 
 use super::bounds;

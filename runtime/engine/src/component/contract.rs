@@ -1,9 +1,9 @@
-//! What a stage may import and must export: `wit/`, the `cli` interfaces of WASI 0.2, and the drafts
-//! of WASI that the host has.
+//! What a stage may import and must export: `wit/`, the `cli` interfaces of WASI 0.2, and the
+//! drafts of WASI that the host has.
 //!
 //! Keeps true: the lists here are those of `wit/*.wit` and of what the host links. Versions match
-//! as the linker matches them: the same 0.x series, and of drafts the very same. Whatever a component imports
-//! beyond the lists is named, everything at once, each with its reason.
+//! as the linker matches them: the same 0.x series, and of drafts the very same. Whatever a
+//! component imports beyond the lists is named, everything at once, each with its reason.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
-//! Imports `config`, `wasi:config/store` and `assets`: what the manifest gives the stage, read only.
+//! Imports `config`, `wasi:config/store` and `assets`: what the manifest gives the stage, read
+//! only.
 
 use wasmtime::component::{ComponentType, Linker, Lower, WasmStr};
 

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(of(&other), [PathBuf::from("/srv/in")]);
         let written = FOLDERS.write(&folders);
         assert_eq!(written, r#"["/srv/in", "a=/srv/a=b"]"#);
-        for wrong in ["srv", "/srv/../etc", "a=srv", "/a\n"] {
+        for wrong in ["srv", "/srv/../etc", "a=srv", "/a\nb"] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
         assert!(HOSTS.read(&Raw::List(vec!["a=x:1".to_owned(), "*.com".to_owned()])).is_err());

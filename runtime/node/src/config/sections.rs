@@ -2,12 +2,12 @@
 //! for each. What is in a section is said where it is declared, in [`super`].
 
 use super::{
-    ClusterConfig, EngineConfig, GpuConfig, HttpConfig, IsolationConfig, LimitsConfig, LogConfig,
-    NodeConfig, QuotaConfig, TlsConfig,
+    BillConfig, ClusterConfig, ConnectorsConfig, EngineConfig, GpuConfig, HttpConfig,
+    IsolationConfig, LimitsConfig, LogConfig, NodeConfig, QuotaConfig, TlsConfig, TracesConfig,
 };
 
 /// Every section: its name in the file, and what it is about.
-pub const SECTIONS: [(&str, &str); 10] = [
+pub const SECTIONS: [(&str, &str); 13] = [
     NodeConfig::SECTION,
     HttpConfig::SECTION,
     TlsConfig::SECTION,
@@ -17,5 +17,8 @@ pub const SECTIONS: [(&str, &str); 10] = [
     IsolationConfig::SECTION,
     GpuConfig::SECTION,
     ClusterConfig::SECTION,
+    TracesConfig::SECTION,
+    ConnectorsConfig::SECTION,
     QuotaConfig::SECTION,
+    BillConfig::SECTION,
 ];

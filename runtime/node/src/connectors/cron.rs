@@ -118,7 +118,7 @@ impl Source for Schedule {
         loop {
             let now = now_micros();
             let known = places.of(&self.place);
-            let Some(last) = known.or((self.floor > 0).then_some(self.floor)) else {
+            let Some(last) = known.or_else(|| (self.floor > 0).then_some(self.floor)) else {
                 // From now on its times count, whether it runs by then or not.
                 (self.floor, self.begun) = (now, true);
                 return Ok(self.piece(now, What::Nothing));

@@ -59,7 +59,7 @@ impl Place {
     pub(super) fn parent(&self) -> Option<(Self, PathBuf)> {
         let name = PathBuf::from(self.below.file_name()?);
         let parent = self.below.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let below = parent.unwrap_or(Path::new(".")).to_owned();
+        let below = parent.unwrap_or_else(|| Path::new(".")).to_owned();
         Some((Self { allowed: self.allowed.clone(), below }, name))
     }
 

@@ -1,7 +1,8 @@
 //! Each file that comes into a folder, in the order of their names.
 //!
 //! - A file is read once it has its name: who writes one moves it there when it is complete. Names
-//!   that begin with a dot, or end in `.tmp` or `.part`, are not looked at; nor are links and folders.
+//!   that begin with a dot, or end in `.tmp` or `.part`, are not looked at; nor are links and
+//!   folders.
 //! - What was read and is on disk in the log leaves the folder: into `done`, or for good. So what
 //!   has to be remembered is one file.
 //! - A file of another size or time is another file, whatever its name.

@@ -5,8 +5,8 @@
 //!   or that they never will be.
 //! - Each is handed on until it is taken, with growing pauses. What never will be is found by
 //!   halves; the sink stops there, or leaves it out, as its pipeline says.
-//! - What was taken lets the output go on; how far that is gets into the log a little later. So after
-//!   a kill some comes again, under its name; nothing is left out.
+//! - What was taken lets the output go on; how far that is gets into the log a little later. So
+//!   after a kill some comes again, under its name; nothing is left out.
 //! - One delivery is under way at a time.
 
 use std::collections::BTreeMap;
@@ -69,8 +69,6 @@ pub(super) struct Events<'a> {
     pub partition: u16,
     pub all: Vec<(u64, Event<'a>)>,
     pub renderer: Renderer<'a>,
-    /// Of the events that have no id of their own.
-    pub incarnation: u64,
 }
 
 /// Hands on for ever.
@@ -86,12 +84,9 @@ pub(super) async fn hand_on<S: Sink>(work: &Work, declared: &Declared, sink: S) 
         hands.note(&ring);
         let cursor = ring.held_by(&declared.name);
         let most = hands.sink.events_max();
-        let page = match ring.read_limited(&cursor, most, BYTES_MAX) {
-            Ok(page) => page,
-            Err(_) => {
-                hands.pass_over(&ring);
-                continue;
-            }
+        let Ok(page) = ring.read_limited(&cursor, most, BYTES_MAX) else {
+            hands.pass_over(&ring);
+            continue;
         };
         let behind = ring.behind(&declared.name);
         work.metrics.lag.set(i64::try_from(behind).unwrap_or(i64::MAX));
@@ -176,7 +171,7 @@ impl<S: Sink> Hands<'_, S> {
         }
         let all = chunks.iter().flat_map(Chunk::events);
         let all = all.filter(|(offset, _)| wanted.contains(offset)).collect();
-        let events = Events { name, partition, all, renderer, incarnation };
+        let events = Events { name, partition, all, renderer };
         Some(self.sink.ready(&events))
     }
 

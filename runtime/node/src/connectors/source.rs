@@ -1,12 +1,13 @@
 //! The seam of sources, and how what one gives gets into its pipeline.
 //!
-//! - A source gives pieces, one behind the other. Each has a place with a number that grows, and is
-//!   taken in one record of the log with it: a piece is there with its place, or neither is.
+//! - A source gives pieces, one behind the other. Each has a place with a number that grows, and
+//!   is taken in one record of the log with it: a piece is there with its place, or neither is.
 //! - A source asks how far it is (`Places`), rather than remember it: what was not taken comes
 //!   again from there, after a kill too.
 //! - It is asked for the next piece when the one before was taken, and may be dropped while it is
 //!   asked. So what is outside waits outside while the pipeline has no room.
-//! - What cannot become an event is left out, counted and told; it never holds up what comes behind.
+//! - What cannot become an event is left out, counted and told; it never holds up what comes
+//!   behind.
 
 use std::time::Duration;
 

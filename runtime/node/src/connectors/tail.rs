@@ -181,7 +181,7 @@ fn head_of(file: &mut File) -> std::io::Result<Option<u64>> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     let end = memchr::memchr(b'\n', &head).map(|end| end + 1);
-    let whole = end.or((head.len() == HEAD_BYTES).then_some(HEAD_BYTES));
+    let whole = end.or_else(|| (head.len() == HEAD_BYTES).then_some(HEAD_BYTES));
     Ok(whole.map(|end| key::hash(&head[..end])))
 }
 

@@ -392,12 +392,16 @@ pub(super) const ROUTES: &[Route] = &[
     .takes(&[
         query(
             "from",
-            "string",
+            Sort::Text,
             "A day, or the beginning of an hour; all that is known unless said",
         ),
-        query("to", "string", "The same, not in it any more; now unless said"),
-        query("by", "string", "Which rows: pipeline, stage, hour, day, month, as in stage,day"),
-        query("format", "string", "json or csv; what the header Accept wants unless said"),
+        query("to", Sort::Text, "The same, not in it any more; now unless said"),
+        query("by", Sort::Text, "Which rows: pipeline, stage, hour, day, month, as in stage,day"),
+        query(
+            "format",
+            Sort::Word(&["json", "csv"]),
+            "json or csv; what the header Accept wants unless said",
+        ),
     ]),
     route(
         ("GET", "/v1/tenants/{tenant}/gpu"),

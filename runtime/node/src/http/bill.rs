@@ -149,7 +149,7 @@ mod tests {
             ("?from=1970-01-03&to=1970-01-02", "later than `from`"),
             ("?by=week", "`by` is"),
             ("?format=xml", "`format` is"),
-            ("?since=1", "`since`"),
+            ("?since=1", "\"since\""),
         ] {
             let error = ask(query, "*/*").expect_err(query);
             assert!(error.contains(part), "{query}: {error}");

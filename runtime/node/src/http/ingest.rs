@@ -11,6 +11,7 @@
 //!
 //! The forms are read by the files beside this one, which know nothing of HTTP bodies or nodes.
 
+mod asked;
 mod cloudevents;
 pub(crate) mod feed;
 mod form;
@@ -27,14 +28,12 @@ pub(super) mod trace;
 mod traced;
 pub(super) mod unit;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use sluicebox_core::error::Classify;
@@ -46,10 +45,11 @@ use super::body::{self, Body};
 use super::coding::{self, Coding};
 use super::respond;
 use super::server::Edge;
-use super::text::{self, now_micros, parse_wait, query_pairs};
+use super::text::now_micros;
 use crate::admission::Held;
 use crate::error::{Error, LineError};
 use crate::running::{Intake, Running};
+use asked::Asked;
 use form::Form;
 pub(super) use form::{FRAME, is_lines};
 use frames::Frames;
@@ -149,59 +149,6 @@ impl Tally {
     fn is_hopeless(&self) -> bool {
         self.rejected > REJECTED_MAX
     }
-}
-
-/// What the request asks for besides its body.
-#[derive(Debug, Default)]
-struct Asked<'a> {
-    key: Option<Cow<'a, str>>,
-    wait: Option<Duration>,
-    /// The reply says what the event cost.
-    usage: bool,
-}
-
-impl<'a> Asked<'a> {
-    fn read(request: &'a http::request::Parts, wait_max: Duration) -> Result<Self, Error> {
-        let mut asked = Self::default();
-        let mut wait = preferred_wait(&request.headers).map(Cow::Borrowed);
-        for pair in query_pairs(request.uri.query()) {
-            match pair? {
-                (name, value) if name == "key" => asked.key = Some(value),
-                (name, value) if name == "wait" => wait = Some(value),
-                (name, value) if name == "usage" => asked.usage = usage(&value)?,
-                (name, _) => {
-                    return Err(text::unknown_parameter(&name, "`key`, `wait` or `usage`"));
-                }
-            }
-        }
-        if let Some(key) = &asked.key {
-            key::check_length(key.as_bytes())?;
-        }
-        asked.key = asked.key.filter(|key| !key.is_empty());
-        asked.wait = wait.map(|text| body::wait_within(&text, wait_max)).transpose()?;
-        asked.wait = asked.wait.filter(|wait| !wait.is_zero());
-        if asked.usage && asked.wait.is_none() {
-            let message = "`usage` is told with a result: ask for one with `wait`";
-            return Err(Error::request("request.query", message));
-        }
-        Ok(asked)
-    }
-}
-
-/// `?usage`, `?usage=true` or `?usage=false`.
-fn usage(value: &str) -> Result<bool, Error> {
-    match value {
-        "" | "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(Error::request("request.query", "`usage` is `true` or `false`")),
-    }
-}
-
-/// `Prefer: wait=5` (RFC 7240).
-fn preferred_wait(headers: &HeaderMap) -> Option<&str> {
-    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let mut items = values.flat_map(|value| value.split([',', ';']));
-    items.find_map(|item| item.trim().strip_prefix("wait=")).filter(|t| parse_wait(t).is_some())
 }
 
 /// One ingest request.

@@ -289,28 +289,36 @@ impl Collector for Sets {
             pipelines.iter().filter_map(|(labels, set)| Some((labels, Timed::of(set)?))).collect();
         let timed: Vec<_> = timed.iter().map(|(labels, set)| ((*labels).clone(), set)).collect();
         encode_rows(&mut encoder, TIMED_ROWS, &timed)?;
-        let (mut stages, mut outputs) = (Vec::new(), Vec::new());
-        let (mut sources, mut sinks) = (Vec::new(), Vec::new());
-        for (_, pipeline) in &pipelines {
-            let labels = |label, name: &String| labels_of(pipeline, Some((label, name)));
-            let known = lock(&pipeline.stages);
-            stages.extend(known.iter().map(|(n, set)| (labels("stage", n), Arc::clone(set))));
-            let known = lock(&pipeline.outputs);
-            outputs.extend(known.iter().map(|(n, set)| (labels("output", n), Arc::clone(set))));
-            let known = lock(&pipeline.sources);
-            sources.extend(known.iter().map(|(n, set)| (labels("source", n), Arc::clone(set))));
-            let known = lock(&pipeline.sinks);
-            sinks.extend(known.iter().map(|(n, set)| (labels("sink", n), Arc::clone(set))));
-        }
-        let hops: Vec<_> = pipelines.iter().flat_map(|(labels, set)| hops(labels, set)).collect();
-        encode_rows(&mut encoder, HOP_ROWS, &borrowed(&hops))?;
-        let stages = borrowed(&stages);
-        encode_rows(&mut encoder, STAGE_ROWS, &stages)?;
-        encode_guest(&mut encoder, &stages)?;
-        encode_rows(&mut encoder, SOURCE_ROWS, &borrowed(&sources))?;
-        encode_rows(&mut encoder, SINK_ROWS, &borrowed(&sinks))?;
-        encode_rows(&mut encoder, OUTPUT_ROWS, &borrowed(&outputs))
+        encode_parts(&mut encoder, &pipelines)
     }
+}
+
+/// What pipelines consist of: stages, what is between them, what comes in and what leaves.
+fn encode_parts(
+    encoder: &mut DescriptorEncoder<'_>,
+    pipelines: &[(Labels, Arc<PipelineMetrics>)],
+) -> fmt::Result {
+    let (mut stages, mut outputs) = (Vec::new(), Vec::new());
+    let (mut sources, mut sinks) = (Vec::new(), Vec::new());
+    for (_, pipeline) in pipelines {
+        let labels = |label, name: &String| labels_of(pipeline, Some((label, name)));
+        let known = lock(&pipeline.stages);
+        stages.extend(known.iter().map(|(n, set)| (labels("stage", n), Arc::clone(set))));
+        let known = lock(&pipeline.outputs);
+        outputs.extend(known.iter().map(|(n, set)| (labels("output", n), Arc::clone(set))));
+        let known = lock(&pipeline.sources);
+        sources.extend(known.iter().map(|(n, set)| (labels("source", n), Arc::clone(set))));
+        let known = lock(&pipeline.sinks);
+        sinks.extend(known.iter().map(|(n, set)| (labels("sink", n), Arc::clone(set))));
+    }
+    let hops: Vec<_> = pipelines.iter().flat_map(|(labels, set)| hops(labels, set)).collect();
+    encode_rows(encoder, HOP_ROWS, &borrowed(&hops))?;
+    let stages = borrowed(&stages);
+    encode_rows(encoder, STAGE_ROWS, &stages)?;
+    encode_guest(encoder, &stages)?;
+    encode_rows(encoder, SOURCE_ROWS, &borrowed(&sources))?;
+    encode_rows(encoder, SINK_ROWS, &borrowed(&sinks))?;
+    encode_rows(encoder, OUTPUT_ROWS, &borrowed(&outputs))
 }
 
 /// The GPU, once somebody may use it.

@@ -102,8 +102,8 @@ pub(super) const HOP_ROWS: &[Row<WayMetrics>] = &[
 ];
 
 impl PipelineMetrics {
-    /// The figures between the stages of the version that runs; of pairs that were there before they
-    /// go on.
+    /// The figures between the stages of the version that runs; of pairs that were there before
+    /// they go on.
     pub fn set_hops(&self, pairs: &[(String, String)]) -> Vec<Arc<HopMetrics>> {
         let mut known = lock(&self.hops);
         let of = |(from, to): &(String, String)| {

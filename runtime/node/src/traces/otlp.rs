@@ -1,5 +1,6 @@
-//! What OTLP says of traces, as far as a node says it: the messages of `opentelemetry/proto/trace/v1`
-//! and `collector/trace/v1`, of version 1 of the protocol, whose numbers never change.
+//! What OTLP says of traces, as far as a node says it: the messages of
+//! `opentelemetry/proto/trace/v1` and `collector/trace/v1`, of version 1 of the protocol, whose
+//! numbers never change.
 
 use sluicebox_core::frame::TraceContext;
 

@@ -20,7 +20,9 @@ impl Driver {
         };
         let Call { stage, serves, code, mut layer, last } = call;
         let mut entered = self.enter(stage, &mut layer);
-        let events = layer.frame().len() as u64;
+        let size = (layer.frame().len(), layer.frame().bytes().len());
+        let events = size.0 as u64;
+        let shares = self.shares(layer.frame());
         let shared = matches!(serves, Serves::Any);
         let stream = matches!(serves, Serves::Stream(..));
         let of_stream = stream.then(|| serves.clone());
@@ -47,8 +49,11 @@ impl Driver {
         }
         let runtime = &self.segment.stages[stage];
         let metrics = &runtime.metrics;
+        if let Some(shares) = shares {
+            let cost = (usage.fuel, took);
+            self.segment.shared.requests.charge(&runtime.name, &shares, cost);
+        }
         metrics.called((events, usage.fuel), took);
-        self.recording.fuel += usage.fuel;
         if usage.cold {
             metrics.instances_created.inc();
         }
@@ -59,6 +64,10 @@ impl Driver {
         let is_last = events <= 1 || stream && self.segment.durable.is_none();
         runtime.came_to(&verdict, layer.emitted_events(), (&mut said, is_last));
         let stands = self.machine.done(layer, verdict);
+        self.handed.called((&*self.segment, stage), (began, took), size, stands);
+        if self.segment.durable.is_some() {
+            self.recording.called(stage, usage.fuel, if stands { events } else { 0 });
+        }
         if let Some(serves) = of_stream.filter(|_| !stands) {
             // It may have returned, and remember what was taken back.
             self.drop_instance(stage, &serves);

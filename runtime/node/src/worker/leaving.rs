@@ -19,6 +19,7 @@ impl Driver {
     }
 
     pub(super) fn count_dead_letters(&self, dead: &Frame) {
+        self.given_up(dead);
         for event in dead.events() {
             let name = event.fields.get(dead_letter_field::STAGE).unwrap_or_default();
             let stage = self.segment.stages.iter().find(|stage| stage.name.as_bytes() == name);

@@ -93,7 +93,7 @@ impl Followed {
     }
 
     fn take_back(&mut self, stage: usize, context: &TraceContext) {
-        let known = self.taken_back.iter_mut().find(|(at, of, _)| (*at, &*of) == (stage, context));
+        let known = self.taken_back.iter_mut().find(|(at, of, _)| (*at, *of) == (stage, *context));
         match known {
             Some((.., times)) => *times += 1,
             None => self.taken_back.push((stage, *context, 1)),
@@ -282,7 +282,7 @@ impl Driver {
             dead.events().filter_map(|e| Some((TraceContext::sampled_of(&e.fields)?, e.fields)));
         for (context, fields) in kept.take(EVENTS_MAX) {
             let Some(span) = traces.span() else { break };
-            let text = |id| fields.get(id).map_or(Default::default(), String::from_utf8_lossy);
+            let text = |id| fields.get(id).map(String::from_utf8_lossy).unwrap_or_default();
             let stage = text(dead_letter_field::STAGE);
             let contexts = (context.by(span), Some(context.span));
             let name = format!("dead letter {stage}");
@@ -312,7 +312,7 @@ fn hop_span(
 ) -> Option<Span> {
     let span = traces.span()?;
     let (to, now) = (segment.root_name(), now_micros());
-    let from = segment.shared.hops.sender((hop.from, segment.at));
+    let from = segment.shared.hops.sender((*hop, segment.at));
     let name = from.map_or_else(|| format!("wait {to}"), |from| format!("hop {from} {to}"));
     let began = now.saturating_sub(hop.since.elapsed().as_micros() as u64);
     let contexts = (context.by(span), Some(context.span));

@@ -4,7 +4,7 @@ use sluicebox_core::partition::{Commit, OutRun};
 
 use super::partition::Driver;
 use super::said::answer;
-use crate::mailbox::Unlogged;
+use crate::mailbox::{Delivery, Unlogged};
 use crate::running::Route;
 
 impl Driver {
@@ -17,15 +17,18 @@ impl Driver {
                 Route::Same(there) => {
                     self.mailbox.load.unlogged(Unlogged::Between, bytes);
                     let to = there[usize::from(self.mailbox.partition)].clone();
-                    self.outgoing.push((to, frame.into()));
+                    self.outgoing.push((to, Delivery::from(frame).of_stage(stage)));
                 }
                 Route::Keyed(there) => {
                     self.mailbox.load.unlogged(Unlogged::Between, bytes);
-                    self.outgoing.push((there[usize::from(partition)].clone(), frame.into()));
+                    let to = there[usize::from(partition)].clone();
+                    self.outgoing.push((to, Delivery::from(frame).of_stage(stage)));
                 }
                 Route::Output { ring, reply } => {
                     self.mailbox.load.unlogged(Unlogged::Out, bytes);
+                    let leaving = self.leaves_by(ring, &frame);
                     ring.append(self.mailbox.partition, &frame);
+                    leaving.end();
                     if *reply {
                         answer(&self.segment, &frame);
                     }

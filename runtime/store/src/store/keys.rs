@@ -432,7 +432,7 @@ mod tests {
             key[at] = byte;
             key
         };
-        for bad in [with(0, 0), with(0, 7), with(17, 4), with(key.len() - 2, 1)] {
+        for bad in [with(0, 0), with(0, 8), with(17, 4), with(key.len() - 2, 1)] {
             assert_eq!(Id::decode(&bad), None, "{bad:?}");
         }
         let long = vec![b'x'; EVENT_ID_BYTES_MAX + 1];

@@ -1,5 +1,5 @@
-//! A guest that uses interfaces of WASI where others use our own: settings by `wasi:config`, state by
-//! `wasi:keyvalue`, in both drafts.
+//! A guest that uses interfaces of WASI where others use our own: settings by `wasi:config`,
+//! state by `wasi:keyvalue`, in both drafts.
 //!
 //! A payload is a command and its words; the answer is a text. A word `BUCKET` is what `open` is
 //! given. What the host refuses is answered too: `no-such-store`, `access-denied`, `other: …`.
@@ -9,13 +9,14 @@
 //! | `config NAME`, `config-all` | reads settings | the value or `none`; `a=1 b=2` |
 //! | `get BUCKET KEY`, `exists BUCKET KEY` | | the value or `none`; `true` |
 //! | `set BUCKET KEY VALUE`, `delete BUCKET KEY` | | `done` |
-//! | `add BUCKET KEY N`, `add-unsigned BUCKET KEY N` | increments, by the second draft or the first | the sum |
-//! | `list BUCKET`, `list-numbered BUCKET` | all keys, page by page, by the second draft or the first | `pages keys first last` |
-//! | `list-stale BUCKET` | goes on from a cursor that was never given, by the first draft | what is said |
+//! | `add BUCKET KEY N`, `add-unsigned` the same | increments, by draft 2 or 1 | the sum |
+//! | `list BUCKET`, `list-numbered` too | all keys, by draft 2 or 1 | `pages keys first last` |
+//! | `list-stale BUCKET` | goes on from a cursor never given, by draft 1 | what is said |
 //! | `drain BUCKET` | deletes the keys of each page before it asks for the next | `drained N` |
 //! | `fill BUCKET N BYTES` | sets N keys to values of so many bytes, in batches | `filled N` |
 //! | `many BUCKET KEY N` | asks for the same key N times at once | `many BYTES` |
-//! | `swap BUCKET KEY VALUE`, `swap-late BUCKET KEY VALUE` | compares and swaps; the second writes between | `done`; `failed, then done` |
+//! | `swap BUCKET KEY VALUE` | compares and swaps | `done` |
+//! | `swap-late BUCKET KEY VALUE` | the same, and writes between | `failed, then done` |
 //! | `long BUCKET N` | sets a key whose name has so many bytes | `done` |
 //! | `open BUCKET N` | opens it so often and keeps every handle | `opened N` |
 //! | `keep BUCKET`, `kept KEY` | keeps a handle; reads by it in a later call | `done`; the value |

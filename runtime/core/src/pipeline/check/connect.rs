@@ -46,10 +46,7 @@ mod tests {
             "stages": {{ "a": {{ "component": "c" }} }},
             "outputs": {{ "out": {{ "from": "a" }} }}, {more} }}"#
         );
-        let problems = match build(&json(&text), &Facts::default()) {
-            Ok(_) => return Vec::new(),
-            Err(problems) => problems,
-        };
+        let Err(problems) = build(&json(&text), &Facts::default()) else { return Vec::new() };
         problems.list().iter().map(|problem| (problem.field.clone(), problem.code)).collect()
     }
 

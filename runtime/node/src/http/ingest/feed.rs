@@ -26,8 +26,6 @@ pub(crate) enum Sort {
 /// What became of bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
-    /// Events.
-    pub(crate) accepted: u64,
     /// What could not become one.
     pub(crate) rejected: u64,
     /// The first of those, and why.
@@ -66,8 +64,8 @@ pub(crate) fn take(
             Err(fault) => tally.reject(1, fault),
         },
     }
-    let Tally { accepted, rejected, errors, .. } = tally;
-    Taken { accepted, rejected, first: errors.into_iter().next() }
+    let Tally { rejected, errors, .. } = tally;
+    Taken { rejected, first: errors.into_iter().next() }
 }
 
 fn rules<'a>(running: &'a Running, key: Option<&'a str>, fields: &'a [u8]) -> Rules<'a> {
@@ -79,6 +77,7 @@ fn rules<'a>(running: &'a Running, key: Option<&'a str>, fields: &'a [u8]) -> Ru
         event_bytes_max: running.event_bytes_max(),
         received: now_micros(),
         host_fields: fields,
+        traced: None,
     }
 }
 

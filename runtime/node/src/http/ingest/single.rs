@@ -11,7 +11,7 @@ use sluicebox_core::frame::{Head, Kind, field, push_field};
 use sluicebox_core::json_key;
 
 use super::key::{self, HostId, Rules};
-use super::{Fault, Sink, trace};
+use super::{Fault, Sink};
 use crate::error::shown;
 use crate::http::text::parse_time;
 

@@ -1,6 +1,8 @@
 //! What the tests of the forms share, and what is decided before a body is read.
 
-use http::{HeaderName, HeaderValue};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sluicebox_core::frame::Fields;
 
 use super::*;

@@ -109,7 +109,8 @@ impl Traced {
             let synced = self.synced.get();
             if let Some((times, id)) = synced.and_then(|times| Some((times, self.traces.span()?))) {
                 let contexts = (begun.own.by(id), Some(begun.own.span));
-                spans.push(Span::new(contexts, "sync".to_owned(), Kind::Internal, times));
+                let span = Span::new(contexts, "sync".to_owned(), Kind::Internal, times);
+                spans.push(span.with("sluicebox.pipeline", pipeline));
             }
         }
         for begun in self.own.take() {

@@ -260,6 +260,9 @@ impl Node {
         if !running.is_part() && self.running(running.tenant(), running.name().as_str()).is_none() {
             return Err(refused(name, "it is about to end, or to go, on the other node"));
         }
+        if partitions.iter().any(|at| *at >= running.partitions()) {
+            return Err(refused(name, "it has fewer partitions on the other node"));
+        }
         let there = self.trunks().number_of(from.name().as_str()).map(Site::There);
         let sites = &running.shared().sites;
         let has_had = |at: &&u16| match sites.of(**at) {

@@ -1,4 +1,5 @@
-//! The collector: OTLP by HTTP, `http/protobuf`, over one connection that is made when it is wanted.
+//! The collector: OTLP by HTTP, `http/protobuf`, over one connection that is made when it is
+//! wanted.
 //!
 //! Nothing it says is believed beyond a status, a bounded answer and a bounded wait.
 

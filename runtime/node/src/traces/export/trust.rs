@@ -1,5 +1,5 @@
-//! Whose word is taken for a collector's certificate: that of `OTEL_EXPORTER_OTLP_CERTIFICATE`, else
-//! of those whom the system trusts.
+//! Whose word is taken for a collector's certificate: that of `OTEL_EXPORTER_OTLP_CERTIFICATE`,
+//! else of those whom the system trusts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
