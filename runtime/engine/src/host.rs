@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sluicebox_core::layer::Layer;
-use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::component::{Linker, ResourceTable, WasmStr};
 use wasmtime::{CallHook, CallHookHandler, ResourceLimiter, StoreContextMut, Trap};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -232,6 +232,17 @@ impl Future for Granted {
 /// The call has used up its fuel.
 async fn charge(cx: &mut StoreContextMut<'_, Host>, bytes: usize) -> wasmtime::Result<()> {
     spend(cx, bytes as u64 / BYTES_PER_FUEL).await
+}
+
+/// A text of the guest's. It may be as long as all that a call may hand over, so it is paid for
+/// whatever comes of it.
+///
+/// # Errors
+/// It is no UTF-8, or the call has used up its fuel.
+async fn text(cx: &mut StoreContextMut<'_, Host>, text: &WasmStr) -> wasmtime::Result<String> {
+    let text = text.to_str(&*cx)?.into_owned();
+    charge(cx, text.len()).await?;
+    Ok(text)
 }
 
 /// Charges host work, and gives the worker back when the call has used a slice of it.

@@ -23,7 +23,7 @@ use wasmtime::component::{
     WasmList, WasmStr,
 };
 
-use super::{Host, charge, spend};
+use super::{Host, charge, spend, text};
 
 /// The drafts, by the version in the names of their interfaces. Each is a version of its own.
 const FIRST: &str = "0.2.0-draft";
@@ -161,6 +161,24 @@ impl Reached<'_> {
     }
 }
 
+/// Where a page begins; the drafts differ.
+trait Cursor {
+    /// Bytes the guest handed over for it.
+    fn bytes(&self) -> usize;
+}
+
+impl Cursor for u64 {
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Cursor for String {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
 /// What a counter counts in; the drafts differ.
 trait Counter: Default {
     fn of(bytes: [u8; 8]) -> Self;
@@ -241,10 +259,9 @@ fn add_store(store: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
     })?;
     store.func_wrap_async("open", |mut cx, (identifier,): (WasmStr,)| {
         Box::new(async move {
-            let identifier = identifier.to_str(&cx)?.into_owned();
+            let identifier = text(&mut cx, &identifier).await?;
             let looks = events(&mut cx)?;
             spend(&mut cx, looks * LOOK_FUEL).await?;
-            charge(&mut cx, identifier.len()).await?;
             Ok((open(cx.data_mut(), &identifier)?,))
         })
     })?;
@@ -252,7 +269,7 @@ fn add_store(store: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
         "[method]bucket.get",
         |mut cx, (bucket, key): (Resource<Bucket>, WasmStr)| {
             Box::new(async move {
-                let key = key.to_str(&cx)?.into_owned();
+                let key = text(&mut cx, &key).await?;
                 let found =
                     reach(&mut cx, &bucket, |reached| Ok(reached.get(&key)?.map(<[u8]>::to_vec)));
                 let found = found.await?;
@@ -267,7 +284,7 @@ fn add_store(store: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
         |mut cx, (bucket, key, value): (Resource<Bucket>, WasmStr, WasmList<u8>)| {
             Box::new(async move {
                 charge(&mut cx, value.len()).await?;
-                let key = key.to_str(&cx)?.into_owned();
+                let key = text(&mut cx, &key).await?;
                 let value = value.as_le_slice(&cx).to_vec();
                 Ok((reach(&mut cx, &bucket, |reached| reached.set(&key, &value)).await?,))
             })
@@ -277,7 +294,7 @@ fn add_store(store: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
         "[method]bucket.delete",
         |mut cx, (bucket, key): (Resource<Bucket>, WasmStr)| {
             Box::new(async move {
-                let key = key.to_str(&cx)?.into_owned();
+                let key = text(&mut cx, &key).await?;
                 Ok((reach(&mut cx, &bucket, |reached| reached.delete(&key)).await?,))
             })
         },
@@ -286,7 +303,7 @@ fn add_store(store: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
         "[method]bucket.exists",
         |mut cx, (bucket, key): (Resource<Bucket>, WasmStr)| {
             Box::new(async move {
-                let key = key.to_str(&cx)?.into_owned();
+                let key = text(&mut cx, &key).await?;
                 let found = reach(&mut cx, &bucket, |reached| Ok(reached.get(&key)?.is_some()));
                 Ok((found.await?,))
             })
@@ -299,12 +316,13 @@ fn add_pages<C>(
     page: fn(&mut Reached<'_>, Option<C>) -> Result<Page<C>, Error>,
 ) -> wasmtime::Result<()>
 where
-    C: ComponentType + Lift + Lower + Send + Sync + 'static,
+    C: Cursor + ComponentType + Lift + Lower + Send + Sync + 'static,
 {
     store.func_wrap_async(
         "[method]bucket.list-keys",
         move |mut cx, (bucket, cursor): (Resource<Bucket>, Option<C>)| {
             Box::new(async move {
+                charge(&mut cx, cursor.as_ref().map_or(0, Cursor::bytes)).await?;
                 let listed = reach(&mut cx, &bucket, |reached| page(reached, cursor)).await?;
                 let keys = listed.as_ref().map_or(&[][..], |page| &page.keys);
                 let bytes = keys.iter().map(|key| key.len() + size_of::<String>()).sum();
@@ -323,7 +341,7 @@ where
         "increment",
         |mut cx, (bucket, key, delta): (Resource<Bucket>, WasmStr, T)| {
             Box::new(async move {
-                let key = key.to_str(&cx)?.into_owned();
+                let key = text(&mut cx, &key).await?;
                 Ok((reach(&mut cx, &bucket, |reached| reached.increment(&key, delta)).await?,))
             })
         },

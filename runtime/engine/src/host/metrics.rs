@@ -12,17 +12,23 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut metrics = linker.instance(&interface("metrics"))?;
     metrics.func_wrap_async("count", |mut cx, (name, delta): (WasmStr, u64)| {
         Box::new(async move {
-            charge(&mut cx, 0).await?;
-            let name = name.to_str(&cx)?;
-            cx.data().said.metric(checked(&name), Metric::Count(delta));
+            let asked = {
+                let name = name.to_str(&cx)?;
+                cx.data().said.metric(checked(&name), Metric::Count(delta));
+                name.len()
+            };
+            charge(&mut cx, asked).await?;
             Ok(())
         })
     })?;
     metrics.func_wrap_async("gauge", |mut cx, (name, value): (WasmStr, f64)| {
         Box::new(async move {
-            charge(&mut cx, 0).await?;
-            let name = name.to_str(&cx)?;
-            cx.data().said.metric(checked(&name), Metric::Gauge(value));
+            let asked = {
+                let name = name.to_str(&cx)?;
+                cx.data().said.metric(checked(&name), Metric::Gauge(value));
+                name.len()
+            };
+            charge(&mut cx, asked).await?;
             Ok(())
         })
     })

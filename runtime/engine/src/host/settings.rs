@@ -23,11 +23,11 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut config = linker.instance(&interface("config"))?;
     config.func_wrap_async("get", |mut cx, (name,): (WasmStr,)| {
         Box::new(async move {
-            let found = {
+            let (asked, found) = {
                 let name = name.to_str(&cx)?;
-                cx.data().settings.config.get(name.as_ref()).cloned()
+                (name.len(), cx.data().settings.config.get(name.as_ref()).cloned())
             };
-            charge(&mut cx, found.as_ref().map_or(0, String::len)).await?;
+            charge(&mut cx, asked + found.as_ref().map_or(0, String::len)).await?;
             Ok((found,))
         })
     })?;
@@ -41,11 +41,11 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut store = linker.instance(WASI_CONFIG)?;
     store.func_wrap_async("get", |mut cx, (name,): (WasmStr,)| {
         Box::new(async move {
-            let found = {
+            let (asked, found) = {
                 let name = name.to_str(&cx)?;
-                cx.data().settings.config.get(name.as_ref()).cloned()
+                (name.len(), cx.data().settings.config.get(name.as_ref()).cloned())
             };
-            charge(&mut cx, found.as_ref().map_or(0, String::len)).await?;
+            charge(&mut cx, asked + found.as_ref().map_or(0, String::len)).await?;
             Ok((Ok::<_, Unknown>(found),))
         })
     })?;
@@ -60,21 +60,24 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut assets = linker.instance(&interface("assets"))?;
     assets.func_wrap_async("size", |mut cx, (name,): (WasmStr,)| {
         Box::new(async move {
-            charge(&mut cx, 0).await?;
-            let name = name.to_str(&cx)?;
-            Ok((asset(cx.data(), name.as_ref()).map(|bytes| bytes.len() as u64),))
+            let (asked, size) = {
+                let name = name.to_str(&cx)?;
+                (name.len(), asset(cx.data(), name.as_ref()).map(|bytes| bytes.len() as u64))
+            };
+            charge(&mut cx, asked).await?;
+            Ok((size,))
         })
     })?;
     assets.func_wrap_async("read", |mut cx, (name, offset, length): (WasmStr, u64, u32)| {
         Box::new(async move {
-            let part = {
+            let (asked, part) = {
                 let name = name.to_str(&cx)?;
                 let bytes = asset(cx.data(), name.as_ref()).cloned().unwrap_or_default();
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 let to = from.saturating_add(length as usize).min(bytes.len());
-                bytes.slice(from..to)
+                (name.len(), bytes.slice(from..to))
             };
-            charge(&mut cx, part.len()).await?;
+            charge(&mut cx, asked + part.len()).await?;
             Ok((part,))
         })
     })

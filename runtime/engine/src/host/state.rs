@@ -5,7 +5,7 @@ use wasmtime::component::{ComponentType, Linker, Lower, WasmList, WasmStr};
 
 use sluicebox_core::state::KeyedState;
 
-use super::{Host, charge, interface, layer};
+use super::{Host, charge, interface, layer, text};
 
 /// Entries one scan may give.
 const SCAN_MAX: u32 = 10_000;
@@ -21,7 +21,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut state = linker.instance(&interface("state"))?;
     state.func_wrap_async("get", |mut cx, (event, slot): (u32, WasmStr)| {
         Box::new(async move {
-            let slot = slot.to_str(&cx)?.into_owned();
+            let slot = text(&mut cx, &slot).await?;
             let found = keyed(&mut cx, event, |state, key| {
                 state.get(key, slot.as_bytes()).map(<[u8]>::to_vec)
             })?;
@@ -34,7 +34,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         |mut cx, (event, slot, value): (u32, WasmStr, WasmList<u8>)| {
             Box::new(async move {
                 charge(&mut cx, value.len()).await?;
-                let slot = slot.to_str(&cx)?.into_owned();
+                let slot = text(&mut cx, &slot).await?;
                 let value = value.as_le_slice(&cx).to_vec();
                 let done = keyed(&mut cx, event, |state, key| {
                     state.put(key, slot.as_bytes(), &value).map_err(|refusal| refusal.to_string())
@@ -45,15 +45,13 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     state.func_wrap_async("delete", |mut cx, (event, slot): (u32, WasmStr)| {
         Box::new(async move {
-            charge(&mut cx, 0).await?;
-            let slot = slot.to_str(&cx)?.into_owned();
+            let slot = text(&mut cx, &slot).await?;
             Ok((keyed(&mut cx, event, |state, key| state.delete(key, slot.as_bytes()))?,))
         })
     })?;
     state.func_wrap_async("add", |mut cx, (event, slot, delta): (u32, WasmStr, i64)| {
         Box::new(async move {
-            charge(&mut cx, 0).await?;
-            let slot = slot.to_str(&cx)?.into_owned();
+            let slot = text(&mut cx, &slot).await?;
             let sum = keyed(&mut cx, event, |state, key| {
                 state.add(key, slot.as_bytes(), delta).map_err(|refusal| refusal.to_string())
             })?;
@@ -62,7 +60,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     })?;
     state.func_wrap_async("scan", |mut cx, (event, prefix, limit): (u32, WasmStr, u32)| {
         Box::new(async move {
-            let prefix = prefix.to_str(&cx)?.into_owned();
+            let prefix = text(&mut cx, &prefix).await?;
             let entries = keyed(&mut cx, event, |state, key| scan(state, key, &prefix, limit))?;
             let bytes = entries.iter().map(|e| e.slot.len() + e.value.len() + 32).sum();
             charge(&mut cx, bytes).await?;

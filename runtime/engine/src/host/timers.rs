@@ -4,7 +4,7 @@ use sluicebox_core::timers::{Clock, Timers};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, WasmStr};
 
-use super::{Host, charge, interface, layer};
+use super::{Host, interface, layer, text};
 
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
@@ -32,8 +32,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         "set",
         |mut cx, (event, name, clock, at): (u32, WasmStr, WitClock, u64)| {
             Box::new(async move {
-                charge(&mut cx, 0).await?;
-                let name = name.to_str(&cx)?.into_owned();
+                let name = text(&mut cx, &name).await?;
                 let done = keyed(&mut cx, event, |timers, key| {
                     let set = timers.set(key, name.as_bytes(), clock.into(), at);
                     set.map_err(|refusal| refusal.to_string())
@@ -44,8 +43,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     timers.func_wrap_async("cancel", |mut cx, (event, name): (u32, WasmStr)| {
         Box::new(async move {
-            charge(&mut cx, 0).await?;
-            let name = name.to_str(&cx)?.into_owned();
+            let name = text(&mut cx, &name).await?;
             Ok((keyed(&mut cx, event, |timers, key| timers.cancel(key, name.as_bytes()))?,))
         })
     })?;

@@ -5,7 +5,7 @@ use wasmtime::component::{
     ComponentType, LinkerInstance, Lower, Resource, ResourceType, WasmList, WasmStr,
 };
 
-use super::{Bucket, Error, HasBucket, Host, Reached, charge, reach};
+use super::{Bucket, Error, HasBucket, Host, Reached, charge, reach, text};
 
 /// What is behind a handle.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) fn add_to_linker(atomics: &mut LinkerInstance<'_, Host>) -> wasmtime:
         "[static]cas.new",
         |mut cx, (bucket, key): (Resource<Bucket>, WasmStr)| {
             Box::new(async move {
-                let key = key.to_str(&cx)?.into_owned();
+                let key = text(&mut cx, &key).await?;
                 let seen = match reach(&mut cx, &bucket, |reached| see(reached, &key)).await? {
                     Ok((seen, bytes)) => {
                         charge(&mut cx, bytes).await?;
