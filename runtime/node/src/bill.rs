@@ -38,8 +38,8 @@ const PIPELINES_A_LOOK: usize = 500;
 /// So many intervals pass between records of nothing but time that goes by: an idle node rests.
 const IDLE_INTERVALS: u32 = 10;
 
-/// Lines of one record.
-const LINES_MAX: usize = 4096;
+/// Lines of one record: with the longest names, less than the smallest log takes at once.
+const LINES_MAX: usize = 1024;
 
 /// See the module.
 #[derive(Debug)]

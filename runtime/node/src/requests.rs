@@ -147,6 +147,10 @@ impl Requests {
 
     /// Whose events a call has, of `among` in all; `None` if nobody of them asks.
     pub(crate) fn shares(&self, mut of: BTreeMap<RequestId, u64>, among: u64) -> Option<Shares> {
+        if of.is_empty() {
+            // Whoever asks waits for something else.
+            return None;
+        }
         self.asking.of(&mut of);
         (!of.is_empty()).then_some(Shares { of, among })
     }

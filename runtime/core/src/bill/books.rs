@@ -1,8 +1,8 @@
 //! What was used on a node, tenant by tenant.
 //!
 //! - An account is bounded: in spans by the calendar, in pipelines by [`PIPELINES_MAX`], in stages
-//!   by [`STAGES_MAX`]. What there is too many of goes into the level above, that first which was
-//!   used longest ago: sums stay what they were.
+//!   by [`STAGES_MAX`], in all by [`LINES_MAX`]. What there is too many of goes into the level above,
+//!   that first which was used longest ago: sums stay what they were.
 //! - The whole account goes over to longer spans at once, when its newest hour is of a new day.
 //! - Names are those of pipelines and stages: one that is made again goes on in its line.
 //! - Each account knows up to where in the log it was kept. What is said again of before is not
@@ -18,6 +18,11 @@ use crate::ids::Name;
 pub(super) const PIPELINES_MAX: usize = 1024;
 /// Most stages of a pipeline in it.
 pub(super) const STAGES_MAX: usize = 256;
+/// Most lines of an account, so that it stays far below what the store takes as one entry: names
+/// and amounts of a line have at most some 300 bytes.
+pub(super) const LINES_MAX: usize = 50_000;
+/// What is left of them when room was made.
+const LINES_LEFT: usize = LINES_MAX / 4 * 3;
 
 /// Whose something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +67,8 @@ pub(super) struct Account {
     pub newest: u32,
     /// Everything in the log before this is in it.
     pub kept_to: u64,
+    /// How many lines it has.
+    pub lines: usize,
 }
 
 /// See the module.
@@ -116,25 +123,65 @@ impl Account {
             self.roll();
         }
         self.newest = self.newest.max(hour);
-        let newest = self.newest;
-        let Some(span) = Span::kept(hour, newest) else { return };
-        let book = match (whose.pipeline, whose.stage) {
-            (None, _) => &mut self.own,
-            (Some(pipeline), stage) => self.pipeline(pipeline).book(stage),
+        // A clock that was ahead must not make what comes after it nobody's.
+        let span = Span::kept(hour, self.newest).unwrap_or_else(|| Span::oldest(self.newest));
+        let (is_merged, book) = match (whose.pipeline, whose.stage) {
+            (None, _) => (false, &mut self.own),
+            (Some(name), stage) => {
+                let is_merged = self.admit(name);
+                let pipeline = self.pipelines.entry(name.clone()).or_default();
+                (pipeline.admit(stage) || is_merged, pipeline.book(stage))
+            }
         };
+        let is_new = !book.contains_key(&span);
         book.entry(span).or_default().add(used);
+        self.lines = if is_merged { self.count() } else { self.lines + usize::from(is_new) };
+        if self.lines > LINES_MAX {
+            self.make_room();
+        }
     }
 
-    /// A pipeline; if it is new and there are too many, another one makes room.
-    fn pipeline(&mut self, name: &Name) -> &mut Pipeline {
-        if !self.pipelines.contains_key(name) && self.pipelines.len() >= PIPELINES_MAX {
-            let last = |(_, pipeline): &(&Name, &Pipeline)| pipeline.last();
-            let oldest = self.pipelines.iter().min_by_key(last).map(|(name, _)| name.clone());
-            if let Some(gone) = oldest.and_then(|name| self.pipelines.remove(&name)) {
-                gone.books().for_each(|book| merge(&mut self.own, book));
-            }
+    /// If a pipeline is new and there are too many, another one makes room. Whether one did.
+    fn admit(&mut self, name: &Name) -> bool {
+        let is_full = !self.pipelines.contains_key(name) && self.pipelines.len() >= PIPELINES_MAX;
+        if is_full {
+            self.merge_oldest();
         }
-        self.pipelines.entry(name.clone()).or_default()
+        is_full
+    }
+
+    fn merge_oldest(&mut self) {
+        let last = |(_, pipeline): &(&Name, &Pipeline)| pipeline.last();
+        let oldest = self.pipelines.iter().min_by_key(last).map(|(name, _)| name.clone());
+        if let Some(gone) = oldest.and_then(|name| self.pipelines.remove(&name)) {
+            gone.books().for_each(|book| merge(&mut self.own, book));
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.own.len() + self.pipelines.values().map(Pipeline::count).sum::<usize>()
+    }
+
+    /// Stages go into their pipelines, then pipelines into the account.
+    fn make_room(&mut self) {
+        let age = |(name, pipeline): (&Name, &Pipeline)| (pipeline.last(), name.clone());
+        let mut oldest: Vec<_> = self.pipelines.iter().map(age).collect();
+        oldest.sort();
+        for (_, name) in &oldest {
+            if self.lines <= LINES_LEFT {
+                return;
+            }
+            let Some(pipeline) = self.pipelines.get_mut(name) else { continue };
+            let before = pipeline.count();
+            for book in std::mem::take(&mut pipeline.stages).values() {
+                merge(&mut pipeline.own, book);
+            }
+            self.lines = self.lines - before + pipeline.count();
+        }
+        while self.lines > LINES_LEFT && !self.pipelines.is_empty() {
+            self.merge_oldest();
+            self.lines = self.count();
+        }
     }
 
     /// What is of another day than the newest hour goes into the spans it is kept in from now on.
@@ -147,6 +194,7 @@ impl Account {
             pipeline.stages.retain(|_, book| !book.is_empty());
         }
         self.pipelines.retain(|_, pipeline| pipeline.books().any(|book| !book.is_empty()));
+        self.lines = self.count();
     }
 
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
@@ -169,16 +217,29 @@ fn lines_of<'a>(
 }
 
 impl Pipeline {
-    fn book(&mut self, stage: Option<&Name>) -> &mut Book {
-        let Some(stage) = stage else { return &mut self.own };
-        if !self.stages.contains_key(stage) && self.stages.len() >= STAGES_MAX {
+    /// If a stage is new and there are too many, another one makes room. Whether one did.
+    fn admit(&mut self, stage: Option<&Name>) -> bool {
+        let is_new = stage.is_some_and(|stage| !self.stages.contains_key(stage));
+        let is_full = is_new && self.stages.len() >= STAGES_MAX;
+        if is_full {
             let oldest = self.stages.iter().min_by_key(|(_, book)| last_of(book));
             let oldest = oldest.map(|(name, _)| name.clone());
             if let Some(gone) = oldest.and_then(|name| self.stages.remove(&name)) {
                 merge(&mut self.own, &gone);
             }
         }
-        self.stages.entry(stage.clone()).or_default()
+        is_full
+    }
+
+    fn book(&mut self, stage: Option<&Name>) -> &mut Book {
+        match stage {
+            Some(stage) => self.stages.entry(stage.clone()).or_default(),
+            None => &mut self.own,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.books().map(Book::len).sum()
     }
 
     fn books(&self) -> impl Iterator<Item = &Book> {

@@ -70,6 +70,11 @@ impl Span {
         }
         (month + MONTHS > this).then_some(Self::Month(month))
     }
+
+    /// The oldest span that is kept when `newest` is the newest hour.
+    pub(super) fn oldest(newest: u32) -> Self {
+        Self::Month((month_of(newest / 24) + 1).saturating_sub(MONTHS).max(1970 * 12))
+    }
 }
 
 /// Year, month and day of the number of a day since 1970.

@@ -67,7 +67,9 @@ impl Books {
         })?;
         let pipelines: BTreeMap<Name, Pipeline> = pipelines.into_iter().collect();
         reader.extensions()?;
-        self.accounts.insert(tenant, Account { own, pipelines, newest, kept_to });
+        let mut account = Account { own, pipelines, newest, kept_to, lines: 0 };
+        account.lines = account.count();
+        self.accounts.insert(tenant, account);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::books::{PIPELINES_MAX, STAGES_MAX};
+use super::books::{LINES_MAX, PIPELINES_MAX, STAGES_MAX};
 use super::*;
 use crate::codec::{Record, RecordWriter, UsageLine, UsageRecord, decode};
 use crate::ids::Name;
@@ -287,6 +287,37 @@ fn what_there_is_too_many_of_goes_into_the_level_above() {
     let rows = Report::of(books.lines(&name("t")), &ALWAYS, by, &prices()).rows;
     assert_eq!(rows.len(), PIPELINES_MAX + 1);
     assert_eq!(rows[0].used.get(Item::Fuel), 10);
+}
+
+#[test]
+fn an_account_has_so_many_lines_and_no_more() {
+    let (tenant, mut books, mut at) = (name("t"), Books::new(), 0);
+    let pipelines: Vec<Name> = (0..PIPELINES_MAX).map(|n| name(&format!("p{n}"))).collect();
+    for stage in (0..LINES_MAX / PIPELINES_MAX + 2).map(|n| name(&format!("s{n}"))) {
+        for pipeline in &pipelines {
+            let whose = Whose { tenant: &tenant, pipeline: Some(pipeline), stage: Some(&stage) };
+            at += 1;
+            books.used(whose, (HOUR_MICROS, at), &Used::of(Item::Fuel, 1));
+        }
+    }
+    assert!(at as usize > LINES_MAX);
+    assert!(books.lines(&tenant).count() <= LINES_MAX);
+    let by = Group { pipelines: true, ..Group::default() };
+    let all = Report::of(books.lines(&tenant), &ALWAYS, by, &prices());
+    assert_eq!(all.used.get(Item::Fuel), at, "no sum is another for it");
+    assert_eq!(all.rows.len(), PIPELINES_MAX, "stages go before pipelines");
+    let mut again = Books::new();
+    again.take_in(tenant.clone(), &books.keep(&tenant, at + 1)).expect("it was kept");
+    assert_eq!(again.lines(&tenant).count(), books.lines(&tenant).count());
+}
+
+#[test]
+fn what_comes_behind_a_clock_that_was_ahead_is_in_the_bill() {
+    let (tenant, mut books) = (name("t"), Books::new());
+    let whose = Whose { tenant: &tenant, pipeline: None, stage: None };
+    books.used(whose, (900_000 * HOUR_MICROS, 1), &Used::of(Item::Fuel, 1));
+    books.used(whose, (500_000 * HOUR_MICROS, 2), &Used::of(Item::Fuel, 2));
+    assert_eq!(sum(books.lines(&tenant).map(|line| line.used)).get(Item::Fuel), 3);
 }
 
 #[test]

@@ -182,10 +182,10 @@ impl Look<'_> {
     fn gpu(&mut self, node: &Node) {
         for GpuUsed { tenant, stages, all } in node.gpus().billed() {
             let mut of_stages = [0_u64; 3];
-            for (pipeline, stage, used) in stages {
+            for (number, pipeline, stage, used) in stages {
                 let of = (tenant.clone(), Name::new(&pipeline).ok(), Name::new(&stage).ok());
                 for ((item, now), sum) in GPU_ITEMS.into_iter().zip(used).zip(&mut of_stages) {
-                    let grew = self.grew((of.clone(), item, String::new()), now);
+                    let grew = self.grew((of.clone(), item, number.to_string()), now);
                     *sum = sum.saturating_add(grew);
                     self.add(of.clone(), item, grew);
                 }

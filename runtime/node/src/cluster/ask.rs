@@ -97,10 +97,11 @@ impl Peer {
     pub(crate) async fn account(&self, tenant: &Name) -> Result<Books, Error> {
         let path = format!("{PEER}/tenants/{tenant}/account");
         let mut books = Books::new();
-        if let Some(kept) = self.get(&path, ANSWER_BYTES_MAX, ACCOUNT_TIME_MAX).await? {
-            let taken = books.take_in(tenant.clone(), &kept);
-            taken.map_err(|error| self.failed(&error.to_string(), false))?;
-        }
+        let kept = self.get(&path, ANSWER_BYTES_MAX, ACCOUNT_TIME_MAX).await?;
+        // One of before there were bills has run something all the same.
+        let kept = kept.ok_or_else(|| self.failed("it does not know what is asked", false))?;
+        let taken = books.take_in(tenant.clone(), &kept);
+        taken.map_err(|error| self.failed(&error.to_string(), false))?;
         Ok(books)
     }
 

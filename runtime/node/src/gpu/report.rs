@@ -20,8 +20,9 @@ pub(crate) const GPU_ITEMS: [Item; 3] = [Item::Gpu, Item::GpuCopy, Item::GpuMemo
 #[derive(Debug)]
 pub(crate) struct GpuUsed {
     pub(crate) tenant: Name,
-    /// Pipeline, stage, and what that used.
-    pub(crate) stages: Vec<(String, String, [u64; 3])>,
+    /// By its number, pipeline, stage, and what that used. A stage that is loaded again has another
+    /// number, and what it had before goes on beside it for a while.
+    pub(crate) stages: Vec<(u32, String, String, [u64; 3])>,
     /// All of the tenant's.
     pub(crate) all: [u64; 3],
 }
@@ -145,7 +146,7 @@ impl Gpus {
             let stages = figures.stages.iter().filter_map(|figures| {
                 let stage = known.stages.get(&figures.stage)?;
                 let used = of(&figures.used, figures.memory_byte_seconds);
-                Some((stage.pipeline.clone(), stage.name.clone(), used))
+                Some((figures.stage, stage.pipeline.clone(), stage.name.clone(), used))
             });
             let all = of(&figures.used, figures.memory_byte_seconds);
             GpuUsed { tenant: name.clone(), stages: stages.collect(), all }
