@@ -242,9 +242,9 @@ fn planned_node(
         name: name.clone(),
         host: situation.hosts[situation.nodes[at].host].name.to_string(),
         state: report.as_ref().map_or_else(String::clone, |_| "up".to_owned()),
-        cpu_milli: items().map(|item| item.needs.cpu_milli).sum(),
+        cpu_milli: items().map(|item| item.needs.cpu_milli).fold(0, u64::saturating_add),
         cpu_milli_most: situation.nodes[at].capacity.cpu_milli,
-        memory_bytes: items().map(|item| item.needs.memory_bytes).sum(),
+        memory_bytes: items().map(|item| item.needs.memory_bytes).fold(0, u64::saturating_add),
         memory_bytes_most: situation.nodes[at].capacity.memory_bytes,
         partitions: items().count(),
     }
@@ -331,7 +331,7 @@ fn add_node(situation: &mut Situation, at: usize, report: Option<&Report>) {
         let memory_bytes = memory_bytes.min(MEMORY_BYTES_UNKNOWN);
         Resources { cpu_milli, memory_bytes, gpu_milli }
     };
-    let none = || has(0, MEMORY_BYTES_UNKNOWN);
+    let none = || has(0, 0);
     let capacity = report.map_or_else(none, |own| has(own.cpu_milli, own.memory_bytes));
     let of_host = report.map_or_else(none, |own| has(own.host_cpu_milli, own.host_memory_bytes));
     let known = situation.hosts.iter().position(|known| known.name == host);

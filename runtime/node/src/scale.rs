@@ -144,6 +144,8 @@ pub(crate) async fn run(node: Arc<Node>) {
             let wanted = node.scales().look(&node, (&running, &elsewhere), spare_milli);
             if let Some(wanted) = wanted {
                 node.take_to(&running, wanted).await;
+                // That can take long, and what others said is of before.
+                said.clear();
             }
         }
         node.scales().forget(&node);
@@ -181,6 +183,10 @@ impl Node {
             let mut pipelines = report.pipelines.iter();
             let found = pipelines.find(|one| (&*one.tenant, &*one.name) == (tenant, name))?;
             let found = found.here.iter().find(|one| one.partition == *partition)?;
+            if found.done.is_empty() {
+                // A node of before it could be asked.
+                return None;
+            }
             let done = found.done.iter().map(|(root, done)| ((root.clone(), *partition), *done));
             elsewhere.extend(done);
         }

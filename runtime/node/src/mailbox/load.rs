@@ -29,8 +29,9 @@ impl Done {
     /// That of a partition here.
     pub(crate) fn of(mailbox: &Mailbox) -> Self {
         let (arrived, taken) = mailbox.load.events();
-        // What was taken back or passed over is in one count and not in the other.
-        let waiting = if mailbox.is_empty() { 0 } else { arrived.saturating_sub(taken) };
+        // Not what is between the two counts: what went on to another node, or was passed over, is
+        // in the one alone.
+        let waiting = mailbox.queued_events();
         Self { arrived, taken, busy_micros: mailbox.load.busy_micros(), waiting }
     }
 }

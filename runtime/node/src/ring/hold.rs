@@ -108,15 +108,15 @@ impl Output {
         self.wake_held();
     }
 
-    /// Where a sink is.
+    /// Where a sink is; its next page begins with a partition.
     #[must_use]
-    pub fn held_by(&self, sink: &str) -> Cursor {
+    pub fn held_by(&self, sink: &str, start: u16) -> Cursor {
         let offset = |ring: &Ring| {
             let known = ring.holds.sinks.iter().find(|(name, _)| &**name == sink);
             known.map_or_else(|| ring.oldest(), |(_, offset)| *offset)
         };
         let offsets = self.partitions.iter().map(|ring| offset(&lock(ring))).collect();
-        Cursor::at(Place { incarnation: self.incarnation, start: 0, offsets })
+        Cursor::at(Place { incarnation: self.incarnation, start, offsets })
     }
 
     /// Events of all partitions that a sink has not handed on.
@@ -196,7 +196,7 @@ mod tests {
         assert!(!output.is_crowded(0));
         output.append(0, &frame(1, 10));
         assert_eq!(output.kept_from(0), 32, "what nobody holds goes as it always did");
-        assert!(output.read(&output.held_by("a"), usize::MAX).is_ok());
+        assert!(output.read(&output.held_by("a", 0), usize::MAX).is_ok());
         assert_eq!(output.behind("a"), 4);
         output.let_go("a", 0, 30);
         assert_eq!(output.behind("a"), 4, "a place only goes forward");

@@ -129,7 +129,12 @@ impl Window {
             };
             let mut segment = segments.remove(root).unwrap_or_default();
             let took = Took { elapsed, at_ms: super::millis(now - began), more_milli };
-            segment.look(Seen::of(mailboxes, elsewhere), took, keep);
+            let Some(seen) = Seen::of(mailboxes, elsewhere) else {
+                // It left while others were asked: from the next look on it is known again.
+                self.looked = None;
+                continue;
+            };
+            segment.look(seen, took, keep);
             self.segments.insert(root.to_owned(), segment);
         }
         self.look_at_costs(running, now);
@@ -271,16 +276,17 @@ impl Segment {
 }
 
 impl Seen {
-    /// Of a segment, some partitions of which may be elsewhere.
-    fn of(mailboxes: &[Arc<Mailbox>], elsewhere: &Elsewhere) -> Self {
+    /// Of a segment, some partitions of which may be elsewhere; none if one of those is not known.
+    fn of(mailboxes: &[Arc<Mailbox>], elsewhere: &Elsewhere) -> Option<Self> {
         let done = |mailbox: &Arc<Mailbox>| match mailbox.site() {
-            Site::Here => Done::of(mailbox),
+            Site::Here => Some(Done::of(mailbox)),
             Site::There(_) | Site::Between => {
                 let place = (mailbox.segment.root_name().to_owned(), mailbox.partition);
-                elsewhere.get(&place).copied().unwrap_or_default()
+                elsewhere.get(&place).copied()
             }
         };
-        Self::sum(mailboxes.iter().map(done))
+        let all: Option<Vec<Done>> = mailboxes.iter().map(done).collect();
+        Some(Self::sum(all?.into_iter()))
     }
 
     /// Of all partitions. Other nodes say what they like.
