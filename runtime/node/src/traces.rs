@@ -17,6 +17,7 @@ pub(crate) mod otlp;
 mod queue;
 mod sampler;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +25,6 @@ use sluicebox_core::frame::TraceContext;
 use sluicebox_core::ids::Name;
 
 use crate::config::{Config, Otlp};
-use crate::deploy::secret_number;
 use crate::error::Error;
 use crate::mailbox::lock;
 use crate::metrics::Metrics;
@@ -56,18 +56,17 @@ pub(crate) struct Traces {
     exporter: Mutex<Option<Exporter>>,
 }
 
-/// Ids of spans and traces: no number comes twice, and none says how many there were.
+/// Ids of spans and traces: who sees some does not know the others, or how many there were.
 #[derive(Debug)]
-struct Ids(AtomicU64);
+struct Ids {
+    key: RandomState,
+    count: AtomicU64,
+}
 
 impl Ids {
     fn next(&self) -> u64 {
-        // An odd step goes through all numbers, and the mixing takes each to another one.
-        let mut number = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         // All zeros are no id.
-        (number ^ (number >> 31)).max(1)
+        self.key.hash_one(self.count.fetch_add(1, Ordering::Relaxed)).max(1)
     }
 }
 
@@ -83,7 +82,7 @@ impl Traces {
             queue,
             sampled_per_second: config.traces.sampled_per_second,
             spans_per_second: config.traces.spans_per_second,
-            ids: Ids(AtomicU64::new(secret_number()?)),
+            ids: Ids { key: RandomState::new(), count: AtomicU64::new(0) },
             exporter: Mutex::new(Some(exporter)),
         };
         Ok(Some(Arc::new(traces)))
@@ -195,7 +194,7 @@ mod tests {
             queue: Arc::new(Queue::new(10, 5, Arc::default())),
             sampled_per_second: sampled,
             spans_per_second: spans,
-            ids: Ids(AtomicU64::new(7)),
+            ids: Ids { key: RandomState::new(), count: AtomicU64::new(7) },
             exporter: Mutex::default(),
         };
         Arc::new(traces).of_tenant(&Name::new("acme").expect("a name"))

@@ -80,7 +80,8 @@ impl Otlp {
         let mut numbers = text.split(' ').map(str::parse::<u64>);
         let mut next = || numbers.next()?.ok();
         let sampler = Sampler::of_parts((next()? != 0, next()?));
-        let queue_max = usize::try_from(next()?).ok()?;
+        // Fewer would be more messages than the front takes.
+        let queue_max = usize::try_from(next()?).ok()?.max(PROCESS_BATCH_MAX);
         Some(Self {
             collector: None,
             sampler,
@@ -310,7 +311,10 @@ fn unusable(text: &str) -> String {
 /// An endpoint; that of everything has the path of traces behind it.
 fn url(text: &str, is_base: bool) -> Result<Url, Wrong> {
     let fix = "write http://HOST:PORT or https://HOST:PORT, such as http://127.0.0.1:4318";
-    let wrong = |why: &str| (format!("{:?}: {why}", crate::error::shown(text)), fix.to_owned());
+    // What may be a password is nobody's to see.
+    let is_shown = !text.contains(['@', '?']);
+    let seen = if is_shown { format!("{:?}", crate::error::shown(text)) } else { "it".to_owned() };
+    let wrong = |why: &str| (format!("{seen}: {why}"), fix.to_owned());
     let uri: Uri = text.parse().map_err(|_| wrong("is no address"))?;
     let https = match uri.scheme_str() {
         Some("http") => false,
@@ -339,14 +343,14 @@ fn host(authority: &Authority) -> String {
 }
 
 fn headers(text: &str) -> Result<Vec<(String, Secret)>, Wrong> {
-    let checked = |(name, value): (String, String)| {
+    let checked = |(at, (name, value)): (usize, (String, String))| {
         let is_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
-        // The value is nobody's to see.
-        let wrong = || (format!("{name:?} is no header that can be sent"), pairs_look());
+        // Neither is anybody's to see: with a wrong sign between them the value is in the name.
+        let wrong = || (format!("header {} cannot be sent", at + 1), pairs_look());
         let is_sound = is_name && HeaderValue::from_str(&value).is_ok();
         if is_sound { Ok((name, Secret(value))) } else { Err(wrong()) }
     };
-    pairs(text)?.into_iter().map(checked).collect()
+    pairs(text)?.into_iter().enumerate().map(checked).collect()
 }
 
 fn pairs_look() -> String {

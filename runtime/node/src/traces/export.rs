@@ -109,7 +109,11 @@ impl Exporter {
             .max_blocking_threads(2)
             .build();
         match runtime {
-            Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, self.serve(stop)),
+            Ok(runtime) => {
+                tokio::task::LocalSet::new().block_on(&runtime, self.serve(stop));
+                // A name that is still looked up is waited for by nobody.
+                runtime.shutdown_background();
+            }
             Err(error) => tracing::error!(%error, "no traces are sent"),
         }
     }
@@ -144,7 +148,9 @@ impl Exporter {
     async fn export(&mut self, spans: Vec<Span>, stop: &mut watch::Receiver<bool>) {
         let count = spans.len() as u64;
         if let To::Front(control) = &self.to {
-            let lost = front::hand_on(control.as_ref(), spans).await;
+            let end = self.ends.unwrap_or_else(|| Instant::now() + self.export_time_max);
+            let handed = tokio::time::timeout_at(end, front::hand_on(control.as_ref(), spans));
+            let lost = handed.await.unwrap_or(count);
             self.queue.metrics.exported.add(count - lost);
             return self.queue.metrics.dropped.add("export", lost);
         }
@@ -176,7 +182,7 @@ impl Exporter {
             };
             // Not all nodes at once.
             let spread = pause.mul_f64(0.5 + f64::from(began.elapsed().subsec_nanos() % 512) / 1e3);
-            let next = Instant::now() + after.unwrap_or(spread);
+            let next = Instant::now() + after.map_or(spread, |after| after.max(spread));
             if next >= end {
                 return self.lost(count, &why);
             }

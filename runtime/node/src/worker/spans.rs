@@ -49,9 +49,14 @@ impl Followed {
         let mut told: Vec<TraceContext> = Vec::new();
         let mut spans = Vec::new();
         for (event, context) in batch.frame.sampled() {
-            let is_new = followed.roots.contains(&context) && !told.contains(&context);
+            if told.len() == followed.roots.len() {
+                break;
+            }
+            if !followed.roots.contains(&context) || told.contains(&context) {
+                continue;
+            }
             let hop = batch.hops.iter().find(|(range, _)| range.contains(&event));
-            let Some((_, hop)) = hop.filter(|_| is_new) else { continue };
+            let Some((_, hop)) = hop else { continue };
             told.push(context);
             spans.extend(hop_span((segment, traces), context, hop));
         }
@@ -176,16 +181,23 @@ impl Driver {
         if layer.frame().is_plain() {
             return entered;
         }
-        let mut more = 0;
+        let (mut more, mut unpaid) = (0, 0);
         for (event, context) in layer.frame().sampled() {
-            if entered.calls.len() >= EVENTS_MAX || self.spans.made >= BATCH_SPANS_MAX {
+            if unpaid > 0 {
+                // Asked for again it would be refused again, and each time there is a lock.
+                unpaid += 1;
+            } else if entered.calls.len() >= EVENTS_MAX || self.spans.made >= BATCH_SPANS_MAX {
                 more += 1;
             } else if let Some(span) = traces.span() {
                 self.spans.made += 1;
                 entered.calls.push(Called { event, context, span, why: None });
+            } else {
+                unpaid = 1;
             }
         }
         traces.left_out("batch", more);
+        // The first of them is counted where it was refused.
+        traces.left_out("tenant", usize::saturating_sub(unpaid, 1));
         if !entered.calls.is_empty() {
             layer.set_spans(entered.calls.iter().map(|call| (call.event, call.span)).collect());
             (entered.stage, entered.events) = (stage, layer.frame().len() as u64);
