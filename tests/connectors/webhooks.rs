@@ -168,7 +168,10 @@ async fn a_receiver_that_is_away_holds_results_back_and_loses_none() {
     let manifest = manifest.replace("retain-bytes = \"64MiB\"", "retain-bytes = \"64KiB\"");
     let (address, home) = (receiver.address, Home::new());
     drop(receiver);
-    let setup = || Setup::dev().home(&home).set("limits.inbox-bytes", "64KiB");
+    let setup = || {
+        let setup = Setup::dev().home(&home).set("limits.inbox-bytes", "64KiB");
+        setup.set("log.checkpoint-interval", "200ms")
+    };
     let node = setup().start().await;
     let client = node.client();
     client.push("hostile/echo").await;
@@ -189,6 +192,8 @@ async fn a_receiver_that_is_away_holds_results_back_and_loses_none() {
     // What was refused was not taken.
     sent -= 100;
     comes_to(&client, "sink", "failing", "connector.unreachable").await;
+    // A checkpoint keeps what is held, and not only what an output keeps anyway.
+    tokio::time::sleep(Duration::from_millis(800)).await;
     drop(node.kill());
     let node = setup().start().await;
     let receiver = Receiver::start_at(address).await;

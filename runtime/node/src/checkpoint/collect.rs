@@ -269,6 +269,7 @@ impl Collected {
         left.retain(|(pipeline, ..), _| retained.contains_key(pipeline));
         for ((pipeline, way, partition), frames) in &mut left {
             let Some(retained) = retained.get(pipeline) else { continue };
+            let held = retained.held_from(self.known.get_mut(pipeline), (*way, *partition));
             let of = self.of(*pipeline);
             let key = |first: u64| match *way {
                 Way::Output(output) => of.output((output, *partition), first),
@@ -278,6 +279,10 @@ impl Collected {
             // The newest is kept whatever its size, if anybody can still read it.
             let least = usize::from(!retained.is_gone(*way));
             while bytes > retained.bytes(*way) && frames.len() > least {
+                // What a sink has not handed on is nobody's to drop.
+                if held.is_some_and(|held| frames.get(1).is_none_or(|next| next.first > held)) {
+                    break;
+                }
                 let Some(old) = frames.pop_front() else { break };
                 bytes -= old.bytes;
                 // Left there, it would be taken for something that is kept by a later start.
@@ -293,27 +298,6 @@ impl Collected {
         }
         left.retain(|_, frames| !frames.is_empty());
         self.left = left;
-    }
-
-    /// Runs that wait for their reader.
-    fn settle_waiting(&mut self, fold: &Fold, wanted: &mut Wanted) {
-        let mut now = BTreeSet::new();
-        for (id, folded) in fold.pipelines() {
-            let of = self.of(id);
-            for (to, waiting) in folded.waiting() {
-                let offset = waiting.position + waiting.range.start as u64;
-                let key = of.waiting(to, offset);
-                if !self.waiting.contains(&key) {
-                    let place = wanted.entry(waiting.position).or_default();
-                    place.push((waiting.range.clone(), key.clone()));
-                }
-                now.insert(key);
-            }
-        }
-        for gone in self.waiting.difference(&now) {
-            self.dirty.delete(gone);
-        }
-        self.waiting = now;
     }
 
     /// Known ids.

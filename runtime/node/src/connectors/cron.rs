@@ -27,6 +27,9 @@ const MISSED_MAX: usize = 1000;
 /// How late a time may be that counts as one at which the pipeline ran.
 const LATE: u64 = 2_000_000;
 
+/// What was missed is counted anew when so much more of it may be late, in microseconds.
+const RECOUNT: u64 = 60_000_000;
+
 /// Longest sleep before the clock is looked at again: somebody may have set it.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,8 @@ pub(super) struct Schedule {
     /// Times up to this one are done with, whatever the place says.
     floor: u64,
     begun: bool,
+    /// What was missed up to here was counted.
+    counted: u64,
 }
 
 impl Schedule {
@@ -61,6 +66,7 @@ impl Schedule {
             place: places::of_schedule(source),
             floor: 0,
             begun: false,
+            counted: 0,
         };
         if schedule.after(now_micros()).is_none() {
             let message = format!("is {}, which never comes", show(&declared.at));
@@ -87,8 +93,14 @@ impl Schedule {
     }
 
     /// Where to go on behind `last` if it is `now`: what is too late is passed over.
-    fn pass_over(&self, last: u64, now: u64) -> u64 {
+    fn pass_over(&mut self, last: u64, now: u64) -> u64 {
         let late = now.saturating_sub(LATE);
+        // Nothing was missed, or no more than a moment ago: this is nearly always so.
+        let is_counted = self.begun && late < self.counted.saturating_add(RECOUNT);
+        if is_counted || self.after(last).is_none_or(|next| next > late) {
+            return last;
+        }
+        self.counted = late;
         let Some(newest) = self.until(late).filter(|newest| *newest > last) else { return last };
         match self.missed {
             Missed::Skip if !self.begun => newest,

@@ -75,17 +75,18 @@ pub(super) struct Events<'a> {
 pub(super) async fn hand_on<S: Sink>(work: &Work, declared: &Declared, sink: S) -> Refused {
     let pause = Pause::new(PAUSE, sink.pause_max());
     let noted = (BTreeMap::new(), Instant::now());
-    let mut hands = Hands { work, declared, sink, pause, noted };
+    let mut hands = Hands { work, declared, sink, pause, noted, start: 0 };
     loop {
         let Some((_, ring)) = hands.output() else {
             tokio::time::sleep(LOOK).await;
             continue;
         };
         hands.note(&ring);
-        let cursor = ring.held_by(&declared.name);
+        let cursor = ring.held_by(&declared.name, hands.start % ring.partitions().max(1));
         let most = hands.sink.events_max();
         let Ok(page) = ring.read_limited(&cursor, most, BYTES_MAX) else {
             hands.pass_over(&ring);
+            tokio::time::sleep(LOOK).await;
             continue;
         };
         let behind = ring.behind(&declared.name);
@@ -98,6 +99,9 @@ pub(super) async fn hand_on<S: Sink>(work: &Work, declared: &Declared, sink: S) 
         // One partition after the other.
         for chunks in page.chunks.chunk_by(|one, next| one.partition == next.partition) {
             hands.all(&ring, chunks).await;
+            // A partition that always has something is not before all others for ever.
+            let served = chunks.first().map_or(0, |chunk| chunk.partition);
+            hands.start = served.wrapping_add(1);
         }
     }
 }
@@ -109,6 +113,8 @@ struct Hands<'a, S> {
     pause: Pause,
     /// Places as they are in the log, by partition, and since when.
     noted: (BTreeMap<u16, u64>, Instant),
+    /// The partition that the next page begins with.
+    start: u16,
 }
 
 impl<S: Sink> Hands<'_, S> {
@@ -226,7 +232,7 @@ impl<S: Sink> Hands<'_, S> {
 
     /// What is not kept any more is lost to this sink.
     fn pass_over(&self, ring: &Output) {
-        let cursor = ring.held_by(&self.declared.name);
+        let cursor = ring.held_by(&self.declared.name, 0);
         let mut lost = 0;
         for partition in 0..ring.partitions() {
             let (at, oldest) = (cursor.offset(partition), ring.kept_from(partition));
@@ -248,7 +254,7 @@ impl<S: Sink> Hands<'_, S> {
         }
         self.noted.1 = Instant::now();
         let Some(output) = durable.numbering().output(&self.declared.from) else { return };
-        let cursor = ring.held_by(&self.declared.name);
+        let cursor = ring.held_by(&self.declared.name, 0);
         for partition in 0..ring.partitions() {
             let offset = cursor.offset(partition);
             if offset == 0 || self.noted.0.get(&partition) == Some(&offset) {

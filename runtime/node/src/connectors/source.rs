@@ -104,6 +104,8 @@ pub(super) async fn feed(work: &Work, declared: &Declared, mut source: impl Sour
     let mut pause = Pause::new(PAUSE.0, PAUSE.1);
     let feed = Feed { work, declared };
     loop {
+        // What is at hand is taken at once, and others have their turn all the same.
+        tokio::task::yield_now().await;
         while work.node.draining() || work.running().is_none() {
             tokio::time::sleep(ROOM_PAUSE).await;
         }
@@ -125,6 +127,9 @@ pub(super) async fn feed(work: &Work, declared: &Declared, mut source: impl Sour
     }
 }
 
+/// Into so many parts, at most, what is drawn is cut.
+const SHARES_MAX: u64 = 1 << 20;
+
 struct Feed<'a> {
     work: &'a Work,
     declared: &'a Declared,
@@ -135,6 +140,8 @@ enum Handed {
     Taken,
     /// After this wait it is worth trying again.
     Again(Duration),
+    /// It is larger than a record of the log.
+    Never,
 }
 
 impl Feed<'_> {
@@ -147,9 +154,18 @@ impl Feed<'_> {
         let events = intake.len() as u64;
         self.draw(events, bytes).await;
         let mut intake = Some(intake);
-        while let Handed::Again(wait) = self.hand_in(&mut intake, &piece)? {
-            self.work.metrics.waits("pipeline.busy", "the pipeline has no room");
-            self.room(wait).await;
+        loop {
+            match self.hand_in(&mut intake)? {
+                Handed::Taken => break,
+                Handed::Again(wait) => {
+                    self.work.metrics.waits("pipeline.busy", "the pipeline has no room");
+                    self.room(wait).await;
+                }
+                Handed::Never => {
+                    self.too_large(&piece);
+                    return self.note(&piece).await;
+                }
+            }
         }
         let metrics = &self.work.metrics;
         metrics.events.add(events);
@@ -219,13 +235,23 @@ impl Feed<'_> {
     async fn draw(&self, events: u64, bytes: u64) {
         let node = &self.work.node;
         let account = node.admission().account(&self.work.tenant, &node.tenants().current());
-        loop {
+        let (mut left, mut shares) = ((events, bytes), 1);
+        while left != (0, 0) {
+            let part = (left.0.min(events.div_ceil(shares)), left.1.min(bytes.div_ceil(shares)));
             let disk = self.work.running().map_or(Ok(()), |running| running.check_disk());
             let drawn = disk.and_then(|()| {
-                let draws = [(Resource::Events, events), (Resource::Bytes, bytes)];
+                let draws = [(Resource::Events, part.0), (Resource::Bytes, part.1)];
                 account.spend(&draws).map_err(Error::from)
             });
-            let Err(error) = drawn else { return };
+            let Err(error) = drawn else {
+                left = (left.0 - part.0, left.1 - part.1);
+                continue;
+            };
+            if error.retry_after().is_none() && shares < SHARES_MAX {
+                // More than there ever is at a time: piece by piece it comes together.
+                shares *= 2;
+                continue;
+            }
             let wait = error.retry_after().unwrap_or(QUOTA_PAUSE_MAX);
             self.work.metrics.waits("quota.exhausted", &error.to_string());
             tokio::time::sleep(wait.clamp(ROOM_PAUSE, QUOTA_PAUSE_MAX)).await;
@@ -233,7 +259,7 @@ impl Feed<'_> {
     }
 
     /// Tries to hand events in, which stay in `intake` if they are not taken.
-    fn hand_in(&self, intake: &mut Option<Intake>, piece: &Piece) -> Result<Handed, Fault> {
+    fn hand_in(&self, intake: &mut Option<Intake>) -> Result<Handed, Fault> {
         let Some(running) = self.work.running() else { return Ok(Handed::Again(ROOM_PAUSE)) };
         let Some(own) = intake.take() else { return Ok(Handed::Taken) };
         let own = if own.is_for(&running) { own } else { own.for_version(&running) };
@@ -254,10 +280,7 @@ impl Feed<'_> {
             Err(Unsubmitted::Refused(why)) => match wait_of(why)? {
                 // What was in it is gone; it is made again of the same piece.
                 Some(_) => Err(Fault::new("log.full", "the log takes nothing now")),
-                None => {
-                    self.too_large(piece);
-                    Ok(Handed::Taken)
-                }
+                None => Ok(Handed::Never),
             },
         }
     }

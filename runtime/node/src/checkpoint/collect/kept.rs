@@ -10,8 +10,9 @@ use sluicebox_core::ids::{Name, OutputId, PipelineId, StageId};
 use sluicebox_core::pipeline::{self, Facts};
 use sluicebox_core::recovery::{Fold, Folded};
 
-use super::{Collected, Outputs, Way};
+use super::{Collected, Known, Outputs, Wanted, Way};
 use crate::checkpoint::entries;
+use crate::connectors::places;
 use crate::manifest_text::{self, Format};
 
 /// Bytes a partition may keep of each output, and of dead letters.
@@ -19,6 +20,8 @@ pub(super) struct Retained {
     outputs: BTreeMap<OutputId, usize>,
     dead_letters: usize,
     stages: BTreeSet<StageId>,
+    /// Those that hand on an output.
+    sinks: BTreeMap<OutputId, Vec<String>>,
 }
 
 impl Retained {
@@ -40,9 +43,16 @@ impl Retained {
             let bytes = retain(name).unwrap_or(usize::MAX);
             (*id, bytes.min(most.output_bytes_max) / partitions)
         });
+        let sinks_of = |name: &Name| {
+            let sinks = pipeline.as_ref().map_or(&[][..], |pipeline| &pipeline.sinks);
+            let own = sinks.iter().filter(|sink| sink.from == name.as_str());
+            own.map(|sink| sink.name.clone()).collect::<Vec<String>>()
+        };
+        let names = folded.names().outputs.iter();
+        let sinks = names.map(|(id, name)| (*id, sinks_of(name))).collect();
         let stages = folded.names().stages.iter().map(|(id, _)| *id).collect();
         let dead_letters = most.dead_letter_bytes / partitions;
-        Self { outputs: outputs.collect(), dead_letters, stages }
+        Self { outputs: outputs.collect(), dead_letters, stages, sinks }
     }
 
     /// True of what left by an output, or was given up on by a stage, that is gone: its number does
@@ -52,6 +62,30 @@ impl Retained {
             Way::Output(output) => !self.outputs.contains_key(&output),
             Way::DeadLetters(root) => !self.stages.contains(&root),
         }
+    }
+
+    /// The sinks of an output.
+    fn sinks(&self, way: Way) -> &[String] {
+        match way {
+            Way::Output(output) => self.sinks.get(&output).map_or(&[], Vec::as_slice),
+            Way::DeadLetters(_) => &[],
+        }
+    }
+
+    /// The first event of a partition of an output that some sink has not handed on; none without
+    /// sinks. One that has no place yet has handed on nothing.
+    pub(super) fn held_from(
+        &self,
+        mut known: Option<&mut Known>,
+        (way, partition): (Way, u16),
+    ) -> Option<u64> {
+        let Way::Output(output) = way else { return None };
+        let place = |sink: &String| {
+            let place = places::of_sink(sink, output, partition);
+            let known = known.as_deref_mut().and_then(|known| known.dedup.last_of(&place, 0));
+            known.map_or(0, |known| known.sequence)
+        };
+        self.sinks(way).iter().map(place).min()
     }
 
     pub(super) fn bytes(&self, way: Way) -> usize {
@@ -88,6 +122,27 @@ impl Collected {
         }
     }
 
+    /// Runs that wait for their reader.
+    pub(super) fn settle_waiting(&mut self, fold: &Fold, wanted: &mut Wanted) {
+        let mut now = BTreeSet::new();
+        for (id, folded) in fold.pipelines() {
+            let of = self.of(id);
+            for (to, waiting) in folded.waiting() {
+                let offset = waiting.position + waiting.range.start as u64;
+                let key = of.waiting(to, offset);
+                if !self.waiting.contains(&key) {
+                    let place = wanted.entry(waiting.position).or_default();
+                    place.push((waiting.range.clone(), key.clone()));
+                }
+                now.insert(key);
+            }
+        }
+        for gone in self.waiting.difference(&now) {
+            self.dirty.delete(gone);
+        }
+        self.waiting = now;
+    }
+
     pub(super) fn count_kept(&mut self, fold: &Fold, retained: &BTreeMap<PipelineId, Retained>) {
         let waiting = |folded: &Folded| folded.waiting().map(|(_, run)| run.range.len()).sum();
         let mut kept: BTreeMap<PipelineId, usize> =
@@ -99,7 +154,11 @@ impl Collected {
             };
             // What is more goes when it is settled; the newest frame stays whatever its size.
             let newest = frames.back().filter(|_| !retained.is_gone(*way));
-            let most = retained.bytes(*way).max(newest.map_or(0, |left| left.bytes));
+            let mut most = retained.bytes(*way).max(newest.map_or(0, |left| left.bytes));
+            if !retained.sinks(*way).is_empty() {
+                // What was not handed on stays beyond that.
+                most = usize::MAX;
+            }
             *kept += frames.iter().map(|left| left.bytes).sum::<usize>().min(most);
         }
         for (pipeline, known) in &self.known {

@@ -94,11 +94,23 @@ impl Fields {
     pub(super) fn until(&self, time: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
         // The longer ago, the wider it is looked.
         let reaches = [60, 3600, 86_400, 32 * 86_400, 366 * 86_400, YEARS_MAX * 366 * 86_400];
-        reaches.into_iter().find_map(|seconds| {
+        let next = |from: DateTime<Utc>| self.after(from, zone).filter(|at| *at <= time);
+        let (mut low, mut seconds) = reaches.into_iter().find_map(|seconds| {
             let from = time - TimeDelta::seconds(seconds);
-            let times = std::iter::successors(self.after(from, zone), |at| self.after(*at, zone));
-            times.take_while(|at| *at <= time).last()
-        })
+            next(from).map(|_| (from, seconds))
+        })?;
+        // Behind `low` there is one, and behind `low` and so many seconds there is none. Times are
+        // whole seconds, so within one there is one.
+        while seconds > 1 {
+            let half = seconds / 2;
+            let middle = low + TimeDelta::seconds(half);
+            if next(middle).is_some() {
+                (low, seconds) = (middle, seconds - half);
+            } else {
+                seconds = half;
+            }
+        }
+        next(low)
     }
 
     /// The clock shows this for the second time, and once was enough.

@@ -23,6 +23,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::super::Fault;
@@ -63,7 +65,13 @@ pub(super) struct Connection {
     networks: Vec<Network>,
     tls: Option<Arc<ClientConfig>>,
     open: Option<Open>,
+    /// A name that is being looked up. Nothing ends that, so the next attempt waits for it too.
+    looking: Option<JoinHandle<std::io::Result<Vec<SocketAddr>>>>,
 }
+
+/// Names that are looked up at a time, of all sinks: each may take one of the few threads of a
+/// worker for as long as a resolver does not answer.
+static LOOKING: Semaphore = Semaphore::const_new(4);
 
 /// A connection that is open, and what keeps it going.
 struct Open {
@@ -92,7 +100,7 @@ impl Connection {
                 })?))
             }
         };
-        Ok(Self { target, networks, tls, open: None })
+        Ok(Self { target, networks, tls, open: None, looking: None })
     }
 
     /// The next request has a connection of its own.
@@ -134,10 +142,9 @@ impl Connection {
         request
     }
 
-    async fn connect(&self) -> Result<Open, Fault> {
+    async fn connect(&mut self) -> Result<Open, Fault> {
+        let found = self.look_up().await?;
         let bare = self.target.host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((bare, self.target.port)).await;
-        let found: Vec<SocketAddr> = found.map_err(|error| unreachable(&error))?.collect();
         let mut last = Fault::new("connector.unreachable", "its name has no address");
         for address in found.into_iter().take(ADDRESSES_MAX) {
             // One that must not be reached is not made up for by another: who answers so is not
@@ -149,6 +156,21 @@ impl Connection {
             }
         }
         Err(last)
+    }
+
+    async fn look_up(&mut self) -> Result<Vec<SocketAddr>, Fault> {
+        let looking = self.looking.get_or_insert_with(|| {
+            let bare = self.target.host.trim_start_matches('[').trim_end_matches(']');
+            let (host, port) = (bare.to_owned(), self.target.port);
+            tokio::task::spawn_local(async move {
+                let _one_of_few = LOOKING.acquire().await;
+                Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect())
+            })
+        });
+        let found = looking.await;
+        self.looking = None;
+        let found = found.map_err(|error| unreachable(&error))?;
+        found.map_err(|error| unreachable(&error))
     }
 
     async fn begin(&self, stream: TcpStream, host: &str) -> Result<Open, Fault> {
