@@ -11,6 +11,7 @@ import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.api.java.functions.KeySelector;
 import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.runtime.state.StateSnapshotContext;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonProcessingException;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
@@ -116,8 +117,13 @@ public final class SluiceboxOperator extends AbstractStreamOperator<String>
     public void processElement(StreamRecord<String> element) throws Exception {
         ObjectNode event = Pipeline.JSON.createObjectNode();
         event.put("specversion", "1.0").put("type", "flink.element");
+        try {
+            event.set("data", Pipeline.JSON.readTree(element.getValue()));
+        } catch (JsonProcessingException no) {
+            refuse("ingest.json", element.getValue());
+            return;
+        }
         event.put("source", settings.source()).put("id", settings.id().getKey(element.getValue()));
-        event.set("data", Pipeline.JSON.readTree(element.getValue()));
         batch.append(event).append('\n');
         batched += 1;
         if (batched >= BATCH_EVENTS_MAX || batch.length() >= BATCH_CHARS_MAX) {
@@ -161,6 +167,12 @@ public final class SluiceboxOperator extends AbstractStreamOperator<String>
     private void nextTurn() {
         long now = getProcessingTimeService().getCurrentProcessingTime();
         getProcessingTimeService().registerTimer(now + TURN_MILLIS, this);
+    }
+
+    /** What never becomes an event leaves by the side, or the job would come back to it for ever. */
+    private void refuse(String code, String line) {
+        ObjectNode refused = Pipeline.JSON.createObjectNode().put("code", code).put("line", line);
+        output.collect(REFUSED, new StreamRecord<>(refused.toString()));
     }
 
     private void send() throws IOException, InterruptedException {
