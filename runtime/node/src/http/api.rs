@@ -251,7 +251,7 @@ pub(super) const ROUTES: &[Route] = &[
         ("sendEvents", "Send events"),
         Scope::Ingest,
         &[
-            json(200, "The result of the one event that was waited for", &[("*/*", "Bytes")]),
+            json(200, "The result of the one event that was waited for", &[("*/*", "Any")]),
             json(202, "Taken", &[("application/json", "Accepted")]),
             Reply { status: 204, about: "Handled, without a result", content: &[] },
         ],
