@@ -153,7 +153,8 @@ impl<'a> Exchange<'a> {
         let uri = at(&base, &path).ok_or_else(|| nonsense(&host_of(&base), "has no such path"))?;
         let (mut response, is_registry) = self.follow(&base, &uri, accept).await?;
         let is_asked = is_registry && response.status() == StatusCode::UNAUTHORIZED;
-        if is_asked && self.authorisation.is_none() {
+        // Also if there is one: a token may be over by the time the last component comes.
+        if is_asked {
             self.authorise(&base, response.headers()).await?;
             (response, _) = self.follow(&base, &uri, accept).await?;
         }
@@ -182,8 +183,11 @@ impl<'a> Exchange<'a> {
                 return Ok((response, is_registry));
             };
             let next = location.to_str().ok().and_then(|location| at(&uri, location));
-            uri = next.ok_or_else(|| nonsense(&host_of(&uri), "sends on to no address"))?;
-            self.permit(base, &uri, "sends on to")?;
+            let next = next.ok_or_else(|| nonsense(&host_of(&uri), "sends on to no address"))?;
+            self.permit(base, &next, "sends on to")?;
+            // Nor back, where TLS was left to be begun on the way.
+            self.permit(&uri, &next, "sends on to")?;
+            uri = next;
         }
         Err(nonsense(&host_of(base), "sends on and on"))
     }
