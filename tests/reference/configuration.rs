@@ -99,7 +99,10 @@ pub(super) fn default_of(setting: &Setting, defaults: &Value) -> String {
 pub(super) fn bounds() -> Vec<[String; 4]> {
     let loaded = Config::load(&Sources::default()).expect("the defaults keep every rule");
     let defaults = defaults();
-    let bounded = loaded.settings.iter().filter(|setting| setting.allowed.contains(" from "));
+    let bounded = loaded.settings.iter().filter(|setting| {
+        let range = setting.allowed.split_once(" from ");
+        range.is_some_and(|(_, range)| range.contains(" to "))
+    });
     bounded
         .map(|setting| {
             let range = setting.allowed.split_once(" from ").map_or("", |(_, range)| range);
