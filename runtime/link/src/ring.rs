@@ -3,6 +3,7 @@
 //! - `format` is what lies where, drawn in `docs/format/ring.md`; `raw` makes, seals, checks
 //!   and maps it; `writer` and `reader` are the two ends; `wake` is who sleeps and who wakes;
 //!   `bell` the socket by which; `handover` how it begins.
+//! - `stream` is two rings as a connection, for bytes instead of packets.
 //! - The other end is another trust domain. It may write anything into the memory and the socket,
 //!   at any time: then the link ends with the reason. It can make this end look for nothing, once
 //!   for each byte it sends; that costs it more than us.
@@ -27,6 +28,7 @@ mod format;
 mod handover;
 mod raw;
 mod reader;
+pub mod stream;
 mod wake;
 mod writer;
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  client ─► edge (token, scope) ─► process of the tenant: edge, partitions, log, store
 //!                 │                     ▲
-//!                 └── a socket for each connection, handed over ──┘
+//!                 └── two rings or a socket for each connection ──┘
 //! ```
 //!
 //! - A tenant's process is a whole node for this one tenant, with a directory, a log and a store of
@@ -21,6 +21,7 @@ mod control;
 pub(crate) mod figures;
 mod groups;
 mod keeper;
+mod lane;
 mod process;
 mod said;
 mod spans;
@@ -45,6 +46,7 @@ use crate::tenants::{Isolation, Tenants};
 
 use groups::Groups;
 use keeper::Keeper;
+pub(crate) use lane::{Lane, Theirs};
 pub(crate) use process::{Inside, Process};
 pub(crate) use said::relay_lines;
 pub(crate) use spans::{SPANS_BYTES_MAX, say_spans};

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cluster;
 use crate::config::Config;
 use crate::error::Error;
+use crate::front::Theirs;
 use crate::http;
 use crate::node::Node;
 use crate::running::Running;
@@ -33,7 +34,7 @@ pub(crate) enum Door {
     Listen,
     /// Somebody who hands them over, for each worker, on behalf of the one tenant, and takes the
     /// traces.
-    Handed { tenants: Box<Tenants>, handed: Vec<mpsc::Receiver<OwnedFd>>, front: OwnedFd },
+    Handed { tenants: Box<Tenants>, handed: Vec<mpsc::Receiver<Theirs>>, front: OwnedFd },
 }
 
 /// The address of a node that listens nowhere.

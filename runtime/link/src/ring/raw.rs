@@ -22,8 +22,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, ReadBuf};
 
 use super::format::{HEADER_BYTES, RING_BYTES_MAX, Sizes, WORD_BYTES};
 use crate::error::Error;
@@ -152,10 +152,46 @@ pub(super) fn copy_out(pieces: [&[AtomicU64]; 2], bytes: usize) -> Vec<u8> {
     let space = words * WORD_BYTES;
     assert!(bytes <= space, "the words hold the bytes");
     let mut copy: Vec<u8> = Vec::with_capacity(space);
-    let (first, second) =
-        copy.spare_capacity_mut()[..space].split_at_mut(pieces[0].len() * WORD_BYTES);
-    for (to, from) in [first, second].into_iter().zip(pieces) {
-        let (to, _) = to.as_chunks_mut::<WORD_BYTES>();
+    fill(&mut copy.spare_capacity_mut()[..space], pieces);
+    // SAFETY: `fill` has written all `space` bytes, of which there are at least so many.
+    #[expect(unsafe_code, reason = "what is copied is not zeroed before")]
+    unsafe {
+        copy.set_len(bytes);
+    }
+    copy
+}
+
+/// Copies bytes out of words to where a reader wants them: as many as there are, each word read
+/// once.
+///
+/// # Panics
+/// There is less room than `bytes`, or the pieces have not the words that so many take.
+pub(super) fn copy_to(buffer: &mut ReadBuf<'_>, pieces: [&[AtomicU64]; 2], bytes: usize) {
+    assert!(bytes <= buffer.remaining(), "the caller has looked for room");
+    // SAFETY: `fill` only writes, and so makes nothing uninitialised that was not.
+    #[expect(unsafe_code, reason = "what is copied is not zeroed before")]
+    let to = unsafe { buffer.unfilled_mut() };
+    fill(&mut to[..bytes], pieces);
+    // SAFETY: `fill` has written all of these, or has not come back.
+    #[expect(unsafe_code, reason = "what is copied is not zeroed before")]
+    unsafe {
+        buffer.assume_init(bytes);
+    }
+    buffer.advance(bytes);
+}
+
+/// Writes all of `to` from words: the last may have more bytes than are wanted.
+///
+/// # Panics
+/// The pieces have more or fewer words than that takes.
+fn fill(to: &mut [MaybeUninit<u8>], [first, second]: [&[AtomicU64]; 2]) {
+    let words = to.len().div_ceil(WORD_BYTES);
+    assert_eq!(first.len() + second.len(), words, "the words are those of the bytes");
+    let up_to_end = to.len().min(first.len() * WORD_BYTES);
+    let (to_first, to_second) = to.split_at_mut(up_to_end);
+    for (to, from) in [(to_first, first), (to_second, second)] {
+        let (to, to_tail) = to.as_chunks_mut::<WORD_BYTES>();
+        let (from, from_tail) = from.split_at(to.len());
         // Eight at a time, as the compiler leaves loops over atomics as they are.
         let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<8>(), from.as_chunks::<8>());
         for (to, from) in to.iter_mut().zip(from) {
@@ -166,11 +202,9 @@ pub(super) fn copy_out(pieces: [&[AtomicU64]; 2], bytes: usize) -> Vec<u8> {
         for (to, from) in to_rest.iter_mut().zip(from_rest) {
             *to = from.load(Ordering::Relaxed).to_ne_bytes().map(MaybeUninit::new);
         }
+        if let Some(last) = from_tail.first() {
+            let last = last.load(Ordering::Relaxed).to_ne_bytes();
+            to_tail.iter_mut().zip(last).for_each(|(to, byte)| *to = MaybeUninit::new(byte));
+        }
     }
-    // SAFETY: the loops have written all `space` bytes, of which there are at least so many.
-    #[expect(unsafe_code, reason = "what is copied is not zeroed before")]
-    unsafe {
-        copy.set_len(bytes);
-    }
-    copy
 }

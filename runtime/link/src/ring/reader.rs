@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::format::{HEADER_WORDS, Sizes, Spot, WORD_BYTES, packet_bytes, packet_span};
+use super::format::{HEADER_WORDS, Sizes, Spot, WORD_BYTES, packet_bytes};
 use super::{raw, wake};
 use crate::error::Error;
 
@@ -40,6 +40,17 @@ pub(super) enum Taken {
     Closed,
 }
 
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// A packet of so many bytes, all of which are there.
+    Packet(usize),
+    /// Nothing now.
+    Empty,
+    /// Nothing ever more: the writer has closed.
+    Closed,
+}
+
 impl<M: Deref<Target = [AtomicU64]>> Reader<M> {
     /// For memory that is fresh, whose header was read and has these sizes.
     ///
@@ -61,29 +72,51 @@ impl<M: Deref<Target = [AtomicU64]>> Reader<M> {
     /// # Errors
     /// [`Error::Garbage`]: what is there cannot be.
     pub(super) fn take(&mut self) -> Result<Taken, Error> {
+        let bytes = match self.begin()? {
+            Begun::Packet(bytes) => bytes,
+            Begun::Empty => return Ok(Taken::Empty),
+            Begun::Closed => return Ok(Taken::Closed),
+        };
+        let words = bytes.div_ceil(WORD_BYTES);
+        let bytes = raw::copy_out(self.words(words), bytes);
+        let wake = self.pass(words);
+        Ok(Taken::Packet { bytes: bytes.into(), wake })
+    }
+
+    /// Goes behind the word before the next packet, which the caller then takes, or parts of it in
+    /// order, by [`Reader::words`] and [`Reader::pass`].
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
+    pub(super) fn begin(&mut self) -> Result<Begun, Error> {
         if self.head == self.tail {
             // First this, as a writer that has closed writes nothing more.
             let is_closed = Spot::WriterClosed.of(&self.memory).load(Ordering::Acquire) == 1;
             self.look()?;
             if self.head == self.tail {
-                return Ok(if is_closed { Taken::Closed } else { Taken::Empty });
+                return Ok(if is_closed { Begun::Closed } else { Begun::Empty });
             }
         }
-        let data = &self.memory[HEADER_WORDS..];
-        let at = self.place();
         let there = (self.head - self.tail) as usize;
-        let word = data[at].load(Ordering::Relaxed);
+        let word = self.memory[HEADER_WORDS..][self.place()].load(Ordering::Relaxed);
         let bytes = packet_bytes(word, self.sizes.packet_bytes_max, there)?;
-        let span = packet_span(bytes);
-        let words = span / WORD_BYTES - 1;
-        let from = (at + 1) & (data.len() - 1);
+        self.tail += WORD_BYTES as u64;
+        Ok(Begun::Packet(bytes))
+    }
+
+    /// The next so many words of the packet that was begun, which has them.
+    pub(super) fn words(&self, words: usize) -> [&[AtomicU64]; 2] {
+        debug_assert!(words * WORD_BYTES <= (self.head - self.tail) as usize, "they are there");
+        let (data, from) = (&self.memory[HEADER_WORDS..], self.place());
         let up_to_end = words.min(data.len() - from);
-        let pieces = [&data[from..from + up_to_end], &data[..words - up_to_end]];
-        let bytes = raw::copy_out(pieces, bytes);
-        self.tail += span as u64;
+        [&data[from..from + up_to_end], &data[..words - up_to_end]]
+    }
+
+    /// Gives the writer the room of words that were taken. True if it sleeps and is to be woken.
+    pub(super) fn pass(&mut self, words: usize) -> bool {
+        self.tail += (words * WORD_BYTES) as u64;
         let tail = Spot::Tail.of(&self.memory);
-        let wake = wake::publish(tail, self.tail, Spot::WriterSleeps.of(&self.memory));
-        Ok(Taken::Packet { bytes: bytes.into(), wake })
+        wake::publish(tail, self.tail, Spot::WriterSleeps.of(&self.memory))
     }
 
     /// Says that this end will sleep for the next packet. Whoever does then tries to take one once

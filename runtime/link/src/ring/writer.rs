@@ -75,6 +75,19 @@ impl<M: Deref<Target = [AtomicU64]>> Writer<M> {
         Ok(Put::Done { wake })
     }
 
+    /// Bytes of a packet that would find room now, of so many. If those are fewer than `least`, it
+    /// is room for that which [`Writer::lie_down`] sleeps for.
+    ///
+    /// # Errors
+    /// As [`Writer::put`].
+    pub(super) fn room_for(&mut self, bytes: usize, least: usize) -> Result<usize, Error> {
+        if self.room() < packet_span(bytes) {
+            self.look()?;
+        }
+        self.wanted = packet_span(least);
+        Ok(bytes.min(self.room().saturating_sub(WORD_BYTES)))
+    }
+
     /// True if the packet that found no room would find some now.
     ///
     /// # Errors

@@ -2,11 +2,11 @@
 //! sockets that only the two have.
 //!
 //! ```text
-//!  message   tag (1 byte), then what belongs to it; one socket may come along
+//!  message   tag (1 byte), then what belongs to it; files may come along
 //!
 //!  front ─► process   b  begin: the configuration, the tenant, and what the    once, first
 //!                        group leaves it, with zero bytes between
-//!                     c  a connection, the socket that comes along
+//!                     c  a connection: the socket that comes along, or that and two rings
 //!                     t  the tenant has changed: its text
 //!                     r  are you at rest?
 //!                     e  finish what you do, and end
@@ -37,6 +37,9 @@ use tokio::net::UnixDatagram;
 
 /// Longest message. A configuration takes a few thousand bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Files that may come along with a message.
+const FILES_MAX: usize = 3;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +107,7 @@ impl Leaves {
 pub(super) struct Message {
     pub(super) tag: Tag,
     pub(super) body: Vec<u8>,
-    pub(super) socket: Option<OwnedFd>,
+    pub(super) files: Vec<OwnedFd>,
 }
 
 impl Message {
@@ -122,20 +125,14 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((front, process))
 }
 
-/// Two ends of a connection.
-pub(super) fn connection() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
-}
-
 /// Sends a message; with [`io::ErrorKind::WouldBlock`] nothing was sent.
 pub(super) fn send(
     to: impl AsFd,
     tag: Tag,
     body: &[u8],
-    socket: Option<BorrowedFd<'_>>,
+    files: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    send_with(to, (tag, SendFlags::empty()), body, socket)
+    send_with(to, (tag, SendFlags::empty()), body, files)
 }
 
 /// The same, in another way.
@@ -143,17 +140,16 @@ pub(super) fn send_with(
     to: impl AsFd,
     (tag, flags): (Tag, SendFlags),
     body: &[u8],
-    socket: Option<BorrowedFd<'_>>,
+    files: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     if body.len() >= MESSAGE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let sockets: Vec<BorrowedFd<'_>> = socket.into_iter().collect();
-    if !sockets.is_empty() {
-        let has_room = control.push(SendAncillaryMessage::ScmRights(&sockets));
-        debug_assert!(has_room, "there is room for one");
+    if !files.is_empty() {
+        let has_room = control.push(SendAncillaryMessage::ScmRights(files));
+        debug_assert!(has_room, "there is room for them");
     }
     let tag = [tag.byte()];
     let pieces = [IoSlice::new(&tag), IoSlice::new(body)];
@@ -163,17 +159,17 @@ pub(super) fn send_with(
 
 /// The next message; `None` when the other end is gone.
 pub(super) fn receive(from: impl AsFd) -> io::Result<Option<Message>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; MESSAGE_BYTES_MAX];
     let into = &mut [IoSliceMut::new(&mut bytes)];
     let received = recvmsg(from, into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let sockets = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
+    let files = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,
     });
-    // What comes besides the first is closed.
-    let socket = sockets.flatten().next();
+    // More than there is space for are closed by the system, which says so.
+    let files: Vec<OwnedFd> = files.flatten().collect();
     if received.bytes == 0 {
         return Ok(None);
     }
@@ -184,7 +180,7 @@ pub(super) fn receive(from: impl AsFd) -> io::Result<Option<Message>> {
     let tag = Tag::of(bytes[0]).ok_or_else(|| nonsense("a message of no known sort"))?;
     bytes.truncate(received.bytes);
     bytes.remove(0);
-    Ok(Some(Message { tag, body: bytes, socket }))
+    Ok(Some(Message { tag, body: bytes, files }))
 }
 
 /// The next message of a process; `None` when it is gone.
@@ -202,18 +198,18 @@ mod tests {
     #[test]
     fn messages_arrive_whole_with_what_comes_along() {
         let (front, process) = pair().unwrap();
-        let (ours, theirs) = connection().unwrap();
-        send(&front, Tag::Begin, b"text", None).unwrap();
-        send(&front, Tag::Connection, b"", Some(theirs.as_fd())).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send(&front, Tag::Begin, b"text", &[]).unwrap();
+        send(&front, Tag::Connection, b"", &[theirs.as_fd()]).unwrap();
         drop(theirs);
         let first = receive(&process).unwrap().unwrap();
         assert_eq!((first.tag, first.text().as_str()), (Tag::Begin, "text"));
-        assert!(first.socket.is_none());
-        let second = receive(&process).unwrap().unwrap();
-        let mut theirs = UnixStream::from(second.socket.unwrap());
+        assert!(first.files.is_empty());
+        let mut second = receive(&process).unwrap().unwrap();
+        let mut theirs = UnixStream::from(second.files.pop().unwrap());
         theirs.write_all(b"hello").unwrap();
         let mut read = [0; 5];
-        UnixStream::from(ours).read_exact(&mut read).unwrap();
+        (&ours).read_exact(&mut read).unwrap();
         assert_eq!(&read, b"hello");
         drop(front);
         assert!(receive(&process).unwrap().is_none(), "the end is no message");
@@ -229,7 +225,7 @@ mod tests {
         let long = vec![b'x'; MESSAGE_BYTES_MAX + 1];
         rustix::io::write(&process, &long).unwrap();
         assert_eq!(receive(&front).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert!(send(&front, Tag::Begin, &long, None).is_err());
+        assert!(send(&front, Tag::Begin, &long, &[]).is_err());
     }
 
     #[test]

@@ -54,8 +54,7 @@ const FRUGAL: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
 const OUT_OF_MEMORY: &str = "used more memory than it may, and was ended by the system";
 
 /// Variables of the environment that a process gets; no others, as they may hold secrets.
-const ENVIRONMENT: [&str; 4] =
-    ["SLUICEBOX_LOG", "SLUICEBOX_LOG_FORMAT", "NO_COLOR", "RUST_BACKTRACE"];
+const ENVIRONMENT: [&str; 3] = ["SLUICEBOX_LOG", "NO_COLOR", "RUST_BACKTRACE"];
 
 /// See the module.
 pub(super) struct Keeper {
@@ -288,7 +287,7 @@ impl Keeper {
         let text = [config.to_text(), entry, leaves.to_text(), traces].join("\0");
         let said = child.stderr.take().map(|said| relay(said, tenant.clone()));
         let said = said.map(tokio::task::spawn_local);
-        let told = control::send(&ours, Tag::Begin, text.as_bytes(), None);
+        let told = control::send(&ours, Tag::Begin, text.as_bytes(), &[]);
         let control = told.and_then(|()| UnixDatagram::from_std(StdUnixDatagram::from(ours)));
         match control {
             Ok(control) => Ok(Running { child, control: Arc::new(control), said, held }),
@@ -432,7 +431,7 @@ impl Keeper {
 
     /// Says something; false if there is no room for it, as it does not listen.
     fn say(&self, running: &Running, tag: Tag, body: &[u8]) -> bool {
-        let said = control::send(&*running.control, tag, body, None);
+        let said = control::send(&*running.control, tag, body, &[]);
         if let Err(error) = &said {
             tracing::warn!(tenant = %self.process.tenant(), %error, "the process does not listen");
         }
@@ -481,10 +480,12 @@ impl Keeper {
         let mut speaks = true;
         loop {
             tokio::select! {
+                // What it said before it ended comes before its end.
                 biased;
                 said = next(&running.control), if speaks => match said {
                     Ok(Some(Message { tag: Tag::Spans, body, .. })) => {
-                        speaks = self.spans.take(&body).is_ok();
+                        // What is not taken is read all the same: it is not to wait for that.
+                        let _taken = self.spans.take(&body);
                     }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => speaks = false,

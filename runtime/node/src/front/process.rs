@@ -4,8 +4,6 @@
 //! being sent to rest. What happens to the process is decided by its keeper (`keeper`) alone.
 
 use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +15,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 
 use super::control::{self, Tag};
+use super::lane::{Lane, Places};
 use crate::error::Error;
 use crate::metrics::ProcessMetrics;
 
@@ -38,6 +37,8 @@ pub(crate) struct Process {
     /// Told when the tenant's entry in the tenants file has changed.
     pub(super) changed: Notify,
     start_time_max: Duration,
+    /// Of its connections.
+    places: Places,
     pub(super) metrics: Arc<ProcessMetrics>,
 }
 
@@ -107,6 +108,7 @@ impl Process {
             wanted: Notify::new(),
             changed: Notify::new(),
             start_time_max,
+            places: Places::default(),
             metrics,
         })
     }
@@ -256,14 +258,14 @@ impl Inside {
         }
     }
 
-    /// A new connection to it. Does not block.
+    /// A new connection to it. Does not block; in a runtime that drives sockets.
     ///
     /// # Errors
     /// It is gone, or takes no more at the moment.
-    pub(crate) fn connect(&self) -> io::Result<UnixStream> {
-        let (ours, theirs) = control::connection()?;
-        control::send(&*self.up.control, Tag::Connection, &[], Some(theirs.as_fd()))?;
-        Ok(UnixStream::from(ours))
+    pub(crate) fn connect(&self) -> io::Result<Lane> {
+        let (ours, theirs) = Lane::make(&self.process.places)?;
+        control::send(&*self.up.control, Tag::Connection, &[], &theirs.files())?;
+        Ok(ours)
     }
 }
 

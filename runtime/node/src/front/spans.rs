@@ -14,7 +14,7 @@ use sluicebox_core::ids::Name;
 
 use super::control::{self, Tag};
 use crate::node::Node;
-use crate::traces::otlp::{ScopeSpans, Span, Value};
+use crate::traces::otlp::{Kind, ScopeSpans, Span, Value};
 use crate::traces::{Budget, TenantTraces, cut};
 
 /// Bytes of the spans of one message.
@@ -32,7 +32,7 @@ const KEY_BYTES_MAX: usize = 64;
 
 /// Says what was seen, without waiting.
 pub(crate) fn say_spans(to: impl AsFd, body: &[u8]) -> io::Result<()> {
-    control::send_with(to, (Tag::Spans, SendFlags::DONTWAIT), body, None)
+    control::send_with(to, (Tag::Spans, SendFlags::DONTWAIT), body, &[])
 }
 
 /// Those of one process.
@@ -66,13 +66,24 @@ impl Spans {
     }
 }
 
+/// What OTLP asks of a span, and our bounds: a collector may refuse all of a request for one odd
+/// span, those of other tenants included.
 fn is_sound(span: &Span) -> bool {
-    span.trace_id.len() == 16
-        && span.span_id.len() == 8
-        && matches!(span.parent_span_id.len(), 0 | 8)
-        && span.name.len() <= NAME_BYTES_MAX
-        && span.attributes.len() <= ATTRIBUTES_MAX
-        && span.attributes.iter().all(|one| one.key.len() <= KEY_BYTES_MAX)
+    let is_id = |id: &[u8], bytes: usize| id.len() == bytes && id.iter().any(|byte| *byte != 0);
+    let mut keys: Vec<&str> = span.attributes.iter().map(|one| one.key.as_str()).collect();
+    keys.sort_unstable();
+    let keys_are_sound = keys.len() <= ATTRIBUTES_MAX
+        && keys.iter().all(|key| (1..=KEY_BYTES_MAX).contains(&key.len()))
+        && keys.windows(2).all(|two| two[0] != two[1]);
+    is_id(&span.trace_id, 16)
+        && is_id(&span.span_id, 8)
+        && (span.parent_span_id.is_empty() || is_id(&span.parent_span_id, 8))
+        && span.parent_span_id != span.span_id
+        && (1..=NAME_BYTES_MAX).contains(&span.name.len())
+        && Kind::try_from(span.kind).is_ok()
+        && span.status.as_ref().is_none_or(|status| (0..=2).contains(&status.code))
+        && keys_are_sound
+        && span.attributes.iter().all(|one| one.value.as_ref().is_some_and(|of| of.value.is_some()))
         && span.start_nanos <= span.end_nanos
 }
 
@@ -92,7 +103,7 @@ fn bound(span: &mut Span) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traces::otlp::Kind;
+    use crate::traces::otlp::{KeyValue, Status};
     use sluicebox_core::frame::TraceContext;
 
     fn span() -> Span {
@@ -107,6 +118,17 @@ mod tests {
             Span { trace_id: vec![1; 15], ..span() },
             Span { span_id: Vec::new(), ..span() },
             Span { parent_span_id: vec![1; 9], ..span() },
+            Span { trace_id: vec![0; 16], ..span() },
+            Span { span_id: vec![0; 8], ..span() },
+            Span { parent_span_id: vec![0; 8], ..span() },
+            Span { parent_span_id: vec![2; 8], ..span() },
+            Span { kind: 6, ..span() },
+            Span { kind: -1, ..span() },
+            Span { name: String::new(), ..span() },
+            Span { status: Some(Status { message: String::new(), code: 3 }), ..span() },
+            Span { attributes: vec![KeyValue { key: "k".to_owned(), value: None }], ..span() },
+            span().with("", true),
+            span().with("k", true).with("k", "twice"),
             Span { name: "n".repeat(257), ..span() },
             Span { end_nanos: 0, ..span() },
             span().with(&"k".repeat(65), true),

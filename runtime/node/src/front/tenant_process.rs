@@ -15,6 +15,7 @@ use sluicebox_confine::{Bounds, Calls, Outcome, Report, confine};
 use tokio::sync::mpsc;
 
 use super::control::{self, Leaves, Message, Tag};
+use super::lane::Theirs;
 use crate::config::{Config, Otlp, Sources};
 use crate::error::Error;
 use crate::node::Node;
@@ -82,7 +83,7 @@ impl TenantProcess {
             }
             Err(error) => {
                 // It is told on standard error as well.
-                drop(control::send(&control, Tag::Failed, error.to_string().as_bytes(), None));
+                drop(control::send(&control, Tag::Failed, error.to_string().as_bytes(), &[]));
                 Err(error)
             }
         }
@@ -111,7 +112,7 @@ impl TenantProcess {
     pub fn run(self) -> ExitCode {
         let Self { control, config, tenants, program, measures, _own } = self;
         let said = measures.rows().iter().map(line).collect::<Vec<String>>().join("\n");
-        drop(control::send(&control, Tag::Measures, said.as_bytes(), None));
+        drop(control::send(&control, Tag::Measures, said.as_bytes(), &[]));
         let patience = config.node.drain_time_max;
         let workers = usize::from(config.node.workers);
         let (doors, handed): (Vec<_>, Vec<_>) =
@@ -123,11 +124,11 @@ impl TenantProcess {
         let running = match door.and_then(|door| Node::start_at(config, program, door)) {
             Ok(running) => running,
             Err(error) => {
-                drop(control::send(&control, Tag::Failed, error.to_string().as_bytes(), None));
+                drop(control::send(&control, Tag::Failed, error.to_string().as_bytes(), &[]));
                 return ExitCode::FAILURE;
             }
         };
-        drop(control::send(&control, Tag::Ready, &[], None));
+        drop(control::send(&control, Tag::Ready, &[], &[]));
         if !listen(&control, &running, &doors) {
             return ExitCode::FAILURE;
         }
@@ -144,35 +145,35 @@ impl TenantProcess {
 }
 
 /// Hears the front. True when it says to end, false when it is gone.
-fn listen(control: &OwnedFd, running: &RunningNode, doors: &[mpsc::Sender<OwnedFd>]) -> bool {
+fn listen(control: &OwnedFd, running: &RunningNode, doors: &[mpsc::Sender<Theirs>]) -> bool {
     let mut next = 0;
     loop {
-        let Message { tag, socket, body } = match control::receive(control) {
+        let Message { tag, files, body } = match control::receive(control) {
             Ok(Some(message)) => message,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Ok(None) | Err(_) => return false,
         };
-        match (tag, socket) {
-            (Tag::Connection, Some(socket)) => {
+        match (tag, files.is_empty()) {
+            (Tag::Connection, false) => {
                 next = (next + 1) % doors.len().max(1);
                 // Dropped if the worker has as many as may wait: the front sees it closed.
-                drop(doors[next].try_send(socket));
+                drop(doors[next].try_send(Theirs::new(files)));
             }
-            (Tag::AskRest, None) => {
+            (Tag::AskRest, true) => {
                 let rest = running.node().rest_until();
                 let (tag, body) = match rest {
                     Some(until) => (Tag::AskRest, until.to_le_bytes().to_vec()),
                     None => (Tag::AtWork, Vec::new()),
                 };
-                drop(control::send(control, tag, &body, None));
+                drop(control::send(control, tag, &body, &[]));
             }
-            (Tag::Tenant, None) => {
+            (Tag::Tenant, true) => {
                 let text = String::from_utf8_lossy(&body);
                 if let Err(error) = running.node().replace_tenant(&text) {
                     tracing::error!(%error, "what the front says of the tenant");
                 }
             }
-            (Tag::End, None) => return true,
+            (Tag::End, true) => return true,
             (tag, _) => tracing::warn!(?tag, "an unexpected message of the front"),
         }
     }

@@ -12,7 +12,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use axum::Router;
 use http::Response;
 use sluicebox_link::tls::NodeName;
 use socket2::{Domain, Protocol, Type};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -35,6 +34,7 @@ use super::deadline::Deadlines;
 use super::pass::Pool;
 use super::tls::Tls;
 use crate::error::Error;
+use crate::front::Theirs;
 use crate::node::Node;
 use crate::worker::release::Releases;
 
@@ -67,13 +67,13 @@ pub(crate) enum Listener {
     /// Whoever connects.
     Tcp(std::net::TcpListener),
     /// Somebody who has looked at who it is, and hands them over.
-    Handed(mpsc::Receiver<OwnedFd>),
+    Handed(mpsc::Receiver<Theirs>),
 }
 
 /// The same inside a runtime.
 enum Accepting {
     Tcp(TcpListener),
-    Handed(mpsc::Receiver<OwnedFd>),
+    Handed(mpsc::Receiver<Theirs>),
 }
 
 /// The peer of a connection that was handed over.
@@ -94,11 +94,7 @@ impl Accepting {
                 Ok((Socket::Tcp(stream), peer))
             }
             Self::Handed(handed) => match handed.recv().await {
-                Some(socket) => {
-                    let stream = std::os::unix::net::UnixStream::from(socket);
-                    stream.set_nonblocking(true)?;
-                    Ok((Socket::Handed(UnixStream::from_std(stream)?), FRONT))
-                }
+                Some(theirs) => Ok((Socket::Handed(theirs.open()?), FRONT)),
                 // The front is gone, and this process is about to be.
                 None => std::future::pending().await,
             },

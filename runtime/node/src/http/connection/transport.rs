@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::Connection;
+use crate::front::Lane;
 use crate::http::server::Edge;
 
 /// What bytes come and go by.
@@ -22,7 +23,7 @@ pub(in crate::http) enum Socket {
     /// Of whoever connected.
     Tcp(TcpStream),
     /// Of the front, which has looked at the request.
-    Handed(UnixStream),
+    Handed(Lane),
 }
 
 impl Socket {

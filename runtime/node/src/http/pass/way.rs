@@ -10,7 +10,6 @@ use hyper_util::rt::TokioIo;
 use sluicebox_core::ids::Name;
 use sluicebox_link::tls::NodeName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
 
 use crate::cluster::Peer;
 use crate::error::Error;
@@ -129,15 +128,10 @@ impl Reached {
     {
         match self {
             Self::Process(inside) => {
-                let open = || {
-                    let stream = inside.connect()?;
-                    stream.set_nonblocking(true)?;
-                    UnixStream::from_std(stream)
-                };
-                let stream = open().map_err(|_: std::io::Error| {
-                    self.failed("takes no further connection", false)
-                })?;
-                self.begin(stream, pending()).await
+                let lane = inside
+                    .connect()
+                    .map_err(|_| self.failed("takes no further connection", false))?;
+                self.begin(lane, pending()).await
             }
             Self::Peer(peer, _) => {
                 let stream = peer.connect().await?;
