@@ -6,6 +6,8 @@
 
 #[path = "connectors/files.rs"]
 mod files;
+#[path = "connectors/nats.rs"]
+mod nats;
 #[path = "connectors/receiver.rs"]
 mod receiver;
 #[path = "connectors/refused.rs"]

@@ -66,3 +66,42 @@ async fn nothing_is_reached_that_was_not_allowed() {
     let secret = format!("{}\nsecret = \"none\"", hook("https://hooks.example.com/x"));
     assert_eq!(refused(&own, &secret).await.1, "connector.secret");
 }
+
+#[tokio::test]
+async fn no_server_of_nats_is_reached_that_was_not_allowed() {
+    let hosts = "a=hooks.example.com:443";
+    let node = Setup::tenants(&["a", "b"]).set("connectors.hosts", hosts).start().await;
+    for tenant in ["a", "b"] {
+        node.tenant(tenant).push("hostile/echo").await;
+    }
+    let nats = |url: &str, more: &str| format!("[sources.in.nats]\nurl = \"{url}\"\n{more}");
+    let to = |url: &str, subject: &str| {
+        format!(
+            "[sinks.out]\nfrom = \"all\"\n[sinks.out.nats]\nurl = \"{url}\"\nsubject = \"{subject}\""
+        )
+    };
+    let host = "nats://hooks.example.com:443";
+    let client = node.tenant("a");
+    for (more, field, code) in [
+        (nats("nats://10.0.0.1:4222", "subject = \"a\""), "sources.in.nats.url", "connector.host"),
+        (
+            nats("tls://hooks.example.com", "stream = \"S\""),
+            "sources.in.nats.url",
+            "connector.host",
+        ),
+        (
+            nats("http://hooks.example.com", "stream = \"S\""),
+            "sources.in.nats.url",
+            "connector.url",
+        ),
+        (nats(host, "subject = \"a..b\""), "sources.in.nats.subject", "connector.subject"),
+        (nats(host, "stream = \"a.b\""), "sources.in.nats.stream", "connector.subject"),
+        (nats(host, ""), "sources.in.nats.subject", "manifest.missing"),
+        (to(host, "a.*"), "sinks.out.nats.subject", "connector.subject"),
+        (to("nats://u:p@hooks.example.com:443", "a"), "sinks.out.nats.url", "connector.url"),
+    ] {
+        assert_eq!(refused(&client, &more).await, (field.to_owned(), code.to_owned()));
+    }
+    let (_, code) = refused(&node.tenant("b"), &to(host, "a")).await;
+    assert_eq!(code, "connector.host");
+}

@@ -170,7 +170,7 @@ async fn a_receiver_that_is_away_holds_results_back_and_loses_none() {
     drop(receiver);
     let setup = || {
         let setup = Setup::dev().home(&home).set("limits.inbox-bytes", "64KiB");
-        setup.set("log.checkpoint-interval", "200ms")
+        setup.set("log.checkpoint-interval", "250ms")
     };
     let node = setup().start().await;
     let client = node.client();
@@ -193,7 +193,7 @@ async fn a_receiver_that_is_away_holds_results_back_and_loses_none() {
     sent -= 100;
     comes_to(&client, "sink", "failing", "connector.unreachable").await;
     // A checkpoint keeps what is held, and not only what an output keeps anyway.
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
     drop(node.kill());
     let node = setup().start().await;
     let receiver = Receiver::start_at(address).await;

@@ -4,7 +4,7 @@
 //! - Only ordinary files are read: what is a pipe or a device is refused, and opening one waits for
 //!   nobody.
 //! - A line longer than allowed is passed over and counted, however long it is; nothing of it is
-//!   kept in memory.
+//!   kept in memory, and its bytes are read once, some at a time.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ use crate::http::feed::Sort;
 
 /// Bytes that are read at a time, if one line is not longer.
 pub(super) const STEP_BYTES: usize = 256 * 1024;
+
+/// Bytes of a line that is too long that are passed over at a time.
+const PASS_BYTES: usize = 32 * STEP_BYTES;
 
 /// Refuses what cannot be read at all.
 pub(super) fn check(grants: &Grants<'_>, lines: &Lines, is_file: bool) -> Result<(), Refused> {
@@ -114,13 +117,36 @@ pub(super) struct Step {
     pub left_out: u64,
 }
 
-/// Reads some whole lines from `at` on: none if there are none yet. With `to_end` nothing comes
-/// behind what is there, so that the last line needs no end.
+/// What a look at a file gave.
+#[derive(Debug)]
+pub(super) enum Read {
+    Step(Step),
+    /// There is no whole line yet.
+    Nothing,
+    /// It is in the middle of a line that is too long, and more of that is there.
+    More,
+}
+
+/// How far a line that is too long was passed over, to go on from there: in memory alone, as its
+/// place is its beginning until its end is found.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// Where the line begins, and up to where no end of it was found.
+    line: Option<(u64, u64)>,
+}
+
+/// Reads some whole lines from `at` on. With `to_end` nothing comes behind what is there, so that
+/// the last line needs no end.
 pub(super) fn lines(
     file: &mut File,
-    at: u64,
+    (at, passed): (u64, &mut Passed),
     (line_bytes, to_end): (usize, bool),
-) -> io::Result<Option<Step>> {
+) -> io::Result<Read> {
+    // Of one that was truncated since nothing is known.
+    let size = file.metadata()?.len();
+    if let Some((_, to)) = passed.line.filter(|(begin, to)| *begin == at && *to <= size) {
+        return pass_over(file, (at, to), passed, to_end);
+    }
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
     let mut wanted = STEP_BYTES;
@@ -129,16 +155,16 @@ pub(super) fn lines(
         let is_end = (file.by_ref().take(missing).read_to_end(&mut bytes)? as u64) < missing;
         if let Some(last) = memchr::memrchr(b'\n', &bytes) {
             bytes.truncate(last + 1);
-            return Ok(Some(without_long(bytes, at, line_bytes)));
+            return Ok(Read::Step(without_long(bytes, at, line_bytes)));
         }
         if is_end && to_end && !bytes.is_empty() {
-            return Ok(Some(without_long(bytes, at, line_bytes)));
-        }
-        if is_end {
-            return Ok(None);
+            return Ok(Read::Step(without_long(bytes, at, line_bytes)));
         }
         if bytes.len() > line_bytes {
-            return pass_over(file, at + bytes.len() as u64, to_end);
+            return pass_over(file, (at, at + bytes.len() as u64), passed, to_end);
+        }
+        if is_end {
+            return Ok(Read::Nothing);
         }
         // One line that is longer than a step.
         wanted = (wanted * 2).min(line_bytes + 1);
@@ -158,24 +184,38 @@ fn without_long(bytes: Vec<u8>, at: u64, line_bytes: usize) -> Step {
     Step { bytes: Bytes::from(others.collect::<Vec<_>>().concat()), end, left_out }
 }
 
-/// Reads on to the end of a line that is too long; none if that is not there yet.
-fn pass_over(file: &mut File, mut at: u64, to_end: bool) -> io::Result<Option<Step>> {
+/// Reads on to the end of a line that is too long, a bounded part of it.
+fn pass_over(
+    file: &mut File,
+    (begin, mut to): (u64, u64),
+    passed: &mut Passed,
+    to_end: bool,
+) -> io::Result<Read> {
+    file.seek(SeekFrom::Start(to))?;
+    let step = |end| Ok(Read::Step(Step { bytes: Bytes::new(), end, left_out: 1 }));
     let mut piece = vec![0; STEP_BYTES];
-    loop {
+    let most = to + PASS_BYTES as u64;
+    while to < most {
         let count = match file.read(&mut piece) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         if let Some(end) = memchr::memchr(b'\n', &piece[..count]) {
-            let end = at + end as u64 + 1;
-            return Ok(Some(Step { bytes: Bytes::new(), end, left_out: 1 }));
+            passed.line = None;
+            return step(to + end as u64 + 1);
         }
-        at += count as u64;
+        if count == 0 && to_end {
+            passed.line = None;
+            return step(to);
+        }
+        to += count as u64;
+        passed.line = Some((begin, to));
         if count == 0 {
-            return Ok(to_end.then_some(Step { bytes: Bytes::new(), end: at, left_out: 1 }));
+            return Ok(Read::Nothing);
         }
     }
+    Ok(Read::More)
 }
 
 #[cfg(test)]
@@ -192,9 +232,14 @@ mod tests {
         let (folder, dir) = dir();
         std::fs::write(folder.path().join("f"), text).expect("written");
         let (mut file, _) = open(&dir, Path::new("f")).expect("ordinary").expect("there");
-        let step = lines(&mut file, at, (line_bytes, to_end)).expect("it can be read")?;
-        let bytes = String::from_utf8_lossy(&step.bytes).into_owned();
-        Some((bytes, step.end, step.left_out))
+        let mut passed = Passed::default();
+        match lines(&mut file, (at, &mut passed), (line_bytes, to_end)).expect("it can be read") {
+            Read::Step(Step { bytes, end, left_out }) => {
+                Some((String::from_utf8_lossy(&bytes).into_owned(), end, left_out))
+            }
+            Read::Nothing => None,
+            Read::More => panic!("it is shorter"),
+        }
     }
 
     #[test]
@@ -221,6 +266,33 @@ mod tests {
         assert_eq!(read(long.as_bytes(), 0, 3, true), text("", length, 1));
         let whole = read(both.as_bytes(), 0, long.len(), false).expect("a long line is a line");
         assert_eq!((whole.0.len(), whole.2), (long.len() + 1, 0));
+    }
+
+    #[test]
+    fn a_line_without_end_is_read_once_and_some_at_a_time() {
+        use std::io::Write as _;
+
+        let (folder, dir) = dir();
+        let path = folder.path().join("f");
+        let mut text = vec![b'x'; 3 * PASS_BYTES + STEP_BYTES / 2];
+        std::fs::write(&path, &text).expect("written");
+        let (mut file, _) = open(&dir, Path::new("f")).expect("ordinary").expect("there");
+        let mut passed = Passed::default();
+        let mut look = |passed: &mut Passed| lines(&mut file, (0, passed), (3, false));
+        let mut turns = 0;
+        while let Read::More = look(&mut passed).expect("it can be read") {
+            turns += 1;
+        }
+        assert_eq!(turns, 2);
+        assert_eq!(passed.line, Some((0, text.len() as u64)), "nothing of it is read again");
+        let mut more = std::fs::OpenOptions::new().append(true).open(&path).expect("there");
+        more.write_all(b"xx\nab\n").expect("written");
+        text.extend(b"xx\n");
+        let Read::Step(step) = look(&mut passed).expect("it can be read") else {
+            panic!("its end")
+        };
+        assert_eq!((step.end, step.left_out), (text.len() as u64, 1));
+        assert_eq!(passed.line, None);
     }
 
     #[test]

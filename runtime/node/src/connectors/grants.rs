@@ -1,17 +1,18 @@
-//! What the operator allows a tenant's sources and sinks to reach.
+//! What the operator allows a tenant's sources, sinks and stages to reach, told as problems of a
+//! manifest.
 //!
-//! Nothing, unless it is in the configuration. In development mode this machine's loopback
-//! addresses may be reached as well, as whoever is there may do so anyway.
+//! Nothing, unless it is in the configuration. Hosts and networks are looked at in `egress`.
 
-use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use sluicebox_core::ids::Name;
 use sluicebox_core::manifest::show;
+use sluicebox_core::origin::Origin;
 
 use super::Fault;
 use crate::config::ConnectorsConfig;
-use crate::egress::{self, Network};
+use crate::egress::reach::Reach;
+use crate::egress::target::Target;
 use crate::node::Node;
 
 /// Why something may not be reached, or cannot be as it is written.
@@ -54,19 +55,20 @@ pub(super) struct Grants<'a> {
     config: &'a ConnectorsConfig,
     tenant: &'a Name,
     dev: bool,
+    /// In the tenant's own process.
+    apart: bool,
 }
-
-/// Names of this machine for itself.
-const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 impl<'a> Grants<'a> {
     pub(super) fn of(node: &'a Node, tenant: &'a Name) -> Self {
-        Self { config: &node.config().connectors, tenant, dev: node.dev_mode() }
+        let dev = node.dev_mode();
+        let apart = !dev && node.tenants().is_alone();
+        Self { config: &node.config().connectors, tenant, dev, apart }
     }
 
     #[cfg(test)]
     pub(super) fn new(config: &'a ConnectorsConfig, tenant: &'a Name) -> Self {
-        Self { config, tenant, dev: false }
+        Self { config, tenant, dev: false, apart: false }
     }
 
     /// The folder that was allowed and has a path in it, and the way from there; `.` if it is the
@@ -94,24 +96,40 @@ impl<'a> Grants<'a> {
         Err(Refused::new("path", "connector.folder", message, fix))
     }
 
-    /// Whether a host may be connected to.
-    pub(super) fn host(&self, host: &str, port: u16) -> Result<(), Refused> {
-        let mut allowed = self.config.hosts.iter().filter_map(|grant| grant.of(self.tenant));
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let is_own = self.dev && LOOPBACK_NAMES.contains(&bare);
-        if is_own || allowed.any(|known| known.is(host, port)) {
+    /// Whether a target may be connected to, by its name.
+    pub(super) fn host(&self, target: &Target) -> Result<(), Refused> {
+        if self.reach().has(&target.host, target.port) {
             return Ok(());
         }
+        let Target { host, port, .. } = target;
         let message = format!("leads to {}, port {port}, which is not allowed", show(host));
-        let fix = "ask the operator to add it to connectors.hosts of the node";
-        Err(Refused::new("url", "connector.host", message, fix))
+        Err(Refused::new("url", "connector.host", message, self.ask()))
     }
 
-    /// Networks that are not for everybody and may be reached all the same.
-    pub(super) fn networks(&self) -> Vec<Network> {
-        let own = ["127.0.0.0/8", "::1/128"].into_iter().filter(|_| self.dev);
-        let own = own.filter_map(|network| network.parse().ok());
-        self.config.networks.iter().copied().chain(own).collect()
+    /// Whether a stage may make requests to all of an origin.
+    pub(super) fn origin(&self, origin: &Origin) -> Result<(), Refused> {
+        if self.reach().covers(origin) {
+            return Ok(());
+        }
+        let (host, port) = origin.at();
+        let message = format!("leads to {}, port {port}, which is not allowed", show(&host));
+        Err(Refused::new("allow", "connector.host", message, self.ask()))
+    }
+
+    /// Whom to ask for a host.
+    fn ask(&self) -> &'static str {
+        match self.apart {
+            true => {
+                "do without: the tenant has a process of its own, which has no network; the \
+                 operator may end that (sluicebox tenant isolation)"
+            }
+            false => "ask the operator to add it to connectors.hosts of the node",
+        }
+    }
+
+    /// The hosts and networks.
+    pub(super) fn reach(&self) -> Reach {
+        Reach::new(self.config, self.tenant, self.dev)
     }
 
     /// Where a secret is.
@@ -128,18 +146,6 @@ impl<'a> Grants<'a> {
     pub(super) fn authorities(&self) -> &Path {
         &self.config.authorities
     }
-}
-
-/// Whether an address that a host turned out to have may be connected to.
-pub(super) fn may_reach(address: IpAddr, networks: &[Network]) -> Result<(), Fault> {
-    if egress::may_reach(address, networks) {
-        return Ok(());
-    }
-    let message = format!(
-        "the host has the address {address}, which is in a network of one's own; the operator can \
-         allow it (connectors.networks)"
-    );
-    Err(Fault::new("connector.address", message))
 }
 
 #[cfg(test)]
@@ -177,19 +183,23 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_reached_if_it_was_allowed_and_its_address_is_public() {
+    fn who_may_not_reach_a_host_is_told_whom_to_ask() {
         let config = config("connectors.hosts", "a=hooks.test:443");
         let (a, b) = (name("a"), name("b"));
-        assert!(Grants::new(&config, &a).host("hooks.test", 443).is_ok());
-        assert!(Grants::new(&config, &a).host("hooks.test", 80).is_err());
-        assert!(Grants::new(&config, &b).host("hooks.test", 443).is_err());
-        assert!(Grants::new(&config, &a).host("127.0.0.1", 80).is_err());
-        let dev = Grants { dev: true, ..Grants::new(&config, &a) };
-        assert!(dev.host("127.0.0.1", 80).is_ok() && dev.host("[::1]", 80).is_ok());
-        assert!(dev.host("10.0.0.1", 80).is_err());
-        let own: IpAddr = "127.0.0.1".parse().expect("an address");
-        assert!(may_reach(own, &dev.networks()).is_ok());
-        let none = Grants::new(&config, &a).networks();
-        assert_eq!(may_reach(own, &none).map_err(|fault| fault.code), Err("connector.address"));
+        let target = |url: &str| Target::of(&url.parse().expect("a URL")).expect("a target");
+        let hooks = target("https://hooks.test/");
+        assert!(Grants::new(&config, &a).host(&hooks).is_ok());
+        let refused = Grants::new(&config, &b).host(&hooks).expect_err("another tenant's");
+        assert_eq!((refused.field, refused.code), ("url", "connector.host"));
+        assert!(refused.fix.contains("connectors.hosts"), "{}", refused.fix);
+        assert!(Grants::new(&config, &a).host(&target("http://hooks.test/")).is_err());
+        let own = target("http://127.0.0.1/");
+        assert!(Grants::new(&config, &a).host(&own).is_err());
+        assert!(Grants { dev: true, ..Grants::new(&config, &a) }.host(&own).is_ok());
+        let apart = Grants { apart: true, ..Grants::new(&config, &b) };
+        let all = Origin::parse("https://*.test.example").expect("an origin");
+        let refused = apart.origin(&all).expect_err("it has no network");
+        assert_eq!((refused.field, refused.code), ("allow", "connector.host"));
+        assert!(refused.fix.contains("process of its own"), "{}", refused.fix);
     }
 }

@@ -23,9 +23,11 @@ use crate::http::{Renderer, Shown};
 use crate::ring::{Chunk, Output};
 use crate::running::Running;
 
-/// Bytes of frames that are looked at for one delivery.
+/// Bytes of frames that are looked at at a time, and events, though a delivery has fewer: a look is
+/// one at all partitions.
 const BYTES_MAX: usize = 256 * 1024;
-/// How often places get into the log.
+const EVENTS: usize = 64;
+/// How often places get into the log, and is told how far behind it is.
 const NOTED: Duration = Duration::from_millis(500);
 /// How often a sink with nothing to do looks around.
 const LOOK: Duration = Duration::from_millis(500);
@@ -64,11 +66,28 @@ pub(super) enum Handed {
 
 /// Events of one partition, one behind the other.
 pub(super) struct Events<'a> {
-    /// Their name, the same for ever.
-    pub name: String,
+    /// What the names of all events of the partition begin with.
+    pub stem: String,
     pub partition: u16,
     pub all: Vec<(u64, Event<'a>)>,
     pub renderer: Renderer<'a>,
+}
+
+impl Events<'_> {
+    /// Their name together, the same whenever these events are handed on.
+    pub(super) fn name(&self) -> String {
+        let first = self.all.first().map_or(0, |(offset, _)| *offset);
+        let last = self.all.last().map_or(first, |(offset, _)| *offset);
+        match last > first {
+            true => format!("{}-{last}", self.name_of(first)),
+            false => self.name_of(first),
+        }
+    }
+
+    /// The name of one of them, the same for ever.
+    pub(super) fn name_of(&self, offset: u64) -> String {
+        format!("{}/{offset}", self.stem)
+    }
 }
 
 /// Hands on for ever.
@@ -83,14 +102,13 @@ pub(super) async fn hand_on<S: Sink>(work: &Work, declared: &Declared, sink: S) 
         };
         hands.note(&ring);
         let cursor = ring.held_by(&declared.name, hands.start % ring.partitions().max(1));
-        let most = hands.sink.events_max();
+        let most = hands.sink.events_max().max(EVENTS);
         let Ok(page) = ring.read_limited(&cursor, most, BYTES_MAX) else {
             hands.pass_over(&ring);
             tokio::time::sleep(LOOK).await;
             continue;
         };
-        let behind = ring.behind(&declared.name);
-        work.metrics.lag.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        hands.tell_lag(&ring);
         if page.chunks.is_empty() {
             work.metrics.runs();
             drop(tokio::time::timeout(LOOK, ring.wait(&cursor)).await);
@@ -128,7 +146,8 @@ impl<S: Sink> Hands<'_, S> {
     async fn all(&mut self, ring: &Arc<Output>, chunks: &[Chunk]) {
         let offsets = chunks.iter().flat_map(|chunk| chunk.events().map(|(offset, _)| offset));
         let offsets: Vec<u64> = offsets.collect();
-        let mut parts = vec![offsets.as_slice()];
+        let most = self.sink.events_max().max(1);
+        let mut parts: Vec<&[u64]> = offsets.chunks(most).rev().collect();
         while let Some(part) = parts.pop() {
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
             let wanted = *first..=*last;
@@ -138,7 +157,10 @@ impl<S: Sink> Hands<'_, S> {
                 return;
             };
             match self.until_taken(&delivery).await {
-                Ok(()) => self.done(ring, chunks, wanted),
+                Ok(()) => {
+                    self.done(ring, chunks, wanted);
+                    self.note(ring);
+                }
                 Err(_) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
@@ -170,14 +192,10 @@ impl<S: Sink> Hands<'_, S> {
         let partition = chunks.first()?.partition;
         let (tenant, pipeline, from) =
             (&self.work.tenant, &self.work.pipeline, &self.declared.from);
-        let mut name = format!("{tenant}/{pipeline}/{from}/{incarnation:x}/{partition}");
-        name.push_str(&format!("/{}", wanted.start()));
-        if wanted.end() > wanted.start() {
-            name.push_str(&format!("-{}", wanted.end()));
-        }
+        let stem = format!("{tenant}/{pipeline}/{from}/{incarnation:x}/{partition}");
         let all = chunks.iter().flat_map(Chunk::events);
         let all = all.filter(|(offset, _)| wanted.contains(offset)).collect();
-        let events = Events { name, partition, all, renderer };
+        let events = Events { stem, partition, all, renderer };
         Some(self.sink.ready(&events))
     }
 
@@ -245,14 +263,20 @@ impl<S: Sink> Hands<'_, S> {
         tracing::error!(%tenant, %pipeline, name, output, lost, "events were dropped before");
     }
 
-    /// Lets the log know how far it is, now and then.
+    fn tell_lag(&self, ring: &Output) {
+        let behind = ring.behind(&self.declared.name);
+        self.work.metrics.lag.set(i64::try_from(behind).unwrap_or(i64::MAX));
+    }
+
+    /// Tells how far it is, now and then, the log too.
     fn note(&mut self, ring: &Output) {
-        let work = self.work;
-        let Some(durable) = &work.durable else { return };
         if self.noted.1.elapsed() < NOTED && !self.work.node.draining() {
             return;
         }
         self.noted.1 = Instant::now();
+        self.tell_lag(ring);
+        let work = self.work;
+        let Some(durable) = &work.durable else { return };
         let Some(output) = durable.numbering().output(&self.declared.from) else { return };
         let cursor = ring.held_by(&self.declared.name, 0);
         for partition in 0..ring.partitions() {
@@ -267,5 +291,117 @@ impl<S: Sink> Hands<'_, S> {
             }
             self.noted.0.insert(partition, offset);
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod contract {
+    //! What every sink must show.
+    //!
+    //! - An event has one name for ever, which no other has.
+    //! - What was taken is there; what may be later is there once it was handed on again; what
+    //!   never will be is told so, and holds up nothing that follows it.
+    //! - A receiver that ends the connection, or does not answer, may have taken it or not: it is
+    //!   handed on again, under its name.
+
+    use std::sync::{Arc, Mutex};
+
+    use sluicebox_core::frame::{Frame, FrameBuilder, Head};
+
+    use super::{Events, Handed, Sink};
+    use crate::http::Renderer;
+
+    /// What a receiver does with what comes.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub(in crate::connectors) enum Does {
+        #[default]
+        Takes,
+        /// It says that it may be later.
+        Waits,
+        /// It says that it never will be.
+        Refuses,
+        /// It takes it, and ends the connection without a word.
+        Vanishes,
+    }
+
+    /// The name of a delivery, and what was in it.
+    type Delivered = (String, String);
+
+    /// What a receiver is told to do, and what came to it: names, and payloads.
+    #[derive(Debug, Clone, Default)]
+    pub(in crate::connectors) struct Told(Arc<Mutex<(Does, Vec<Delivered>)>>);
+
+    impl Told {
+        fn says(&self, does: Does) {
+            self.0.lock().expect("nobody panics with it").0 = does;
+        }
+
+        /// Something came; what to do with it.
+        pub(in crate::connectors) fn came(&self, name: &str, payload: &str) -> Does {
+            let mut inside = self.0.lock().expect("nobody panics with it");
+            if matches!(inside.0, Does::Takes | Does::Vanishes) {
+                inside.1.push((name.to_owned(), payload.to_owned()));
+            }
+            inside.0
+        }
+
+        /// What it has, each name once.
+        fn has(&self) -> Vec<(String, String)> {
+            let mut all = self.0.lock().expect("nobody panics with it").1.clone();
+            all.dedup();
+            all
+        }
+    }
+
+    fn frame() -> Frame {
+        let mut builder = FrameBuilder::new();
+        for n in 0..6 {
+            let payload = format!("{{\"n\":{n}}}");
+            builder.push(&Head::data(1_700_000_000_000_000), b"k", payload.as_bytes(), &[]);
+        }
+        builder.finish()
+    }
+
+    /// Hands on one event, as it is handed on by whoever knows nothing of earlier attempts.
+    async fn hand_on<S: Sink>(sink: &mut S, frame: &Frame, offset: u64) -> &'static str {
+        let at = usize::try_from(offset).expect("a small number");
+        let all = frame.events().skip(at).take(1).map(|event| (offset, event)).collect();
+        let (stem, renderer) = ("t/p/o/7/3".to_owned(), Renderer::of_nobody());
+        let delivery = sink.ready(&Events { stem, partition: 3, all, renderer });
+        match sink.hand_on(&delivery).await {
+            Handed::Taken => "taken",
+            Handed::Later(..) => "later",
+            Handed::Never(_) => "never",
+        }
+    }
+
+    /// Holds a sink to it, whose receiver does as it is told.
+    pub(in crate::connectors) async fn keeps<S: Sink>(mut sink: S, told: &Told) {
+        let frame = frame();
+        let mut wanted = Vec::new();
+        for (offset, does, word, arrives) in [
+            (0, Does::Takes, "taken", true),
+            (1, Does::Waits, "later", false),
+            (1, Does::Takes, "taken", true),
+            (2, Does::Refuses, "never", false),
+            (3, Does::Takes, "taken", true),
+            (4, Does::Vanishes, "later", true),
+            (4, Does::Takes, "taken", false),
+            (5, Does::Takes, "taken", true),
+        ] {
+            told.says(does);
+            assert_eq!(hand_on(&mut sink, &frame, offset).await, word, "{offset} {does:?}");
+            if arrives {
+                wanted.push((format!("t/p/o/7/3/{offset}"), format!("{{\"n\":{offset}}}")));
+            }
+            assert_eq!(told.has(), wanted, "{offset} {does:?}");
+        }
+        let many = Events {
+            stem: "t/p/o/7/3".to_owned(),
+            partition: 3,
+            all: (7..).zip(frame.events()).collect(),
+            renderer: Renderer::of_nobody(),
+        };
+        assert_eq!((many.name(), many.name_of(8)), ("t/p/o/7/3/7-12".into(), "t/p/o/7/3/8".into()));
     }
 }

@@ -1,11 +1,15 @@
 //! The lines of one file, as they come.
 //!
-//! - A file is known by its number in the file system and by its first line, not by its name: so
-//!   one that was rotated away is read to its end, and one that took its number is another.
+//! - A file is known by its number in the file system, by when it was made and by its first line,
+//!   not by its name: so one that was rotated away is read to its end, and one that took its number
+//!   is another.
 //! - The place of a file is how often it was truncated, and how far it was read. Nothing of it is
-//!   in memory that the place does not say.
+//!   in memory that the place does not say, but for how much of a line was passed over.
 //! - What is rotated keeps the name's beginning: `app.log` becomes `app.log.1`. When it begins, and
 //!   whenever the name leads to another file, those are looked for that were not read to their end.
+//! - One that came and was rotated away while the pipeline took nothing is known by being newer
+//!   than one that was read, and by an ending of digits: others, and what begins as another does,
+//!   may be copies of what was read.
 //! - A file that lost its name is read on for a while, as its writer may still have it open; then
 //!   its last line needs no end.
 //! - A file whose first line is not whole yet is not read.
@@ -15,11 +19,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use cap_std::fs::{Dir, File};
+use cap_std::fs::{Dir, File, Metadata};
 use sluicebox_core::key;
 use sluicebox_core::pipeline::Lines;
 
-use super::files::{self, Place, Step, fault};
+use super::files::{self, Passed, Place, Read, Step, fault};
 use super::grants::{Grants, Refused};
 use super::source::{Piece, Places, Source, What};
 use super::{Fault, places};
@@ -39,6 +43,7 @@ const ROTATED_MAX: usize = 64;
 
 /// Bits of a place for how far a file was read: a tebibyte.
 const OFFSET_BITS: u32 = 40;
+const OFFSET_MAX: u64 = (1 << OFFSET_BITS) - 1;
 
 /// See the module.
 #[derive(Debug)]
@@ -61,11 +66,32 @@ struct Current {
     identity: (u64, u64),
     head: u64,
     place: String,
+    passed: Passed,
+}
+
+/// A file that may be read.
+#[derive(Debug)]
+struct Candidate {
+    current: Current,
+    size: u64,
+    is: Is,
+}
+
+/// How a candidate comes to be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    Named,
+    /// It has the name with an ending; `counted` if that is one of those rotated files are given.
+    Rotated {
+        counted: bool,
+    },
 }
 
 /// What one look at the file system gave.
 enum Looked {
     Step(Step, u64),
+    /// There is more to look at.
+    More,
     /// Nothing new in the file that has the name.
     Nothing,
     /// Nothing new in one that has not.
@@ -96,15 +122,14 @@ impl Tail {
         let (folder, name, source) = (self.folder.clone(), self.name.clone(), self.source.clone());
         let found = blocking(move || Ok(candidates(&folder, &name, &source)));
         let found = found.await.map_err(|error| Fault::new("internal", error.to_string()))??;
-        for (candidate, size, is_named) in found {
-            let known = places.of(&candidate.place);
-            let unread = known.is_some_and(|number| offset_of(number) < size);
-            if is_named || unread {
-                (self.current, self.nameless) = (Some(candidate), None);
-                return Ok(true);
-            }
+        let known: Vec<_> = found.iter().map(|one| places.of(&one.current.place)).collect();
+        let chosen = first_unread(&found, &known);
+        let chosen = chosen.and_then(|at| found.into_iter().nth(at));
+        let is_one = chosen.is_some();
+        if let Some(Candidate { current, .. }) = chosen {
+            (self.current, self.nameless) = (Some(current), None);
         }
-        Ok(false)
+        Ok(is_one)
     }
 
     /// One look: at the file, and at what has its name.
@@ -122,7 +147,7 @@ impl Tail {
         self.current = Some(current);
         let (looked, number) = looked?;
         match looked {
-            Looked::Step(..) | Looked::Nothing => self.nameless = None,
+            Looked::Step(..) | Looked::More | Looked::Nothing => self.nameless = None,
             Looked::Nameless if over => {
                 // Nobody wrote to it for so long: it is done with.
                 (self.current, self.nameless) = (None, None);
@@ -155,22 +180,59 @@ impl Source for Tail {
                     };
                     let shown = format!("{}: {} bytes", self.name.display(), step.end);
                     let lag = size.saturating_sub(step.end);
-                    let number = with_offset(number, step.end);
+                    let number = with_offset(number, step.end)
+                        .ok_or_else(|| Fault::new("connector.file", TOO_LARGE))?;
                     return Ok(Piece { place, number, what, left_out: step.left_out, shown, lag });
                 }
-                Looked::Changed => {}
+                Looked::Changed | Looked::More => {}
                 Looked::Nothing | Looked::Nameless => tokio::time::sleep(LOOK).await,
             }
         }
     }
 }
 
+/// Why a file is not read on.
+const TOO_LARGE: &str = "it has more than a tebibyte, or was truncated too often: rotate it";
+
 const fn offset_of(number: u64) -> u64 {
-    number & ((1 << OFFSET_BITS) - 1)
+    number & OFFSET_MAX
 }
 
-const fn with_offset(number: u64, offset: u64) -> u64 {
-    (number >> OFFSET_BITS << OFFSET_BITS) | offset
+/// The place of another offset; none if that is in no place.
+fn with_offset(number: u64, offset: u64) -> Option<u64> {
+    (offset <= OFFSET_MAX).then_some((number & !OFFSET_MAX) | offset)
+}
+
+/// The place at the beginning of a file that was truncated once more, if there is one.
+fn truncated(number: u64) -> Option<u64> {
+    (number & !OFFSET_MAX).checked_add(OFFSET_MAX + 1)
+}
+
+/// Which is to be read first: one that is known and not read to its end; one that came behind such
+/// and went before anybody looked; then the one that has the name.
+fn first_unread(found: &[Candidate], known: &[Option<u64>]) -> Option<usize> {
+    let mut behind_known = false;
+    found.iter().zip(known).position(|(one, known)| {
+        let counted = match one.is {
+            Is::Named => return true,
+            Is::Rotated { counted } => counted,
+        };
+        behind_known |= known.is_some();
+        // One that begins as another does may be a copy of it.
+        let is_like = |other: &&Candidate| other.current.head == one.current.head;
+        let alone = || found.iter().filter(is_like).count() == 1;
+        match known {
+            Some(number) => offset_of(*number) < one.size,
+            None => behind_known && counted && one.size > 0 && alone(),
+        }
+    })
+}
+
+/// An ending that is a number or a time, as rotated files are given.
+fn is_counted(ending: &str) -> bool {
+    let is_sign = |byte| matches!(byte, b'.' | b'-' | b'_' | b':' | b'T' | b'Z');
+    let all = ending.bytes().all(|byte| byte.is_ascii_digit() || is_sign(byte));
+    all && ending.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// The number of the hash by which a file is known: its first line, or as much of it as counts;
@@ -191,16 +253,26 @@ fn recognise(dir: &Dir, name: &Path, source: &str) -> Result<Option<(Current, u6
     let identity = files::identity(&metadata);
     let head = head_of(&mut file).map_err(|error| fault("read", name, &error))?;
     let Some(head) = head else { return Ok(None) };
-    let place = places::of_file(source, &format!("{:x}.{:x}.{head:016x}", identity.0, identity.1));
-    Ok(Some((Current { file, identity, head, place }, metadata.len())))
+    let place = place_of(source, identity, head, born(&metadata));
+    let current = Current { file, identity, head, place, passed: Passed::default() };
+    Ok(Some((current, metadata.len())))
+}
+
+/// When a file was made, where the file system says so: its number may be another's later, which
+/// may begin alike.
+fn born(metadata: &Metadata) -> Option<u128> {
+    let since = metadata.created().ok()?.into_std().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(since.as_nanos())
+}
+
+fn place_of(source: &str, (dev, ino): (u64, u64), head: u64, born: Option<u128>) -> String {
+    let born = born.map_or_else(Vec::new, |nanos| nanos.to_le_bytes().to_vec());
+    let known = key::hash(&[&head.to_le_bytes()[..], &born].concat());
+    places::of_file(source, &format!("{dev:x}.{ino:x}.{known:016x}"))
 }
 
 /// What may be read: first what was rotated away, the oldest first, then what has the name.
-fn candidates(
-    folder: &Place,
-    name: &Path,
-    source: &str,
-) -> Result<Vec<(Current, u64, bool)>, Fault> {
+fn candidates(folder: &Place, name: &Path, source: &str) -> Result<Vec<Candidate>, Fault> {
     let dir = folder.open()?;
     let begins = name.to_string_lossy().into_owned();
     let entries = dir.entries().map_err(|error| fault("list the folder of", name, &error))?;
@@ -220,10 +292,13 @@ fn candidates(
     for (_, other) in &rotated[oldest..] {
         // One of them that cannot be read is not what was asked for.
         if let Ok(Some((current, size))) = recognise(&dir, other, source) {
-            found.push((current, size, false));
+            let other = other.to_string_lossy();
+            let counted = other.strip_prefix(&begins).is_some_and(is_counted);
+            found.push(Candidate { current, size, is: Is::Rotated { counted } });
         }
     }
-    found.extend(recognise(&dir, name, source)?.map(|(current, size)| (current, size, true)));
+    let named = recognise(&dir, name, source)?;
+    found.extend(named.map(|(current, size)| Candidate { current, size, is: Is::Named }));
     Ok(found)
 }
 
@@ -241,12 +316,14 @@ fn look(
         return Ok((Looked::Changed, number));
     }
     let number = match offset_of(number) > size {
-        true => ((number >> OFFSET_BITS) + 1) << OFFSET_BITS,
+        true => truncated(number).ok_or_else(|| Fault::new("connector.file", TOO_LARGE))?,
         false => number,
     };
-    let step = files::lines(&mut current.file, offset_of(number), read).map_err(wrong)?;
-    if let Some(step) = step {
-        return Ok((Looked::Step(step, size), number));
+    let at = (offset_of(number), &mut current.passed);
+    match files::lines(&mut current.file, at, read).map_err(wrong)? {
+        Read::Step(step) => return Ok((Looked::Step(step, size), number)),
+        Read::More => return Ok((Looked::More, number)),
+        Read::Nothing => {}
     }
     let named = files::open(&folder.open()?, name)?;
     let named = named.map(|(_, metadata)| files::identity(&metadata));
@@ -338,6 +415,64 @@ mod tests {
         assert_eq!(super::super::source::contract::lines(&piece), ["second"]);
         bench.noted.note(&piece);
         assert!(bench.all().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_came_and_was_rotated_while_nobody_looked_is_read_and_copies_are_not() {
+        let bench = Bench::new();
+        let write = |name: &str, text: &str, age: u64| {
+            fs::write(bench.path(name), text).expect("written");
+            let file = fs::OpenOptions::new().append(true).open(bench.path(name)).expect("there");
+            let time = SystemTime::now() - Duration::from_secs(age);
+            file.set_modified(time).expect("its time is set");
+        };
+        write("app.log.7", "long ago\n", 900);
+        write("app.log", "first\n", 800);
+        assert_eq!(bench.all().await, ["first"], "what was there before is not read");
+        fs::rename(bench.path("app.log"), bench.path("app.log.2")).expect("renamed");
+        write("app.log.1", "second\nof it\n", 700);
+        write("app.log-20261201", "third\n", 600);
+        write("app.log.gz", "packed\n", 500);
+        write("app.log.9", "fourth\na copy?\n", 400);
+        write("app.log", "fourth\n", 300);
+        let (mut tail, mut read) = (bench.tail(), Vec::new());
+        while read.len() < 4 {
+            let piece = tail.next(&bench.noted).await.expect("a piece");
+            read.extend(super::super::source::contract::lines(&piece));
+            bench.noted.note(&piece);
+        }
+        assert_eq!(read, ["second", "of it", "third", "fourth"]);
+        assert!(bench.all().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_new_file_that_begins_like_one_that_is_gone_is_another() {
+        let bench = Bench::new();
+        bench.append("app.log", "head\na\n");
+        assert_eq!(bench.all().await, ["head", "a"]);
+        fs::remove_file(bench.path("app.log")).expect("removed");
+        // It may well have the number of the one before.
+        bench.append("app.log", "head\nb\nc\nd\n");
+        assert_eq!(bench.all().await, ["head", "b", "c", "d"]);
+        let one = place_of("s", (1, 2), 3, Some(4));
+        for other in [
+            place_of("s", (1, 2), 3, Some(5)),
+            place_of("s", (1, 2), 4, Some(4)),
+            place_of("s", (1, 3), 3, Some(4)),
+            place_of("t", (1, 2), 3, Some(4)),
+            place_of("s", (1, 2), 3, None),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a_place_never_says_another_offset_than_was_read() {
+        let count = 3 << OFFSET_BITS;
+        assert_eq!(with_offset(count | 7, OFFSET_MAX), Some(count | OFFSET_MAX));
+        assert_eq!(with_offset(count | 7, OFFSET_MAX + 1), None, "it would be a small one");
+        assert_eq!(truncated(count | 7), Some(4 << OFFSET_BITS));
+        assert_eq!(truncated(u64::MAX), None, "it would be the first time");
     }
 
     #[tokio::test]

@@ -20,13 +20,13 @@ use sluicebox_core::manifest::show;
 use sluicebox_core::pipeline::{Webhook as Declared, WebhookForm};
 
 use super::Fault;
+use super::attributes::{content_type, encoded};
 use super::grants::{Grants, Refused};
+use super::road::Road;
 use super::sink::{Events, Handed, Sink};
-use connection::{Connection, Target};
+use crate::egress::target::Target;
+use connection::Connection;
 use signature::Secret;
-
-/// Longest name of a header's value that is made of an attribute.
-const ATTRIBUTE_BYTES_MAX: usize = 1024;
 
 /// See the module.
 pub(super) struct Webhook {
@@ -44,54 +44,43 @@ pub(super) struct Delivery {
 
 /// Refuses what is no URL, or may not be reached.
 pub(super) fn check(grants: &Grants<'_>, declared: &Declared) -> Result<(), Refused> {
-    let target = target(&declared.url)?;
-    grants.host(&target.host, target.port)?;
+    let (target, _) = target(&declared.url)?;
+    grants.host(&target)?;
     if let Some(secret) = &declared.secret {
         grants.secret(secret)?;
     }
     Ok(())
 }
 
-fn target(url: &str) -> Result<Target, Refused> {
+/// Where a URL leads, and its path with its query.
+fn target(url: &str) -> Result<(Target, Uri), Refused> {
     let refused = |why: &str| {
-        let message = format!("is {}, {why}", show(url));
-        let fix = "write it as https://host/path, or http://host:port/path";
+        let message = format!("is {}, which {why}", show(url));
+        let fix = "write it as https://host/path, or http://host:port/path; a user's name is no \
+                   part of it: sign with a secret instead";
         Refused::new("url", "connector.url", message, fix)
     };
-    let uri: Uri = url.parse().map_err(|_| refused("which is no URL"))?;
-    let port = match uri.scheme_str() {
-        Some("https") => 443,
-        Some("http") => 80,
-        _ => return Err(refused("which is neither http nor https")),
-    };
-    let authority = uri.authority().ok_or_else(|| refused("which names no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(refused("which holds a user's name; sign with a secret instead"));
+    let uri: Uri = url.parse().map_err(|_| refused("is no URL"))?;
+    if url.contains('#') {
+        return Err(refused("is no URL of a receiver"));
     }
-    let host = authority.host().to_owned();
-    if host.is_empty() || url.contains('#') {
-        return Err(refused("which is no URL of a receiver"));
-    }
-    let by_tls = port == 443;
-    let port = match authority.as_str().strip_prefix(&host).unwrap_or_default() {
-        "" | ":" => port,
-        _ => authority.port_u16().ok_or_else(|| refused("which has no port that can be"))?,
-    };
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    Ok(Target { host, port, by_tls, path, authority: authority.to_string() })
+    let target = Target::of(&uri).map_err(refused)?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = path.parse().map_err(|_| refused("has a path that is none"))?;
+    Ok((target, path))
 }
 
 impl Webhook {
     /// Reads the secret and the authorities.
     pub(super) async fn open(grants: &Grants<'_>, declared: &Declared) -> Result<Self, Refused> {
         check(grants, declared)?;
-        let target = target(&declared.url)?;
+        let (target, path) = target(&declared.url)?;
         let secret = match &declared.secret {
             Some(name) => Some(Secret::read(&grants.secret(name)?).await?),
             None => None,
         };
-        let authorities = target.by_tls.then(|| grants.authorities().to_owned());
-        let connection = Connection::new(target, grants.networks(), authorities).await?;
+        let road = Road::new(target, grants.reach(), grants.authorities().to_owned()).await?;
+        let connection = Connection::new(road, path);
         Ok(Self { connection, declared: declared.clone(), secret })
     }
 }
@@ -116,24 +105,21 @@ impl Sink for Webhook {
         let place = |offset| (events.partition, offset);
         match (self.declared.form, events.all.first()) {
             (WebhookForm::Payload, Some((offset, event))) => {
-                let (attributes, content_type) = events.renderer.attributes(place(*offset), event);
+                let (attributes, kind) = events.renderer.attributes(place(*offset), event);
                 for (name, value) in attributes {
                     let name = match name {
                         "traceparent" => name.to_owned(),
                         name => format!("ce-{name}"),
                     };
                     let name = HeaderName::try_from(name);
-                    if let (Ok(name), Some(value)) = (name, header_value(&value)) {
+                    let value = encoded(&value).map(HeaderValue::try_from);
+                    if let (Ok(name), Some(Ok(value))) = (name, value) {
                         headers.insert(name, value);
                     }
                 }
-                let kind = content_type.and_then(|kind| HeaderValue::try_from(kind).ok());
+                let kind = content_type(kind.as_deref(), event.payload);
+                let kind = HeaderValue::try_from(kind);
                 let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-                let is_json = crate::http::holds_json(event.payload);
-                let kind = match kind == "application/octet-stream" && is_json {
-                    true => HeaderValue::from_static("application/json"),
-                    false => kind,
-                };
                 headers.insert(CONTENT_TYPE, kind);
                 body.extend_from_slice(event.payload);
             }
@@ -151,10 +137,10 @@ impl Sink for Webhook {
                 }
             }
         }
-        if let Ok(name) = HeaderValue::try_from(&events.name) {
+        if let Ok(name) = HeaderValue::try_from(events.name()) {
             headers.insert(HeaderName::from_static("idempotency-key"), name);
         }
-        Delivery { name: events.name.clone(), headers, body: Bytes::from(body) }
+        Delivery { name: events.name(), headers, body: Bytes::from(body) }
     }
 
     async fn hand_on(&mut self, delivery: &Delivery) -> Handed {
@@ -196,29 +182,23 @@ fn judge(status: StatusCode, retry_after: Option<Duration>) -> Handed {
     }
 }
 
-/// Text as a header's value, as the HTTP binding of CloudEvents writes it.
-fn header_value(text: &str) -> Option<HeaderValue> {
-    let mut value = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            0x21..=0x7E if byte != b'"' && byte != b'%' => value.push(char::from(byte)),
-            other => value.push_str(&format!("%{other:02X}")),
-        }
-    }
-    let fits = value.len() <= ATTRIBUTE_BYTES_MAX && !value.is_empty();
-    fits.then(|| HeaderValue::try_from(value).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use sluicebox_core::ids::Name;
+
+    use super::super::sink::contract::{Does, Told, keeps};
     use super::*;
+    use crate::config::{Config, Sources};
 
     #[test]
     fn a_url_is_one_of_a_receiver() {
-        let good = target("https://Hooks.example.com/a?b=c").expect("good");
-        assert_eq!((good.port, good.by_tls, good.path.as_str()), (443, true, "/a?b=c"));
-        let good = target("http://[::1]:81").expect("good");
-        assert_eq!((good.host.as_str(), good.port, good.path.as_str()), ("[::1]", 81, "/"));
+        let (good, path) = target("https://Hooks.example.com/a?b=c").expect("good");
+        assert_eq!((good.port, good.by_tls, path.to_string()), (443, true, "/a?b=c".to_owned()));
+        let (good, path) = target("http://[::1]:81").expect("good");
+        assert_eq!((good.host.as_str(), good.port, path.to_string()), ("::1", 81, "/".to_owned()));
         for wrong in [
             "",
             "hooks.example.com",
@@ -260,12 +240,65 @@ mod tests {
         assert_eq!(kept, after);
     }
 
-    #[test]
-    fn attributes_become_headers_whatever_is_in_them() {
-        let value = |text: &str| header_value(text).map(|v| v.to_str().expect("ASCII").to_owned());
-        assert_eq!(value("a/b:c").as_deref(), Some("a/b:c"));
-        assert_eq!(value("a b\"%ü\r\nx: y").as_deref(), Some("a%20b%22%25%C3%BC%0D%0Ax:%20y"));
-        assert_eq!(value(&"x".repeat(ATTRIBUTE_BYTES_MAX + 1)), None);
-        assert_eq!(value(""), None);
+    /// A receiver of one request a connection, which does as it is told.
+    fn receiver(told: Told) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("room on loopback");
+        let port = listener.local_addr().expect("bound").port();
+        // It ends with the tests.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream);
+                let (mut name, mut length) = (String::new(), 0);
+                loop {
+                    let mut line = String::new();
+                    let read = lines.read_line(&mut line);
+                    let line = line.trim();
+                    if read.is_err() || line.is_empty() {
+                        break;
+                    }
+                    let (field, value) = line.split_once(": ").unwrap_or_default();
+                    match field {
+                        "idempotency-key" => name = value.to_owned(),
+                        "content-length" => length = value.parse().expect("a number"),
+                        _ => {}
+                    }
+                }
+                let mut body = vec![0; length];
+                lines.read_exact(&mut body).expect("all of it");
+                let status = match told.came(&name, std::str::from_utf8(&body).expect("text")) {
+                    Does::Takes => "204 No Content",
+                    Does::Waits => "503 Service Unavailable",
+                    Does::Refuses => "422 Unprocessable Content",
+                    Does::Vanishes => continue,
+                };
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+                drop(lines.get_mut().write_all(answer.as_bytes()));
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_sinks() {
+        let told = Told::default();
+        let url = format!("http://127.0.0.1:{}/", receiver(told.clone()));
+        let declared = Declared {
+            url,
+            form: WebhookForm::Payload,
+            batch_events: 1,
+            secret: None,
+            timeout_ms: 5000,
+            pause_max_ms: 1000,
+        };
+        let mut sources = Sources::default();
+        sources.flag("--a", "connectors.hosts", "127.0.0.1");
+        sources.flag("--b", "connectors.networks", "127.0.0.0/8");
+        let config = Config::load(&sources).expect("a configuration").config.connectors;
+        let tenant = Name::new("a").expect("a name");
+        let test = async {
+            let hook = Webhook::open(&Grants::new(&config, &tenant), &declared).await;
+            keeps(hook.expect("allowed"), &told).await;
+        };
+        tokio::task::LocalSet::new().run_until(test).await;
     }
 }

@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
 
 use super::super::grants::Refused;
+use super::super::secret;
 
 /// Before a secret in base64.
 const PREFIX: &str = "whsec_";
@@ -15,8 +16,8 @@ const PREFIX: &str = "whsec_";
 /// Bytes a secret has.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Largest file that is read.
-const FILE_BYTES_MAX: u64 = 1024;
+/// How one is written.
+const FORM: &str = "whsec_ and 24 to 64 bytes in base64";
 
 /// What requests are signed with. It is never shown.
 pub(super) struct Secret(hmac::Key);
@@ -24,24 +25,9 @@ pub(super) struct Secret(hmac::Key);
 impl Secret {
     /// Reads it from its file.
     pub(super) async fn read(path: &Path) -> Result<Self, Refused> {
-        let refused = |why: String| {
-            let fix = "the operator makes the file tenant/name below connectors.secrets: whsec_ \
-                       and 24 to 64 bytes in base64";
-            Refused::new("secret", "connector.secret", why, fix)
-        };
-        let path = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || {
-            if std::fs::metadata(&path)?.len() > FILE_BYTES_MAX {
-                return Err(std::io::Error::other("it is too large"));
-            }
-            std::fs::read_to_string(&path)
-        });
-        let text = match read.await {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => return Err(refused(format!("cannot be read: {error}"))),
-            Err(_) => return Err(refused("cannot be read".to_owned())),
-        };
-        Self::parse(text.trim()).ok_or_else(|| refused("is not written as a secret".to_owned()))
+        let text = secret::read(path, FORM).await?;
+        let written = || secret::refused("is not written as a secret".to_owned(), FORM);
+        Self::parse(text.trim()).ok_or_else(written)
     }
 
     fn parse(text: &str) -> Option<Self> {
