@@ -5,8 +5,12 @@
 
 #[path = "wasi/config.rs"]
 mod config;
+#[path = "wasi/http.rs"]
+mod http;
 #[path = "wasi/keyvalue.rs"]
 mod keyvalue;
+#[path = "wasi/server.rs"]
+mod server;
 
 use sluicebox_tests::client::Client;
 use sluicebox_tests::manifest::single;

@@ -398,7 +398,7 @@ async fn what_could_never_run_is_refused_when_it_is_uploaded() {
     let rig = rig();
     let refusals = [
         ("core-module", "component.core-module", Kind::Invalid, "wasm32-wasip2"),
-        ("http-import", "component.import", Kind::Denied, "`wasi:http/types@0.2.0`"),
+        ("http-import", "component.import", Kind::Denied, "`wasi:http/incoming-handler@0.2.0`"),
         ("no-handle", "component.export", Kind::Invalid, "exports no function `handle`"),
         ("unknown-import", "component.import", Kind::Denied, "`example:secrets/vault@1.0.0`"),
         ("wrong-handle", "component.export", Kind::Invalid, "func(frame: u32) -> u32"),

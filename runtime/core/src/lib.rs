@@ -21,6 +21,7 @@ pub mod limits;
 pub mod manifest;
 pub mod message;
 pub mod numbering;
+pub mod origin;
 pub mod partition;
 pub mod pipeline;
 pub mod placement;

@@ -23,10 +23,12 @@ use std::fmt;
 
 use crate::json_key::Pointer;
 use crate::manifest::bounds;
+use crate::origin::Origin;
 
 pub use check::{Facts, KnownComponents, build, check};
 pub use connect::{
-    Cron, LineForm, Lines, Missed, Sink, SinkKind, Source, SourceKind, Webhook, WebhookForm,
+    Cron, LineForm, Lines, Missed, NatsSink, NatsSource, Sink, SinkKind, Source, SourceKind,
+    Webhook, WebhookForm,
 };
 
 /// Index of a stage in `Pipeline::stages`.
@@ -276,6 +278,23 @@ pub struct Grants {
     pub gpu: Option<GpuGrant>,
     /// Names of the buckets it may open through `wasi:keyvalue`.
     pub buckets: Vec<String>,
+    /// It may make HTTP requests: the imports of `wasi:http`.
+    pub http: Option<HttpGrant>,
+}
+
+/// Which HTTP requests a stage may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpGrant {
+    /// Where to; nowhere else.
+    pub allow: Vec<Origin>,
+    /// Requests under way at once, in all instances of the stage on a node.
+    pub in_flight: u16,
+    /// Milliseconds from a request to the end of its answer.
+    pub deadline_ms: u64,
+    /// Bytes of the body of a request.
+    pub request_bytes: u64,
+    /// Bytes of the body of an answer.
+    pub response_bytes: u64,
 }
 
 /// How much of the tenant's slice of a GPU a stage may use.

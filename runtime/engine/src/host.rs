@@ -4,9 +4,11 @@
 //!   past a slice it yields to the worker, past the call's fuel it traps. The engine's own fuel is
 //!   never set during a call.
 //! - The limiter counts all memories and tables of the instance together.
-//! - Nothing here reaches another tenant, another key, the network, a file or the real clock.
+//! - Nothing here reaches another tenant, another key, a file or the real clock; what is outside
+//!   only by a port that the stage is granted.
 
 mod gpu;
+mod http;
 mod keyvalue;
 mod log;
 mod metrics;
@@ -29,6 +31,7 @@ use wasmtime::component::{Linker, ResourceTable, WasmStr};
 use wasmtime::{CallHook, CallHookHandler, ResourceLimiter, StoreContextMut, Trap};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::gpu::Session;
 use crate::image::head::Standard;
@@ -46,7 +49,7 @@ const CALL_FUEL: u64 = 500;
 /// Bytes the host copies for the price of one unit of fuel.
 const BYTES_PER_FUEL: u64 = 8;
 
-/// Handles a guest may hold at once: streams, pollables and errors of WASI.
+/// Handles a guest may hold at once: streams, pollables and errors of WASI, buckets and swaps.
 pub(crate) const HANDLES_MAX: usize = 1_000;
 
 /// What the guest sees as time and randomness, fixed for a batch. Shared with its clocks.
@@ -88,6 +91,8 @@ pub(crate) struct Host {
     table: ResourceTable,
     /// What it has of a GPU, once it has asked for something.
     gpu: Option<Arc<dyn Session>>,
+    outgoing: http::Outgoing,
+    http_context: WasiHttpCtx,
 }
 
 impl Host {
@@ -97,6 +102,7 @@ impl Host {
         let wasi = wasi::context(&recorded, &said, settings.secret);
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
+        let outgoing = http::Outgoing::new(settings.clone());
         Self {
             limiter: Limiter::new(&settings),
             settings,
@@ -109,16 +115,24 @@ impl Host {
             wasi,
             table,
             gpu: None,
+            outgoing,
+            http_context: http::context(),
         }
     }
 
     /// Makes the host ready for a call.
     pub(crate) fn begin(&mut self, layer: Box<Layer>, time: u64, seed: u64) {
+        self.outgoing.begin(layer.frame().len());
         self.layer = Some(layer);
         self.recorded.set(time, seed);
         self.charged = 0;
         self.since_yield = 0;
         self.limiter.refused = None;
+    }
+
+    /// Charges what is owed at the end of a call.
+    pub(crate) fn settle(&mut self) {
+        self.charged = self.charged.saturating_add(self.outgoing.owed());
     }
 
     /// The standard streams the guest has open, by slot; nothing if it has anything else.
@@ -133,7 +147,7 @@ impl Host {
         for slot in 0..HANDLES_MAX as u32 {
             let Ok(entry) = self.table.get_any_mut(slot) else { continue };
             let kind = if entry.is::<DynOutputStream>() {
-                // No other is ever given out: there are no files and no connections.
+                // No other is ever given out where there are images: no files, no connections.
                 Standard::Out
             } else if entry.is::<DynInputStream>() {
                 Standard::In
@@ -171,6 +185,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     timers::add_to_linker(linker)?;
     settings::add_to_linker(linker)?;
     keyvalue::add_to_linker(linker)?;
+    http::add_to_linker(linker)?;
     log::add_to_linker(linker)?;
     metrics::add_to_linker(linker)?;
     gpu::add_to_linker(linker)
@@ -257,6 +272,7 @@ async fn spend(cx: &mut StoreContextMut<'_, Host>, cost: u64) -> wasmtime::Resul
 fn spend_now(cx: &mut StoreContextMut<'_, Host>, cost: u64) -> wasmtime::Result<bool> {
     let left = cx.get_fuel()?;
     let host = cx.data_mut();
+    let cost = cost.saturating_add(host.outgoing.owed());
     host.charged += cost;
     host.since_yield += cost;
     if host.charged > left {

@@ -274,6 +274,7 @@ impl Instance {
         };
         let left = self.store.get_fuel().unwrap_or(0);
         let host = self.store.data_mut();
+        host.settle();
         let layer = host.layer.take().expect("every import that takes the layer puts it back");
         let used = fuel.saturating_sub(left).saturating_add(host.charged);
         let memory = host.limiter.used() as u64;

@@ -7,9 +7,9 @@
 //! Keeps true: a guest ends within its fuel, memory and stack; what it did in a failed call does
 //! not stand; no instance serves two tenants; a trap ends the instance, never the process.
 //!
-//! Leaves to others: what a GPU is (`gpu` is only the port), which call is made when
-//! (`sluicebox-core`), whose turn it is (`node`).
-//! Knows nothing of partitions, HTTP or files beyond its artefacts.
+//! Leaves to others: what a GPU is, and how requests get to the outside (`gpu` and `http` are only
+//! ports), which call is made when (`sluicebox-core`), whose turn it is (`node`).
+//! Knows nothing of partitions, connections or files beyond its artefacts.
 
 pub mod artefact;
 mod away;
@@ -21,6 +21,7 @@ pub mod error;
 mod explain;
 pub mod gpu;
 mod host;
+pub mod http;
 mod huge_pages;
 pub mod image;
 mod instance;

@@ -17,6 +17,7 @@ use crate::component::World;
 use crate::error::{Error, engine_text};
 use crate::gpu::Gpu;
 use crate::host::Host;
+use crate::http::Http;
 use crate::image::{Accessor, FreshCell};
 use crate::sandbox::Sandbox;
 use crate::snapshot;
@@ -26,6 +27,8 @@ use crate::tuning::weight;
 const GPU_PACKAGE: &str = "sluicebox:gpu/";
 /// The same of the grant `keyvalue`.
 const KEYVALUE_PACKAGE: &str = "wasi:keyvalue/";
+/// The same of the grant `http`.
+const HTTP_PACKAGE: &str = "wasi:http/";
 
 /// A component ready to be instantiated.
 pub struct StageCode {
@@ -48,6 +51,8 @@ pub struct Wants {
     pub gpu: bool,
     /// `wasi:keyvalue`.
     pub keyvalue: bool,
+    /// `wasi:http`.
+    pub http: bool,
 }
 
 impl Wants {
@@ -56,6 +61,7 @@ impl Wants {
         for (name, _) in component.component_type().imports(component.engine()) {
             wants.gpu |= name.starts_with(GPU_PACKAGE);
             wants.keyvalue |= name.starts_with(KEYVALUE_PACKAGE);
+            wants.http |= name.starts_with(HTTP_PACKAGE);
         }
         wants
     }
@@ -85,10 +91,13 @@ impl StageCode {
         let needs = component.resources_required();
         let weight = needs.map_or(1, |needs| weight(needs.num_memories, needs.num_tables));
         let wants = Wants::of(component);
-        // What it has on a device would be missing of an image.
-        let accessor = match wants.gpu {
-            true => Err("it uses a GPU, and no image has what is there".to_owned()),
-            false => Accessor::of(component),
+        // What it has on a device, or of requests, would be missing of an image.
+        let accessor = if wants.gpu {
+            Err("it uses a GPU, and no image has what is there".to_owned())
+        } else if wants.http {
+            Err("it makes HTTP requests, and no image has what is under way".to_owned())
+        } else {
+            Accessor::of(component)
         };
         let snapshot = snapshot::Exports::of(component);
         Ok(Self { pre, handle, world, weight, accessor, snapshot, wants })
@@ -277,6 +286,8 @@ pub struct StageSettings {
     pub gpu: Option<Arc<dyn Gpu>>,
     /// What it may open through `wasi:keyvalue`.
     pub buckets: Buckets,
+    /// What it has of HTTP, if it is granted any.
+    pub http: Option<Arc<dyn Http>>,
     /// What the randomness of the pipeline's stages grows from, with partition and commit.
     pub secret: [u8; 32],
     /// Live instances of the stage, on all workers.

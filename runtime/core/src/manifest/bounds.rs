@@ -75,6 +75,16 @@ pub const STATE_BYTES: Range =
 pub const GPU_WEIGHT_MAX: u64 = 1_000_000;
 /// How long a submission to a GPU may take. A call waits for at most ten seconds.
 pub const GPU_DEADLINE_MS: Range = Range { min: 10, max: 8 * SECOND_MS, default: 2 * SECOND_MS };
+/// Origins a stage may make HTTP requests to.
+pub const ORIGINS_MAX: usize = 64;
+/// HTTP requests of a stage under way at once.
+pub const HTTP_IN_FLIGHT: Range = Range { min: 1, max: 256, default: 16 };
+/// How long an HTTP request of a stage may take. A call waits for at most ten seconds.
+pub const HTTP_DEADLINE_MS: Range = Range { min: 10, max: 8 * SECOND_MS, default: 5 * SECOND_MS };
+/// Body of an HTTP request of a stage.
+pub const HTTP_REQUEST_BYTES: Range = Range { min: 0, max: 64 * MIB, default: MIB };
+/// Body of the answer to one.
+pub const HTTP_RESPONSE_BYTES: Range = Range { min: 0, max: 256 * MIB, default: 8 * MIB };
 /// The shortest time to live of a key's state.
 pub const STATE_TTL_MS_MIN: u64 = SECOND_MS;
 /// The longest: ten years.
@@ -146,6 +156,10 @@ pub const BATCH_EVENTS: Range = Range { min: 1, max: 1000, default: 100 };
 /// How long a sink waits for an answer.
 pub const SINK_TIMEOUT_MS: Range =
     Range { min: 100, max: 300 * SECOND_MS, default: 10 * SECOND_MS };
+/// Messages that a sink of NATS has under way.
+pub const BATCH_MESSAGES: Range = Range { min: 1, max: 1000, default: 1 };
+/// Bytes of a subject, and of the names of a stream, a consumer and a queue.
+pub const SUBJECT_BYTES_MAX: usize = 255;
 /// The longest pause of a sink between two attempts.
 pub const SINK_PAUSE_MAX_MS: Range = Range { min: 100, max: HOUR_MS, default: 60 * SECOND_MS };
 

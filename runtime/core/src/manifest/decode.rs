@@ -15,9 +15,10 @@ use super::walk::{Walk, member};
 use super::words::{Reference, parse_component, parse_duration, parse_size};
 use super::{Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, bounds};
 use crate::json_key::Pointer;
+use crate::origin::Origin;
 use crate::pipeline::{
-    Delivery, EdgeKey, EventTime, GpuGrant, Grants, OnFailure, OnUpdate, ParkLimits, Scaling,
-    Scope, Stage, StageLimits, StreamLimits, TimeUnit,
+    Delivery, EdgeKey, EventTime, GpuGrant, Grants, HttpGrant, OnFailure, OnUpdate, ParkLimits,
+    Scaling, Scope, Stage, StageLimits, StreamLimits, TimeUnit,
 };
 
 /// Reads a manifest. The declaration is complete if and only if there are no problems.
@@ -229,7 +230,22 @@ fn stage(name: &str, view: View<'_>, problems: &mut Problems) -> Stage {
 
 fn grants(view: View<'_>) -> Grants {
     let buckets = view.at("keyvalue").at("buckets").items(bounds::BUCKETS_MAX);
-    Grants { gpu: gpu(view.at("gpu")), buckets: buckets.map(View::word).collect() }
+    Grants {
+        gpu: gpu(view.at("gpu")),
+        buckets: buckets.map(View::word).collect(),
+        http: http(view.at("http")),
+    }
+}
+
+fn http(view: View<'_>) -> Option<HttpGrant> {
+    let origins = view.at("allow").items(bounds::ORIGINS_MAX);
+    view.is_there().then(|| HttpGrant {
+        allow: origins.filter_map(|origin| Origin::parse(origin.text()?)).collect(),
+        in_flight: view.at("in-flight").small(bounds::HTTP_IN_FLIGHT.default as u16),
+        deadline_ms: view.at("deadline").duration(bounds::HTTP_DEADLINE_MS),
+        request_bytes: view.at("request-bytes").size(bounds::HTTP_REQUEST_BYTES),
+        response_bytes: view.at("response-bytes").size(bounds::HTTP_RESPONSE_BYTES),
+    })
 }
 
 fn gpu(view: View<'_>) -> Option<GpuGrant> {
@@ -272,6 +288,14 @@ fn scope_conflicts(view: View<'_>, scope: Scope, path: &str, problems: &mut Prob
     }
     if scope != Scope::Stream && view.at("stream").is_there() {
         refuse(member(path, "stream"), Scope::Stream);
+    }
+    if scope == Scope::Stream && view.at("grants").at("http").is_there() {
+        let message = "cannot be with scope = \"stream\": the calls of a stream are made again \
+                       when its instance is, and have to come to the same"
+            .to_owned();
+        let fix = "make the requests in a stage of another scope";
+        let field = member(&member(path, "grants"), "http");
+        problems.add(Problem::new(field, "manifest.scope", message, fix));
     }
     if scope == Scope::Stream && view.at("state-ttl").is_there() {
         let message = "has no meaning with scope = \"stream\": what a stream keeps goes when the \

@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Reference(&'static str),
     Component,
     Digest,
+    /// Scheme, host and port of a place for HTTP requests.
+    Origin,
     Text {
         bytes_max: usize,
     },

@@ -82,6 +82,9 @@ fn kind(kind: &Kind) -> Table {
             // The last is for the command, which puts another in its place.
             pattern(&format!("^({name}|{digest}|{name}@{digest}|{REGISTRY}[^@]+@{digest})$"))
         }
+        Kind::Origin => pattern(
+            r"^https?://((\*\.)?[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?$",
+        ),
         Kind::Digest => pattern(&format!("^{}$", digest())),
         Kind::Text { bytes_max } => {
             let mut schema = typed("string");

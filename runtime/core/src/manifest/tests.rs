@@ -310,11 +310,19 @@ const CONNECTORS: &str = r#""sources": {
         "b": { "folder": {
             "path": "/b", "form": "whole", "after": "delete", "line-bytes": "2KiB"
         } },
-        "c": { "cron": { "at": "0 3 * * *", "zone": "Europe/Berlin", "missed": "all" } }
+        "c": { "cron": { "at": "0 3 * * *", "zone": "Europe/Berlin", "missed": "all" } },
+        "d": { "nats": {
+            "url": "tls://nats.test", "stream": "S", "consumer": "c", "begin": "new",
+            "subject": "a.>", "message-bytes": "2KiB", "secret": "s"
+        } },
+        "e": { "nats": { "url": "nats://nats.test:4222", "subject": "b", "queue": "q" } }
     },
     "sinks": { "s": { "from": "counts", "on-refusal": "drop", "webhook": {
         "url": "https://example.test/x", "form": "lines", "batch-events": 7, "secret": "s",
         "timeout": "3s", "pause-max": "9s"
+    } }, "t": { "from": "counts", "nats": {
+        "url": "nats://nats.test", "subject": "counts", "form": "event", "confirmed-by": "server",
+        "batch-events": 7, "secret": "s", "timeout": "3s", "pause-max": "9s"
     } } }"#;
 
 #[test]
@@ -322,7 +330,11 @@ fn every_field_of_the_table_is_written_and_so_read() {
     let text =
         WORD_COUNT.replace("\"split\", \"ports\"", "\"split\", \"scope\": \"stream\", \"ports\"");
     let text = text.replace("\"on-failure\": \"halt\"", "\"on-failure\": \"park\"");
-    let text = text.replace("\"retries\": 0", "\"retries\": 0, \"state-ttl\": \"30d\"");
+    let text = text.replace(
+        "\"retries\": 0",
+        "\"retries\": 0, \"state-ttl\": \"30d\", \"grants\": { \"http\": { \"allow\": \
+                  [\"https://a.example\"] } }",
+    );
     let text = text.replace("\"split\", \"scope\"", "\"split\", \"from\": \"cut\", \"scope\"");
     let time = "\"time\": { \"idle-after\": \"1s\" }, \"ingest\": { \"time\": \"/at\",";
     let text = text.replace("\"ingest\": {", time);
@@ -365,6 +377,25 @@ fn state_expires_where_it_may_and_within_its_bounds() {
     assert!(problem.fix.contains("stream.idle-timeout"), "{}", problem.fix);
     let (declaration, _) = read(&json(WORD_COUNT));
     assert_eq!(declaration.stages["count"].state_ttl_ms, None, "never without a word");
+}
+
+#[test]
+fn http_goes_to_origins_and_from_no_stream() {
+    let allow = |text: &str| {
+        let list = Value::Array(vec![Value::from(text)]);
+        with(&["stages", "count", "grants", "http", "allow"], list)
+    };
+    assert!(allow("https://*.example.com:8443").is_empty());
+    for bad in ["example.com", "https://example.com/path", "https://*", "http://0x7f.1"] {
+        let problems = allow(bad);
+        let problem = problem(&problems, "stages.count.grants.http.allow[0]");
+        assert_eq!(problem.code, "manifest.origin");
+        assert!(problem.fix.contains("https://api.example.com"), "{}", problem.fix);
+    }
+    let text = "\"split\", \"scope\": \"stream\", \"grants\": { \"http\": { \"allow\": \
+                [\"https://a.example\"] } }, \"ports\"";
+    let (_, problems) = read(&json(&WORD_COUNT.replace("\"split\", \"ports\"", text)));
+    assert_eq!(problem(&problems, "stages.split.grants.http").code, "manifest.scope");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::problem::{Problem, Problems, show};
 use super::value::{Table, Value};
 use super::words::{self, QuantityError};
 use crate::json_key::Pointer;
+use crate::origin::Origin;
 
 /// The path of a member.
 #[must_use]
@@ -95,6 +96,7 @@ impl<'a> Walk<'a> {
             | Kind::Reference(_)
             | Kind::Component
             | Kind::Digest
+            | Kind::Origin
             | Kind::Text { .. } => self.text(kind, value, path),
         }
     }
@@ -263,6 +265,10 @@ impl<'a> Walk<'a> {
                 let message = format!("{shown} is not a digest");
                 self.add(path, "manifest.digest", message, format!("write {}", form(kind)));
             }
+            Kind::Origin if Origin::parse(text).is_none() => {
+                let message = format!("{shown} is not the origin of a URL");
+                self.add(path, "manifest.origin", message, format!("write {}", form(kind)));
+            }
             Kind::Text { bytes_max } if text.len() > *bytes_max => {
                 let message = format!("has {} bytes", text.len());
                 self.add(path, "manifest.size", message, format!("use at most {bytes_max}"));
@@ -356,6 +362,10 @@ fn form(kind: &Kind) -> String {
         Kind::Reference(part) => format!("\"stage\" or \"stage.{part}\""),
         Kind::Component => format!("\"name\", \"{0}\" or \"name@{0}\"", words::digest_form()),
         Kind::Digest => format!("\"{}\"", words::digest_form()),
+        Kind::Origin => "scheme, host and, if it is not the usual one, port, and nothing behind \
+                         them: \"https://api.example.com\", \"http://10.0.0.7:8080\", or \
+                         \"https://*.example.com\" for every name below one"
+            .to_owned(),
         Kind::Pointer => "a JSON pointer such as \"/user/id\"".to_owned(),
         Kind::Name => format!("a name: {}", words::NAME_RULE),
         _ => "it in quotes".to_owned(),

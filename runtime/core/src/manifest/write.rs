@@ -118,6 +118,16 @@ fn grants(grants: &Grants) -> Value {
         let keyvalue = members([("buckets", list(&grants.buckets))]);
         table.insert("keyvalue".to_owned(), Value::Table(keyvalue));
     }
+    if let Some(grant) = &grants.http {
+        let http = members([
+            ("allow", list(&grant.allow)),
+            ("in-flight", Value::Integer(grant.in_flight.into())),
+            ("deadline", text(&duration_text(grant.deadline_ms))),
+            ("request-bytes", size(grant.request_bytes)),
+            ("response-bytes", size(grant.response_bytes)),
+        ]);
+        table.insert("http".to_owned(), Value::Table(http));
+    }
     Value::Table(table)
 }
 

@@ -24,6 +24,8 @@ pub enum SourceKind {
     Folder(Lines),
     /// A schedule.
     Cron(Cron),
+    /// Messages of NATS.
+    Nats(NatsSource),
 }
 
 impl SourceKind {
@@ -34,6 +36,7 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Folder(_) => "folder",
             Self::Cron(_) => "cron",
+            Self::Nats(_) => "nats",
         }
     }
 }
@@ -110,6 +113,27 @@ impl Missed {
     }
 }
 
+/// Messages of NATS: of a stream, or as they are published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NatsSource {
+    /// The server.
+    pub url: String,
+    /// Which messages; of a stream all, unless it says less.
+    pub subject: Option<String>,
+    /// The stream they are kept in; without one each comes at most once.
+    pub stream: Option<String>,
+    /// Name of the durable consumer of the stream.
+    pub consumer: Option<String>,
+    /// Without a stream: the group that shares the messages.
+    pub queue: Option<String>,
+    /// A consumer that is made anew begins with what comes next, rather than with what is there.
+    pub begins_new: bool,
+    /// Bytes of the largest message.
+    pub message_bytes: u64,
+    /// Name of the secret that says who this is.
+    pub secret: Option<String>,
+}
+
 /// Where the node hands results on to by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sink {
@@ -129,6 +153,8 @@ pub struct Sink {
 pub enum SinkKind {
     /// A URL that results are posted to.
     Webhook(Webhook),
+    /// A subject of NATS.
+    Nats(NatsSink),
 }
 
 impl SinkKind {
@@ -137,6 +163,7 @@ impl SinkKind {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Webhook(_) => "webhook",
+            Self::Nats(_) => "nats",
         }
     }
 }
@@ -158,7 +185,28 @@ pub struct Webhook {
     pub pause_max_ms: u64,
 }
 
-/// What a request to a webhook holds.
+/// A subject of NATS that results are published to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NatsSink {
+    /// The server.
+    pub url: String,
+    /// The subject.
+    pub subject: String,
+    /// What a message holds; there is no form of lines.
+    pub form: WebhookForm,
+    /// A stream has to confirm each, rather than the server alone.
+    pub by_stream: bool,
+    /// Most messages that are under way.
+    pub batch_events: u64,
+    /// Name of the secret that says who this is.
+    pub secret: Option<String>,
+    /// Milliseconds the confirmation may take.
+    pub timeout_ms: u64,
+    /// Milliseconds of the longest pause between two attempts.
+    pub pause_max_ms: u64,
+}
+
+/// What a request to a webhook, or a message, holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WebhookForm {
     /// The payload, with attributes as headers.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ComponentRef, Cron, Delivery, EdgeKey, EventTime, Facts, GpuGrant, Grants, Missed, OnFailure,
-    OnUpdate, ParkLimits, Pipeline, Scaling, Scope, Sink, SinkKind, Source, SourceKind, Stage,
-    StageLimits, StreamLimits, TimeUnit, Webhook, WebhookForm, build,
+    ComponentRef, Cron, Delivery, EdgeKey, EventTime, Facts, GpuGrant, Grants, HttpGrant, Missed,
+    NatsSink, NatsSource, OnFailure, OnUpdate, ParkLimits, Pipeline, Scaling, Scope, Sink,
+    SinkKind, Source, SourceKind, Stage, StageLimits, StreamLimits, TimeUnit, Webhook, WebhookForm,
+    build,
 };
 use crate::ids::Digest;
 use crate::json_key::Pointer;
@@ -15,6 +16,7 @@ use crate::manifest::bounds::{self, Range};
 use crate::manifest::{
     Declaration, EdgeDeclaration, IngestDeclaration, OutputDeclaration, Reference, Value,
 };
+use crate::origin::Origin;
 
 /// A manifest from JSON text; for tests, where the text is known to be good.
 pub(crate) fn json(text: &str) -> Value {
@@ -143,7 +145,7 @@ impl Choices<'_> {
             scope,
             config: (0..self.below(3)).map(|i| (format!("k{i}"), text.clone())).collect(),
             assets: (0..self.below(2)).map(|i| (format!("a{i}"), self.digest())).collect(),
-            grants: self.grants(),
+            grants: self.grants(scope),
             limits,
             state_ttl_ms: self.state_ttl_ms(scope),
             on_failure,
@@ -155,13 +157,26 @@ impl Choices<'_> {
         }
     }
 
-    fn grants(&mut self) -> Grants {
+    fn grants(&mut self, scope: Scope) -> Grants {
         let gpu = self.one_in(4).then(|| GpuGrant {
             weight: 1 + self.below(bounds::GPU_WEIGHT_MAX as usize) as u32,
             deadline_ms: self.within(bounds::GPU_DEADLINE_MS),
         });
         let buckets = if self.one_in(4) { 1 + self.below(3) } else { 0 };
-        Grants { gpu, buckets: (0..buckets).map(|i| format!("b{i}")).collect() }
+        let buckets = (0..buckets).map(|i| format!("b{i}")).collect();
+        Grants { gpu, buckets, http: self.http(scope) }
+    }
+
+    fn http(&mut self, scope: Scope) -> Option<HttpGrant> {
+        (scope != Scope::Stream && self.one_in(4)).then(|| HttpGrant {
+            allow: (0..1 + self.below(3))
+                .filter_map(|i| Origin::parse(&format!("https://*.h{i}.example:8443")))
+                .collect(),
+            in_flight: self.within(bounds::HTTP_IN_FLIGHT) as u16,
+            deadline_ms: self.within(bounds::HTTP_DEADLINE_MS),
+            request_bytes: self.within(bounds::HTTP_REQUEST_BYTES),
+            response_bytes: self.within(bounds::HTTP_RESPONSE_BYTES),
+        })
     }
 
     fn reference(&mut self, stage: &str, parts: &[String]) -> Reference {
@@ -208,7 +223,11 @@ impl Choices<'_> {
             let missed = [Missed::Skip, Missed::Once, Missed::All][choices.below(3)];
             let cron = Cron { at: "0 3 * * *".to_owned(), zone: "UTC".to_owned(), missed };
             let key = choices.one_in(2).then(|| "k".to_owned());
-            (name.clone(), Source { name, key, kind: SourceKind::Cron(cron) })
+            let kind = match choices.one_in(3) {
+                true => SourceKind::Nats(choices.subject()),
+                false => SourceKind::Cron(cron),
+            };
+            (name.clone(), Source { name, key, kind })
         };
         let sources = (0..self.below(3)).map(|i| source(format!("in{i}"), self)).collect();
         let mut sinks = BTreeMap::new();
@@ -230,10 +249,38 @@ impl Choices<'_> {
             };
             let name = format!("to-{output}");
             let (from, drops) = (output.clone(), self.one_in(2));
-            let sink = Sink { name: name.clone(), from, drops, kind: SinkKind::Webhook(hook) };
-            sinks.insert(name, sink);
+            let kind = match self.one_in(3) {
+                true => SinkKind::Nats(self.published()),
+                false => SinkKind::Webhook(hook),
+            };
+            sinks.insert(name.clone(), Sink { name, from, drops, kind });
         }
         (sources, sinks)
+    }
+
+    /// Without a log there is no place in a stream.
+    fn subject(&mut self) -> NatsSource {
+        NatsSource {
+            url: "nats://nats.test".to_owned(),
+            subject: Some("a.>".to_owned()),
+            queue: self.one_in(2).then(|| "q".to_owned()),
+            message_bytes: self.within(bounds::LINE_BYTES),
+            secret: self.one_in(2).then(|| "s".to_owned()),
+            ..NatsSource::default()
+        }
+    }
+
+    fn published(&mut self) -> NatsSink {
+        NatsSink {
+            url: "tls://nats.test:4223".to_owned(),
+            subject: "results".to_owned(),
+            form: [WebhookForm::Payload, WebhookForm::Event][self.below(2)],
+            by_stream: self.one_in(2),
+            batch_events: self.within(bounds::BATCH_MESSAGES),
+            secret: self.one_in(2).then(|| "s".to_owned()),
+            timeout_ms: self.within(bounds::SINK_TIMEOUT_MS),
+            pause_max_ms: self.within(bounds::SINK_PAUSE_MAX_MS),
+        }
     }
 
     fn declaration(&mut self) -> Declaration {

@@ -40,6 +40,7 @@ impl Bed {
             assets: Default::default(),
             gpu: None,
             buckets: Default::default(),
+            http: None,
             secret: [7; 32],
             live: Default::default(),
             away: Default::default(),

@@ -106,6 +106,8 @@ const WASI: &[(&str, &[&str])] = &[
     ),
     ("clocks", &["monotonic-clock", "wall-clock"]),
     ("filesystem", &["types", "preopens"]),
+    // For it the manifest grants `http`.
+    ("http", &["types", "outgoing-handler"]),
     ("io", &["error", "poll", "streams"]),
     ("random", &["random", "insecure", "insecure-seed"]),
     (
@@ -386,11 +388,9 @@ fn known(
     match (linked, version) {
         (true, Some((0, 2))) => Ok(None),
         (true, _) => Err("this node has WASI 0.2".to_owned()),
-        (false, _) if wasi == "http" => {
-            Err("stages have no network in this version, and no grant \
-                                             gives it; build the component without it"
-                .to_owned())
-        }
+        (false, _) if wasi == "http" => Err("a stage makes requests by `outgoing-handler`, and \
+                                             is not called by any; build the component without it"
+            .to_owned()),
         (false, _) => Err("not part of WASI 0.2 `cli`, and no grant gives it in this version; \
                            build the component without it"
             .to_owned()),

@@ -250,7 +250,7 @@ fn a_later_patch_of_the_contract_is_fine() {
 fn every_refused_import_is_named_with_its_reason_at_once() {
     let imports: String = [
         "acme:database/client@1.0.0",
-        "wasi:http/outgoing-handler@0.2.6",
+        "wasi:http/incoming-handler@0.2.6",
         "wasi:nn/graph@0.2.0",
         "wasi:cli/environment@0.3.0",
         "wasi:cli/exit@0.2.0-rc-2023-11-10",
@@ -271,7 +271,7 @@ fn every_refused_import_is_named_with_its_reason_at_once() {
     let Error::Import(lines) = error else { panic!("another error") };
     let expected = [
         ("acme:database/client@1.0.0", "not known here"),
-        ("wasi:http/outgoing-handler@0.2.6", "no network"),
+        ("wasi:http/incoming-handler@0.2.6", "is not called by any"),
         ("wasi:nn/graph@0.2.0", "not part of WASI 0.2 `cli`"),
         ("wasi:cli/environment@0.3.0", "has WASI 0.2"),
         ("wasi:cli/exit@0.2.0-rc-2023-11-10", "has WASI 0.2"),

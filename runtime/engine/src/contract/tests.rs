@@ -132,6 +132,7 @@ impl Subject for Wasm {
             assets: BTreeMap::new(),
             gpu: None,
             buckets: Default::default(),
+            http: None,
             secret: [7; 32],
             live: AtomicI64::new(0),
             away: AtomicI64::new(0),

@@ -15,7 +15,7 @@ mod batch;
 mod cas;
 
 use sluicebox_core::layer::Layer;
-use sluicebox_core::limits::SLOT_BYTES_MAX;
+use sluicebox_core::limits::{KEY_BYTES_MAX, SLOT_BYTES_MAX};
 use sluicebox_core::state::KeyedState;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{
@@ -66,6 +66,16 @@ struct Page<C> {
     keys: Vec<String>,
     cursor: Option<C>,
 }
+
+/// Bytes of all buckets and swaps that one instance may hold. They are no memory of the guest, and
+/// are not counted as such: what they have at most is in `docs/guide/wasi.md`.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
+
+/// A swap has a bucket within, its key, and a key of its own; a bucket its name and that of a page.
+const _: () = {
+    let texts = KEY_BYTES_MAX + 3 * SLOT_BYTES_MAX;
+    assert!(super::HANDLES_MAX * (size_of::<cas::Cas>() + texts) <= HELD_BYTES_MAX);
+};
 
 /// What is behind a handle.
 #[derive(Debug, Clone)]

@@ -108,6 +108,7 @@ fn stage_for(
         assets: BTreeMap::new(),
         gpu: None,
         buckets: Default::default(),
+        http: None,
         secret: [7; 32],
         live: Default::default(),
         away: Default::default(),

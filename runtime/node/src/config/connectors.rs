@@ -1,4 +1,4 @@
-//! What sources and sinks may reach: the operator's say, for all tenants or for one.
+//! What sources, sinks and stages may reach: the operator's say, for all tenants or for one.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,10 +6,11 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use sluicebox_core::ids::Name;
+use sluicebox_core::origin::Host;
 
 use super::reader::{Raw, Reader};
-use super::shape::{MaybePlace, Place, Shape, Wrong, wrong};
-use crate::egress::{Host, Network};
+use super::shape::{Count, MaybePlace, Place, Shape, Wrong, wrong};
+use crate::egress::Network;
 
 /// Entries of one list.
 const ENTRIES_MAX: usize = 1000;
@@ -24,18 +25,21 @@ const HOSTS: Texts<Grant<Host>> =
 const NETWORKS: Texts<Network> = Texts::of("networks, as [\"10.1.0.0/16\", …]");
 
 section! {
-    /// What sources and sinks of pipelines may reach; nothing unless it is here.
+    /// What sources, sinks and stages of pipelines may reach; nothing unless it is here.
     ConnectorsConfig in "connectors" {
         /// Folders that sources may read files of, and move them in, each for all tenants or one.
         folders: Vec<Grant<Folder>> = FOLDERS;
-        /// Hosts that sinks may connect to, each for all tenants or one; `*.` stands for all below.
+        /// Hosts that sources, sinks, and stages with the grant `http` may connect to, each for all
+        /// tenants or one; `*.` stands for all below.
         hosts: Vec<Grant<Host>> = HOSTS;
         /// Networks of one's own that those hosts may be in; else their addresses are public ones.
         networks: Vec<Network> = NETWORKS;
-        /// Folder with secrets of sinks, each a file tenant/name; empty for none.
+        /// Folder with secrets of connectors, each a file tenant/name; empty for none.
         secrets: Option<PathBuf> = MaybePlace;
         /// File with the authorities that certificates of hosts are held against, PEM.
         authorities: PathBuf = Place { default: PathBuf::from(AUTHORITIES) };
+        /// Connections that stages may have at once, over all tenants; one tenant has a quarter.
+        connections_max: usize = Count { default: 1_024, least: 4, most: 100_000 };
     }
 }
 
@@ -44,7 +48,8 @@ impl ConnectorsConfig {
     #[must_use]
     pub(crate) fn closed(&self) -> Self {
         let (folders, hosts, networks, secrets) = Default::default();
-        Self { folders, hosts, networks, secrets, authorities: self.authorities.clone() }
+        let (authorities, connections_max) = (self.authorities.clone(), self.connections_max);
+        Self { folders, hosts, networks, secrets, authorities, connections_max }
     }
 }
 

@@ -417,11 +417,11 @@ mod tests {
     #[test]
     fn a_process_is_told_what_it_needs_and_no_address() {
         let secret = ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret");
-        let otlp = with(&[secret, ("OTEL_BSP_MAX_QUEUE_SIZE", "77")]).unwrap().unwrap();
+        let otlp = with(&[secret, ("OTEL_BSP_MAX_QUEUE_SIZE", "777")]).unwrap().unwrap();
         let text = otlp.to_text();
         let there = Otlp::of_text(&text).unwrap();
         assert!(!text.contains("s3cret") && there.collector.is_none());
-        assert_eq!((there.sampler, there.queue_max), (otlp.sampler, 77));
+        assert_eq!((there.sampler, there.queue_max), (otlp.sampler, 777));
         assert_eq!((Otlp::of_text(""), Otlp::of_text("1 x 3")), (None, None));
     }
 

@@ -1,4 +1,4 @@
-;; Imports `wasi:http`, which is not part of what every stage gets.
+;; Imports what calls others by `wasi:http`: a stage makes requests, and has nobody to pass them to.
 (component
   (import "sluicebox:stage/types@0.1.0" (instance $types
     (type $class-shape (enum "retry" "reject"))
@@ -7,8 +7,7 @@
       (field "event" u32) (field "class" $class) (field "message" string)))
     (export "failure" (type $failure (eq $failure-shape)))))
   (alias export $types "failure" (type $failure))
-  (import "wasi:http/types@0.2.0" (instance $http
-    (export "fields" (type (sub resource)))))
+  (import "wasi:http/incoming-handler@0.2.0" (instance $http))
 
   ;; The memory. The frame is put behind the first page, always at the same place.
   (core module $heap

@@ -7,7 +7,8 @@ use super::super::problem::{Problem, Problems};
 use super::super::walk::member;
 use super::View;
 use crate::pipeline::{
-    Cron, LineForm, Lines, Missed, Sink, SinkKind, Source, SourceKind, Webhook, WebhookForm,
+    Cron, LineForm, Lines, Missed, NatsSink, NatsSource, Sink, SinkKind, Source, SourceKind,
+    Webhook, WebhookForm,
 };
 
 pub(super) fn sources(view: View<'_>, problems: &mut Problems) -> BTreeMap<String, Source> {
@@ -21,11 +22,13 @@ pub(super) fn sinks(view: View<'_>, problems: &mut Problems) -> BTreeMap<String,
 }
 
 fn source(name: &str, view: View<'_>, problems: &mut Problems) -> Option<Source> {
-    let kinds = ["file", "folder", "cron"];
-    let kind = match one_of(view, &kinds, &member("sources", name), problems)? {
+    let kinds = ["file", "folder", "cron", "nats"];
+    let path = member("sources", name);
+    let kind = match one_of(view, &kinds, &path, problems)? {
         "file" => SourceKind::File(lines(view.at("file"))),
         "folder" => SourceKind::Folder(lines(view.at("folder"))),
-        _ => SourceKind::Cron(cron(view.at("cron"))),
+        "cron" => SourceKind::Cron(cron(view.at("cron"))),
+        _ => SourceKind::Nats(nats_source(view.at("nats"), &path, problems)),
     };
     let key = view.at("key").text().filter(|key| !key.is_empty()).map(str::to_owned);
     Some(Source { name: name.to_owned(), key, kind })
@@ -33,8 +36,10 @@ fn source(name: &str, view: View<'_>, problems: &mut Problems) -> Option<Source>
 
 fn sink(name: &str, view: View<'_>, problems: &mut Problems) -> Option<Sink> {
     let path = member("sinks", name);
-    one_of(view, &["webhook"], &path, problems)?;
-    let kind = SinkKind::Webhook(webhook(view.at("webhook"), &path, problems));
+    let kind = match one_of(view, &["webhook", "nats"], &path, problems)? {
+        "webhook" => SinkKind::Webhook(webhook(view.at("webhook"), &path, problems)),
+        _ => SinkKind::Nats(nats_sink(view.at("nats"))),
+    };
     let (from, drops) = (view.at("from").word(), view.at("on-refusal").text() == Some("drop"));
     Some(Sink { name: name.to_owned(), from, drops, kind })
 }
@@ -101,6 +106,54 @@ fn webhook(view: View<'_>, path: &str, problems: &mut Problems) -> Webhook {
         url: view.at("url").word(),
         form,
         batch_events: view.at("batch-events").small(bounds::BATCH_EVENTS.default),
+        secret: view.at("secret").text().map(str::to_owned),
+        timeout_ms: view.at("timeout").duration(bounds::SINK_TIMEOUT_MS),
+        pause_max_ms: view.at("pause-max").duration(bounds::SINK_PAUSE_MAX_MS),
+    }
+}
+
+fn nats_source(view: View<'_>, path: &str, problems: &mut Problems) -> NatsSource {
+    let has_stream = view.at("stream").is_there();
+    let path = member(path, "nats");
+    let alone: &[_] = if has_stream { &["queue"] } else { &["consumer", "begin"] };
+    for name in alone.iter().filter(|name| view.at(name).is_there()) {
+        let without = if has_stream { "without" } else { "with" };
+        let message = format!("has a meaning only {without} a stream");
+        let fix =
+            if has_stream { "remove it; several consumers can share a stream" } else { STREAM };
+        problems.add(Problem::new(member(&path, name), "manifest.scope", message, fix));
+    }
+    if !has_stream && !view.at("subject").is_there() {
+        let message = "is missing, and there is no stream either".to_owned();
+        let fix = "say which messages: subject = \"orders.>\", or stream = \"ORDERS\"";
+        problems.add(Problem::new(member(&path, "subject"), "manifest.missing", message, fix));
+    }
+    let text = |name: &str| view.at(name).text().map(str::to_owned);
+    NatsSource {
+        url: view.at("url").word(),
+        subject: text("subject"),
+        stream: text("stream"),
+        consumer: text("consumer"),
+        queue: text("queue"),
+        begins_new: view.at("begin").text() == Some("new"),
+        message_bytes: view.at("message-bytes").size(bounds::LINE_BYTES),
+        secret: text("secret"),
+    }
+}
+
+/// What to do about a field that only a stream has.
+const STREAM: &str = "remove it, or name the stream: stream = \"ORDERS\"";
+
+fn nats_sink(view: View<'_>) -> NatsSink {
+    NatsSink {
+        url: view.at("url").word(),
+        subject: view.at("subject").word(),
+        form: match view.at("form").text() {
+            Some("event") => WebhookForm::Event,
+            _ => WebhookForm::Payload,
+        },
+        by_stream: view.at("confirmed-by").text() != Some("server"),
+        batch_events: view.at("batch-events").small(bounds::BATCH_MESSAGES.default),
         secret: view.at("secret").text().map(str::to_owned),
         timeout_ms: view.at("timeout").duration(bounds::SINK_TIMEOUT_MS),
         pause_max_ms: view.at("pause-max").duration(bounds::SINK_PAUSE_MAX_MS),

@@ -26,7 +26,7 @@ pub(super) const fn sinks() -> Field {
     )
 }
 
-static SOURCE: [Field; 4] = [
+static SOURCE: [Field; 5] = [
     field(
         "key",
         Kind::Text { bytes_max: crate::limits::KEY_BYTES_MAX },
@@ -47,6 +47,12 @@ static SOURCE: [Field; 4] = [
         "Each file that comes into a folder, in the order of their names.",
     ),
     field("cron", Kind::Table(&CRON), Need::Optional, "An event each time a schedule says so."),
+    field(
+        "nats",
+        Kind::Table(&NATS_SOURCE),
+        Need::Optional,
+        "Messages of NATS: of a stream each once, of a subject at most once.",
+    ),
 ];
 
 static FORM: [Choice; 2] = [
@@ -116,7 +122,60 @@ static CRON: [Field; 3] = [
     ),
 ];
 
-static SINK: [Field; 3] = [
+static NATS_BEGIN: [Choice; 2] = [
+    choice("first", "With the first message that is there."),
+    choice("new", "With what comes from then on."),
+];
+
+static NATS_SOURCE: [Field; 8] = [
+    field("url", Kind::Text { bytes_max: bounds::URL_BYTES_MAX }, Need::Required, NATS_URL_ABOUT),
+    field(
+        "subject",
+        Kind::Text { bytes_max: bounds::SUBJECT_BYTES_MAX },
+        Need::Optional,
+        "Which messages, with the wildcards of NATS; of a stream all, unless it is said.",
+    ),
+    field(
+        "stream",
+        Kind::Text { bytes_max: bounds::SUBJECT_BYTES_MAX },
+        Need::Optional,
+        "The stream of JetStream the messages are in. Without one each comes at most once.",
+    ),
+    field(
+        "consumer",
+        Kind::Text { bytes_max: bounds::SUBJECT_BYTES_MAX },
+        Need::Optional,
+        "Only with a stream: the durable consumer, made if it is not there. Without it its name is \
+         made of tenant, pipeline and source.",
+    ),
+    field(
+        "begin",
+        Kind::Choice(&NATS_BEGIN),
+        Need::Word("first"),
+        "Only with a stream: where a consumer begins that is made.",
+    ),
+    field(
+        "queue",
+        Kind::Text { bytes_max: bounds::SUBJECT_BYTES_MAX },
+        Need::Optional,
+        "Only without a stream: the queue group that shares the messages.",
+    ),
+    size(
+        "message-bytes",
+        bounds::LINE_BYTES,
+        "Largest message; larger ones are left out, and counted.",
+    ),
+    field("secret", Kind::Name, Need::Optional, NATS_SECRET_ABOUT),
+];
+
+const NATS_URL_ABOUT: &str = "The server, nats://host:port or tls://host:port; a host that the \
+                              operator allows (connectors.hosts).";
+
+const NATS_SECRET_ABOUT: &str = "Name of the secret that says who this is: a token, user and \
+                                 password, an nkey, or a file of credentials; the operator keeps \
+                                 it (connectors.secrets).";
+
+static SINK: [Field; 4] = [
     field("from", Kind::Name, Need::Required, "The output whose results it hands on."),
     field(
         "on-refusal",
@@ -125,6 +184,48 @@ static SINK: [Field; 3] = [
         "What happens to what the receiver will never take.",
     ),
     field("webhook", Kind::Table(&WEBHOOK), Need::Optional, "Each result is posted to a URL."),
+    field(
+        "nats",
+        Kind::Table(&NATS_SINK),
+        Need::Optional,
+        "Each result is published to a subject of NATS.",
+    ),
+];
+
+static NATS_FORM: [Choice; 2] = [
+    choice("payload", "The payload; attributes are headers (CloudEvents, binary)."),
+    choice("event", "The event as JSON (CloudEvents, structured)."),
+];
+
+static CONFIRMED_BY: [Choice; 2] = [
+    choice("stream", "A stream of JetStream has it on its disk, and knows it if it comes again."),
+    choice("server", "The server has it; who does not listen then does not get it."),
+];
+
+static NATS_SINK: [Field; 8] = [
+    field("url", Kind::Text { bytes_max: bounds::URL_BYTES_MAX }, Need::Required, NATS_URL_ABOUT),
+    field(
+        "subject",
+        Kind::Text { bytes_max: bounds::SUBJECT_BYTES_MAX },
+        Need::Required,
+        "The subject results are published to.",
+    ),
+    field("form", Kind::Choice(&NATS_FORM), Need::Word("payload"), "What a message holds."),
+    field(
+        "confirmed-by",
+        Kind::Choice(&CONFIRMED_BY),
+        Need::Word("stream"),
+        "Who has to have a result before it counts as handed on.",
+    ),
+    count(
+        "batch-events",
+        bounds::BATCH_MESSAGES,
+        "Most results that are under way at a time. With more than one, one that is refused may \
+         arrive behind those that follow it.",
+    ),
+    field("secret", Kind::Name, Need::Optional, NATS_SECRET_ABOUT),
+    duration("timeout", bounds::SINK_TIMEOUT_MS, "How long the confirmation may take."),
+    duration("pause-max", bounds::SINK_PAUSE_MAX_MS, "Longest pause before it is tried again."),
 ];
 
 static ON_REFUSAL: [Choice; 2] = [

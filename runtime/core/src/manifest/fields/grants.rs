@@ -1,8 +1,8 @@
 //! Fields of `grants`: what a stage may do besides the imports every stage has.
 
-use super::{Field, Kind, Need, bounds, duration, field};
+use super::{Field, Kind, Need, bounds, count, duration, field, size};
 
-pub(super) static GRANTS: [Field; 2] = [
+pub(super) static GRANTS: [Field; 3] = [
     field(
         "gpu",
         Kind::Table(&GPU),
@@ -16,6 +16,13 @@ pub(super) static GRANTS: [Field; 2] = [
         Need::Optional,
         "With this table the stage may open buckets of wasi:keyvalue. What is in them is part of \
          the state of its keys.",
+    ),
+    field(
+        "http",
+        Kind::Table(&HTTP),
+        Need::Optional,
+        "With this table the stage may make HTTP requests: the imports of wasi:http. A request is \
+         made again if its event is run again. Not with scope stream.",
     ),
 ];
 
@@ -36,3 +43,26 @@ static KEYVALUE: [Field; 1] = [field(
     "Names of the buckets it may open; what is kept in one is in slots that begin with its name \
      and a slash.",
 )];
+
+static HTTP: [Field; 5] = [
+    field(
+        "allow",
+        Kind::List { of: &Kind::Origin, min: 1, max: bounds::ORIGINS_MAX, unique: true },
+        Need::Required,
+        "Where requests may go: scheme, host and port, all of them exactly; *. before a name \
+         stands for every name below it.",
+    ),
+    count(
+        "in-flight",
+        bounds::HTTP_IN_FLIGHT,
+        "Requests under way at once, in all instances on a node; further ones wait.",
+    ),
+    duration(
+        "deadline",
+        bounds::HTTP_DEADLINE_MS,
+        "How long a request may take, to the end of its answer. Those of one call together may \
+         take as much for each of its events.",
+    ),
+    size("request-bytes", bounds::HTTP_REQUEST_BYTES, "The body of a request."),
+    size("response-bytes", bounds::HTTP_RESPONSE_BYTES, "The body of an answer."),
+];

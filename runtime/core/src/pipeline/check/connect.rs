@@ -22,7 +22,12 @@ impl Check<'_> {
         }
         let forgets = self.declaration.delivery == Delivery::BestEffort;
         for (name, source) in self.declaration.sources.iter().filter(|_| forgets) {
-            if matches!(source.kind, SourceKind::Cron(_)) {
+            let needs_none = match &source.kind {
+                SourceKind::Cron(_) => true,
+                SourceKind::Nats(nats) => nats.stream.is_none(),
+                SourceKind::File(_) | SourceKind::Folder(_) => false,
+            };
+            if needs_none {
                 continue;
             }
             let word = source.kind.word();
@@ -74,6 +79,23 @@ mod tests {
         assert_eq!(problems("best-effort", &source(cron)), []);
         let log = ("sources.s.file".to_owned(), "pipeline.source-delivery");
         assert_eq!(problems("best-effort", &source(file)), [log]);
+        let nats = |more: &str| format!(r#""nats": {{ "url": "nats://a", {more} }}"#);
+        let subject = source(&nats(r#""subject": "a.>", "queue": "q""#));
+        assert_eq!(problems("best-effort", &subject), []);
+        let stream = source(&nats(r#""stream": "S", "consumer": "c", "begin": "new""#));
+        assert_eq!(problems("exactly-once", &stream), []);
+        let log = ("sources.s.nats".to_owned(), "pipeline.source-delivery");
+        assert_eq!(problems("best-effort", &stream), [log]);
+        let neither = ("sources.s.nats.subject".to_owned(), "manifest.missing");
+        assert_eq!(problems("exactly-once", &source(&nats(r#""secret": "s""#))), [neither]);
+        for (more, field) in [
+            (r#""stream": "S", "queue": "q""#, "queue"),
+            (r#""subject": "a", "consumer": "c""#, "consumer"),
+            (r#""subject": "a", "begin": "first""#, "begin"),
+        ] {
+            let alone = (format!("sources.s.nats.{field}"), "manifest.scope");
+            assert_eq!(problems("exactly-once", &source(&nats(more))), [alone]);
+        }
         let both = format!("{file}, {cron}");
         let many = ("sources.s.cron".to_owned(), "manifest.kind");
         assert_eq!(problems("exactly-once", &source(&both)), [many]);

@@ -9,7 +9,7 @@ use super::{Bucket, Error, HasBucket, Host, Reached, charge, reach, text};
 
 /// What is behind a handle.
 #[derive(Debug)]
-struct Cas {
+pub(super) struct Cas {
     /// As the guest's was; it may outlive that.
     bucket: Bucket,
     key: String,
