@@ -25,9 +25,12 @@ use sluicebox_core::codec::{RecordWriter, UsageRecord, kind};
 use sluicebox_core::ids::Name;
 use sluicebox_store::log::{Class, Log};
 
+use crate::components::blocking;
 use crate::config::BillConfig;
+use crate::error::Error;
 use crate::mailbox::lock;
 use crate::node::Node;
+use crate::running::Running;
 use crate::running::event_time::now_micros;
 use meter::Meter;
 
@@ -62,18 +65,40 @@ impl Bill {
         &self.prices
     }
 
-    /// A tenant's account in bytes, for another node.
-    pub(crate) fn account(&self, tenant: &Name) -> Vec<u8> {
-        lock(&self.books).keep(tenant, 0)
+    /// A tenant's account in bytes, for another node. It may be large: workers do not wait for it.
+    ///
+    /// # Errors
+    /// It was not made.
+    pub(crate) async fn account(&self, tenant: Name) -> Result<Vec<u8>, Error> {
+        let books = self.books.clone();
+        blocking(move || Ok(lock(&books).keep(&tenant, 0))).await
     }
 
-    /// A tenant's account, alone in books of its own.
-    pub(crate) fn books_of(&self, tenant: &Name) -> Books {
-        let mut own = Books::new();
-        if let Err(error) = own.take_in(tenant.clone(), &self.account(tenant)) {
-            tracing::error!("an account of the books cannot be read: {error}");
+    /// Books with nothing but a tenant's account.
+    ///
+    /// # Errors
+    /// They were not made.
+    pub(crate) async fn books_of(&self, tenant: Name) -> Result<Books, Error> {
+        let books = self.books.clone();
+        blocking(move || Ok(lock(&books).only(&tenant))).await
+    }
+
+    /// Measures what a pipeline did up to now that ends here, or goes on as another version.
+    pub(crate) fn last_look(&self, running: &Running) {
+        lock(&self.meter).last_look(running);
+    }
+
+    /// Measures, and puts what was measured into the log if that is due, so long after the last
+    /// time. Whether it was.
+    fn measure(&self, node: &Node, since: Duration) -> bool {
+        let mut meter = lock(&self.meter);
+        meter.look(node, Instant::now());
+        let due = if meter.has_work() { self.interval } else { self.interval * IDLE_INTERVALS };
+        let is_due = since >= due;
+        if is_due {
+            write(&mut meter, node.log().as_ref());
         }
-        own
+        is_due
     }
 
     /// Measures a last time, and puts what is not in the log into it.
@@ -90,13 +115,12 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         let pipelines = u32::try_from(node.all_running().len() / PIPELINES_A_LOOK);
         tokio::time::sleep(LOOK * (1 + pipelines.unwrap_or(u32::MAX).min(600))).await;
-        let bill = node.bill();
-        let mut meter = lock(&bill.meter);
-        meter.look(&node, Instant::now());
-        let due = if meter.has_work() { bill.interval } else { bill.interval * IDLE_INTERVALS };
-        if wrote.elapsed() >= due {
-            wrote = Instant::now();
-            write(&mut meter, node.log().as_ref());
+        // Beside the workers: with many pipelines it takes a while.
+        let (own, since) = (node.clone(), wrote.elapsed());
+        match blocking(move || Ok(own.bill().measure(&own, since))).await {
+            Ok(true) => wrote = Instant::now(),
+            Ok(false) => {}
+            Err(error) => tracing::error!("what was used is not measured: {error}"),
         }
     }
 }

@@ -357,7 +357,7 @@ pub struct Config {
     pub traces: TracesConfig,
     /// Where traces go; none if nobody wants any.
     pub otlp: Option<Otlp>,
-    /// What sources and sinks may reach.
+    /// What sources, sinks and stages may reach.
     pub connectors: ConnectorsConfig,
     /// A tenant's quotas by default.
     pub quota: QuotaConfig,

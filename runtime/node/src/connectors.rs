@@ -16,12 +16,16 @@
 //! The contract of both seams: `source`, `sink`. Another kind is a file beside `cron`, a line in
 //! [`Declared`], and its table in the manifest (`core/pipeline/connect.rs`).
 
+mod attributes;
 mod cron;
 mod files;
 mod folder;
 mod grants;
+mod nats;
 mod pause;
 pub(crate) mod places;
+mod road;
+mod secret;
 mod sink;
 mod source;
 mod tail;
@@ -106,6 +110,10 @@ impl Work {
 
     fn grants(&self) -> Grants<'_> {
         Grants::of(&self.node, &self.tenant)
+    }
+
+    fn whose<'a>(&'a self, name: &'a str) -> nats::Whose<'a> {
+        (&self.tenant, &self.pipeline, name)
     }
 
     /// Tells of something that went wrong, in the log too if that is news.
@@ -209,6 +217,13 @@ async fn begin_source(work: &Work, source: &Source) -> Refused {
             Ok(schedule) => source::feed(work, source, schedule).await,
             Err(refused) => refused,
         },
+        SourceKind::Nats(nats) => {
+            match nats::open_source(&work.grants(), work.whose(&source.name), nats).await {
+                Ok(nats::Opened::Stream(stream)) => source::feed(work, source, *stream).await,
+                Ok(nats::Opened::Subject(subject)) => source::feed(work, source, *subject).await,
+                Err(refused) => refused,
+            }
+        }
         _ => Refused::unknown(),
     }
 }
@@ -220,11 +235,17 @@ async fn begin_sink(work: &Work, sink: &Sink) -> Refused {
             Ok(hook) => sink::hand_on(work, sink, hook).await,
             Err(refused) => refused,
         },
+        SinkKind::Nats(nats) => {
+            match nats::open_sink(&work.grants(), work.whose(&sink.name), nats).await {
+                Ok(publisher) => sink::hand_on(work, sink, publisher).await,
+                Err(refused) => refused,
+            }
+        }
         _ => Refused::unknown(),
     }
 }
 
-/// Refuses what may not be reached, or cannot be read as written.
+/// Refuses what may not be reached, by stages too, or cannot be read as written.
 ///
 /// # Errors
 /// Everything that is wrong, by field.
@@ -242,6 +263,7 @@ pub(crate) fn check(node: &Node, tenant: &Name, pipeline: &Pipeline) -> Result<(
             SourceKind::File(lines) => files::check(&grants, lines, true).err(),
             SourceKind::Folder(lines) => files::check(&grants, lines, false).err(),
             SourceKind::Cron(cron) => cron::Schedule::open(&source.name, cron).err(),
+            SourceKind::Nats(nats) => nats::check_source(&grants, nats).err(),
             _ => Some(Refused::unknown()),
         };
         note(path, refused);
@@ -250,9 +272,21 @@ pub(crate) fn check(node: &Node, tenant: &Name, pipeline: &Pipeline) -> Result<(
         let path = member(&member("sinks", &sink.name), sink.kind.word());
         let refused = match &sink.kind {
             SinkKind::Webhook(hook) => webhook::check(&grants, hook).err(),
+            SinkKind::Nats(nats) => nats::check_sink(&grants, nats).err(),
             _ => Some(Refused::unknown()),
         };
         note(path, refused);
+    }
+    for stage in &pipeline.stages {
+        let Some(grant) = &stage.grants.http else { continue };
+        let path = format!("stages.{}.grants.http", stage.name);
+        for (at, origin) in grant.allow.iter().enumerate() {
+            let refused = grants.origin(origin).err();
+            if let Some(Refused { field, code, message, fix }) = refused {
+                let field = format!("{}[{at}]", member(&path, field));
+                problems.add(Problem::new(field, code, message, fix));
+            }
+        }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
 }

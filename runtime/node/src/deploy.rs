@@ -288,6 +288,7 @@ impl Node {
         if let Some(running) = running {
             // Whatever is left over goes with the pipeline.
             taking::end(&running).await;
+            self.bill().last_look(&running);
             if let Some(durable) = running.durable() {
                 // Until the log says that it is gone it would be back after a restart. So it can
                 // be deleted again if the log refuses.

@@ -42,5 +42,5 @@ pub(crate) use outputs::{Renderer, Source as Shown};
 pub use server::listen;
 pub(crate) use server::serve;
 pub(crate) use server::{Listener, Listeners};
-pub(crate) use text::holds_json;
+pub(crate) use text::{holds_json, parse_rfc3339};
 pub(crate) use tls::Tls;

@@ -144,8 +144,12 @@ pub struct StageMetrics {
     pub traps: ByWord,
     /// Events it reported as failed, or that were found to fail.
     pub failures: Counter,
-    /// Events run again.
+    /// Events of calls that were taken back; they are run again, or given up.
     pub retries: Counter,
+    /// Calls that were taken back.
+    pub taken_back: Counter,
+    /// Events it took of batches that are committed, in a pipeline without a log.
+    pub taken: Counter,
     /// Events it left as dead letters.
     pub dead_letters: Counter,
     /// Keys that are parked.
@@ -178,6 +182,12 @@ pub struct StageMetrics {
     pub state_loads: Counter,
     /// Keys whose state went because it was not written for so long.
     pub state_expired: Counter,
+    /// HTTP requests it made, by outcome.
+    pub http_requests: ByWord,
+    /// Bytes of their bodies.
+    pub http_sent_bytes: Counter,
+    /// Bytes of the bodies of answers.
+    pub http_received_bytes: Counter,
     /// Lines it logged.
     pub log_lines: Counter,
     /// Lines that were over its limit.
@@ -196,6 +206,7 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
     Row::words("stage_traps", "Calls that ended in a trap, by cause", "cause", |m| m.traps.get()),
     Row::counter("stage_failures", "Events that failed", |m| m.failures.get()),
     Row::counter("stage_retries", "Events run again", |m| m.retries.get()),
+    Row::counter("stage_calls_taken_back", "Calls that were taken back", |m| m.taken_back.get()),
     Row::counter("stage_dead_letters", "Events left as dead letters", |m| m.dead_letters.get()),
     Row::gauge("stage_parked_keys", "Keys that are parked", |m| m.parked_keys.get()),
     Row::gauge("stage_parked_events", "Events of parked keys", |m| m.parked_events.get()),
@@ -230,6 +241,15 @@ const STAGE_ROWS: &[Row<StageMetrics>] = &[
         m.state_loads.get()
     }),
     Row::counter("stage_state_expired_keys", "Keys whose state expired", |m| m.state_expired.get()),
+    Row::words("stage_http_requests", "HTTP requests made, by outcome", "outcome", |m| {
+        m.http_requests.get()
+    }),
+    Row::counter("stage_http_sent_bytes", "Bytes of bodies of requests", |m| {
+        m.http_sent_bytes.get()
+    }),
+    Row::counter("stage_http_received_bytes", "Bytes of bodies of answers", |m| {
+        m.http_received_bytes.get()
+    }),
     Row::counter("stage_log_lines", "Lines logged", |m| m.log_lines.get()),
     Row::counter("stage_log_lines_dropped", "Log lines over the limit", |m| {
         m.log_lines_dropped.get()

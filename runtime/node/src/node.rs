@@ -27,7 +27,7 @@ use sluicebox_core::ids::{Name, PipelineId};
 use sluicebox_core::numbering::Numbering;
 use sluicebox_core::quota::Allowance;
 use sluicebox_engine::artefact::{self, Artefacts};
-use sluicebox_engine::compile::{CompileLimits, Compiler, CompilerConfig};
+use sluicebox_engine::compile::Compiler;
 use sluicebox_engine::component::Limits;
 use sluicebox_engine::sandbox::Sandbox;
 use sluicebox_engine::stage::{MemoryMeter, TenantSlots};
@@ -45,6 +45,7 @@ use crate::config::Config;
 use crate::deploy;
 use crate::disk_use::DiskUse;
 use crate::durable::{Durable, Ingest, refused};
+use crate::egress::Egress;
 use crate::error::Error;
 use crate::front::Front;
 use crate::gpu::Gpus;
@@ -134,6 +135,7 @@ pub struct Node {
     draining: AtomicBool,
     front: Arc<Front>,
     gpus: Arc<Gpus>,
+    egress: Egress,
     /// Where somebody wants them.
     pub(crate) traces: Option<Arc<Traces>>,
     /// The nodes it works with, if it is not alone.
@@ -152,7 +154,6 @@ impl Node {
         tenants: Option<Tenants>,
     ) -> Result<Self, Error> {
         let front = Arc::new(Front::new(&config, program.clone()));
-        let gpus = Arc::new(Gpus::new(&config, program.clone()));
         let metrics = Metrics::new();
         let traces = Traces::new(&config, &metrics)?;
         let cluster = Cluster::load(&config.cluster, &metrics)?.map(Arc::new);
@@ -160,16 +161,14 @@ impl Node {
         std::fs::create_dir_all(dir).map_err(io("create the data directory"))?;
         let catalog: Arc<dyn Catalog> = Arc::new(DirCatalog::open(&dir.join("catalog"))?);
         let (log, recovered) = recover::open(&config, deploy::secret_number()?)?;
-        let engine_config = config.engine.tuning();
-        if let Some(warning) = engine_config.mappings_warning() {
-            tracing::warn!("{warning}");
-        }
-        let sandbox = Arc::new(Sandbox::new(&engine_config)?);
+        let sandbox = Arc::new(sandbox(&config)?);
         let artefacts = Arc::new(open_artefacts(dir, &sandbox)?);
-        let compiler = Compiler::new(compiler_config(&config, program), sandbox.engine());
-        let (bytes_max, memory_bytes_max) =
-            (config.engine.upload_bytes_max as u64, config.engine.memory_bytes_max as u64);
-        let limits = Limits { bytes_max, memory_bytes_max };
+        let compiler = library::compiler_config(&config, program.clone());
+        let compiler = Compiler::new(compiler, sandbox.engine());
+        let limits = Limits {
+            bytes_max: config.engine.upload_bytes_max as u64,
+            memory_bytes_max: config.engine.memory_bytes_max as u64,
+        };
         let components = Components::new(catalog.clone(), artefacts, compiler, sandbox, limits);
         if cluster.is_some() {
             components.count_tenants()?;
@@ -214,7 +213,8 @@ impl Node {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             front,
-            gpus,
+            gpus: Arc::new(Gpus::new(&config, program)),
+            egress: Egress::new(&config),
             traces,
             cluster,
             began: since.as_nanos() as u64,
@@ -252,6 +252,11 @@ impl Node {
     /// The GPU, and who has what of it.
     pub(crate) fn gpus(&self) -> &Arc<Gpus> {
         &self.gpus
+    }
+
+    /// Requests that stages make to the outside.
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// Tenants in processes of their own.
@@ -462,6 +467,15 @@ fn lock_of<K: Eq + Hash>(locks: &Locks<K>, of: K) -> Arc<tokio::sync::Mutex<()>>
     })
 }
 
+/// What guests run in; says so if the system has too little for as many as there may be.
+fn sandbox(config: &Config) -> Result<Sandbox, Error> {
+    let tuning = config.engine.tuning();
+    if let Some(warning) = tuning.mappings_warning() {
+        tracing::warn!("{warning}");
+    }
+    Ok(Sandbox::new(&tuning)?)
+}
+
 /// The directory of compiled code, made if there is none.
 fn open_artefacts(dir: &Path, sandbox: &Sandbox) -> Result<Artefacts, Error> {
     let folder = dir.join("artefacts");
@@ -479,22 +493,4 @@ fn open_artefacts(dir: &Path, sandbox: &Sandbox) -> Result<Artefacts, Error> {
 fn io(doing: &str) -> impl FnOnce(std::io::Error) -> Error {
     let doing = doing.to_owned();
     move |source| Error::Io { doing, source }
-}
-
-fn compiler_config(config: &Config, program: PathBuf) -> CompilerConfig {
-    let engine = &config.engine;
-    let limits = CompileLimits {
-        memory_bytes: engine.compile_memory_bytes_max as u64,
-        cpu_seconds: engine.compile_cpu_max.as_secs().max(1),
-        wall: engine.compile_time_max,
-        output_bytes_max: engine.compile_output_bytes_max as u64,
-        ..CompileLimits::default()
-    };
-    CompilerConfig {
-        program,
-        args: vec![COMPILE_ARGUMENT.to_owned()],
-        limits,
-        parallel: engine.compile_processes.into(),
-        waiting: engine.compile_waiting_max.into(),
-    }
 }

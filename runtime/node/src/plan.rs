@@ -456,6 +456,7 @@ fn homes(said: &Said) -> BTreeMap<(&str, &str), usize> {
 mod tests {
     use super::report::{PartitionReport, PipelineReport};
     use super::*;
+    use crate::mailbox::load::Done;
 
     fn node(host: &str, pipelines: Vec<PipelineReport>) -> Result<Report, String> {
         let (cpu_milli, host_cpu_milli) = (2_000, 4_000);
@@ -569,10 +570,30 @@ mod tests {
         let gone = &plan.partitions[usize::from(plan.moves[0].partition)];
         assert_eq!(gone.why, "goes from a to b: it makes room, as a is short of memory");
         assert_eq!(gone.memory_bytes, 400 << 20);
-        // A node of before says nothing of memory, and is given none of it to heed.
-        let old = r#"{"host":"h","cpu-milli":2000,"host-cpu-milli":4000,"pipelines":[]}"#;
+    }
+
+    #[test]
+    fn what_nodes_say_is_read_and_of_a_node_of_before_what_it_says() {
+        let old = r#"{"host":"h","cpu-milli":2000,"host-cpu-milli":4000,"pipelines":[
+            {"tenant":"acme","name":"words","is-home":false,"may-move":true,"here":[
+                {"partition":3,"may-move":true,"cpu-milli":7,"state-bytes":9,"output":0,"sent":{}}
+            ],"away":{},"ingest":{}}
+        ]}"#;
         let old: Report = serde_json::from_str(old).expect("what such a node says");
+        // It says nothing of memory, and is given none of it to heed.
         assert_eq!(old.memory_bytes, MEMORY_BYTES_UNKNOWN);
+        let here = &old.pipelines[0].here[0];
+        assert_eq!((here.partition, here.state_bytes, here.memory_bytes), (3, 9, 0));
+        assert!(here.done.is_empty(), "it says no counts, and is not believed to have none");
+        let mut counts = partition(3, 7, &[(1, 5)]);
+        let done = Done { arrived: 11, taken: 12, busy_micros: 13, waiting: 14 };
+        counts.done = BTreeMap::from([("count".to_owned(), done)]);
+        let report = node("h", vec![words(false, vec![counts], &[])]).expect("it is one");
+        let text = serde_json::to_string(&report).expect("JSON");
+        for count in ["\"arrived\":11", "\"taken\":12", "\"busy-micros\":13", "\"waiting\":14"] {
+            assert!(text.contains(count), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Report>(&text).ok(), Some(report));
     }
 
     #[test]

@@ -456,6 +456,11 @@ impl Running {
         self.outputs.iter().for_each(|output| output.wake_held());
     }
 
+    /// What sinks have not taken keeps it from coming to rest.
+    pub(crate) fn is_kept_from_rest(&self) -> bool {
+        self.outputs.iter().any(|output| output.keeps_from_rest())
+    }
+
     /// Its events may wait in the log for as long as somebody outside takes no results.
     pub(crate) fn may_wait_for_sinks(&self) -> bool {
         self.is_logged() && !self.pipeline.sinks.is_empty()

@@ -8,8 +8,8 @@
 //!   done with it. Of partitions on other nodes these say what they have done; to another number
 //!   all come home first, and go back where they were, as for a new version.
 //! - A pipeline is taken to another scale as to another version: between two commits, with nothing
-//!   lost or doubled. It is one change at a time for the whole node, so that the pauses of many do
-//!   not fall together.
+//!   lost or doubled. It is one change at a time for a tenant, and a few for the whole node, so
+//!   that the pauses of many do not fall together, and none of them keeps others waiting.
 //! - What cannot be done is tried again later and later, and said.
 //!
 //! What is decided is in `core/scaling`, how it is done in `deploy/rescale`.
@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use sluicebox_core::ids::Name;
 use sluicebox_core::pipeline::Scaling;
 use sluicebox_core::scaling::{Bounds, Decision, Limit, Policy, Why, fuse};
+use tokio::task::JoinHandle;
 
+use crate::mailbox::load::Done;
 use crate::mailbox::lock;
 use crate::metrics::WorkerMetrics;
 use crate::node::Node;
@@ -40,6 +42,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// Changes of one node that are under way at a time, each of another tenant.
+const CHANGES_MAX: usize = 4;
+
 /// A stage that was set apart, or came back, stays so for this many quiet whiles.
 const HOLDS: u64 = 10;
 
@@ -47,8 +52,12 @@ const HOLDS: u64 = 10;
 /// of them. In thousandths of a worker.
 const SPARE_MILLI: u64 = 300;
 
+/// What partitions of a node have done in each segment, by root: by tenant and pipeline, then by
+/// partition.
+type Works = BTreeMap<(String, String), BTreeMap<u16, BTreeMap<String, Done>>>;
+
 /// What nodes said in a look that were asked, or that they did not.
-type Reports = BTreeMap<String, Option<Report>>;
+type Reports = BTreeMap<String, Option<Works>>;
 
 /// What a scale is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,9 +141,31 @@ impl Spare {
     }
 }
 
+/// Changes that are under way, by tenant.
+#[derive(Debug, Default)]
+struct Changes(BTreeMap<Name, JoinHandle<()>>);
+
+impl Changes {
+    /// Begins one, unless its tenant has one or there are enough; the next look wants it again.
+    fn begin(&mut self, tenant: &Name, change: impl Future<Output = ()> + 'static) {
+        self.0.retain(|_, change| !change.is_finished());
+        if self.0.len() < CHANGES_MAX && !self.0.contains_key(tenant) {
+            self.0.insert(tenant.clone(), tokio::task::spawn_local(change));
+        }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // They end as what they are part of does, between two waits.
+        self.0.values().for_each(JoinHandle::abort);
+    }
+}
+
 /// Looks, for as long as the node runs.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut spare = Spare::new(&node);
+    let mut changes = Changes::default();
     loop {
         tokio::time::sleep(LOOK).await;
         let spare_milli = spare.look();
@@ -143,9 +174,9 @@ pub(crate) async fn run(node: Arc<Node>) {
             let Some(elsewhere) = node.done_elsewhere(&running, &mut said).await else { continue };
             let wanted = node.scales().look(&node, (&running, &elsewhere), spare_milli);
             if let Some(wanted) = wanted {
-                node.take_to(&running, wanted).await;
-                // That can take long, and what others said is of before.
-                said.clear();
+                let (node, running) = (node.clone(), running.clone());
+                let tenant = running.tenant().clone();
+                changes.begin(&tenant, async move { node.take_to(&running, wanted).await });
             }
         }
         node.scales().forget(&node);
@@ -177,27 +208,24 @@ impl Node {
         for node in unasked {
             said.insert(node.clone(), self.work_of(node).await);
         }
+        let named = (running.tenant().to_string(), running.name().to_string());
         for (partition, node) in &away {
-            let report = said.get(node)?.as_ref()?;
-            let (tenant, name) = (running.tenant().as_str(), running.name().as_str());
-            let mut pipelines = report.pipelines.iter();
-            let found = pipelines.find(|one| (&*one.tenant, &*one.name) == (tenant, name))?;
-            let found = found.here.iter().find(|one| one.partition == *partition)?;
-            if found.done.is_empty() {
+            let works = said.get(node)?.as_ref()?;
+            let done = works.get(&named)?.get(partition)?;
+            if done.is_empty() {
                 // A node of before it could be asked.
                 return None;
             }
-            let done = found.done.iter().map(|(root, done)| ((root.clone(), *partition), *done));
-            elsewhere.extend(done);
+            elsewhere.extend(done.iter().map(|(root, done)| ((root.clone(), *partition), *done)));
         }
         Some(elsewhere)
     }
 
     /// What another node does, if it can be asked.
-    async fn work_of(&self, node: &str) -> Option<Report> {
+    async fn work_of(&self, node: &str) -> Option<Works> {
         let mut peers = self.cluster()?.peers().iter();
         let peer = peers.find(|peer| peer.name().as_str() == node).filter(|peer| peer.is_up())?;
-        peer.report().await.ok()
+        peer.report().await.ok().map(works)
     }
 
     async fn take_to(self: &Arc<Self>, running: &Arc<Running>, wanted: Wanted) {
@@ -271,6 +299,14 @@ impl Node {
         };
         most.max(scaling.min)
     }
+}
+
+fn works(report: Report) -> Works {
+    let pipelines = report.pipelines.into_iter().map(|one| {
+        let here = one.here.into_iter().map(|at| (at.partition, at.done)).collect();
+        ((one.tenant, one.name), here)
+    });
+    pipelines.collect()
 }
 
 /// What a pipeline is to be like, and why.
@@ -420,5 +456,51 @@ fn words(decision: Decision) -> &'static str {
         (None, Why::Quiet) => "less came for a while than more are for",
         (None, Why::Awake) => "its bounds are others",
         (None, Why::Unknown) => "events wait, and what a partition does is not known yet",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_of_one_tenant_holds_up_no_other_and_there_are_few_at_a_time() {
+        let begun = Rc::new(Cell::new(0));
+        let name = |number: usize| Name::new(&format!("t{number}")).expect("a name");
+        let change = |begun: &Rc<Cell<usize>>| {
+            let (begun, (end, ended)) = (begun.clone(), oneshot::channel::<()>());
+            let change = async move {
+                begun.set(begun.get() + 1);
+                drop(ended.await);
+            };
+            (end, change)
+        };
+        let others = async || {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let at_work = async {
+            let (mut changes, mut ends) = (Changes::default(), Vec::new());
+            for number in [0, 0, 1, 2, 3, 4] {
+                let (end, change) = change(&begun);
+                changes.begin(&name(number), change);
+                ends.push(end);
+            }
+            others().await;
+            assert_eq!(begun.get(), CHANGES_MAX, "one of each tenant, and not of all");
+            drop(ends.remove(0));
+            others().await;
+            let (_end, change) = change(&begun);
+            changes.begin(&name(4), change);
+            others().await;
+            assert_eq!(begun.get(), CHANGES_MAX + 1, "the next has its turn");
+        };
+        tokio::task::LocalSet::new().run_until(at_work).await;
     }
 }

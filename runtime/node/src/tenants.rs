@@ -173,6 +173,11 @@ impl Tenants {
         Ok(Self::alone(name, &entry, defaults))
     }
 
+    /// Whether there is one tenant and no token.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// Puts another text of the one tenant in force.
     ///
     /// # Errors

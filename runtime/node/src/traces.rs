@@ -41,6 +41,9 @@ pub(crate) const EVENTS_MAX: usize = 16;
 /// Spans of one batch, its calls that are made again included.
 pub(crate) const BATCH_SPANS_MAX: usize = 128;
 
+/// After so many it tells of no more calls: its commit and what leaves are to be seen as well.
+pub(crate) const CALL_SPANS_MAX: usize = BATCH_SPANS_MAX - 2 * EVENTS_MAX;
+
 /// Bytes of a text in a span that somebody else wrote.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -185,10 +188,11 @@ pub(crate) fn cut(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn tenant(sampler: Sampler, (sampled, spans): (u32, u32)) -> Arc<TenantTraces> {
+    /// A tenant that may keep so many traces and spans in a second.
+    pub(crate) fn tenant(sampler: Sampler, (sampled, spans): (u32, u32)) -> Arc<TenantTraces> {
         let traces = Traces {
             sampler,
             queue: Arc::new(Queue::new(10, 5, Arc::default())),

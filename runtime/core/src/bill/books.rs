@@ -1,8 +1,10 @@
 //! What was used on a node, tenant by tenant.
 //!
 //! - An account is bounded: in spans by the calendar, in pipelines by [`PIPELINES_MAX`], in stages
-//!   by [`STAGES_MAX`], in all by [`LINES_MAX`]. What there is too many of goes into the level above,
-//!   that first which was used longest ago: sums stay what they were.
+//!   by [`STAGES_MAX`], in all by [`LINES_MAX`]. What there is too many of goes into the level
+//!   above, that first which was used longest ago: sums stay what they were. A pipeline goes only
+//!   if it was not used on the newest day: of too many that are in use the last ones have no lines
+//!   of their own, rather than that all take turns.
 //! - The whole account goes over to longer spans at once, when its newest hour is of a new day.
 //! - Names are those of pipelines and stages: one that is made again goes on in its line.
 //! - Each account knows up to where in the log it was kept. What is said again of before is not
@@ -69,6 +71,9 @@ pub(super) struct Account {
     pub kept_to: u64,
     /// How many lines it has.
     pub lines: usize,
+    /// A day on which all of its pipelines were used, of which there are as many as may be. It is
+    /// what looking through them comes to, so that nobody has to each time.
+    pub full_on: Option<u32>,
 }
 
 /// See the module.
@@ -105,6 +110,14 @@ impl Books {
         }
     }
 
+    /// Books with the account of one tenant alone.
+    #[must_use]
+    pub fn only(&self, tenant: &Name) -> Self {
+        let account = self.accounts.get(tenant).cloned();
+        let accounts = account.into_iter().map(|account| (tenant.clone(), account)).collect();
+        Self { accounts, changed: BTreeSet::new() }
+    }
+
     /// Everything of a tenant, pipeline by pipeline, stage by stage, in the order of time.
     pub fn lines(&self, tenant: &Name) -> impl Iterator<Item = Line<'_>> {
         self.accounts.get(tenant).into_iter().flat_map(Account::lines)
@@ -127,6 +140,7 @@ impl Account {
         let span = Span::kept(hour, self.newest).unwrap_or_else(|| Span::oldest(self.newest));
         let (is_merged, book) = match (whose.pipeline, whose.stage) {
             (None, _) => (false, &mut self.own),
+            (Some(name), _) if self.is_full_for(name) => (false, &mut self.own),
             (Some(name), stage) => {
                 let is_merged = self.admit(name);
                 let pipeline = self.pipelines.entry(name.clone()).or_default();
@@ -141,9 +155,26 @@ impl Account {
         }
     }
 
+    /// A pipeline is new, there are too many, and all of them were used on the newest day.
+    fn is_full_for(&mut self, name: &Name) -> bool {
+        if self.pipelines.len() < PIPELINES_MAX || self.pipelines.contains_key(name) {
+            return false;
+        }
+        let today = self.newest / 24;
+        let is_of_today = |pipeline: &Pipeline| pipeline.last().is_some_and(|at| at / 24 >= today);
+        if self.full_on != Some(today) && self.pipelines.values().all(is_of_today) {
+            self.full_on = Some(today);
+        }
+        self.full_on == Some(today)
+    }
+
     /// If a pipeline is new and there are too many, another one makes room. Whether one did.
     fn admit(&mut self, name: &Name) -> bool {
-        let is_full = !self.pipelines.contains_key(name) && self.pipelines.len() >= PIPELINES_MAX;
+        if self.pipelines.contains_key(name) {
+            return false;
+        }
+        self.full_on = None;
+        let is_full = self.pipelines.len() >= PIPELINES_MAX;
         if is_full {
             self.merge_oldest();
         }

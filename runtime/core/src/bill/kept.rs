@@ -67,7 +67,8 @@ impl Books {
         })?;
         let pipelines: BTreeMap<Name, Pipeline> = pipelines.into_iter().collect();
         reader.extensions()?;
-        let mut account = Account { own, pipelines, newest, kept_to, lines: 0 };
+        let lines = 0;
+        let mut account = Account { own, pipelines, newest, kept_to, lines, full_on: None };
         account.lines = account.count();
         self.accounts.insert(tenant, account);
         Ok(())

@@ -272,7 +272,8 @@ fn a_bill_by_hand() {
 
 #[test]
 fn what_there_is_too_many_of_goes_into_the_level_above() {
-    let (tenant, mut books, mut at) = (name("t"), Books::new(), 0);
+    // There are 1,536 in a day: room is made for those of the second one.
+    let (tenant, mut books, mut at) = (name("t"), Books::new(), 600);
     let mut used = |pipeline: &str, stage: &str| {
         let (pipeline, stage) = (name(pipeline), name(stage));
         let whose = Whose { tenant: &tenant, pipeline: Some(&pipeline), stage: Some(&stage) };
@@ -287,6 +288,42 @@ fn what_there_is_too_many_of_goes_into_the_level_above() {
     let rows = Report::of(books.lines(&name("t")), &ALWAYS, by, &prices()).rows;
     assert_eq!(rows.len(), PIPELINES_MAX + 1);
     assert_eq!(rows[0].used.get(Item::Fuel), 10);
+}
+
+#[test]
+fn of_too_many_pipelines_in_use_none_makes_room_for_another() {
+    let (tenant, mut books, mut at) = (name("t"), Books::new(), 0);
+    let pipelines: Vec<Name> = (0..PIPELINES_MAX + 76).map(|n| name(&format!("p{n}"))).collect();
+    let mut round = |books: &mut Books, day: u64| {
+        for pipeline in &pipelines {
+            let whose = Whose { tenant: &tenant, pipeline: Some(pipeline), stage: None };
+            at += 1;
+            books.used(whose, (day * 24 * HOUR_MICROS, at), &Used::of(Item::Fuel, 1));
+        }
+        at
+    };
+    round(&mut books, 1000);
+    let by = Group { pipelines: true, ..Group::default() };
+    let rows = |books: &Books| Report::of(books.lines(&name("t")), &ALWAYS, by, &prices()).rows;
+    let before = rows(&books);
+    assert_eq!(before.len(), PIPELINES_MAX + 1);
+    assert_eq!(before[0].used.get(Item::Fuel), 76, "the last ones are the tenant's own");
+    let end = round(&mut books, 1000);
+    let after = rows(&books);
+    assert!(after.iter().all(|row| row.used.get(Item::Fuel) % 2 == 0), "nothing took turns");
+    // Whoever reads them back goes on alike.
+    let mut again = Books::new();
+    again.take_in(name("t"), &books.keep(&name("t"), end + 1)).expect("it was kept");
+    let more = Used::of(Item::Fuel, 1);
+    for books in [&mut books, &mut again] {
+        let (tenant, pipeline) = (name("t"), name("new"));
+        let whose = Whose { tenant: &tenant, pipeline: Some(&pipeline), stage: None };
+        books.used(whose, (1000 * 24 * HOUR_MICROS, end + 2), &more);
+        books.used(whose, (1001 * 24 * HOUR_MICROS, end + 3), &more);
+    }
+    assert_eq!(rows(&books), rows(&again));
+    let new = rows(&books).into_iter().find(|row| row.pipeline == Some(name("new")));
+    assert_eq!(new.map(|row| row.used.get(Item::Fuel)), Some(1), "the next day there is room");
 }
 
 #[test]

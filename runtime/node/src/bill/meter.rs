@@ -3,12 +3,14 @@
 //! - Bytes times time: what there is at a look, for the time since the look before. It is counted
 //!   in whole KiB milliseconds; what is left over counts with the next look.
 //! - Counters that only grow: what they grew by since the look before. One that is less than it was
-//!   has begun anew.
+//!   has begun anew. They are remembered as long as they are there, looked at or not: a pipeline
+//!   that ends is no more among those that run, and is looked at a last time.
 //! - What is here of several parts belongs to the smallest part that has all of it: state of a
 //!   segment with several stages is the pipeline's own, GPU memory that no stage has the tenant's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use sluicebox_core::bill::{Item, Used};
@@ -17,7 +19,7 @@ use sluicebox_core::ids::Name;
 
 use crate::gpu::{GPU_ITEMS, GpuUsed};
 use crate::mailbox::Unlogged;
-use crate::metrics::HopWay;
+use crate::metrics::{HopWay, PipelineMetrics};
 use crate::node::Node;
 use crate::running::{Running, SegmentRuntime, StageRuntime};
 
@@ -26,6 +28,9 @@ type Of = (Name, Option<Name>, Option<Name>);
 
 /// A counter: whose, of what, and which of those there were.
 type Counter = (Of, Item, String);
+
+/// Counters that each version has for itself: those of one that is over are there no more.
+const BY_VERSION: [Item; 3] = [Item::BytesIn, Item::BytesOut, Item::BytesBetween];
 
 /// What was measured and is not in the log.
 #[derive(Debug, Default)]
@@ -41,6 +46,8 @@ pub(super) struct Meter {
     open: BTreeMap<Of, Open>,
     /// Counters as they were.
     seen: BTreeMap<Counter, u64>,
+    /// Those that had them, by tenant and pipeline: others under the same names begin anew.
+    known: BTreeMap<(Name, Name), Weak<PipelineMetrics>>,
     /// Whatever was there at the last look.
     there: BTreeSet<Of>,
     last: Option<Instant>,
@@ -51,6 +58,8 @@ struct Look<'a> {
     open: &'a mut BTreeMap<Of, Open>,
     before: BTreeMap<Counter, u64>,
     seen: BTreeMap<Counter, u64>,
+    known: &'a mut BTreeMap<(Name, Name), Weak<PipelineMetrics>>,
+    looked: BTreeSet<(Name, Name)>,
     there: BTreeSet<Of>,
     millis: u64,
 }
@@ -59,9 +68,7 @@ impl Meter {
     /// Measures once.
     pub(super) fn look(&mut self, node: &Node, now: Instant) {
         let millis = self.since(now);
-        let before = std::mem::take(&mut self.seen);
-        let (seen, there) = (BTreeMap::new(), BTreeSet::new());
-        let mut look = Look { open: &mut self.open, before, seen, there, millis };
+        let mut look = self.begin(millis);
         let parts = node.all_spread().into_iter().filter(|running| running.is_part());
         for running in node.all_running().into_iter().chain(parts) {
             look.pipeline(&running);
@@ -71,8 +78,47 @@ impl Meter {
             }
         }
         look.gpu(node);
-        let Look { seen, there, .. } = look;
+        let Look { before, seen, looked, there, .. } = look;
+        self.end((before, looked), (seen, there));
+    }
+
+    fn begin(&mut self, millis: u64) -> Look<'_> {
+        let before = std::mem::take(&mut self.seen);
+        let (seen, there) = (BTreeMap::new(), BTreeSet::new());
+        let (known, looked) = (&mut self.known, BTreeSet::new());
+        Look { open: &mut self.open, before, seen, known, looked, there, millis }
+    }
+
+    /// Keeps of what was before what may be looked at once more.
+    fn end(
+        &mut self,
+        (before, looked): (BTreeMap<Counter, u64>, BTreeSet<(Name, Name)>),
+        (mut seen, there): (BTreeMap<Counter, u64>, BTreeSet<Of>),
+    ) {
+        self.known.retain(|_, known| known.strong_count() > 0);
+        let is_known = |((tenant, pipeline, _), item, _): &Counter| {
+            let named = pipeline.as_ref().map(|pipeline| (tenant.clone(), pipeline.clone()));
+            let is_over =
+                |named: &(Name, Name)| BY_VERSION.contains(item) && looked.contains(named);
+            let is_there = |named: &(Name, Name)| self.known.contains_key(named) && !is_over(named);
+            !GPU_ITEMS.contains(item) && named.as_ref().is_some_and(is_there)
+        };
+        for (counter, value) in before {
+            if !seen.contains_key(&counter) && is_known(&counter) {
+                seen.insert(counter, value);
+            }
+        }
         (self.seen, self.there) = (seen, there);
+    }
+
+    /// Measures what a pipeline did until its end, or until another version is in its place.
+    pub(super) fn last_look(&mut self, running: &Running) {
+        let mut look = self.begin(0);
+        look.pipeline(running);
+        let Look { mut before, seen, there, .. } = look;
+        before.extend(seen);
+        self.seen = before;
+        self.there.extend(there);
     }
 
     /// Whole milliseconds since the last look; what is left of one counts with the next.
@@ -127,6 +173,7 @@ impl Look<'_> {
         let name = |text: &str| Name::new(text).ok();
         let (tenant, pipeline) = (running.tenant(), running.name());
         let of = |stage: Option<Name>| (tenant.clone(), Some(pipeline.clone()), stage);
+        self.counters_of((tenant, pipeline), running.metrics());
         for mailboxes in running.mailboxes() {
             let Some(segment) = mailboxes.first().map(|mailbox| mailbox.segment.clone()) else {
                 continue;
@@ -140,7 +187,8 @@ impl Look<'_> {
             if running.durable().is_none() {
                 self.unlogged(running, &segment, &of);
                 let sum = |way| mailboxes.iter().map(|m| m.load.unlogged_bytes(way)).sum::<u64>();
-                let which = format!("{} {}", running.version(), segment.at);
+                // Each version has its own, and so has one that goes on after all.
+                let which = segment.stages.first().map_or(0, |stage| stage.uid).to_string();
                 self.count((of(None), Item::BytesIn, which.clone()), sum(Unlogged::In));
                 let root = || of(name(segment.root_name()));
                 self.count((root(), Item::BytesOut, which.clone()), sum(Unlogged::Out));
@@ -157,6 +205,19 @@ impl Look<'_> {
         }
     }
 
+    /// Whose counters a pipeline of this name has now.
+    fn counters_of(&mut self, (tenant, pipeline): (&Name, &Name), metrics: &Arc<PipelineMetrics>) {
+        let named = (tenant.clone(), pipeline.clone());
+        let is_other = |known: &Weak<PipelineMetrics>| known.as_ptr() != Arc::as_ptr(metrics);
+        if self.known.get(&named).is_some_and(is_other) {
+            self.before.retain(|((of, name, _), item, _), _| {
+                GPU_ITEMS.contains(item) || of != tenant || name.as_ref() != Some(pipeline)
+            });
+        }
+        self.known.insert(named.clone(), Arc::downgrade(metrics));
+        self.looked.insert(named);
+    }
+
     /// What stages of a pipeline without a log did.
     fn unlogged(
         &mut self,
@@ -166,11 +227,10 @@ impl Look<'_> {
     ) {
         for stage in &segment.stages {
             let metrics = running.metrics().stage(&stage.name);
-            let retries = metrics.retries.get();
             let rows = [
                 (Item::Fuel, metrics.fuel.get()),
-                (Item::Events, metrics.events_in.get().saturating_sub(retries)),
-                (Item::Reruns, retries),
+                (Item::Events, metrics.taken.get()),
+                (Item::Reruns, metrics.taken_back.get()),
             ];
             for (item, now) in rows {
                 self.count((of(Name::new(&stage.name).ok()), item, String::new()), now);
@@ -239,6 +299,7 @@ fn memory_of(stage: &StageRuntime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
     fn of(stage: &str) -> Of {
         let name = |text: &str| Name::new(text).expect("a name");
@@ -247,12 +308,10 @@ mod tests {
 
     /// One look of so many milliseconds.
     fn look(meter: &mut Meter, millis: u64, with: impl FnOnce(&mut Look<'_>)) {
-        let before = std::mem::take(&mut meter.seen);
-        let (seen, there) = (BTreeMap::new(), BTreeSet::new());
-        let mut look = Look { open: &mut meter.open, before, seen, there, millis };
+        let mut look = meter.begin(millis);
         with(&mut look);
-        let Look { seen, there, .. } = look;
-        (meter.seen, meter.there) = (seen, there);
+        let Look { before, seen, looked, there, .. } = look;
+        meter.end((before, looked), (seen, there));
     }
 
     #[test]
@@ -298,6 +357,42 @@ mod tests {
         look(&mut meter, 1, |_| {});
         meter.tidy();
         assert!(meter.open.is_empty() && meter.seen.is_empty(), "what is gone is forgotten");
+    }
+
+    #[test]
+    fn counters_that_are_there_are_remembered_and_others_of_the_name_begin_anew() {
+        let metrics = Metrics::new();
+        let (tenant, pipeline) = (of("count").0, of("count").1.expect("a pipeline"));
+        let mut meter = Meter::default();
+        let counted = |meter: &mut Meter, own: &Arc<PipelineMetrics>, now| {
+            look(meter, 1, |look| {
+                look.counters_of((&tenant, &pipeline), own);
+                look.count((of("count"), Item::Fuel, String::new()), now);
+            });
+            meter.lines().iter().map(|line| line.used.get(Item::Fuel)).sum::<u64>()
+        };
+        let own = metrics.pipeline(&tenant, &pipeline);
+        assert_eq!(counted(&mut meter, &own, 10), 10);
+        // It ends, and is not among those that run any more.
+        look(&mut meter, 1, |_| {});
+        assert_eq!(counted(&mut meter, &own, 15), 15, "nothing is counted twice");
+        // What a version has for itself goes with it; what a stage has stays, which may come back.
+        let of_version = |which: &str| (of("count"), Item::BytesIn, which.to_owned());
+        for which in ["1", "2"] {
+            look(&mut meter, 1, |look| {
+                look.counters_of((&tenant, &pipeline), &own);
+                look.count(of_version(which), 7);
+            });
+        }
+        assert!(!meter.seen.contains_key(&of_version("1")));
+        assert_eq!(meter.seen.get(&of_version("2")), Some(&7));
+        assert_eq!(meter.seen.get(&(of("count"), Item::Fuel, String::new())), Some(&15));
+        drop(own);
+        let other = metrics.pipeline(&tenant, &pipeline);
+        assert_eq!(counted(&mut meter, &other, 100), 115, "it is more than there was, and other");
+        drop(other);
+        look(&mut meter, 1, |_| {});
+        assert!(meter.seen.is_empty() && meter.known.is_empty());
     }
 
     #[test]

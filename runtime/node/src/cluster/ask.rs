@@ -20,7 +20,7 @@ use sluicebox_core::ids::{Digest, Name, PipelineId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::peer::Peer;
-use crate::components::Names;
+use crate::components::{Names, blocking};
 use crate::describe::PipelineInfo;
 use crate::error::Error;
 use crate::moving::pages::PAGE_BYTES_MAX;
@@ -100,9 +100,10 @@ impl Peer {
         let kept = self.get(&path, ANSWER_BYTES_MAX, ACCOUNT_TIME_MAX).await?;
         // One of before there were bills has run something all the same.
         let kept = kept.ok_or_else(|| self.failed("it does not know what is asked", false))?;
-        let taken = books.take_in(tenant.clone(), &kept);
-        taken.map_err(|error| self.failed(&error.to_string(), false))?;
-        Ok(books)
+        let tenant = tenant.clone();
+        // It may be large.
+        let taken = blocking(move || Ok(books.take_in(tenant, &kept).map(|()| books)));
+        taken.await?.map_err(|error| self.failed(&error.to_string(), false))
     }
 
     /// What a manifest of this tenant may refer to, of what is there.

@@ -12,8 +12,10 @@ use sluicebox_engine::stage::{Buckets, StageCode, StageSettings};
 
 use super::digest_of;
 use crate::components::blocking;
+use crate::egress::reach::Reach;
 use crate::error::Error;
 use crate::gpu::{Admitted, Granted, Hashes};
+use crate::metrics::{PipelineMetrics, StageMetrics};
 use crate::node::Node;
 
 impl Node {
@@ -70,6 +72,12 @@ impl Node {
                     ((tenant, self.gpu_terms(tenant)), (&*pipeline.name, &*stage.name));
                 gpu = Some(Arc::new(Granted(self.gpus().stage(whose, what, grant, hashes))));
             }
+            let mut http = None;
+            if let Some(grant) = &stage.grants.http {
+                let figures = self.figures(tenant, pipeline, stage)?;
+                let reach = Reach::new(&self.config().connectors, tenant, self.dev_mode());
+                http = self.egress().stage((tenant, reach), grant, figures).await?;
+            }
             let settings = StageSettings {
                 limits: stage.limits,
                 config: stage.config.clone(),
@@ -79,6 +87,7 @@ impl Node {
                     names: stage.grants.buckets.clone(),
                     one_key: stage.scope != Scope::Shared,
                 },
+                http,
                 secret,
                 live: Default::default(),
                 away: Default::default(),
@@ -89,6 +98,20 @@ impl Node {
             loaded.push((code, Arc::new(settings)));
         }
         Ok(loaded)
+    }
+
+    /// Where requests of a stage are counted.
+    fn figures(
+        &self,
+        tenant: &Name,
+        pipeline: &Pipeline,
+        stage: &Stage,
+    ) -> Result<(Arc<PipelineMetrics>, Arc<StageMetrics>), Error> {
+        let name = Name::new(&pipeline.name);
+        let name = name.map_err(|error| Error::Internal(error.to_string()))?;
+        let pipeline = self.metrics().pipeline(tenant, &name);
+        let stage = pipeline.stage(&stage.name);
+        Ok((pipeline, stage))
     }
 
     /// What a tenant has of the GPU.
@@ -119,6 +142,13 @@ fn misfit(stage: &Stage, code: &StageCode) -> Option<Problem> {
         let message = "is missing, and the component imports `wasi:keyvalue`";
         let fix = "write grants = { keyvalue = { buckets = [\"…\"] } } with the names it opens, or \
                    take a component that does without";
+        return Some(Problem::new(field, "pipeline.no-grant", message, fix));
+    }
+    if code.wants().http && stage.grants.http.is_none() {
+        let field = format!("stages.{}.grants.http", stage.name);
+        let message = "is missing, and the component imports `wasi:http`";
+        let fix = "write grants = { http = { allow = [\"https://…\"] } } with the places it makes \
+                   requests to, or build it without: the tools of some languages import it unasked";
         return Some(Problem::new(field, "pipeline.no-grant", message, fix));
     }
     None

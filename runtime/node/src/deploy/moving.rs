@@ -32,7 +32,8 @@ impl Node {
             Err(Error::Conflict {
                 what: "pipeline",
                 name: running.name().to_string(),
-                why: "it has halted, and events wait; let it go on before it is moved".to_owned(),
+                why: "it has halted or its sinks take nothing, and events wait; let it go on first"
+                    .to_owned(),
             })
         };
         retire(running, BTreeSet::new(), halted).await.map(Departed)

@@ -96,6 +96,9 @@ impl Node {
         } else {
             running.wake_by_time();
         }
+        if let Some(old) = &old {
+            self.bill().last_look(old);
+        }
         self.put_running(running);
         Ok(())
     }
@@ -119,6 +122,7 @@ impl Node {
         let version = (pipeline, old.code(), old.codes());
         let running = self.run_version(id, Some(old), version, (taken, &tails));
         running.wake_by_time();
+        self.bill().last_look(old);
         self.put_running(running);
         let version = id.version;
         tracing::warn!(%tenant, pipeline = %name, version, "the version that ran goes on");

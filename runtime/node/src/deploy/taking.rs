@@ -182,7 +182,8 @@ fn all_stages(running: &Running) -> BTreeSet<String> {
 }
 
 /// Takes a running pipeline to rest and collects what its partitions hold. `may_carry` is asked
-/// whether what waits in a halted one can be handed over. On an error it runs on.
+/// whether what waits in a halted one can be handed over, or in one whose sinks take nothing. On an
+/// error it runs on.
 pub(super) async fn retire(
     running: &Running,
     ends: BTreeSet<String>,
@@ -197,6 +198,7 @@ pub(super) async fn retire(
     let ready = match (halted(running), drained) {
         (true, _) => may_carry(),
         (false, true) => Ok(()),
+        (false, false) if running.is_kept_from_rest() => may_carry(),
         (false, false) => Err(Error::Conflict {
             what: "pipeline",
             name: running.name().to_string(),
@@ -210,7 +212,7 @@ pub(super) async fn retire(
         running.pause(false);
         return Err(error);
     }
-    Ok(collect(running, halted(running), ends).await)
+    Ok(collect(running, !drained || halted(running), ends).await)
 }
 
 /// Retires every partition; with `carry` what it has not finished is given up to the caller, and so
@@ -220,6 +222,7 @@ async fn collect(running: &Running, mut carry: bool, ends: BTreeSet<String>) -> 
     let ends = Arc::new(ends);
     let begun = Instant::now();
     let waits_long = || begun.elapsed() >= DRAIN_MAX && any(running, Mailbox::is_short);
+    let stuck = || stuck(running) || waits_long() || running.is_kept_from_rest();
     // In this order a segment is still there while the one before it ends its streams.
     for segment in running.mailboxes() {
         let mut replies = Vec::new();
@@ -232,7 +235,7 @@ async fn collect(running: &Running, mut carry: bool, ends: BTreeSet<String>) -> 
             let retired = loop {
                 match tokio::time::timeout(LOOK_AGAIN, &mut retired).await {
                     Ok(retired) => break retired,
-                    Err(_) if !carry && (stuck(running) || waits_long()) => {
+                    Err(_) if !carry && stuck() => {
                         carry = true;
                         segment.iter().for_each(|mailbox| mailbox.command(Command::GiveUp));
                     }
@@ -299,15 +302,15 @@ impl Waiting<'_> {
         let Heir { pipeline, handover, .. } = self.heir;
         if self.heir.partitions() != self.old.partitions() {
             return Err(self.refuse(
-                "it has halted, and events wait in the partitions there are; apply a version that \
-                 gets over the halt first, then change their number"
+                "it has halted or its sinks take nothing, and events wait in the partitions there \
+                 are; apply a version that gets over that first, then change their number"
                     .to_owned(),
             ));
         }
         if let Some(stage) = handover.discarded().next() {
             return Err(self.refuse(format!(
-                "it has halted, and events wait beside the state of {stage:?}; apply a version \
-                 that gets over the halt first, then give state up"
+                "it has halted or its sinks take nothing, and events wait beside the state of \
+                 {stage:?}; apply a version that gets over that first, then give state up"
             )));
         }
         let plan = segment::cut(pipeline);
@@ -317,14 +320,16 @@ impl Waiting<'_> {
         let is_missing = |root: &&str| handover.heir(root).is_none_or(|heir| !roots.contains(heir));
         if let Some(root) = waiting.find(is_missing) {
             return Err(self.refuse(format!(
-                "it has halted with events queued for stage {root:?}, which the new version does \
-                 not begin a segment with; apply a version that does, or delete the pipeline"
+                "it has halted or its sinks take nothing, and events are queued for stage \
+                 {root:?}, which the new version does not begin a segment with; apply a version \
+                 that does, or delete the pipeline"
             )));
         }
         match self.cut_edge() {
             Some(edge) => Err(self.refuse(format!(
-                "it has halted, and events may wait that were sent over the edge {edge}, which the \
-                 new version does not have; apply a version that has it, or delete the pipeline"
+                "it has halted or its sinks take nothing, and events may wait that were sent over \
+                 the edge {edge}, which the new version does not have; apply a version that has \
+                 it, or delete the pipeline"
             ))),
             None => Ok(()),
         }

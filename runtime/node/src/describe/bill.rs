@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sluicebox_core::bill::{Group, Item, Prices, Report, Row, Used, date_of};
+use sluicebox_core::bill::{Books, Group, Item, Prices, Report, Row, Used, date_of};
 use sluicebox_core::ids::Name;
 
+use crate::components::blocking;
 use crate::error::Error;
 use crate::node::Node;
 
@@ -70,7 +71,7 @@ impl Node {
         period: &Range<u32>,
         group: Group,
     ) -> Result<BillDetail, Error> {
-        let mut all = vec![self.bill().books_of(tenant)];
+        let mut all = vec![self.bill().books_of(tenant.clone()).await?];
         let peers = self.cluster().map_or(&[][..], |cluster| cluster.peers());
         let asked = peers.iter().map(|peer| async move { (peer, peer.account(tenant).await) });
         let mut unreachable = Vec::new();
@@ -80,19 +81,30 @@ impl Node {
                 Err(_) => unreachable.push(peer.name().to_string()),
             }
         }
-        let prices = self.bill().prices();
-        let lines = all.iter().flat_map(|books| books.lines(tenant));
-        let Report { rows, used, cost } = Report::of(lines, period, group, prices);
-        Ok(BillDetail {
-            tenant: tenant.to_string(),
-            from: (period.start > 0).then(|| hour_text(period.start)),
-            to: (period.end < u32::MAX).then(|| hour_text(period.end)),
-            currency: prices.currency().to_owned(),
-            prices: told(prices),
-            rows: rows.into_iter().map(BillRow::of).collect(),
-            total: BillRow { used: amounts(&used), cost: cost.to_string(), ..Default::default() },
-            unreachable,
-        })
+        let prices = self.bill().prices().clone();
+        let (tenant, period) = (tenant.clone(), period.clone());
+        // Of many lines it takes a while.
+        blocking(move || Ok(detail(&all, (&tenant, &period, group), &prices, unreachable))).await
+    }
+}
+
+fn detail(
+    all: &[Books],
+    (tenant, period, group): (&Name, &Range<u32>, Group),
+    prices: &Prices,
+    unreachable: Vec<String>,
+) -> BillDetail {
+    let lines = all.iter().flat_map(|books| books.lines(tenant));
+    let Report { rows, used, cost } = Report::of(lines, period, group, prices);
+    BillDetail {
+        tenant: tenant.to_string(),
+        from: (period.start > 0).then(|| hour_text(period.start)),
+        to: (period.end < u32::MAX).then(|| hour_text(period.end)),
+        currency: prices.currency().to_owned(),
+        prices: told(prices),
+        rows: rows.into_iter().map(BillRow::of).collect(),
+        total: BillRow { used: amounts(&used), cost: cost.to_string(), ..Default::default() },
+        unreachable,
     }
 }
 
@@ -151,7 +163,7 @@ fn hour_text(hour: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sluicebox_core::bill::{Books, HOUR_MICROS, Price, Split, Whose};
+    use sluicebox_core::bill::{HOUR_MICROS, Price, Split, Whose};
 
     use super::*;
 

@@ -135,7 +135,7 @@ impl Node {
         if durable.is_none() {
             fuel = stages().map(|stage| stage.fuel.get()).sum();
             events = mailboxes().map(|mailbox| mailbox.load.events().1).sum();
-            reruns = stages().map(|stage| stage.retries.get()).sum();
+            reruns = stages().map(|stage| stage.taken_back.get()).sum();
         }
         TenantPipeline {
             info: self.info(running),

@@ -171,7 +171,7 @@ pub(super) async fn handle(
             Ok((response, _)) => (response.status(), None),
             Err(error) => (respond::status_of(error), Some(error.code())),
         };
-        traced.end(pipeline, status, error);
+        traced.end(status, error);
     }
     match &result {
         Ok((_, true)) => metrics.requests_accepted.inc(),

@@ -81,7 +81,7 @@ async fn look(
             Ok(respond::json(StatusCode::OK, &node.pipelines(&Name::new(tenant)?).await))
         }
         ["tenants", tenant, "account"] => {
-            let account = node.bill().account(&Name::new(tenant)?);
+            let account = node.bill().account(Name::new(tenant)?).await?;
             Ok(Response::new(Body::from(Bytes::from(account))))
         }
         ["tenants", tenant, "components"] => {

@@ -86,7 +86,7 @@ pub(super) fn parse_time(text: &str) -> Option<u64> {
     (micros < TIME_END).then_some(micros)
 }
 
-pub(super) fn parse_rfc3339(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn parse_rfc3339(bytes: &[u8]) -> Option<u64> {
     let (head, rest) = bytes.split_at_checked(19)?;
     let separators = [head[4], head[7], head[13], head[16]];
     if separators != *b"--::" || !matches!(head[10], b'T' | b't' | b' ') {

@@ -87,6 +87,7 @@ impl Node {
                 return Err(error);
             }
         };
+        self.bill().last_look(&running);
         drop(self.take_running(tenant, name.as_str()));
         self.forget_spread(id);
         drop((running, departed));

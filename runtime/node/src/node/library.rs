@@ -1,13 +1,16 @@
 //! The components and assets of a node's tenants, within their quotas.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluicebox_core::ids::Name;
 use sluicebox_core::quota::Resource;
+use sluicebox_engine::compile::{CompileLimits, CompilerConfig};
 
-use super::Node;
+use super::{COMPILE_ARGUMENT, Node};
 use crate::components::{AssetInfo, ComponentInfo};
+use crate::config::Config;
 use crate::error::Error;
 
 impl Node {
@@ -57,5 +60,24 @@ impl Node {
         name: &Name,
     ) -> Result<(), Error> {
         self.components.delete(tenant, name).await
+    }
+}
+
+/// What a component is compiled with.
+pub(super) fn compiler_config(config: &Config, program: PathBuf) -> CompilerConfig {
+    let engine = &config.engine;
+    let limits = CompileLimits {
+        memory_bytes: engine.compile_memory_bytes_max as u64,
+        cpu_seconds: engine.compile_cpu_max.as_secs().max(1),
+        wall: engine.compile_time_max,
+        output_bytes_max: engine.compile_output_bytes_max as u64,
+        ..CompileLimits::default()
+    };
+    CompilerConfig {
+        program,
+        args: vec![COMPILE_ARGUMENT.to_owned()],
+        limits,
+        parallel: engine.compile_processes.into(),
+        waiting: engine.compile_waiting_max.into(),
     }
 }

@@ -5,6 +5,9 @@
 //! - When half of a partition's share is held, the partition takes no batch before a sink is
 //!   further. What is under way by then is added all the same; that is bounded by one batch and by
 //!   what the log lets wait to be written.
+//! - A partition that comes to rest ends what it has, so that a version with another sink does not
+//!   wait for this one; but not beyond twice its share, whatever timers bring or how often it
+//!   rests.
 //! - Who reads an output without being a sink holds nothing.
 
 use std::sync::atomic::Ordering;
@@ -13,6 +16,11 @@ use std::sync::{Arc, Weak};
 use super::cursor::Place;
 use super::{Cursor, Kept, Output, Ring, cost_of, lock};
 use crate::mailbox::Mailbox;
+
+/// So many shares, or bytes where shares are small, are held of a partition that comes to rest:
+/// what is queued for it may still get through, and it is paused again and again.
+const RESTING_SHARES: usize = 2;
+const RESTING_BYTES: usize = 1024 * 1024;
 
 /// What is held of one partition.
 #[derive(Debug, Default)]
@@ -137,9 +145,10 @@ impl Output {
         self.wake_held();
     }
 
-    /// So much of a partition is held that it is to wait. It is scheduled when that changes.
-    pub(crate) fn makes_wait(&self, mailbox: &Arc<Mailbox>) -> bool {
-        if !self.is_crowded(mailbox.partition) {
+    /// So much of a partition is held that it is to wait, the later if it `rests`. It is scheduled
+    /// when that changes.
+    pub(crate) fn makes_wait(&self, mailbox: &Arc<Mailbox>, rests: bool) -> bool {
+        if !self.is_crowded(mailbox.partition, rests) {
             return false;
         }
         let own = Arc::downgrade(mailbox);
@@ -149,16 +158,25 @@ impl Output {
         }
         drop(waiting);
         // A sink may have come on just before it was noted down.
-        self.is_crowded(mailbox.partition)
+        self.is_crowded(mailbox.partition, rests)
     }
 
-    fn is_crowded(&self, partition: u16) -> bool {
+    /// Sinks hold so much of some partition that it cannot even come to rest.
+    pub(crate) fn keeps_from_rest(&self) -> bool {
+        (0..self.partitions()).any(|partition| self.is_crowded(partition, true))
+    }
+
+    fn is_crowded(&self, partition: u16, rests: bool) -> bool {
         if !self.shared.held.load(Ordering::Relaxed) {
             return false;
         }
         let share = self.shared.share_bytes.load(Ordering::Relaxed);
+        let most = match rests {
+            true => share.saturating_mul(RESTING_SHARES).max(RESTING_BYTES),
+            false => share / 2,
+        };
         let ring = self.partitions.get(usize::from(partition));
-        ring.is_some_and(|ring| lock(ring).holds.bytes >= share / 2)
+        ring.is_some_and(|ring| lock(ring).holds.bytes >= most)
     }
 
     /// Lets all look again that wait; who still has to notes itself down anew.
@@ -190,10 +208,10 @@ mod tests {
             output.append(0, &frame(2, 1000));
         }
         assert_eq!((output.dropped(), output.behind("a")), (0, 40));
-        assert!(output.is_crowded(0));
+        assert!(output.is_crowded(0, false));
         // Partly handed on, a frame is still held.
         output.let_go("a", 0, 37);
-        assert!(!output.is_crowded(0));
+        assert!(!output.is_crowded(0, false));
         output.append(0, &frame(1, 10));
         assert_eq!(output.kept_from(0), 32, "what nobody holds goes as it always did");
         assert!(output.read(&output.held_by("a", 0), usize::MAX).is_ok());
@@ -211,10 +229,10 @@ mod tests {
             output.append(1, &frame(1, 1000));
         }
         output.let_go("a", 1, 20);
-        assert!(output.is_crowded(1) && !output.is_crowded(0));
+        assert!(output.is_crowded(1, false) && !output.is_crowded(0, false));
         assert_eq!((output.behind("a"), output.behind("b")), (0, 20));
         output.hold_only(|name| name == "a");
-        assert!(!output.is_crowded(1));
+        assert!(!output.is_crowded(1, false));
         output.append(1, &frame(1, 1000));
         assert!(output.dropped() > 0);
     }
@@ -239,5 +257,24 @@ mod tests {
         output.let_go("a", 0, 4);
         output.hold("a", |_, _, before| before.unwrap_or(0).max(3));
         assert_eq!(output.behind("a"), 1);
+    }
+
+    #[test]
+    fn a_partition_that_rests_adds_to_it_but_not_without_end() {
+        let output = Output::new(1, 4 * RESTING_BYTES, 1);
+        output.hold("a", |_, oldest, _| oldest);
+        let one = frame(1, RESTING_BYTES);
+        (0..2).for_each(|_| output.append(0, &one));
+        assert!(output.is_crowded(0, false), "half of its share");
+        assert!(!output.is_crowded(0, true), "what is under way ends all the same");
+        (0..6).for_each(|_| output.append(0, &one));
+        assert!(output.is_crowded(0, true) && output.keeps_from_rest());
+        output.let_go("a", 0, 8);
+        assert!(!output.is_crowded(0, true) && !output.keeps_from_rest());
+        // Where shares are small, what is queued for a partition is more than they are.
+        let small = Output::new(1, 1_000, 1);
+        small.hold("a", |_, oldest, _| oldest);
+        (0..10).for_each(|_| small.append(0, &frame(1, 1_000)));
+        assert!(small.is_crowded(0, false) && !small.is_crowded(0, true));
     }
 }

@@ -3,7 +3,7 @@
 //! An edge to another segment ends at its root, whatever way a run goes there. One within a segment
 //! leads from call to call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,9 +33,14 @@ impl Hop {
 /// Stages by segment and place in it: the one that sends, and the one that is sent to.
 type Ends = [(usize, usize); 2];
 
-/// By the stages at both ends.
+/// Edges by the stages at both ends. Whoever looks does so once for each call or run.
 #[derive(Debug)]
-pub(crate) struct Hops(Vec<(Ends, Arc<HopMetrics>)>);
+pub(crate) struct Hops {
+    /// In the order of their ends.
+    all: Vec<(Ends, Arc<HopMetrics>)>,
+    /// Where among them is the one within a segment that leads to a stage.
+    inside: BTreeMap<(usize, usize), usize>,
+}
 
 impl Hops {
     /// Those of a pipeline that is cut so.
@@ -51,7 +56,18 @@ impl Hops {
             pipeline.stages[plan.segments[segment].stages[at]].name.clone()
         };
         let names: Vec<_> = ends.iter().map(|[from, to]| (name(*from), name(*to))).collect();
-        Self(ends.into_iter().zip(metrics.set_hops(&names)).collect())
+        Self::of_all(ends.into_iter().zip(metrics.set_hops(&names)).collect())
+    }
+
+    /// Those that are given in the order of their ends.
+    fn of_all(all: Vec<(Ends, Arc<HopMetrics>)>) -> Self {
+        let mut inside = BTreeMap::new();
+        for (at, ([from, to], _)) in all.iter().enumerate() {
+            if from.0 == to.0 {
+                inside.entry(*to).or_insert(at);
+            }
+        }
+        Self { all, inside }
     }
 
     /// The name of the stage that sends.
@@ -60,13 +76,13 @@ impl Hops {
     }
 
     fn of(&self, ends: Ends) -> Option<&HopMetrics> {
-        self.0.iter().find(|(known, _)| *known == ends).map(|(_, hop)| hop.as_ref())
+        let at = self.all.binary_search_by_key(&ends, |(known, _)| *known).ok()?;
+        self.all.get(at).map(|(_, hop)| hop.as_ref())
     }
 
     /// The stage of a segment that calls this one after itself, and the figures between the two.
     pub(crate) fn inside(&self, segment: usize, stage: usize) -> Option<(usize, &HopMetrics)> {
-        let leads_there = |ends: &Ends| ends[0].0 == segment && ends[1] == (segment, stage);
-        let (ends, hop) = self.0.iter().find(|(ends, _)| leads_there(ends))?;
+        let (ends, hop) = self.all.get(*self.inside.get(&(segment, stage))?)?;
         Some((ends[0].1, hop.as_ref()))
     }
 
@@ -86,5 +102,38 @@ impl Hops {
 
     fn between(&self, Hop { from: (segment, stage), .. }: Hop, to: usize) -> Option<&HopMetrics> {
         self.of([(segment.into(), stage.into()), (to, 0)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicebox_core::ids::Name;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn an_edge_is_found_by_its_ends_as_going_through_all_finds_it() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let metrics = Metrics::new().pipeline(&name("acme"), &name("orders"));
+        let stages = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)];
+        // Of all edges there could be, some.
+        let all = stages.into_iter().flat_map(|from| stages.map(|to| [from, to]));
+        let ends: Vec<Ends> =
+            all.enumerate().filter(|(at, _)| at % 3 != 1).map(|it| it.1).collect();
+        let text = |(segment, at): (usize, usize)| format!("s{segment}-{at}");
+        let names: Vec<_> = ends.iter().map(|[from, to]| (text(*from), text(*to))).collect();
+        let hops = Hops::of_all(ends.iter().copied().zip(metrics.set_hops(&names)).collect());
+        for to in stages {
+            let inside = ends.iter().find(|ends| ends[0].0 == to.0 && ends[1] == to);
+            let found = hops.inside(to.0, to.1);
+            let found = found.map(|(from, hop)| (from, hop.from.clone(), hop.to.clone()));
+            assert_eq!(found, inside.map(|ends| (ends[0].1, text(ends[0]), text(to))));
+            for from in stages {
+                let found = hops.of([from, to]).map(|hop| (hop.from.clone(), hop.to.clone()));
+                let there = ends.contains(&[from, to]).then(|| (text(from), text(to)));
+                assert_eq!(found, there);
+            }
+        }
     }
 }

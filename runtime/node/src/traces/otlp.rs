@@ -96,6 +96,8 @@ pub(crate) enum Kind {
     Internal = 1,
     /// It answered somebody.
     Server = 2,
+    /// It asked somebody.
+    Client = 3,
     /// It handed something on.
     Producer = 4,
     /// It took something that was handed on.

@@ -65,9 +65,7 @@ impl Driver {
         runtime.came_to(&verdict, layer.emitted_events(), (&mut said, is_last));
         let stands = self.machine.done(layer, verdict);
         self.handed.called((&*self.segment, stage), (began, took), size, stands);
-        if self.segment.durable.is_some() {
-            self.recording.called(stage, usage.fuel, if stands { events } else { 0 });
-        }
+        self.note_outcome(stage, (usage.fuel, events), stands);
         if let Some(serves) = of_stream.filter(|_| !stands) {
             // It may have returned, and remember what was taken back.
             self.drop_instance(stage, &serves);
@@ -80,6 +78,17 @@ impl Driver {
         report(&self.segment, stage, said, stands);
         self.left(entered, stands);
         true
+    }
+}
+
+impl Driver {
+    fn note_outcome(&mut self, stage: usize, (fuel, events): (u64, u64), stands: bool) {
+        self.recording.called(stage, fuel, if stands { events } else { 0 });
+        if !stands {
+            let metrics = &self.segment.stages[stage].metrics;
+            metrics.retries.add(events);
+            metrics.taken_back.inc();
+        }
     }
 }
 

@@ -8,14 +8,14 @@ use crate::running::Route;
 
 impl Driver {
     /// So much of its results waits for sinks that it adds no more. Who comes to rest ends what it
-    /// has: a version with another sink is not to wait for this one.
+    /// has, within a bound of its own: a version with another sink is not to wait for this one.
     pub(super) fn waits_for_sinks(&self) -> bool {
+        let rests = self.retire.is_some() || self.segment.shared.is_paused();
         let is_full = |route: &Route| match route {
-            Route::Output { ring, .. } => ring.makes_wait(&self.mailbox),
+            Route::Output { ring, .. } => ring.makes_wait(&self.mailbox, rests),
             _ => false,
         };
-        let rests = self.retire.is_some() || self.segment.shared.is_paused();
-        !rests && self.segment.routes.iter().flatten().any(is_full)
+        self.segment.routes.iter().flatten().any(is_full)
     }
 
     pub(super) fn count_dead_letters(&self, dead: &Frame) {

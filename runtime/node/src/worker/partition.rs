@@ -142,8 +142,7 @@ impl Driver {
             return false;
         }
         if self.waits_for_sinks() {
-            self.sleep_with(self.timing.next_tick, false).await;
-            return true;
+            return self.stand(false).await;
         }
         self.note_horizon();
         if self.retire.is_none() && !self.has_memory() {
@@ -197,6 +196,7 @@ impl Driver {
         if self.segment.durable.is_some() {
             return self.start_recorded(frame, parts, now);
         }
+        self.recording.events = frame.len() as u64;
         self.machine.start(frame, now);
         true
     }
@@ -345,6 +345,9 @@ impl Driver {
             return;
         }
         let commit = self.machine.finish();
+        for (stage, events) in self.segment.stages.iter().zip(self.recording.taken()) {
+            stage.metrics.taken.add(events);
+        }
         self.note_state();
         self.spans.commits(|| self.local.clock.now());
         self.pass_on(commit);

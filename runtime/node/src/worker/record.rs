@@ -84,6 +84,8 @@ pub(super) struct Recording {
     pub no_images: bool,
     /// A commit the log has not taken yet; it is in `writer`.
     pending: Option<Box<Recorded>>,
+    /// Events of the batch, in a pipeline without a log.
+    pub(super) events: u64,
 }
 
 /// The first `events` events of a batch, and the others.
@@ -116,6 +118,18 @@ impl Recording {
     /// What stood does so no more; its fuel was burnt.
     pub(super) fn taken_back(&mut self) {
         self.used.iter_mut().for_each(|used| used.events = 0);
+    }
+
+    /// What each stage took of a batch that is committed without a log: of the root it is what came
+    /// out of the inbox.
+    pub(super) fn taken(&mut self) -> impl Iterator<Item = u64> + use<> {
+        let mut taken: Vec<u64> = self.used.drain(..).map(|used| used.events).collect();
+        let root = std::mem::take(&mut self.events);
+        match taken.first_mut() {
+            Some(first) => *first = root,
+            None => taken.push(root),
+        }
+        taken.into_iter()
     }
 
     /// True if a commit waits for room in the log.

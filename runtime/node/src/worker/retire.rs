@@ -22,8 +22,8 @@ impl Driver {
     /// Cannot go on: gives up if it is being retired, else waits. False when it is retired.
     pub(super) async fn stand(&mut self, halted: bool) -> bool {
         // Whoever retires it waits for it to be empty, which it will not be any more if a stream
-        // halted it at its end. A commit the log has not taken is not given up while it may still
-        // go in.
+        // halted it at its end, or its sinks take nothing. A commit the log has not taken is not
+        // given up while it may still go in.
         let gives_up = self.carry || halted || self.giving_up;
         if gives_up && self.retire.is_some() && (self.stopped || self.log()) {
             if self.end_before_giving_up().await {

@@ -8,6 +8,7 @@
 //!   call that is taken back is told as such, and made again with the number of the attempt.
 //! - What waits for the disk is told when it has come there.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use sluicebox_core::frame::{Frame, TraceContext};
@@ -23,7 +24,7 @@ use crate::running::SegmentRuntime;
 use crate::running::event_time::now_micros;
 use crate::running::hops::Hop;
 use crate::traces::otlp::{Kind, Span};
-use crate::traces::{BATCH_SPANS_MAX, EVENTS_MAX, TenantTraces, cut};
+use crate::traces::{BATCH_SPANS_MAX, CALL_SPANS_MAX, EVENTS_MAX, TenantTraces, cut};
 
 /// What is followed of a batch.
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ pub(super) struct Followed {
     roots: Vec<TraceContext>,
     /// Calls that were taken back: of which stage, with what, how often.
     taken_back: Vec<(usize, TraceContext, u64)>,
-    /// Spans so far.
-    made: usize,
+    /// Spans so far, of all sorts.
+    made: Cell<usize>,
     /// When its commit began; 0: it has not.
     commits_at: u64,
 }
@@ -41,7 +42,7 @@ pub(super) struct Followed {
 impl Followed {
     /// Of a batch that came out of the inbox.
     pub(super) fn of(segment: &SegmentRuntime, batch: &Batch) -> Self {
-        let mut followed = Self::again(segment, &batch.frame);
+        let followed = Self::again(segment, &batch.frame);
         if followed.roots.is_empty() || batch.hops.is_empty() {
             return followed;
         }
@@ -60,7 +61,7 @@ impl Followed {
             told.push(context);
             spans.extend(hop_span((segment, traces), context, hop));
         }
-        followed.made += spans.len();
+        followed.made.set(spans.len());
         traces.record(spans);
         followed
     }
@@ -89,6 +90,17 @@ impl Followed {
         if !self.roots.is_empty() && self.commits_at == 0 {
             self.commits_at = now();
         }
+    }
+
+    /// The id of one more span of the batch, if it may have one and has fewer than `most`.
+    fn more(&self, traces: &TenantTraces, most: usize) -> Option<[u8; 8]> {
+        if self.made.get() >= most {
+            traces.left_out("batch", 1);
+            return None;
+        }
+        let span = traces.span()?;
+        self.made.set(self.made.get() + 1);
+        Some(span)
     }
 
     /// How often these were in a call of a stage, this one included.
@@ -186,10 +198,9 @@ impl Driver {
             if unpaid > 0 {
                 // Asked for again it would be refused again, and each time there is a lock.
                 unpaid += 1;
-            } else if entered.calls.len() >= EVENTS_MAX || self.spans.made >= BATCH_SPANS_MAX {
+            } else if entered.calls.len() >= EVENTS_MAX || self.spans.made.get() >= CALL_SPANS_MAX {
                 more += 1;
-            } else if let Some(span) = traces.span() {
-                self.spans.made += 1;
+            } else if let Some(span) = self.spans.more(traces, CALL_SPANS_MAX) {
                 entered.calls.push(Called { event, context, span, why: None });
             } else {
                 unpaid = 1;
@@ -243,13 +254,13 @@ impl Driver {
 
     /// The batch is committed; on disk when the record at `position` is.
     pub(super) fn committed(&mut self, position: Option<Position>) {
-        let Followed { roots, commits_at, .. } = std::mem::take(&mut self.spans);
+        let followed = std::mem::take(&mut self.spans);
         let Some(traces) = self.segment.shared.tenant.traces() else { return };
         let mut leaving = Leaving::of(traces);
-        for root in roots {
-            let Some(span) = traces.span() else { break };
+        for root in &followed.roots {
+            let Some(span) = followed.more(traces, BATCH_SPANS_MAX) else { break };
             let name = format!("commit {}", self.segment.root_name());
-            let times = (commits_at, commits_at);
+            let times = (followed.commits_at, followed.commits_at);
             let span = Span::new((root.by(span), Some(root.span)), name, Kind::Internal, times);
             let span = described(span, &self.segment, self.mailbox.partition);
             leaving.spans.push(span.with("sluicebox.logged", position.is_some()));
@@ -269,7 +280,7 @@ impl Driver {
         let mut leaving = Leaving::of(traces);
         let now = self.local.clock.now();
         for (_, context) in frame.sampled().take(EVENTS_MAX) {
-            let Some(span) = traces.span() else { break };
+            let Some(span) = self.spans.more(traces, BATCH_SPANS_MAX) else { break };
             let known = self.segment.outputs.iter().find(|(known, _)| Arc::ptr_eq(known, ring));
             let output = known.map_or("", |(_, name)| name.as_str());
             let contexts = (context.by(span), Some(context.span));
@@ -293,7 +304,7 @@ impl Driver {
         let kept =
             dead.events().filter_map(|e| Some((TraceContext::sampled_of(&e.fields)?, e.fields)));
         for (context, fields) in kept.take(EVENTS_MAX) {
-            let Some(span) = traces.span() else { break };
+            let Some(span) = self.spans.more(traces, BATCH_SPANS_MAX) else { break };
             let text = |id| fields.get(id).map(String::from_utf8_lossy).unwrap_or_default();
             let stage = text(dead_letter_field::STAGE);
             let contexts = (context.by(span), Some(context.span));
@@ -350,4 +361,21 @@ fn described(span: Span, segment: &SegmentRuntime, partition: u16) -> Span {
         .with("sluicebox.pipeline", shared.name.as_str())
         .with("sluicebox.pipeline.version", u64::from(shared.version))
         .with("sluicebox.partition", u64::from(partition))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traces::Sampler;
+    use crate::traces::tests::tenant;
+
+    #[test]
+    fn a_batch_has_so_many_spans_and_calls_leave_room_for_its_end() {
+        let traces = tenant(Sampler::ratio(1.0), (1000, 100_000));
+        let followed = Followed::default();
+        let made = |most| (0..1000).filter(|_| followed.more(&traces, most).is_some()).count();
+        assert_eq!(made(CALL_SPANS_MAX), CALL_SPANS_MAX);
+        assert_eq!(made(BATCH_SPANS_MAX), 2 * EVENTS_MAX);
+        assert_eq!(made(BATCH_SPANS_MAX), 0);
+    }
 }

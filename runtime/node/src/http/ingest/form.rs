@@ -8,7 +8,7 @@ use crate::error::{Error, shown};
 /// Media types with a meaning here.
 const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 pub(in crate::http) const FRAME: &str = "application/vnd.sluicebox.frame";
-const STRUCTURED: &str = "application/cloudevents+json";
+pub(super) const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const EVENT_LINES: [&str; 2] = ["application/cloudevents+ndjson", "application/cloudevents+jsonl"];
 

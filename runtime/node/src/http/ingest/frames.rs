@@ -110,7 +110,7 @@ impl<'a> Frames<'a> {
         };
         let host_fields = rules.fields_of_next();
         if host_fields.is_empty() && !has_host_fields(event) {
-            rules.check_size(key.len(), event.payload.len(), event.fields.bytes().len())?;
+            rules.check_size(key.len(), event.payload.len(), event.fields.bytes())?;
             sink.push(&head, &key, event.payload, event.fields.bytes());
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl<'a> Frames<'a> {
                 return Err(Fault::new("ingest.fields", "its extension fields are too long"));
             }
         }
-        rules.check_size(key.len(), event.payload.len(), self.scratch.len())?;
+        rules.check_size(key.len(), event.payload.len(), &self.scratch)?;
         sink.push(&head, &key, event.payload, &self.scratch);
         Ok(())
     }

@@ -10,9 +10,9 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sluicebox_core::frame::{HEAD_BYTES, TraceContext};
+use sluicebox_core::frame::{Fields, HEAD_BYTES, TRACEPARENT_BYTES, TraceContext, field};
 use sluicebox_core::json_key::{self, KeyError, Pointer};
-use sluicebox_core::limits::{KEY_BYTES_MAX, TIME_END};
+use sluicebox_core::limits::{FIELDS_BYTES_MAX, KEY_BYTES_MAX, TIME_END};
 use sluicebox_core::pipeline::TimeUnit;
 
 use super::traced::Traced;
@@ -58,13 +58,21 @@ impl<'a> Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Refuses an event that is too large for the pipeline.
+    /// Refuses an event that is too large for the pipeline, or whose fields leave no room for a
+    /// trace. Its trace does not count: whether it has one may be chance.
     pub(super) fn check_size(
         &self,
         key: usize,
         payload: usize,
-        fields: usize,
+        fields: &[u8],
     ) -> Result<(), Fault> {
+        let fields = besides_trace(fields);
+        if fields > FIELDS_BYTES_MAX - TRACE_FIELD_BYTES {
+            return Err(Fault::new(
+                "ingest.fields",
+                "the event's attributes are too long together",
+            ));
+        }
         if HEAD_BYTES + key + payload + fields <= self.event_bytes_max {
             return Ok(());
         }
@@ -92,6 +100,15 @@ impl Rules<'_> {
         let time = time.filter(|time| (1..TIME_END).contains(time));
         time.ok_or_else(|| no_time(pointer, &format!("{:?} is there", shown(&text))))
     }
+}
+
+/// What a trace takes among the fields of an event.
+const TRACE_FIELD_BYTES: usize = 4 + TRACEPARENT_BYTES;
+
+/// Bytes of the fields that are no trace.
+fn besides_trace(fields: &[u8]) -> usize {
+    let trace = Fields::parse(fields).and_then(|fields| fields.get(field::TRACE_CONTEXT));
+    fields.len() - trace.map_or(0, |trace| 4 + trace.len())
 }
 
 fn no_time(pointer: &Pointer, found: &str) -> Fault {
@@ -201,7 +218,36 @@ impl HostId {
 
 #[cfg(test)]
 mod tests {
+    use sluicebox_core::frame::push_field;
+
+    use super::super::tests::rules;
     use super::*;
+
+    #[test]
+    fn whether_an_event_is_followed_does_not_decide_whether_it_is_taken() {
+        let context = TraceContext { trace: [1; 16], span: [2; 8], flags: 1 };
+        let traces = [Vec::new(), trace::packed(Some(context))];
+        let of = |own: usize| {
+            traces.clone().map(|mut fields| {
+                assert!(push_field(&mut fields, field::HOST_END, &vec![7; own]));
+                fields
+            })
+        };
+        let most = rules().event_bytes_max - HEAD_BYTES - 3;
+        for fields in of(100) {
+            let check =
+                |payload| rules().check_size(3, payload, &fields).map_err(|fault| fault.code);
+            assert_eq!(check(most - 104), Ok(()));
+            assert_eq!(check(most - 103), Err("ingest.event-bytes"));
+        }
+        let room = FIELDS_BYTES_MAX - TRACE_FIELD_BYTES - 4;
+        for (own, expected) in [(room, Ok(())), (room + 1, Err("ingest.fields"))] {
+            let mut plain = Vec::new();
+            assert!(push_field(&mut plain, field::HOST_END, &vec![7; own]));
+            assert_eq!(rules().check_size(3, 5, &plain).map_err(|fault| fault.code), expected);
+        }
+        assert!(of(room).iter().all(|fields| rules().check_size(3, 5, fields).is_ok()));
+    }
 
     #[test]
     fn host_ids_differ_by_request_and_by_line() {
@@ -221,7 +267,7 @@ mod tests {
         let pointer = Pointer::parse("/t").expect("pointer");
         let time = |unit: TimeUnit, value: &str| {
             let time = Some((&pointer, unit));
-            let rules = Rules { time, ..super::super::tests::rules() };
+            let rules = Rules { time, ..rules() };
             let payload = format!("{{\"t\":{value}}}");
             rules.time_of(payload.as_bytes()).map_err(|fault| fault.code)
         };
@@ -240,7 +286,7 @@ mod tests {
         assert_eq!(time(TimeUnit::Seconds, "99999999999999999999"), Err("ingest.time"));
         assert_eq!(time(TimeUnit::Seconds, "9007199255"), Err("ingest.time"), "beyond 2^53");
         assert_eq!(time(ms, "{"), Err("ingest.json"));
-        let rules = super::super::tests::rules();
+        let rules = rules();
         assert_eq!(rules.time_of(b"no JSON").ok(), Some(rules.received));
     }
 

@@ -90,7 +90,7 @@ impl<'a> Lines<'a> {
 
     fn take(&mut self, line: &[u8], rules: &Rules<'_>, sink: &mut impl Sink) -> Result<(), Fault> {
         // Before the parser looks at it: a line that is far too long costs nothing more.
-        rules.check_size(0, line.len(), rules.host_fields.len())?;
+        rules.check_size(0, line.len(), rules.host_fields)?;
         if std::str::from_utf8(line).is_err() {
             return Err(Fault::new("ingest.json", "not JSON: the line is not UTF-8"));
         }
@@ -105,7 +105,7 @@ impl<'a> Lines<'a> {
                 given.map_or_else(|| self.host_id.of_line(self.cut.number), str::as_bytes)
             }
         };
-        rules.check_size(key.len(), line.len(), rules.host_fields.len())?;
+        rules.check_size(key.len(), line.len(), rules.host_fields)?;
         let time = rules.time_of(line)?;
         sink.push(&Head::data(time), key, line, rules.fields_of_next());
         Ok(())

@@ -69,7 +69,7 @@ pub(super) fn finish(
     rules: &Rules<'_>,
     sink: &mut impl Sink,
 ) -> Result<(), Fault> {
-    rules.check_size(0, body.len(), rules.host_fields.len())?;
+    rules.check_size(0, body.len(), rules.host_fields)?;
     if parts.content_type.is_some_and(is_json) && !is_checked_by_key(&parts, rules) {
         check_json(body)?;
     }
@@ -100,7 +100,7 @@ pub(super) fn finish(
             ));
         }
     }
-    rules.check_size(key.len(), body.len(), fields.len())?;
+    rules.check_size(key.len(), body.len(), &fields)?;
     let kind = if parts.end { Kind::End } else { Kind::Data };
     let time = match parts.time.filter(|time| *time > 0) {
         Some(time) => time,

@@ -6,12 +6,15 @@
 //!   trace as not kept, or without one.
 //! - What is not kept here is said so to whoever comes behind: a flag of a client goes no further
 //!   than its tenant may have traced.
+//! - Its span is told, whatever becomes of the request: what its events caused hangs on it. Of a
+//!   client that is gone before the answer it has no status.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use sluicebox_core::frame::TraceContext;
+use sluicebox_core::ids::Name;
 
 use super::trace;
 use crate::http::text::now_micros;
@@ -23,6 +26,7 @@ use crate::traces::{Begun, EVENTS_MAX, TenantTraces};
 #[derive(Debug)]
 pub(in crate::http) struct Traced {
     traces: Arc<TenantTraces>,
+    pipeline: Name,
     /// Its span, if it is kept.
     begun: Option<Begun>,
     began: u64,
@@ -48,6 +52,7 @@ impl Traced {
         let fields = begun.map_or_else(|| others.clone(), |begun| trace::packed(Some(begun.own)));
         Some(Self {
             traces,
+            pipeline: running.name().clone(),
             begun,
             began: now_micros(),
             fields,
@@ -101,11 +106,16 @@ impl Traced {
     }
 
     /// The request has been answered so.
-    pub(super) fn end(self, pipeline: &str, status: StatusCode, error: Option<&'static str>) {
-        let now = now_micros();
+    pub(super) fn end(mut self, status: StatusCode, error: Option<&'static str>) {
+        self.tell(Some(status), error);
+    }
+
+    /// Tells its spans, once.
+    fn tell(&mut self, status: Option<StatusCode>, error: Option<&'static str>) {
+        let (now, pipeline) = (now_micros(), self.pipeline.as_str());
         let mut spans = Vec::new();
-        if let Some(begun) = self.begun {
-            spans.push(self.request((begun, pipeline), (now, status, error)));
+        if let Some(begun) = self.begun.take() {
+            spans.push(self.request(begun, (now, status, error)));
             let synced = self.synced.get();
             if let Some((times, id)) = synced.and_then(|times| Some((times, self.traces.span()?))) {
                 let contexts = (begun.own.by(id), Some(begun.own.span));
@@ -117,7 +127,7 @@ impl Traced {
             let name = format!("create {pipeline}");
             let span = begun.span(name, Kind::Producer, (self.began, now));
             let span = span.with("messaging.operation.type", "create");
-            spans.push(described(span, pipeline).failed(error));
+            spans.push(described(span, pipeline).failed(error.filter(|_| status.is_some())));
         }
         if !spans.is_empty() {
             self.traces.record(spans);
@@ -126,8 +136,8 @@ impl Traced {
 
     fn request(
         &self,
-        (begun, pipeline): (Begun, &str),
-        (now, status, error): (u64, StatusCode, Option<&'static str>),
+        begun: Begun,
+        (now, status, error): (u64, Option<StatusCode>, Option<&'static str>),
     ) -> Span {
         const ROUTE: &str = "/v1/tenants/{tenant}/pipelines/{pipeline}/events";
         let name = format!("POST {ROUTE}");
@@ -135,15 +145,26 @@ impl Traced {
             .span(name, Kind::Server, (self.began, now))
             .with("http.request.method", Method::POST.as_str())
             .with("http.route", ROUTE)
-            .with("http.response.status_code", u64::from(status.as_u16()))
             .with("messaging.operation.type", "send")
             .with("messaging.batch.message_count", self.events.get());
+        if let Some(status) = status {
+            span.set("http.response.status_code", u64::from(status.as_u16()));
+        }
         if let Some(code) = error {
             span.set("error.type", code);
         }
         // What a client did wrong is no failure of the server's.
-        let failed = error.filter(|_| status.is_server_error());
-        described(span, pipeline).failed(failed)
+        let failed = error.filter(|_| status.is_some_and(|status| status.is_server_error()));
+        described(span, self.pipeline.as_str()).failed(failed)
+    }
+}
+
+/// What became of a request whose client did not wait for the answer.
+const GONE: &str = "client.gone";
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        self.tell(None, Some(GONE));
     }
 }
 

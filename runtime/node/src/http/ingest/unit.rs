@@ -69,7 +69,7 @@ impl Units<'_> {
             }
             return frame(rules, unit, sink);
         }
-        rules.check_size(self.key.len(), unit.len(), self.fields.len())?;
+        rules.check_size(self.key.len(), unit.len(), self.fields)?;
         if self.sort == Sort::Line {
             if std::str::from_utf8(unit).is_err() {
                 return Err(Fault::new("ingest.json", "not JSON: the line is not UTF-8"));

@@ -33,6 +33,15 @@ pub(crate) struct Renderer<'a> {
     port: Option<&'a str>,
 }
 
+#[cfg(test)]
+impl Renderer<'static> {
+    /// Of an output that no pipeline has.
+    pub(crate) fn of_nobody() -> Self {
+        let source = "/v1/tenants/t/pipelines/p/outputs/o".to_owned();
+        Self { source, id_prefix: "7-".to_owned(), port: Some("out") }
+    }
+}
+
 impl<'a> Renderer<'a> {
     pub(crate) fn new(running: &'a Running, source: Source<'_>, incarnation: u64) -> Self {
         let port = match source {
@@ -303,11 +312,6 @@ mod tests {
 
     use super::*;
 
-    fn renderer() -> Renderer<'static> {
-        let source = "/v1/tenants/t/pipelines/p/outputs/o".to_owned();
-        Renderer { source, id_prefix: "7-".to_owned(), port: Some("out") }
-    }
-
     fn line(key: &str, payload: &[u8], fields: &[(u16, &[u8])]) -> Value {
         let mut packed = Vec::new();
         fields.iter().for_each(|(id, value)| assert!(push_field(&mut packed, *id, value)));
@@ -317,7 +321,7 @@ mod tests {
         let chunk =
             Chunk { partition: 3, first_offset: 40, frame: builder.finish(), skip: 1, take: 1 };
         let mut out = Vec::new();
-        renderer().chunk(&chunk, &mut out);
+        Renderer::of_nobody().chunk(&chunk, &mut out);
         assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1, "one event is one line");
         serde_json::from_slice(&out).expect("a line of JSON")
     }
@@ -373,11 +377,11 @@ mod tests {
         let frame = builder.finish();
         for (offset, event) in (40_u64..).zip(frame.events()) {
             let mut out = Vec::new();
-            renderer().cloud_event((3, offset), &event, &mut out);
+            Renderer::of_nobody().cloud_event((3, offset), &event, &mut out);
             let value: Value = serde_json::from_slice(&out).expect("JSON");
             let kind = if offset == 40 { "sluicebox.result" } else { "own" };
             assert_eq!((&value["specversion"], &value["type"]), (&"1.0".into(), &kind.into()));
-            let (attributes, _) = renderer().attributes((3, offset), &event);
+            let (attributes, _) = Renderer::of_nobody().attributes((3, offset), &event);
             for name in ["specversion", "id", "source", "type", "time"] {
                 let own = attributes.iter().find(|(known, _)| *known == name).expect("it has one");
                 assert_eq!(value[name], own.1.as_str(), "{name}");

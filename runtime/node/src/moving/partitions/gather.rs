@@ -1,8 +1,9 @@
 //! All partitions of a pipeline at its home for a while, and back where they were.
 //!
-//! A version begins with everything in one log (ADR 0039). So what is elsewhere comes home before
-//! one takes the place of another, and goes back behind it. Each of these is a move as any other;
-//! if the node ends in between, partitions are at home, and stay there.
+//! A version begins with everything in one log (ADR 0039), and so does another scale. So what is
+//! elsewhere comes home before one takes the place of another, and goes back behind it. Each of
+//! these is a move as any other; if the node ends in between, partitions are at home, and stay
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,7 +68,7 @@ impl Node {
             if let Err(error) = self.move_in_turn(&running, &partitions, &node).await {
                 tracing::warn!(
                     %tenant, %pipeline, node, ?partitions, %error,
-                    "partitions stay at home that came for a new version"
+                    "partitions stay at home that came there for another version or scale"
                 );
             }
         }
