@@ -4,9 +4,9 @@
 //! Tests of nodes on several machines make networks, which takes root and iproute2. As somebody
 //! else there is nothing to be fetched for them: they say that they cannot run. Tests of GPUs use
 //! the driver that needs none, and a layer that looks at every call. The dashboard is tested in a
-//! browser, and what comes from registries with a registry; both are installed where that is
-//! allowed, elsewhere their tests say what is missing. The fuzzer of the HTTP interface is packages
-//! of Python, fetched below `target/guests`.
+//! browser, what comes from registries with a registry, and subjects with a server of NATS; they
+//! are installed where that is allowed, elsewhere their tests say what is missing. The fuzzer of
+//! the HTTP interface is packages of Python, fetched below `target/guests`.
 
 use std::path::Path;
 use std::process::Command;
@@ -70,13 +70,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What tests of the dashboard and of registries need: Debian's packages, and the programs of each.
-/// Without them these tests fail, and say what to install.
+/// What tests of the dashboard, of registries and of NATS need: Debian's packages, and the programs
+/// of each. Without them these tests fail, and say what to install.
 fn provide_servers() -> Result<()> {
     let programs = [
         ("chromium", "chromium"),
         ("chromedriver", "chromium-driver"),
         ("docker-registry", "docker-registry"),
+        ("nats-server", "nats-server"),
     ];
     let is_missing =
         |(program, _): &&(&str, &str)| !process::succeeds(Command::new(program).arg("--version"));

@@ -1,6 +1,6 @@
 //! Where things are: the root of the repository, the guests' folder, and cargo's packages.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,8 +70,19 @@ impl Workspace {
     pub(crate) fn cargo_unlocked(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.cargo);
         command.current_dir(&self.root).args(words);
+        // What cargo says of this program is an input of some build scripts: with it, a build from
+        // here and one by hand would each undo the other, and the largest packages depend on it.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_a_package(name)) {
+            command.env_remove(name);
+        }
         command
     }
+}
+
+/// Whether it is what cargo tells a program it runs of the program's own package.
+fn is_of_a_package(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// Whether nobody is looking, as the usual variable `CI` says.
@@ -102,6 +113,16 @@ fn packages(metadata: &str, root: &Path) -> Option<Vec<Package>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_said_of_a_package_is_kept_from_builds() {
+        for of_it in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(is_of_a_package(OsStr::new(of_it)), "{of_it}");
+        }
+        for other in ["CARGO_TERM_COLOR", "CARGO_INCREMENTAL", "CARGO", "PATH"] {
+            assert!(!is_of_a_package(OsStr::new(other)), "{other}");
+        }
+    }
 
     #[test]
     fn a_package_is_known_by_name_folder_and_benches() {
