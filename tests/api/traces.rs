@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluicebox_tests::client::Client;
+use sluicebox_tests::client::{Client, Raw};
 use sluicebox_tests::collector::{Collector, Mood, Seen, tree};
 use sluicebox_tests::eventually::{SOON, eventually};
 use sluicebox_tests::manifest::single;
@@ -275,8 +275,42 @@ async fn of_a_large_request_a_few_events_are_followed() {
     assert_eq!((ends("-01"), ends("-00")), (16, 4_984));
     let spans = collector.until(&trace(1), &["process stage-0", "send reply"]).await;
     let _root = tree(&spans);
-    let all = collector.until(&trace(1), &["process stage-0"; 16]).await;
+    collector.until(&trace(1), &["process stage-0"; 16]).await;
+    node.terminate();
+    assert!(node.ended().await.0.success());
+    // No more of them are told at its end.
+    let all: Vec<Seen> =
+        collector.spans().into_iter().filter(|span| span.trace == trace(1)).collect();
     assert_eq!(named(&all, "process stage-0").len(), 16);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_wait_leaves_a_trace_with_its_beginning() {
+    let collector = Collector::start().await;
+    let node = collector.of(Setup::dev()).start().await;
+    let client = node.client();
+    client.push("hostile/spin").await;
+    // Long enough to be seen, and then it ends by itself.
+    let slow = single("slow", "spin", "limits = { fuel-per-event = 1_000_000_000 }");
+    client.apply("slow", slow).await;
+    let mut gone = Raw::connect(node.address()).await;
+    let (path, parent) = (client.path("pipelines/slow/events"), parent(9, "01"));
+    let request = format!(
+        "POST {path}?wait=30s HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
+         traceparent: {parent}\r\ncontent-length: 1\r\n\r\nw"
+    );
+    assert!(gone.write(request.as_bytes()).await);
+    eventually("it waits", SOON, || async {
+        (figure(&client, "sluicebox_waiting").await == 1).then_some(())
+    })
+    .await;
+    drop(gone);
+    let name = "POST /v1/tenants/{tenant}/pipelines/{pipeline}/events";
+    let spans = collector.until(&trace(9), &[name]).await;
+    let root = tree(&spans);
+    assert_eq!((root.kind, root.parent.as_str()), (SERVER, "00000000000000aa"));
+    assert_eq!(root.attributes["error.type"], "client.gone");
+    assert_eq!(root.attributes.get("http.response.status_code"), None);
 }
 
 #[tokio::test]
@@ -321,6 +355,17 @@ async fn what_fails_is_told_with_each_attempt_and_as_a_dead_letter() {
     let dead = named(&spans, "dead letter stage-0")[0];
     assert_eq!(dead.error.as_deref(), Some("not this one"));
     assert_eq!(dead.attributes["error.type"], "reject");
+    // One that is worth another try has three more.
+    send(&client, "fails", &parent(2, "01"), "rlater").await;
+    let spans = collector.until(&trace(2), &["process stage-0"; 4]).await;
+    let spans = [spans, collector.until(&trace(2), &["dead letter stage-0"]).await].concat();
+    let attempts: BTreeSet<&str> = named(&spans, "process stage-0")
+        .iter()
+        .map(|call| call.attributes["sluicebox.attempt"].as_str())
+        .collect();
+    assert_eq!(attempts, BTreeSet::from(["1", "2", "3", "4"]));
+    let dead = named(&spans, "dead letter stage-0")[0];
+    assert_eq!(dead.attributes["error.type"], "retry");
 }
 
 #[tokio::test]
@@ -343,10 +388,15 @@ async fn a_tenant_in_a_process_of_its_own_is_followed_as_well() {
     }
     // What it has to say at its end is heard.
     send(&client, "words", &parent(8, "01"), "or").await;
+    client.records("words", "outputs/counts", 3).await;
     node.terminate();
     assert!(node.ended().await.0.success());
-    let last = collector.spans().into_iter().filter(|span| span.trace == trace(8)).count();
-    assert!(last > 0);
+    let all = collector.spans();
+    let last: Vec<Seen> = all.into_iter().filter(|span| span.trace == trace(8)).collect();
+    assert_eq!(tree(&last).parent, "00000000000000aa");
+    for name in ["sync", "process split", "process count", "send counts"] {
+        assert!(!named(&last, name).is_empty(), "{name} of {last:#?}");
+    }
 }
 
 #[tokio::test]
@@ -387,6 +437,10 @@ async fn nothing_is_counted_twice_when_a_traced_node_is_killed() {
     assert_eq!(last.max(), Some(60), "{:?}", records.last());
     for n in [1, 60] {
         let spans = collector.until(&trace(n), &["process split"]).await;
-        assert!(spans.iter().all(|span| span.trace == trace(n)));
+        // A batch that was run again has other spans, and each is told once.
+        let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
+        assert_eq!(ids.len(), spans.len(), "{spans:#?}");
+        let requests = spans.iter().filter(|span| span.kind == SERVER).count();
+        assert!(requests <= 1, "{spans:#?}");
     }
 }

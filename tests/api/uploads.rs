@@ -43,7 +43,7 @@ async fn what_is_no_component_is_refused_with_the_reason() {
         ("text", "not wasm at all".into(), "component.not-wasm", "not a WebAssembly component"),
         ("nothing", "".into(), "component.not-wasm", "not a WebAssembly component"),
         ("core", refused("core-module"), "component.core-module", "wasm32-wasip2"),
-        ("http", refused("http-import"), "component.import", "`wasi:http/types@0.2.0`"),
+        ("http", refused("http-import"), "component.import", "`wasi:http/incoming-handler@0.2.0`"),
         ("vault", refused("unknown-import"), "component.import", "`example:secrets/vault@1.0.0`"),
         ("mute", refused("no-handle"), "component.export", "exports no function `handle`"),
         ("odd", refused("wrong-handle"), "component.export", "func(frame: u32) -> u32"),

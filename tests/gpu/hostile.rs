@@ -72,7 +72,11 @@ async fn what_a_tenant_may_have_of_anything_has_a_bound() {
     assert_eq!(bed.say("drop").await, "dropped 4096");
     let said = bed.say("kernels 10000").await;
     assert_eq!(said, "made 128 gpu.limit");
-    assert_eq!(bed.say("flood 100").await, "begun 16 gpu.would-block");
+    // One or the other may be done before the last is begun.
+    let said = bed.say("flood 100").await;
+    let begun = said.strip_prefix("begun ").and_then(|said| said.strip_suffix(" gpu.would-block"));
+    let begun: usize = begun.expect("it has a bound").parse().expect("a number");
+    assert!((16..32).contains(&begun), "{said}");
     assert_eq!(bed.say("double 6").await, "12");
 }
 

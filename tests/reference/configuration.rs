@@ -11,8 +11,9 @@ use sluicebox_tests::{node, root};
 
 use super::{MADE, cell, code};
 
-/// Variables that set no field of the configuration; a test finds those that are missing.
-const VARIABLES: [(&str, &str); 9] = [
+/// Variables that set no field of the configuration, those of one sense with a comma between; a
+/// test finds those that are missing.
+const VARIABLES: [(&str, &str); 25] = [
     ("SLUICEBOX_CONFIG", "The configuration file, as `--config` names it."),
     ("SLUICEBOX_URL", "Where the node listens, as `--url` names it."),
     ("SLUICEBOX_TENANT", "On whose behalf, as `--tenant` names it."),
@@ -22,10 +23,56 @@ const VARIABLES: [(&str, &str); 9] = [
     ("SLUICEBOX_TOOLS", "Folder of the tools that `--install` fetches."),
     ("SLUICEBOX_REGISTRY_AUTH", "As whom a registry is asked: `USER:PASSWORD@HOST`."),
     ("NO_COLOR", "If it is not empty, nothing is coloured."),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Where traces go; the second gets `/v1/traces` behind it. Neither: there are none.",
+    ),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL", "`http/protobuf` alone."),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS, OTEL_EXPORTER_OTLP_HEADERS",
+        "What a collector is told with each request.",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT",
+        "Milliseconds of a request, at most; 10000.",
+    ),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION", "`gzip` or `none`."),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE, OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "File of certificates that vouch for the collector's, instead of the system's.",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        "Refused: the node shows a collector no certificate.",
+    ),
+    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY, OTEL_EXPORTER_OTLP_CLIENT_KEY", "Refused, as above."),
+    ("OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES", "What the node says of itself in traces."),
+    (
+        "OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG",
+        "Which traces are kept; `parentbased_traceidratio` with 0.01.",
+    ),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "Spans that wait to be sent; 2048."),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Spans of one request to the collector; 512."),
+    (
+        "OTEL_BSP_SCHEDULE_DELAY, OTEL_BSP_EXPORT_TIMEOUT",
+        "Milliseconds that a span waits for others to go with, and that a batch is sent again; \
+         5000 and 30000.",
+    ),
+    ("OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER", "`true`, or `none`: there are no traces."),
+    (
+        "DOCKER_CONFIG",
+        "Folder of the `config.json` with credentials of registries, instead of `~/.docker`.",
+    ),
+    (
+        "SSL_CERT_FILE",
+        "Certificates that the command trusts instead of the system's, where none are named \
+         for the node.",
+    ),
 ];
 
-/// The node hands this on to the processes of tenants, which do not look at it.
-const READ_BY_NOBODY: &str = "SLUICEBOX_LOG_FORMAT";
+/// What any program may look at, and how names of variables begin that are of few.
+const OF_ALL: [&str; 2] = ["HOME", "RUSTC"];
+const BEGINNINGS: [&str; 2] = ["SLUICEBOX_", "OTEL_"];
 
 /// The page.
 pub(super) fn page() -> String {
@@ -49,8 +96,9 @@ pub(super) fn page() -> String {
         row(&mut out, setting, &defaults);
     }
     out.push_str("\n## Other variables of the environment\n\n| variable | says |\n|---|---|\n");
-    for (name, about) in VARIABLES {
-        writeln!(out, "| `{name}` | {about} |").expect("to a text");
+    for (names, about) in VARIABLES {
+        let names: Vec<String> = names.split(", ").map(code).collect();
+        writeln!(out, "| {} | {about} |", names.join(", ")).expect("to a text");
     }
     out
 }
@@ -117,15 +165,17 @@ pub(super) fn bounds() -> Vec<[String; 4]> {
         .collect()
 }
 
-/// Names that begin with ours and stand as texts in the sources of the command, the node and the
-/// toolchain.
+/// Names that begin with one of [`BEGINNINGS`], or are asked for on the spot, in the sources of the
+/// command, the node and the toolchain.
 pub(super) fn variables_in_the_source() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for folder in ["runtime/cli/src", "runtime/node/src", "runtime/toolchain/src"] {
         gather(&root().join(folder), &mut found);
     }
-    assert!(found.contains("SLUICEBOX_URL"), "it finds nothing: {found:?}");
-    found.retain(|name| name != READ_BY_NOBODY);
+    for known in ["SLUICEBOX_URL", "OTEL_SERVICE_NAME", "DOCKER_CONFIG"] {
+        assert!(found.contains(known), "it finds nothing: {found:?}");
+    }
+    found.retain(|name| !OF_ALL.contains(&name.as_str()));
     found
 }
 
@@ -143,17 +193,29 @@ fn gather(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 /// `"SLUICEBOX_URL"`, with its marks, and no more in it; two lines in a row are of settings.
+/// Whatever its name, `var("X")` asks for a variable.
 fn names(text: &str) -> impl Iterator<Item = &str> {
-    let texts = text.split('"').skip(1).step_by(2);
-    texts.filter(|text| {
-        let own = text.strip_prefix("SLUICEBOX_").is_some_and(|rest| !rest.starts_with('_'));
-        own && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-    })
+    let texts: Vec<&str> = text.split('"').collect();
+    let ours = |text: &str| {
+        let rest = BEGINNINGS.iter().find_map(|beginning| text.strip_prefix(beginning));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('_'))
+    };
+    let asked = |before: &str| before.ends_with("env::var(") || before.ends_with("env::var_os(");
+    let is_name = move |(before, text): &(&str, &str)| {
+        (ours(text) || asked(before))
+            && !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    // What is between two texts is no name, so that a quotation mark too many does no harm.
+    let pairs: Vec<(&str, &str)> = texts.windows(2).map(|two| (two[0], two[1])).collect();
+    pairs.into_iter().filter(is_name).map(|(_, text)| text)
 }
 
 #[test]
 fn names_of_variables_are_found_in_a_source() {
     let text = r#"env = "SLUICEBOX_URL", "SLUICEBOX__X", "the SLUICEBOX_Y", "SLUICEBOX_Z""#;
     assert_eq!(names(text).collect::<Vec<_>>(), ["SLUICEBOX_URL", "SLUICEBOX_Z"]);
+    let text = r#"var("OTHER", "OTEL_", "OTEL_X", env::var_os("A_B"), std::env::var("C"), "D""#;
+    assert_eq!(names(text).collect::<Vec<_>>(), ["OTEL_X", "A_B", "C"]);
     assert_eq!(variable("http.body-bytes-max"), "SLUICEBOX__HTTP__BODY_BYTES_MAX");
 }

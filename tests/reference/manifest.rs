@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{MADE, cell, code};
 
 /// What values with these patterns are called.
-const PATTERNS: [(&str, &str); 7] = [
+const PATTERNS: [(&str, &str); 8] = [
     ("^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", "a name"),
     (
         r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z]([a-z0-9-]{0,61}[a-z0-9])?)?$",
@@ -17,6 +17,10 @@ const PATTERNS: [(&str, &str); 7] = [
     ("^[0-9]{1,20}(ms|s|m|h|d)$", "a duration: `\"5s\"`"),
     (r"^(/([^~/]|~[01])*)*$", "a JSON pointer"),
     ("^sha256:[0-9a-f]{64}$", "`sha256:` and 64 hex digits"),
+    (
+        r"^https?://((\*\.)?[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?$",
+        "an origin: `\"https://api.example.com\"`, `\"https://*.example.com:8443\"`",
+    ),
     (
         "^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|sha256:[0-9a-f]{64}|[a-z]([a-z0-9-]{0,61}[a-z0-9])?\
          @sha256:[0-9a-f]{64}|oci://[^@]+@sha256:[0-9a-f]{64})$",

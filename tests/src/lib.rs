@@ -21,6 +21,7 @@ pub mod guests;
 pub mod lan;
 pub mod liar;
 pub mod manifest;
+pub mod nats;
 pub mod node;
 pub mod peer;
 pub mod registry;

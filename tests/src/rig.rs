@@ -156,6 +156,7 @@ impl Rig {
             let settings = Arc::new(StageSettings {
                 gpu: None,
                 buckets: Default::default(),
+                http: None,
                 limits: spec.limits,
                 config: spec.config.clone(),
                 assets: spec.assets.clone(),

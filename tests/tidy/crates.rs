@@ -98,6 +98,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The engine.
     ("wasmtime", &["engine"]),
     ("wasmtime-wasi", &["engine"]),
+    ("wasmtime-wasi-http", &["engine"]),
     ("wasmparser", &["engine"]),
     ("wasm-encoder", &["engine"]),
     ("rand", &["engine"]),
@@ -123,7 +124,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The edge, and the client of it.
     ("hyper", &["node", "cli"]),
     ("hyper-util", &["node", "cli"]),
-    ("http-body-util", &["node", "cli"]),
+    ("http-body-util", &["engine", "node", "cli"]),
     // TLS of the listener, of the client and between nodes; ring alone does the cryptography.
     ("rustls", &["link", "node", "cli"]),
     ("tokio-rustls", &["link", "node"]),
@@ -133,7 +134,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper-rustls", &["cli"]),
     // What a registry asks for before it answers.
     ("http-auth", &["cli"]),
-    ("http", &["node"]),
+    ("http", &["engine", "node"]),
     ("axum", &["node"]),
     ("tower-service", &["node"]),
     ("futures-util", &["node"]),
@@ -165,6 +166,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // Guests and their tools.
     ("zune-jpeg", &["guest"]),
     ("wit-bindgen", &["guest-sdk", "guest"]),
+    ("wasip2", &["guest"]),
     ("wit-component", &["toolchain", "guest-tools"]),
     ("wit-parser", &["toolchain", "guest-tools"]),
     ("wasi-preview1-component-adapter-provider", &["toolchain"]),
